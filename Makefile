@@ -1,0 +1,52 @@
+# Everything a contributor runs. `make` alone lists the targets.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+BENCH  ?=
+T      ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo examples test test-slow check fmt docs bench clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+install: $(READY) ## create .venv and install everything that development needs
+
+demo: $(READY) ## train on images from a local S3 server, checkpoint to it, resume from it
+	@$(BIN)/python examples/train_digits.py
+
+examples: $(READY) ## run every script in examples/
+	@for script in examples/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+test: $(READY) ## run the tests (T="-k name" passes options to pytest)
+	@$(BIN)/python -m pytest -q $(T)
+
+test-slow: $(READY) ## run the tests that take minutes or gigabytes
+	@$(BIN)/python -m pytest -q -m slow --timeout=900 $(T)
+
+check: $(READY) ## ruff, strict mypy on src, import layers
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "not formatted; run: make fmt"; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo
+
+fmt: $(READY) ## format the code and apply the safe fixes
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+docs: $(READY) ## write the API documentation to build/docs/
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pdoc --docformat google -o build/docs s3torchconnector s3torchconnectorclient
+	@echo "build/docs/index.html"
+
+bench: $(READY) ## compare with the native connector and the limit (BENCH=name runs one)
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+clean: ## remove .venv and everything built
+	@rm -rf $(VENV) .venv-peer build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(READY): pyproject.toml requirements-dev.txt
+	@echo "creating $(VENV) and installing requirements-dev.txt (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
