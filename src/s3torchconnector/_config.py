@@ -1,0 +1,78 @@
+"""``S3ClientConfig``: every setting in one frozen value, validated once, handed on whole."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+
+from s3torchconnector._errors import S3ConfigurationError
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+MIN_PART_SIZE = 5 * MIB
+MAX_PART_SIZE = 5 * GIB
+
+
+@dataclass(frozen=True)
+class S3ClientConfig:
+    """A dataclass exposing configurable parameters for the S3 client.
+
+    Memory one client takes in one process, beside the buffers a program passes in itself, is at most::
+
+        memory_budget                     read-ahead, look-ahead and parts waiting for upload
+        + max_connections x (64 KiB .. 6 MiB)   the kernel's receive windows, by its own tuning
+
+    A single part that is larger than ``memory_budget`` is still moved, alone.
+
+    Args:
+        throughput_target_gbps: throughput in Gbit/s that we are trying to reach: sizes how much is kept in flight.
+        part_size: size (bytes) of the parts that objects are downloaded and uploaded in, 5 MiB to 5 GiB. Uploads
+            grow their parts as they go on, so that 10,000 parts reach S3's largest object.
+        unsigned: send requests without a signature (public buckets); no credentials are looked up.
+        force_path_style: put the bucket in the path (``https://host/bucket/key``) instead of the host name.
+        max_attempts: how many times a request is tried before its error is raised.
+        profile: the profile of the shared AWS configuration files to take credentials and settings from.
+        requester_pays: agree to pay for requests to requester-pays buckets; such requests must be signed.
+        max_connections: most connections open at a time, and threads to serve them, in one process.
+        memory_budget: bytes that all read-ahead, look-ahead and upload buffers of one process may take.
+        connect_timeout: seconds to wait for a connection (name lookup excluded, TLS handshake included).
+        read_timeout: seconds without a single byte after which a request is given up and tried again.
+
+    Raises:
+        S3ConfigurationError: (a ``ValueError``) a value that cannot work.
+    """
+
+    throughput_target_gbps: float = 10.0
+    part_size: int = 8 * MIB
+    unsigned: bool = False
+    force_path_style: bool = False
+    max_attempts: int = 10
+    profile: str | None = None
+    requester_pays: bool = False
+    _: KW_ONLY
+    max_connections: int = 128
+    memory_budget: int = 128 * MIB
+    connect_timeout: float = 10.0
+    read_timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not MIN_PART_SIZE <= self.part_size <= MAX_PART_SIZE:
+            raise S3ConfigurationError(
+                f"invalid configuration: part size must be at between 5MiB and 5GiB: part_size={self.part_size!r} bytes"
+            )
+        for field in ("throughput_target_gbps", "max_attempts", "max_connections", "memory_budget",
+                      "connect_timeout", "read_timeout"):  # fmt: skip
+            value = getattr(self, field)
+            if not value > 0:
+                raise S3ConfigurationError(f"invalid configuration: {field} must be positive: {field}={value!r}")
+        if self.requester_pays and self.unsigned:
+            raise S3ConfigurationError(
+                "invalid configuration: requester_pays=True needs signed requests, since somebody must be billed: "
+                "leave out unsigned=True"
+            )
+
+    @property
+    def bytes_per_second(self) -> float:
+        """``throughput_target_gbps`` in bytes a second."""
+        return self.throughput_target_gbps * 1e9 / 8

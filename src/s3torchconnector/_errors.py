@@ -1,0 +1,122 @@
+"""Every error this package raises, as one tree.
+
+::
+
+    S3Exception
+    ├── S3ConfigurationError (ValueError)        a setting that cannot work; names the field
+    ├── S3CredentialsError                       nobody to sign as; says where credentials were looked for
+    ├── S3ConnectionError (ConnectionError)      no answer: refused, reset, cut off
+    │   └── S3TimeoutError (TimeoutError)        no answer in time
+    ├── S3ProtocolError                          an answer that is not S3's, or not what was asked for
+    ├── S3ServiceError                           S3 answered with an error
+    │   ├── S3NotFoundError (FileNotFoundError)  no such bucket, key or upload
+    │   ├── S3AccessDeniedError (PermissionError)
+    │   ├── S3WrongRegionError                   the bucket lives elsewhere; says where
+    │   ├── S3ObjectChangedError                 another version took the object's place while it was read
+    │   └── S3ThrottledError                     SlowDown until the attempts were used up
+    └── S3UploadAbortedError                     the upload was given up; nothing was published
+
+Each carries what a program needs to decide (``operation``, ``bucket``, ``key``, ``status``, ``code``,
+``request_id``, ``attempts``) and a text that says what failed, on which object, why and what to do next. They
+pickle, because they cross DataLoader workers. No code of ours compares their text; the first words of some are
+kept as programs written for the native connector match them.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+from typing import Any
+
+
+class S3Exception(Exception):
+    """An error occurred accessing S3: the root of everything this package raises about S3.
+
+    Attributes:
+        operation: the S3 action, for example ``"GetObject"``; ``None`` when no request was made.
+        bucket, key: the object concerned, where there is one.
+        status: the HTTP status, where S3 answered.
+        code: S3's error code, for example ``"NoSuchKey"``.
+        request_id: the id to quote to AWS Support.
+        attempts: how many times the request was tried.
+    """
+
+    operation: str | None = None
+    bucket: str | None = None
+    key: str | None = None
+    status: int | None = None
+    code: str | None = None
+    request_id: str | None = None
+    attempts: int | None = None
+
+    def __init__(self, message: str = "", **facts: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        for name, value in facts.items():
+            setattr(self, name, value)
+
+    def __str__(self) -> str:
+        # OSError, mixed in below, would print an errno instead of the sentence.
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message,), dict(self.__dict__)
+
+
+class S3ConfigurationError(S3Exception, ValueError):
+    """A setting cannot work. The text names the field and its value."""
+
+
+class S3CredentialsError(S3Exception):
+    """No usable credentials. The text says where they were looked for."""
+
+
+class S3ConnectionError(S3Exception, ConnectionError):
+    """The endpoint gave no (whole) answer: refused, reset, unresolvable, or cut off."""
+
+
+class S3TimeoutError(S3ConnectionError, TimeoutError):
+    """The endpoint gave no answer within the configured time."""
+
+    errno = _errno.ETIMEDOUT
+
+
+class S3ProtocolError(S3Exception):
+    """What came back is not S3's, or not what was asked for (wrong range, broken framing, malformed XML)."""
+
+
+class S3ServiceError(S3Exception):
+    """S3 answered with an error."""
+
+
+class S3NotFoundError(S3ServiceError, FileNotFoundError):
+    """The bucket, key or upload does not exist."""
+
+    errno = _errno.ENOENT
+
+
+class S3AccessDeniedError(S3ServiceError, PermissionError):
+    """These credentials may not do this, or S3 did not accept them."""
+
+    errno = _errno.EACCES
+
+
+class S3WrongRegionError(S3ServiceError):
+    """The bucket lives in another region than the one the client was made for.
+
+    Attributes:
+        region: the bucket's region, where S3 told it.
+    """
+
+    region: str | None = None
+
+
+class S3ObjectChangedError(S3ServiceError):
+    """The object was overwritten while it was being read; its versions are never mixed. Open it again."""
+
+
+class S3ThrottledError(S3ServiceError):
+    """S3 kept asking to slow down until all attempts were used up."""
+
+
+class S3UploadAbortedError(S3Exception):
+    """The upload was given up (by the program, or after an error): the object is what it was before."""

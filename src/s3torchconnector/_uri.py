@@ -1,0 +1,43 @@
+"""``s3://bucket/key`` to its two halves. Keys are taken as they are: S3 knows no escaping, no ``.`` and no ``..``."""
+
+from __future__ import annotations
+
+_SCHEME = "s3://"
+
+
+def parse_s3_uri(uri: str) -> tuple[str, str]:
+    """Split an S3 URI into bucket and key; the key may be empty (a whole bucket as prefix).
+
+    Raises:
+        TypeError: ``uri`` is not a string.
+        ValueError: it is not an ``s3://`` URI, or it names no bucket.
+
+    >>> parse_s3_uri("s3://bucket/a/b.pt")
+    ('bucket', 'a/b.pt')
+    """
+    if not isinstance(uri, str):
+        raise TypeError(f"an S3 URI is a string such as 's3://bucket/key', not {type(uri).__name__}")
+    if uri[: len(_SCHEME)].lower() != _SCHEME:
+        raise ValueError(f"Only s3:// URIs are supported, not {uri!r}: write s3://bucket/key")
+    bucket, _, key = uri[len(_SCHEME) :].partition("/")
+    if not bucket:
+        raise ValueError(f"Bucket name must be non-empty in {uri!r}: write s3://bucket/key")
+    return bucket, key
+
+
+def parse_object_uri(uri: str) -> tuple[str, str]:
+    """Split the URI of one object: like ``parse_s3_uri``, but the key must not be empty.
+
+    Raises:
+        TypeError, ValueError: as ``parse_s3_uri``, and for a URI without a key.
+    """
+    bucket, key = parse_s3_uri(uri)
+    if not key:
+        raise ValueError(f"the S3 URI {uri!r} names a bucket but no object: write s3://{bucket}/key")
+    return bucket, key
+
+
+def display_uri(bucket: str, key: str = "") -> str:
+    """The URI as it may stand in a log line or an error: control characters are escaped, so that no key forges one."""
+    uri = f"{_SCHEME}{bucket}/{key}" if key else f"{_SCHEME}{bucket}"
+    return uri if uri.isprintable() else repr(uri)[1:-1]
