@@ -1,0 +1,36 @@
+"""Identity: who signs (credentials), where requests go (endpoints) and how they are signed (SigV4).
+
+botocore knows the first two and is imported only where it is needed, never on the path of a request; the
+signature is ours and pure.
+"""
+
+from s3torchconnector._identity._credentials import CredentialsProvider, credentials_provider
+from s3torchconnector._identity._endpoint_url import Endpoint
+from s3torchconnector._identity._endpoints import EndpointResolver
+from s3torchconnector._identity._sigv4 import (
+    EMPTY_SHA256,
+    UNSIGNED_PAYLOAD,
+    Credentials,
+    Signer,
+    canonical_query,
+    canonical_request,
+    quote_path,
+    signing_key,
+    string_to_sign,
+)
+
+__all__ = [
+    "EMPTY_SHA256",
+    "UNSIGNED_PAYLOAD",
+    "Credentials",
+    "CredentialsProvider",
+    "Endpoint",
+    "EndpointResolver",
+    "Signer",
+    "canonical_query",
+    "canonical_request",
+    "credentials_provider",
+    "quote_path",
+    "signing_key",
+    "string_to_sign",
+]

@@ -1,0 +1,143 @@
+"""The endpoint rules of AWS, as botocore carries them, and the settings they depend on. Imports botocore.
+
+Strategy: botocore's own rule set (``endpoint-rule-set-1`` of S3, with ``partitions``) decides; its session
+reads the settings from where every AWS tool reads them. No client is built, which would cost several times as
+much. A custom endpoint's base path is kept from the rules and put back in front, since they would encode it a
+second time.
+
+Two choices differ from a client of botocore: us-east-1 has its regional endpoint (the global one is for names
+of 2006), and a custom endpoint is virtual-hosted unless told otherwise, as the rules and the native
+connectors have it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.endpoint_provider import EndpointProvider
+from botocore.exceptions import BotoCoreError
+from botocore.session import Session
+
+from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._errors import S3ConfigurationError
+from s3torchconnector._identity._endpoint_url import Address, Endpoint, environment_endpoint, parse_endpoint
+
+_RULE_SET = "endpoint-rule-set-1"
+_SCHEMES = ("sigv4", "sigv4-s3express")
+
+
+class EndpointRules:
+    """The rules for one region and one set of settings; safe to share between threads.
+
+    Args:
+        region: the region as the user gave it.
+        custom: the custom endpoint, if it is known; otherwise the configured one is looked up.
+        config: ``profile`` and ``force_path_style`` are used.
+
+    Raises:
+        S3ConfigurationError: the settings cannot be read, or a configured endpoint is none.
+    """
+
+    def __init__(self, region: str, custom: Address | None, config: S3ClientConfig) -> None:
+        self._region = region
+        try:
+            session = Session(profile=config.profile)
+            self._provider = _load(session)
+            self._custom = custom or _configured_endpoint(session)
+            self._params = self._parameters(session, config)
+        except BotoCoreError as error:
+            raise S3ConfigurationError(f"the AWS settings cannot be read: {error}") from error
+
+    def resolve(self, bucket: str) -> Endpoint:
+        """Return the endpoint of a bucket, access point ARN or alias.
+
+        Raises:
+            S3ConfigurationError: the rules know none, or one that is signed in a way not supported.
+        """
+        params = {**self._params, "Bucket": bucket}
+        if bucket.startswith("arn:"):
+            params["ForcePathStyle"] = False  # ARNs have no path style; the setting is for the other buckets
+        try:
+            found = self._provider.resolve_endpoint(**params)
+        except (BotoCoreError, UnicodeEncodeError) as error:
+            raise S3ConfigurationError(
+                f"no endpoint for bucket {bucket!r} in region {self._region!r}: {error}"
+            ) from error
+        scheme = _supported_scheme(bucket, found.properties)
+        region = scheme.get("signingRegion", self._region)
+        service = scheme.get("signingName", "s3")
+        return self._address(bucket, found.url).endpoint(region, service, scheme["name"] == "sigv4-s3express")
+
+    def _address(self, bucket: str, url: str) -> Address:
+        address = parse_endpoint("endpoint", url)
+        custom = self._custom
+        if custom is None:
+            return address
+        if custom.is_path_only and address.host == f"{bucket}.{custom.host}":
+            # The rules know this only of IP addresses, and there not for names with dots.
+            return custom.with_bucket(bucket)
+        return address._replace(path=custom.path + address.path)
+
+    def _parameters(self, session: Session, config: S3ClientConfig) -> dict[str, Any]:
+        settings = session.get_config_variable("s3") or {}
+        custom = self._custom
+        params: dict[str, Any] = {
+            "Region": self._region,
+            "Accelerate": bool(settings.get("use_accelerate_endpoint")),
+            "ForcePathStyle": config.force_path_style or settings.get("addressing_style") == "path",
+            "UseArnRegion": bool(settings.get("use_arn_region", True)),
+            "DisableMultiRegionAccessPoints": bool(settings.get("s3_disable_multiregion_access_points")),
+            "DisableS3ExpressSessionAuth": _without_session_auth(session),
+        }
+        if custom is not None:
+            params["Endpoint"] = f"{custom.scheme}://{custom.authority}"
+        else:
+            # A custom endpoint is what it is; botocore leaves these two out beside one.
+            params["UseFIPS"] = bool(session.get_config_variable("use_fips_endpoint"))
+            dual_stack = session.get_config_variable("use_dualstack_endpoint")
+            params["UseDualStack"] = bool(settings.get("use_dualstack_endpoint") or dual_stack)
+        return params
+
+
+def _configured_endpoint(session: Session) -> Address | None:
+    """Return the endpoint of the environment, or else of the profile ("Service-specific endpoints", AWS SDKs
+    and Tools reference guide)."""
+    if session.get_config_variable("ignore_configured_endpoint_urls"):
+        return None
+    found = environment_endpoint(os.environ)
+    if found is not None:
+        return found
+    profile = session.get_scoped_config()
+    text = profile.get("endpoint_url")
+    if "services" in profile:
+        section = session.full_config.get("services", {}).get(profile["services"])
+        if section is None:
+            raise S3ConfigurationError(f"the profile's services={profile['services']!r} names no section of it")
+        text = section.get("s3", {}).get("endpoint_url") or text
+    return parse_endpoint("endpoint_url", text) if text else None
+
+
+def _without_session_auth(session: Session) -> bool:
+    # Versions of botocore before this setting know no such variable and answer None.
+    return str(session.get_config_variable("s3_disable_express_session_auth")).lower() == "true"
+
+
+def _load(session: Session) -> EndpointProvider:
+    loader = session.get_component("data_loader")
+    # Not load_service_model(), which lists the folders of all services first: 100 ms.
+    version = loader.determine_latest_version("s3", _RULE_SET)
+    return EndpointProvider(loader.load_data(f"s3/{version}/{_RULE_SET}"), loader.load_data("partitions"))
+
+
+def _supported_scheme(bucket: str, properties: Mapping[str, Any]) -> dict[str, str]:
+    schemes: list[dict[str, str]] = properties.get("authSchemes") or [{"name": "sigv4"}]
+    for scheme in schemes:
+        if scheme["name"] in _SCHEMES:
+            return scheme
+    names = ", ".join([scheme["name"] for scheme in schemes])
+    raise S3ConfigurationError(
+        f"requests for {bucket!r} are signed with {names}, which is not supported (Multi-Region Access "
+        "Points need it): name a bucket or an access point of one region instead"
+    )

@@ -1,0 +1,143 @@
+"""Endpoints as values: what the wire connects to and signs for, and the checked form of a URL a user gave.
+Pure.
+
+Everything that can be wrong with an endpoint is found here, once and before any connection, and said with the
+name of the setting it came from. The base path is kept apart from the authority, so that a server behind
+``https://host/base`` is addressed the same way in path and in virtual-hosted style.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import SplitResult, quote, urlsplit
+
+from s3torchconnector._errors import S3ConfigurationError
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# Underscores are no part of DNS host names, but container networks resolve them.
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_WHITE_SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f]")
+_BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+class Endpoint(NamedTuple):
+    """Where requests for one bucket go and how they are signed.
+
+    Attributes:
+        scheme: ``http`` or ``https``.
+        host: the name or address to connect to; IPv6 without brackets.
+        port: the port to connect to.
+        path: what stands before ``/key``, encoded, no slash at the end: "", "/bucket" or "/base/bucket".
+        host_header: the value of the ``Host`` header; a default port is left out.
+        region: the signing region.
+        service: the signing name: ``s3``, ``s3express``, ``s3-object-lambda`` or ``s3-outposts``.
+        session_auth: a directory bucket: sign with the credentials of CreateSession.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    host_header: str
+    region: str
+    service: str
+    session_auth: bool
+
+
+class Address(NamedTuple):
+    """A checked endpoint URL; ``path`` is encoded and has no slash at the end."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @property
+    def authority(self) -> str:
+        """``host[:port]`` as it stands in a URL and in the ``Host`` header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def is_path_only(self) -> bool:
+        """Whether no bucket can be put before the host: an IP address, or a single label such as
+        ``localhost``, whose subdomains no name server knows."""
+        return "." not in self.host or _is_ip(self.host)
+
+    def with_bucket(self, bucket: str) -> Address:
+        """Return the path-style address of ``bucket``."""
+        return self._replace(path=f"{self.path}/{quote(bucket, safe='')}")
+
+    def endpoint(self, region: str, service: str = "s3", session_auth: bool = False) -> Endpoint:
+        """Return the endpoint at this address."""
+        return Endpoint(*self, self.authority, region, service, session_auth)
+
+
+def parse_endpoint(field: str, text: str) -> Address:
+    """Return the address that ``text`` names; ``field`` is the setting it came from. Without a scheme it is
+    https.
+
+    Raises:
+        S3ConfigurationError: the text is no http or https URL of a host, with or without port and base path.
+    """
+    url = text if "://" in text else f"https://{text}"
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        # The text is not repeated, as it may hold a password.
+        raise S3ConfigurationError(f"invalid configuration: {field}: it must not hold a user name or password")
+    try:
+        return _address(text, urlsplit(url))
+    except ValueError as error:
+        raise S3ConfigurationError(
+            f"invalid configuration: {field}={text!r} is no endpoint like 'https://host.example:443': {error}"
+        ) from None
+
+
+def environment_endpoint(environ: Mapping[str, str]) -> Address | None:
+    """Return the endpoint that the environment names, the one for S3 before the one for every service."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if environ.get(name):
+            return parse_endpoint(name, environ[name])
+    return None
+
+
+def _address(text: str, parts: SplitResult) -> Address:
+    if _WHITE_SPACE_OR_CONTROL.search(text):
+        # urlsplit would drop some of them in silence.
+        raise ValueError("it holds white space or control characters")
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ValueError("the scheme must be http or https")
+    if parts.query or parts.fragment:
+        raise ValueError("an endpoint has no query and no fragment")
+    host = parts.hostname or ""
+    if not _is_host(host):
+        raise ValueError(f"{host!r} is not a host name or IP address")
+    if parts.netloc.endswith(":") or parts.port == 0:
+        raise ValueError("the port is empty or 0")
+    port = parts.port or _DEFAULT_PORTS[parts.scheme]
+    return Address(parts.scheme, host, port, _base_path(parts.path))
+
+
+def _base_path(path: str) -> str:
+    segments = [segment for segment in path.split("/") if segment]
+    if "." in segments or ".." in segments or _BROKEN_ESCAPE.search(path):
+        raise ValueError(f"{path!r} is not a base path")
+    return "".join([f"/{quote(segment, safe='%')}" for segment in segments])
+
+
+def _is_host(host: str) -> bool:
+    if ":" in host or host.replace(".", "").isdecimal():
+        return _is_ip(host)
+    return len(host) <= 253 and _HOST_NAME.fullmatch(host) is not None
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    except (OSError, UnicodeEncodeError):
+        return False
+    return True

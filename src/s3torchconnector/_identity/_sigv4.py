@@ -1,0 +1,166 @@
+"""AWS Signature Version 4 for S3: pure functions, no I/O, no clock of their own.
+
+Strategy: one request costs one SHA-256 and one HMAC. Everything that does not change between requests (the
+signing key of four chained HMACs, the credential scope, the head of the authorization header) is derived once
+a day and kept in one tuple, replaced by a single assignment, so that threads need no lock.
+
+S3 differs from the other services: the path is encoded once and never normalised, and
+``x-amz-content-sha256`` is part of the signature. Rules: "Signature Calculations for the Authorization
+Header" in the Amazon S3 API reference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+from urllib.parse import quote
+
+__all__ = [
+    "EMPTY_SHA256",
+    "UNSIGNED_PAYLOAD",
+    "Credentials",
+    "Signer",
+    "canonical_query",
+    "canonical_request",
+    "quote_path",
+    "signing_key",
+    "string_to_sign",
+]
+
+UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
+
+_ALGORITHM = "AWS4-HMAC-SHA256"
+
+
+class Credentials(NamedTuple):
+    """One consistent set of keys. Its representation never shows the secret or the token."""
+
+    access_key: str
+    secret_key: str
+    token: str | None = None
+
+    def __repr__(self) -> str:
+        token = "..." if self.token else None
+        return f"Credentials(access_key={self.access_key!r}, secret_key=..., token={token})"
+
+
+def quote_path(key: str) -> str:
+    """Return ``key`` as it stands in a URL and in the canonical request: ``/`` and unreserved characters are
+    kept, every other byte of its UTF-8 form becomes ``%XX``. Nothing is normalised: ``..`` and ``//`` are
+    ordinary parts of S3 keys.
+
+    Raises:
+        UnicodeEncodeError: the key holds a lone surrogate, which has no UTF-8 form.
+    """
+    return quote(key, safe="/")
+
+
+def canonical_query(params: Iterable[tuple[str, str]]) -> str:
+    """Return the query string, encoded and in the order that is signed; send it exactly so."""
+    pairs = sorted((quote(name, safe=""), quote(value, safe="")) for name, value in params)
+    return "&".join([f"{name}={value}" for name, value in pairs])
+
+
+def canonical_request(method: str, path: str, query: str, headers: Mapping[str, str], payload_hash: str) -> str:
+    """Return the text that identifies a request.
+
+    Args:
+        method: the HTTP method.
+        path: the path as sent, already encoded (``quote_path``).
+        query: the query string as sent (``canonical_query``), "" for none.
+        headers: lowercase names to values: those to be signed, all of them.
+        payload_hash: what ``x-amz-content-sha256`` says.
+    """
+    pairs = sorted(headers.items())
+    # Runs of white space count as one space and none at the ends, as the receiver may have folded them.
+    lines = "".join([f"{name}:{' '.join(value.split())}\n" for name, value in pairs])
+    names = ";".join([name for name, _ in pairs])
+    return f"{method}\n{path}\n{query}\n{lines}\n{names}\n{payload_hash}"
+
+
+def string_to_sign(timestamp: str, scope: str, canonical_request: str) -> str:
+    """Return the text whose HMAC is the signature; ``timestamp`` is ``YYYYMMDDTHHMMSSZ``."""
+    digest = hashlib.sha256(canonical_request.encode()).hexdigest()
+    return f"{_ALGORITHM}\n{timestamp}\n{scope}\n{digest}"
+
+
+def signing_key(secret_key: str, date: str, region: str, service: str) -> bytes:
+    """Return the key that signs every request of one day (``date`` is ``YYYYMMDD``), region and service."""
+    key = f"AWS4{secret_key}".encode()
+    for part in (date, region, service, "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
+
+
+class _Day(NamedTuple):
+    """What one set of credentials signs with during one day (UTC)."""
+
+    credentials: Credentials
+    date: str
+    key: bytes
+    scope: str
+    authorization: str
+
+
+class Signer:
+    """Signs requests to one region and service; safe to share between threads.
+
+    Args:
+        region: the signing region.
+        service: ``s3``, ``s3express``, ``s3-object-lambda`` or ``s3-outposts``, as the endpoint rules say.
+        token_header: the header that carries the session token; directory buckets use
+            ``x-amz-s3session-token``.
+    """
+
+    def __init__(self, region: str, service: str = "s3", *, token_header: str = "x-amz-security-token") -> None:
+        self._scope_tail = (region, service)
+        self._token_header = token_header
+        self._day: _Day | None = None
+
+    def sign(
+        self,
+        credentials: Credentials,
+        method: str,
+        path: str,
+        query: str,
+        headers: dict[str, str],
+        payload_hash: str,
+        timestamp: str,
+    ) -> dict[str, str]:
+        """Return the headers to add to the request: ``authorization``, ``x-amz-date``,
+        ``x-amz-content-sha256`` and, with temporary credentials, the token.
+
+        Args:
+            credentials: whose signature.
+            method, path, query, payload_hash: see ``canonical_request``.
+            headers: lowercase names, ``host`` among them; each is signed, so leave out what a proxy may
+                change (``user-agent``, ``connection``). Not modified.
+            timestamp: the time of the request, ``YYYYMMDDTHHMMSSZ`` in UTC.
+        """
+        day = self._day
+        if day is None or day.credentials != credentials or not timestamp.startswith(day.date):
+            self._day = day = self._derive(credentials, timestamp[:8])
+        added = {"x-amz-content-sha256": payload_hash, "x-amz-date": timestamp}
+        if credentials.token:
+            added[self._token_header] = credentials.token
+        pairs = {**headers, **added}
+        request = canonical_request(method, path, query, pairs, payload_hash)
+        text = string_to_sign(timestamp, day.scope, request)
+        signature = hmac.digest(day.key, text.encode(), "sha256").hex()
+        names = ";".join(sorted(pairs))
+        added["authorization"] = f"{day.authorization}{names}, Signature={signature}"
+        return added
+
+    def _derive(self, credentials: Credentials, date: str) -> _Day:
+        region, service = self._scope_tail
+        scope = f"{date}/{region}/{service}/aws4_request"
+        return _Day(
+            credentials,
+            date,
+            signing_key(credentials.secret_key, date, region, service),
+            scope,
+            f"{_ALGORITHM} Credential={credentials.access_key}/{scope}, SignedHeaders=",
+        )
