@@ -1,0 +1,194 @@
+"""The one way to S3: address, sign, send, receive, and try again where that helps.
+
+``Caller.call`` is the one retry loop of the package. A request may be a function, asked again before each attempt, so
+that a broken body is resumed at its last good byte. Callers state what to do with a good answer as a function that
+receives the body while the connection is held; whatever it raises ends the connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ServiceError, S3TimeoutError
+from s3torchconnector._identity import Endpoint, EndpointResolver
+from s3torchconnector._uri import display_uri
+from s3torchconnector._wire._authority import Authority, Identity
+from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
+from s3torchconnector._wire._connection import Connection
+from s3torchconnector._wire._head import HeadBuilder
+from s3torchconnector._wire._pool import Address, ConnectionPool
+from s3torchconnector._wire._proxy import proxy_for
+from s3torchconnector._wire._requests import Request
+from s3torchconnector._wire._response import Response, read_document
+from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
+from s3torchconnector._wire._service_errors import service_error
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_ERROR_LIMIT = 1024 * 1024  # bytes of an error document
+
+
+class _Shot(NamedTuple):
+    """One attempt: the request, where it goes, who signs, and which attempt it is."""
+
+    request: Request
+    endpoint: Endpoint
+    identity: Identity
+    number: int
+
+
+class Caller:
+    """Carries requests of one client in one process. Any thread may call; calls do not wait for each other."""
+
+    def __init__(self, region: str, endpoint: str | None, config: S3ClientConfig, user_agent: str) -> None:
+        self._endpoints = EndpointResolver(region, endpoint, config)
+        self._authority = Authority(config, region, self._request_session)
+        self._pool = ConnectionPool(config)
+        self._heads = HeadBuilder(user_agent, config.requester_pays)
+        self._addresses: dict[tuple[str, str, int], Address] = {}
+        self._quota = RetryQuota()
+        self._rule = RetryRule(RetryPolicy(config.max_attempts), self._quota)
+
+    def call(
+        self,
+        request: Request | Callable[[], Request],
+        consume: Callable[[Response], _T],
+        cancel: CancelToken | None = None,
+    ) -> _T:
+        """Send ``request`` until S3 answers well, and return what ``consume`` makes of that answer.
+
+        Raises:
+            S3Exception: its attempts are used up, or trying again cannot help.
+            CancelledByCaller: ``cancel`` was.
+        """
+        token = cancel or CancelToken()
+        failures = 0
+        mended: set[str] = set()
+        while True:
+            current = request if isinstance(request, Request) else request()
+            identity = Identity(None, None)
+            try:
+                endpoint = self._endpoints.resolve(current.bucket)
+                identity = self._authority.identity_for(current, endpoint)
+                result = self._attempt(_Shot(current, endpoint, identity, failures + 1), consume, token)
+                self._quota.earn()
+                return result
+            except CancelledByCaller:
+                raise
+            except S3Exception as error:
+                token.check()
+                if error.code and error.code not in mended and self._authority.mend(error, identity, current.bucket):
+                    mended.add(error.code)
+                    continue
+                failures += 1
+                delay = self._rule.delay(error, failures)
+                if delay is None:
+                    _complete(error, current, failures)
+                    raise
+                _log.info("%s failed (%s), attempt %d follows in %.2f s", current, error, failures + 1, delay)
+            token.wait(delay)
+
+    def close(self) -> None:
+        """Close idle connections; those in use are closed when their request ends."""
+        self._pool.close()
+
+    def forget(self) -> None:
+        """In a forked child: let go of the parent's sockets without disturbing them."""
+        self._pool.forget()
+
+    def _attempt(self, shot: _Shot, consume: Callable[[Response], _T], token: CancelToken) -> _T:
+        request, endpoint = shot.request, shot.endpoint
+        address = self._address(endpoint)
+        fresh = False
+        while True:
+            token.check()
+            head = self._heads.build(request, endpoint, *shot.identity, self._authority.timestamp(), address.proxy)
+            connection = self._pool.acquire(address, fresh=fresh)
+            stale = connection.used
+            try:
+                with token.guard(connection):
+                    started = time.perf_counter()
+                    response = _exchange(connection, head, request)
+                    stale = False
+                    result = self._judge(request, response, consume)
+                    _log_request(request, response, started, shot.number)
+                    reusable = response.finish()
+            except BaseException as error:
+                self._pool.discard(connection)
+                # A kept-alive connection that the server closed meanwhile is no failure of the request.
+                if stale and isinstance(error, S3ConnectionError) and not isinstance(error, S3TimeoutError):
+                    fresh = True
+                    continue
+                raise
+            if reusable:
+                self._pool.release(address, connection)
+            else:
+                self._pool.discard(connection)
+            return result
+
+    def _address(self, endpoint: Endpoint) -> Address:
+        key = (endpoint.scheme, endpoint.host, endpoint.port)
+        address = self._addresses.get(key)
+        if address is None:
+            address = self._addresses[key] = Address(*key, proxy_for(*key))
+        return address
+
+    def _judge(self, request: Request, response: Response, consume: Callable[[Response], _T]) -> _T:
+        if 200 <= response.status < 300 or response.status in request.also_good:
+            return consume(response)
+        body = response.read(_ERROR_LIMIT)
+        error = service_error(request, response.status, response.headers, body)
+        self._authority.notice(response.headers)
+        _log.debug("%s: %d %s (request id %s)", request, response.status, error.code, error.request_id)
+        raise error
+
+    def _request_session(self, request: Request) -> bytes:
+        return self.call(request, read_document)
+
+
+def _exchange(connection: Connection, head: bytes, request: Request) -> Response:
+    """Send a request and receive the answer's head."""
+    bodyless = request.method == "HEAD"
+    try:
+        connection.send(head, request.body)
+    except S3TimeoutError:
+        raise
+    except S3ConnectionError as broken:
+        # A server that refuses a body answers and closes before it is all sent: its reason beats "broken pipe".
+        try:
+            response = Response(connection)
+        except S3Exception:
+            raise broken from None
+        if response.status < 300:
+            raise
+        return response
+    return Response(connection, bodyless=bodyless)
+
+
+def _complete(error: S3Exception, request: Request, attempts: int) -> None:
+    """Give an error that is about to be raised its context."""
+    error.operation, error.attempts = request.operation, attempts
+    error.bucket, error.key = request.bucket, request.key or None
+    if not isinstance(error, S3ServiceError) and not error.message.startswith(request.operation):
+        error.message = f"{request}: {error.message}"
+    if attempts > 1:
+        error.message += f" (after {attempts} attempts)"
+
+
+def _log_request(request: Request, response: Response, started: float, attempt: int) -> None:
+    if _log.isEnabledFor(logging.DEBUG):
+        _log.debug(
+            "%s %s range=%s status=%d bytes=%d ms=%.1f attempt=%d request_id=%s",
+            request.operation,
+            display_uri(request.bucket, request.key),
+            request.headers.get("range", "-"),
+            response.status,
+            response.received or sum(map(len, request.body)),
+            (time.perf_counter() - started) * 1e3,
+            attempt,
+            response.headers.get("x-amz-request-id", "-"),
+        )

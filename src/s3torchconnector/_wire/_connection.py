@@ -1,0 +1,151 @@
+"""One connection to the endpoint: a blocking socket, with TLS or without.
+
+Plain sockets stay in blocking mode and take their timeout from the kernel (``SO_RCVTIMEO``), because Python's own
+timeouts cost a ``poll`` before every ``recv``, and because ``MSG_WAITALL`` then fills a whole part in one system
+call: the interpreter lock is taken once a part instead of once a segment. TLS sockets use Python's timeouts; OpenSSL
+hands over one record (16 KiB) at a time whatever we ask for.
+
+A connection belongs to one thread at a time. Only ``abort`` may be called from another.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import struct
+import sys
+from collections.abc import Sequence
+
+from s3torchconnector._errors import S3ConnectionError, S3ProtocolError, S3TimeoutError
+from s3torchconnector._wire._framing import MAX_HEAD, ResponseHead, parse_head
+
+_HEAD_BUFFER = 8 * 1024
+_KERNEL_TIMEOUTS = sys.platform != "win32"
+_SMALL_BODY = 64 * 1024  # bytes of request body that are worth copying behind the head to save a packet
+_MAX_SEGMENTS = 1024  # IOV_MAX on Linux and macOS
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Connection:
+    """A connected socket that sends requests and receives response heads and bodies."""
+
+    def __init__(self, sock: socket.socket, read_timeout: float, description: str) -> None:
+        self._sock = sock
+        self._timeout = read_timeout
+        self._description = description
+        self._tls = isinstance(sock, ssl.SSLSocket)
+        self._wait_all = 0
+        if _KERNEL_TIMEOUTS and not self._tls:
+            sock.settimeout(None)
+            value = struct.pack("ll", int(read_timeout), int(read_timeout % 1 * 1e6))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+            self._wait_all = socket.MSG_WAITALL
+        else:
+            sock.settimeout(read_timeout)
+        self._buffer = bytearray(_HEAD_BUFFER)
+        self._leftover = memoryview(b"")  # received behind a head, not yet handed over
+        self.used = False  # whether a whole response came back on it before
+        self.idle_since = 0.0
+
+    def send(self, head: bytes, body: Sequence[Buffer] = ()) -> None:
+        """Send a request: its head and the buffers of its body, without joining large ones."""
+        try:
+            if self._tls:
+                self._send_tls(head, body)
+            else:
+                self._send_plain([head, *body])
+        except OSError as error:
+            raise self._translated(error, "sending the request") from error
+
+    def _send_plain(self, buffers: Sequence[Buffer]) -> None:
+        views = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
+        first = 0
+        while first < len(views):
+            sent = self._sock.sendmsg(views[first : first + _MAX_SEGMENTS])
+            while first < len(views) and sent >= len(views[first]):
+                sent -= len(views[first])
+                first += 1
+            if sent:
+                views[first] = views[first][sent:]
+
+    def _send_tls(self, head: bytes, body: Sequence[Buffer]) -> None:
+        if sum(map(len, body)) <= _SMALL_BODY:
+            self._sock.sendall(b"".join((head, *body)))
+            return
+        self._sock.sendall(head)
+        for buffer in body:
+            self._sock.sendall(buffer)
+
+    def receive_head(self) -> ResponseHead:
+        """Receive the next final response head; interim (1xx) responses are passed over."""
+        while True:
+            head = parse_head(self._receive_until_blank_line())
+            if head.status >= 200:
+                return head
+
+    def _receive_until_blank_line(self) -> bytes:
+        data = bytes(self._leftover)
+        self._leftover = memoryview(b"")
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end >= 0:
+                self._leftover = memoryview(data)[end + 4 :]
+                return data[:end]
+            if len(data) > MAX_HEAD:
+                raise S3ProtocolError(f"{self._description} sent a response head of more than {MAX_HEAD} bytes")
+            count = self._receive(memoryview(self._buffer), 0)
+            if not count:
+                raise S3ConnectionError(
+                    f"{self._description} closed the connection "
+                    + ("in the middle of a response head" if data else "without an answer")
+                )
+            data += self._buffer[:count]
+
+    def readinto(self, view: memoryview, *, fill: bool) -> int:
+        """Receive into ``view``; 0 at the connection's end.
+
+        With ``fill``, all of ``view`` is known to come, and may be waited for in one system call.
+        """
+        if self._leftover:
+            count = min(len(view), len(self._leftover))
+            view[:count] = self._leftover[:count]
+            self._leftover = self._leftover[count:]
+            return count
+        return self._receive(view, self._wait_all if fill else 0)
+
+    def _receive(self, view: memoryview, flags: int) -> int:
+        try:
+            return self._sock.recv_into(view, 0, flags)
+        except OSError as error:
+            raise self._translated(error, "waiting for the answer") from error
+
+    @property
+    def has_leftover(self) -> bool:
+        """Whether bytes came that no response accounts for, so that it cannot be used again."""
+        return bool(self._leftover)
+
+    def looks_alive(self) -> bool:
+        """Whether an idle connection is still open: a readable one was closed, or speaks out of turn."""
+        if not hasattr(select, "poll"):
+            return True
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return not poll.poll(0)
+
+    def abort(self) -> None:
+        """Wake whoever is blocked on the socket with an error; callable from any thread."""
+        try:
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+        except OSError:  # already closed or disconnected: there is nobody to wake
+            return
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _translated(self, error: OSError, doing: str) -> S3ConnectionError:
+        if isinstance(error, (TimeoutError, BlockingIOError)):
+            return S3TimeoutError(f"{self._description} was silent for {self._timeout:g} s while {doing}")
+        return S3ConnectionError(f"the connection to {self._description} broke while {doing}: {error}")

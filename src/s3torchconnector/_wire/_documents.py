@@ -1,0 +1,201 @@
+"""S3's XML documents to values and back.
+
+Elements are found by their local name: servers differ in namespaces and in the names of root elements (rclone calls
+the root of CreateMultipartUpload's answer otherwise than AWS). A document type declaration is refused before parsing:
+S3 never sends one, and entity bombs need one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import unquote_plus
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+from s3torchconnector._errors import S3ProtocolError
+from s3torchconnector._types import ObjectInfo, RestoreStatus
+
+DOCUMENT_LIMIT = 32 * 1024 * 1024  # bytes; a page of 1,000 longest keys, URL-encoded, is under 4 MiB
+
+
+class CompletedPart(NamedTuple):
+    """A part that S3 has: its number (from 1) and ETag."""
+
+    number: int
+    etag: str
+
+
+class ListPage(NamedTuple):
+    """One page of a listing; ``next_token`` is None on the last."""
+
+    objects: list[ObjectInfo]
+    common_prefixes: list[str]
+    next_token: str | None
+
+
+class ErrorDocument(NamedTuple):
+    """What S3 says of an error: its code, message and request id, and the bucket's region where it tells it."""
+
+    code: str
+    message: str
+    request_id: str | None
+    region: str | None
+
+
+class SessionDocument(NamedTuple):
+    """A directory bucket's session credentials; ``expires`` in seconds since 1970."""
+
+    access_key: str
+    secret_key: str
+    token: str
+    expires: float
+
+
+def parse(data: bytes) -> ElementTree.Element:
+    """Parse a document.
+
+    Raises:
+        S3ProtocolError: it is not well-formed, or declares a document type.
+    """
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        raise S3ProtocolError("the answer's XML declares a document type, which S3 never does")
+    try:
+        return ElementTree.fromstring(data)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise S3ProtocolError(f"the answer is not well-formed XML ({error}): it begins with {data[:60]!r}") from error
+
+
+def local_name(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def find_text(root: ElementTree.Element, name: str) -> str | None:
+    """The text of the first element of that local name at any depth."""
+    for element in root.iter():
+        if local_name(element) == name:
+            return (element.text or "").strip()
+    return None
+
+
+def required_text(root: ElementTree.Element, name: str) -> str:
+    text = find_text(root, name)
+    if not text:
+        raise S3ProtocolError(f"the answer has no {name} in its <{local_name(root)}> document")
+    return text
+
+
+def parse_error(data: bytes) -> ErrorDocument | None:
+    """An error document, or None where the bytes are none: then no S3 server wrote them."""
+    try:
+        root = parse(data)
+    except S3ProtocolError:
+        return None
+    code = find_text(root, "Code")
+    if local_name(root) not in ("Error", "ErrorResponse") or not code:
+        return None
+    return ErrorDocument(
+        code, find_text(root, "Message") or "", find_text(root, "RequestId") or None, find_text(root, "Region") or None
+    )
+
+
+def parse_upload_id(data: bytes) -> str:
+    return required_text(parse(data), "UploadId")
+
+
+def parse_session(data: bytes) -> SessionDocument:
+    root = parse(data)
+    names = ("AccessKeyId", "SecretAccessKey", "SessionToken")
+    access_key, secret_key, token = (required_text(root, name) for name in names)
+    return SessionDocument(access_key, secret_key, token, parse_timestamp(required_text(root, "Expiration")))
+
+
+def complete_multipart_document(parts: Iterable[CompletedPart]) -> bytes:
+    items = "".join(
+        f"<Part><PartNumber>{part.number}</PartNumber><ETag>{escape(part.etag)}</ETag></Part>" for part in parts
+    )
+    namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
+    return f'<CompleteMultipartUpload xmlns="{namespace}">{items}</CompleteMultipartUpload>'.encode()
+
+
+def parse_list_page(data: bytes) -> ListPage:
+    """A page of ListObjectsV2.
+
+    Raises:
+        S3ProtocolError: it is malformed, or lacks what a page must have.
+    """
+    root = parse(data)
+    if local_name(root) != "ListBucketResult":
+        raise S3ProtocolError(f"the answer to a listing is a <{local_name(root)}> document")
+    namespace = root.tag[: -len("ListBucketResult")]
+    encoded = root.findtext(f"{namespace}EncodingType") == "url"
+    truncated = root.findtext(f"{namespace}IsTruncated", "").strip().lower() == "true"
+    token = root.findtext(f"{namespace}NextContinuationToken")
+    if truncated and not token:
+        raise S3ProtocolError("a truncated listing has no NextContinuationToken: keys would be lost")
+    objects = [_object_info(element, len(namespace), encoded) for element in root.iterfind(f"{namespace}Contents")]
+    prefixes = [
+        _decoded(element.findtext(f"{namespace}Prefix") or "", encoded)
+        for element in root.iterfind(f"{namespace}CommonPrefixes")
+    ]
+    return ListPage(objects, prefixes, token if truncated else None)
+
+
+def _object_info(contents: ElementTree.Element, skip: int, encoded: bool) -> ObjectInfo:
+    fields = {child.tag[skip:]: child for child in contents}
+    try:
+        restore = fields.get("RestoreStatus")
+        storage_class = fields.get("StorageClass")
+        key = fields["Key"].text or ""
+        etag = fields.get("ETag")
+        return ObjectInfo(
+            unquote_plus(key) if encoded and ("%" in key or "+" in key) else key,
+            (etag.text or "") if etag is not None else "",
+            int(fields["Size"].text or ""),
+            parse_timestamp(fields["LastModified"].text or ""),
+            storage_class.text if storage_class is not None else None,
+            None if restore is None else _restore_status(restore),
+        )
+    except (KeyError, ValueError) as error:
+        raise S3ProtocolError(f"a listing's entry lacks a field or has a malformed one: {error}") from error
+
+
+def _restore_status(element: ElementTree.Element) -> RestoreStatus:
+    expiry = find_text(element, "RestoreExpiryDate")
+    return RestoreStatus(
+        find_text(element, "IsRestoreInProgress") == "true", parse_timestamp(expiry) if expiry else None
+    )
+
+
+def _decoded(text: str, encoded: bool) -> str:
+    # S3 encodes a space as '+' and a plus sign as '%2B'.
+    return unquote_plus(text) if encoded else text
+
+
+def parse_timestamp(text: str) -> int:
+    """ISO 8601 as S3 writes it (``2026-01-31T10:20:30.000Z``, always UTC) in seconds since 1970.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if len(text) < 19 or text[10] != "T" or text[13] != ":" or text[16] != ":":
+        raise ValueError(f"not a timestamp: {text!r}")
+    return _midnight(text[:10]) + int(text[11:13]) * 3600 + int(text[14:16]) * 60 + int(text[17:19])
+
+
+@lru_cache(maxsize=4096)
+def _midnight(date: str) -> int:
+    from datetime import datetime, timezone
+
+    return int(datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=timezone.utc).timestamp())
+
+
+def parse_http_date(text: str) -> int:
+    """``Last-Modified`` (RFC 9110, section 5.6.7) in seconds since 1970; 0 where it cannot be read."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return int(parsedate_to_datetime(text).timestamp())
+    except (TypeError, ValueError):
+        return 0

@@ -1,0 +1,169 @@
+"""Open connections of one client in one process: handed out last-in first-out, one to a thread at a time.
+
+Who acquires a connection gives it back with ``release`` (it can serve another request) or ``discard``. What to do is
+decided under the lock; connecting and closing happen outside it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import threading
+import time
+from typing import NamedTuple
+
+from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError, S3TimeoutError
+from s3torchconnector._wire._connection import Connection
+from s3torchconnector._wire._proxy import Proxy, open_tunnel
+
+_CHECK_AFTER = 1.0  # seconds idle after which a look tells whether the server closed it
+_DROP_AFTER = 20.0  # seconds idle after which it is not worth a look: S3 closes idle connections
+
+
+class Address(NamedTuple):
+    """Where a connection leads."""
+
+    scheme: str
+    host: str
+    port: int
+    proxy: Proxy | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.scheme}://{self.host}:{self.port}"
+        return f"{text} (through the proxy {self.proxy.host}:{self.proxy.port})" if self.proxy else text
+
+
+class ConnectionPool:
+    """Connections by address, at most ``config.max_connections`` in use at a time."""
+
+    def __init__(self, config: S3ClientConfig) -> None:
+        self._config = config
+        self._lock = threading.Lock()
+        self._slots = threading.Semaphore(config.max_connections)
+        self._idle: dict[Address, list[Connection]] = {}
+        self._open: set[Connection] = set()
+        self._tls: ssl.SSLContext | None = None
+        self._closed = False
+
+    def acquire(self, address: Address, *, fresh: bool = False) -> Connection:
+        """A connection to ``address``, an idle one unless ``fresh``.
+
+        Raises:
+            S3ConnectionError, S3TimeoutError: it could not be opened.
+        """
+        self._slots.acquire()
+        try:
+            connection = None if fresh else self._take_idle(address)
+            return connection or self._connect(address)
+        except BaseException:
+            self._slots.release()
+            raise
+
+    def release(self, address: Address, connection: Connection) -> None:
+        """Give back a connection that can serve another request."""
+        connection.used = True
+        connection.idle_since = time.monotonic()
+        with self._lock:
+            keep = not self._closed
+            if keep:
+                self._idle.setdefault(address, []).append(connection)
+        self._slots.release()
+        if not keep:
+            self._close(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """Close a connection that was in use."""
+        self._slots.release()
+        self._close(connection)
+
+    def close(self) -> None:
+        """Close idle connections now, and those in use when they come back."""
+        with self._lock:
+            self._closed = True
+            idle = [connection for connections in self._idle.values() for connection in connections]
+            self._idle.clear()
+        for connection in idle:
+            self._close(connection)
+
+    def forget(self) -> None:
+        """In a forked child: close our copies of the parent's sockets. Takes no lock, for the parent may hold it."""
+        for connection in list(self._open):
+            connection.close()
+        self._open.clear()
+        self._idle.clear()
+
+    def _take_idle(self, address: Address) -> Connection | None:
+        now = time.monotonic()
+        while True:
+            with self._lock:
+                connections = self._idle.get(address)
+                if not connections:
+                    return None
+                connection = connections.pop()
+            idle = now - connection.idle_since
+            if idle < _CHECK_AFTER or (idle < _DROP_AFTER and connection.looks_alive()):
+                return connection
+            self._close(connection)
+
+    def _close(self, connection: Connection) -> None:
+        with self._lock:
+            self._open.discard(connection)
+        connection.close()
+
+    def _connect(self, address: Address) -> Connection:
+        target = address.proxy or address
+        try:
+            sock = socket.create_connection((target.host, target.port), self._config.connect_timeout)
+        except TimeoutError as error:
+            raise S3TimeoutError(
+                f"no connection to {address} within connect_timeout={self._config.connect_timeout:g} s"
+            ) from error
+        except OSError as error:
+            raise S3ConnectionError(f"no connection to {address}: {error}: is the endpoint right and up?") from error
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if address.scheme == "https":
+                if address.proxy is not None:
+                    open_tunnel(sock, address.proxy, address.host, address.port)
+                sock = self._wrap(sock, address)
+            connection = Connection(sock, self._config.read_timeout, str(address))
+        except BaseException:
+            sock.close()
+            raise
+        with self._lock:
+            self._open.add(connection)
+        return connection
+
+    def _wrap(self, sock: socket.socket, address: Address) -> ssl.SSLSocket:
+        try:
+            return self._tls_context().wrap_socket(sock, server_hostname=address.host)
+        except ssl.SSLCertVerificationError as error:
+            raise S3ConfigurationError(
+                f"the certificate of {address} cannot be trusted: {error.verify_message}. If the endpoint uses a "
+                "private CA, name its certificate in AWS_CA_BUNDLE"
+            ) from error
+        except TimeoutError as error:
+            raise S3TimeoutError(
+                f"no TLS handshake with {address} within connect_timeout={self._config.connect_timeout:g} s"
+            ) from error
+        except OSError as error:
+            raise S3ConnectionError(f"the TLS handshake with {address} failed: {error}") from error
+
+    def _tls_context(self) -> ssl.SSLContext:
+        with self._lock:
+            if self._tls is None:
+                self._tls = _default_tls_context()
+            return self._tls
+
+
+def _default_tls_context() -> ssl.SSLContext:
+    """The system's trust store, or the bundle in ``AWS_CA_BUNDLE``, botocore's name for it."""
+    bundle = os.environ.get("AWS_CA_BUNDLE")
+    try:
+        context = ssl.create_default_context(cafile=bundle or None)
+    except OSError as error:
+        raise S3ConfigurationError(f"the CA bundle AWS_CA_BUNDLE={bundle} cannot be read: {error}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

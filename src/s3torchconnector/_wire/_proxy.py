@@ -1,0 +1,74 @@
+"""HTTP proxies, chosen by the usual environment variables (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."""
+
+from __future__ import annotations
+
+import base64
+import socket
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
+
+from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError
+from s3torchconnector._wire._framing import MAX_HEAD, parse_head
+
+
+class Proxy(NamedTuple):
+    """An HTTP proxy; ``authorization`` is the value of its Proxy-Authorization header, if it wants one."""
+
+    host: str
+    port: int
+    authorization: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.host}:{self.port})"
+
+
+def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
+    """The proxy to reach an endpoint through, or None.
+
+    Raises:
+        S3ConfigurationError: the environment names something that is not an HTTP proxy.
+    """
+    proxies = getproxies_environment()
+    url = proxies.get(scheme) or proxies.get("all")
+    if not url or proxy_bypass(f"{host}:{port}", proxies):
+        return None
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme != "http" or not parts.hostname:
+        raise S3ConfigurationError(
+            f"the {scheme} proxy set in the environment cannot be used (host {parts.hostname!r}): "
+            "only http:// proxies are supported; exclude the endpoint with NO_PROXY to go without"
+        )
+    authorization = None
+    if parts.username is not None:
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = "Basic " + base64.b64encode(user.encode()).decode()
+    return Proxy(parts.hostname, parts.port or 80, authorization)
+
+
+def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int) -> None:
+    """Ask the proxy at the other end of ``sock`` for a tunnel (RFC 9110, section 9.3.6).
+
+    Raises:
+        S3ConnectionError: it does not open one.
+    """
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    if proxy.authorization:
+        lines.append(f"Proxy-Authorization: {proxy.authorization}")
+    answer = b""
+    try:
+        sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        # One byte at a time: what follows the blank line already belongs to TLS.
+        while not answer.endswith(b"\r\n\r\n") and len(answer) < MAX_HEAD:
+            byte = sock.recv(1)
+            if not byte:
+                break
+            answer += byte
+    except OSError as error:
+        raise S3ConnectionError(f"the proxy {proxy.host}:{proxy.port} broke off: {error}") from error
+    status = parse_head(answer[:-4]).status if answer.endswith(b"\r\n\r\n") else None
+    if status != 200:
+        raise S3ConnectionError(
+            f"the proxy {proxy.host}:{proxy.port} does not open a tunnel to {target}: it answered {status}"
+        )

@@ -1,0 +1,116 @@
+"""S3's operations as requests: pure functions from arguments to values, no I/O.
+
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Storage_Service.html
+Keys and query values stand here as the user knows them; encoding and signing happen once, where a request is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+from s3torchconnector._uri import display_uri
+from s3torchconnector._wire._connection import Buffer
+from s3torchconnector._wire._documents import CompletedPart, complete_multipart_document
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One S3 operation, ready to be addressed, signed and sent. ``body`` is a list of buffers, sent in order."""
+
+    operation: str
+    method: str
+    bucket: str
+    key: str = ""
+    query: tuple[tuple[str, str], ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Sequence[Buffer] = ()
+    also_good: tuple[int, ...] = ()  # error statuses that are answers to this request
+
+    def __str__(self) -> str:
+        return f"{self.operation} {display_uri(self.bucket, self.key)}"
+
+
+def get_object(
+    bucket: str, key: str, start: int | None = None, stop: int | None = None, *, if_match: str | None = None
+) -> Request:
+    """The object, or its bytes ``start`` up to but without ``stop``; a negative ``start`` means the last bytes.
+
+    A range beyond the end is answered with 416, which tells the object's size.
+    """
+    headers = {}
+    if start is not None and start < 0:
+        headers["range"] = f"bytes={start}"
+    elif start is not None or stop is not None:
+        headers["range"] = f"bytes={start or 0}-{'' if stop is None else stop - 1}"
+    if if_match:
+        headers["if-match"] = if_match
+    return Request("GetObject", "GET", bucket, key, headers=headers, also_good=(416,) if "range" in headers else ())
+
+
+def head_object(bucket: str, key: str) -> Request:
+    return Request("HeadObject", "HEAD", bucket, key)
+
+
+def put_object(bucket: str, key: str, body: Sequence[Buffer], *, storage_class: str | None = None) -> Request:
+    return Request("PutObject", "PUT", bucket, key, headers=_storage_headers(storage_class), body=body)
+
+
+def delete_object(bucket: str, key: str) -> Request:
+    return Request("DeleteObject", "DELETE", bucket, key)
+
+
+def copy_object(src_bucket: str, src_key: str, dst_bucket: str, dst_key: str) -> Request:
+    source = quote(f"/{src_bucket}/{src_key}", safe="/~")
+    return Request("CopyObject", "PUT", dst_bucket, dst_key, headers={"x-amz-copy-source": source})
+
+
+def list_objects(
+    bucket: str,
+    prefix: str = "",
+    delimiter: str = "",
+    *,
+    max_keys: int = 1000,
+    token: str | None = None,
+    start_after: str | None = None,
+) -> Request:
+    """One page of a listing. Keys come URL-encoded, since XML cannot carry every character a key may have."""
+    query = [("encoding-type", "url"), ("list-type", "2"), ("max-keys", str(max_keys)), ("prefix", prefix)]
+    if delimiter:
+        query.append(("delimiter", delimiter))
+    if token:
+        query.append(("continuation-token", token))
+    if start_after:
+        query.append(("start-after", start_after))
+    return Request("ListObjectsV2", "GET", bucket, query=tuple(query))
+
+
+def create_multipart_upload(bucket: str, key: str, *, storage_class: str | None = None) -> Request:
+    headers = _storage_headers(storage_class)
+    return Request("CreateMultipartUpload", "POST", bucket, key, query=(("uploads", ""),), headers=headers)
+
+
+def upload_part(bucket: str, key: str, upload_id: str, number: int, body: Sequence[Buffer]) -> Request:
+    query = (("partNumber", str(number)), ("uploadId", upload_id))
+    return Request("UploadPart", "PUT", bucket, key, query=query, body=body)
+
+
+def complete_multipart_upload(bucket: str, key: str, upload_id: str, parts: Iterable[CompletedPart]) -> Request:
+    body = (complete_multipart_document(parts),)
+    headers = {"content-type": "application/xml"}
+    return Request("CompleteMultipartUpload", "POST", bucket, key, (("uploadId", upload_id),), headers, body)
+
+
+def abort_multipart_upload(bucket: str, key: str, upload_id: str) -> Request:
+    return Request("AbortMultipartUpload", "DELETE", bucket, key, query=(("uploadId", upload_id),))
+
+
+def create_session(bucket: str) -> Request:
+    """Short-lived credentials for a directory bucket."""
+    headers = {"x-amz-create-session-mode": "ReadWrite"}
+    return Request("CreateSession", "GET", bucket, query=(("session", ""),), headers=headers)
+
+
+def _storage_headers(storage_class: str | None) -> dict[str, str]:
+    return {"x-amz-storage-class": storage_class} if storage_class else {}

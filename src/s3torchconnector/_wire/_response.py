@@ -1,0 +1,107 @@
+"""A response: its head, and its body as something to receive into memory the caller owns."""
+
+from __future__ import annotations
+
+from s3torchconnector._errors import S3ConnectionError, S3ProtocolError
+from s3torchconnector._wire._connection import Connection
+from s3torchconnector._wire._documents import DOCUMENT_LIMIT
+from s3torchconnector._wire._framing import ChunkedDecoder, ResponseHead
+
+_CHUNK = 64 * 1024
+_DRAIN_LIMIT = 256 * 1024  # bytes of unread body worth receiving to keep a connection
+
+
+class Response:
+    """One response on a connection. Its body is read in order, once, by one thread."""
+
+    def __init__(self, connection: Connection, *, bodyless: bool = False) -> None:
+        self._connection = connection
+        self.head: ResponseHead = connection.receive_head()
+        self.status = self.head.status
+        self.headers = self.head.headers
+        self.received = 0  # body bytes handed over so far
+        self._left = 0 if bodyless else self.head.length
+        self._decoder = ChunkedDecoder() if self.head.chunked and not bodyless else None
+        self._decoded = memoryview(b"")
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of body announced; ``None`` when it is chunked or ends with the connection."""
+        return self.head.length
+
+    def readinto(self, view: memoryview) -> int:
+        """Receive up to ``len(view)`` bytes of body; 0 at its end.
+
+        Raises:
+            S3ConnectionError: the connection broke before the body was complete.
+        """
+        if self._decoder is not None:
+            count = self._read_chunked(view, self._decoder)
+        elif self._left is None:
+            count = self._connection.readinto(view, fill=False)
+            if not count:
+                self._left = 0
+        else:
+            count = self._read_sized(view)
+        self.received += count
+        return count
+
+    def _read_sized(self, view: memoryview) -> int:
+        assert self._left is not None
+        if not self._left:
+            return 0
+        count = self._connection.readinto(view[: self._left], fill=True)
+        if not count:
+            raise S3ConnectionError(
+                f"the connection closed in the middle of the answer: {self.received} bytes of "
+                f"{self.received + self._left} came"
+            )
+        self._left -= count
+        return count
+
+    def _read_chunked(self, view: memoryview, decoder: ChunkedDecoder) -> int:
+        buffer = bytearray(_CHUNK)
+        while not self._decoded and not decoder.finished:
+            count = self._connection.readinto(memoryview(buffer), fill=False)
+            if not count:
+                raise S3ConnectionError(
+                    f"the connection closed in the middle of the answer, after {self.received} bytes"
+                )
+            self._decoded = memoryview(decoder.feed(bytes(buffer[:count])))
+        count = min(len(view), len(self._decoded))
+        view[:count] = self._decoded[:count]
+        self._decoded = self._decoded[count:]
+        return count
+
+    def read(self, limit: int) -> bytes:
+        """The whole body, for documents.
+
+        Raises:
+            S3ProtocolError: it is longer than ``limit`` bytes.
+        """
+        body = bytearray()
+        buffer = memoryview(bytearray(min(limit + 1, self._left or _CHUNK) or 1))
+        while count := self.readinto(buffer):
+            body += buffer[:count]
+            if len(body) > limit:
+                raise S3ProtocolError(f"the answer is longer than the {limit} bytes it may have")
+        return bytes(body)
+
+    def finish(self) -> bool:
+        """Receive what little may be left, and tell whether the connection can serve another request."""
+        if self._left is None and self._decoder is None:
+            return False
+        if self._left is not None and self._left > _DRAIN_LIMIT:
+            return False
+        scratch = memoryview(bytearray(_CHUNK)) if self._left or self._decoder else memoryview(b"")
+        before = self.received
+        while scratch and self.readinto(scratch):
+            if self.received - before > _DRAIN_LIMIT:
+                return False
+        trailing = self._decoder.trailing if self._decoder else b""
+        return self.head.keep_alive and not trailing and not self._connection.has_leftover
+
+
+def read_document(response: Response) -> bytes:
+    """Receive a whole XML document: what most operations do with their answer."""
+    return response.read(DOCUMENT_LIMIT)

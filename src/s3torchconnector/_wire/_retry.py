@@ -1,0 +1,99 @@
+"""When a request is tried again, and after how long: the one place that says so.
+
+The policy is a frozen value; what randomness and clocks do is a parameter. Backoff is full jitter (a uniform draw up
+to an exponentially growing bound, https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so that
+hundreds of ranks do not come back in step. The quota is shared by all requests of a client: during an outage it runs
+dry, and then retries wait the longest backoff instead of multiplying the load; work is never given up for its sake.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ProtocolError, S3ServiceError
+
+RETRYABLE_STATUS = frozenset({429, 500, 502, 503, 504})
+RETRYABLE_CODES = frozenset(
+    {"RequestTimeout", "RequestTimeoutException", "SlowDown", "InternalError", "ServiceUnavailable", "OperationAborted"}
+)
+THROTTLING_CODES = frozenset({"SlowDown", "RequestLimitExceeded", "Throttling", "ThrottlingException"})
+
+
+def is_retryable(error: S3Exception) -> bool:
+    """Whether trying the same request again can help."""
+    if isinstance(error, S3ServiceError):
+        return error.status in RETRYABLE_STATUS or error.code in RETRYABLE_CODES
+    return isinstance(error, (S3ConnectionError, S3ProtocolError))
+
+
+def is_throttling(error: S3Exception) -> bool:
+    """Whether S3 asked to slow down."""
+    return error.status in (429, 503) or error.code in THROTTLING_CODES
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often, and how long apart (seconds)."""
+
+    max_attempts: int = 10
+    first_backoff: float = 0.1
+    longest_backoff: float = 10.0
+    # A wrong answer may be a proxy's hiccup, but a server that does not speak S3 will not learn it.
+    max_protocol_attempts: int = 3
+
+    def attempts_for(self, error: S3Exception) -> int:
+        """How many attempts an operation that meets ``error`` may have."""
+        if not is_retryable(error):
+            return 1
+        if isinstance(error, S3ProtocolError):
+            return min(self.max_attempts, self.max_protocol_attempts)
+        return self.max_attempts
+
+    def backoff_bound(self, failures: int) -> float:
+        """The longest wait after so many failures."""
+        return min(self.longest_backoff, self.first_backoff * 2.0 ** min(failures - 1, 32))
+
+
+class RetryQuota:
+    """A token bucket that limits how much load retries add: each takes five, each success gives one back."""
+
+    CAPACITY = 500
+    COST = 5
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tokens = self.CAPACITY
+
+    def spend(self) -> bool:
+        """Take a retry's tokens; False when there are not enough."""
+        with self._lock:
+            if self._tokens < self.COST:
+                return False
+            self._tokens -= self.COST
+            return True
+
+    def earn(self) -> None:
+        """A request succeeded. The unlocked look keeps the common case free of the lock."""
+        if self._tokens < self.CAPACITY:
+            with self._lock:
+                self._tokens = min(self.CAPACITY, self._tokens + 1)
+
+
+@dataclass(frozen=True)
+class RetryRule:
+    """The policy with what it depends on: the client's quota and a source of randomness in [0, 1)."""
+
+    policy: RetryPolicy
+    quota: RetryQuota
+    uniform: Callable[[], float] = random.random
+
+    def delay(self, error: S3Exception, failures: int) -> float | None:
+        """Seconds to wait before the next attempt after ``failures`` failed ones, or None to give up."""
+        if failures >= self.policy.attempts_for(error):
+            return None
+        if not self.quota.spend():
+            return self.policy.longest_backoff
+        return self.uniform() * self.policy.backoff_bound(failures)

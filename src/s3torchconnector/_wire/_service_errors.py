@@ -1,0 +1,136 @@
+"""What an error answer means: status and S3 code to the exception a program can act on, with advice in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from s3torchconnector._errors import (
+    S3AccessDeniedError,
+    S3Exception,
+    S3NotFoundError,
+    S3ObjectChangedError,
+    S3ProtocolError,
+    S3ServiceError,
+    S3ThrottledError,
+    S3WrongRegionError,
+)
+from s3torchconnector._wire._documents import ErrorDocument, parse_error
+from s3torchconnector._wire._requests import Request
+from s3torchconnector._wire._response import Response, read_document
+from s3torchconnector._wire._retry import THROTTLING_CODES
+
+_MISSING_CODES = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NoSuchVersion", "NotFound"})
+_REGION_CODES = frozenset(
+    {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "TemporaryRedirect"}
+)
+_CREDENTIAL_CODES = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "InvalidAccessKeyId", "SignatureDoesNotMatch",
+     "TokenRefreshRequired", "RequestExpired"}
+)  # fmt: skip
+EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
+
+_ADVICE = {
+    "InvalidAccessKeyId": "S3 does not know this access key: check which credentials are in use.",
+    "SignatureDoesNotMatch": "S3 computes another signature: check the secret key, and that no proxy changes requests.",
+    "RequestTimeTooSkewed": "This machine's clock is wrong by more than 15 minutes: set it.",
+    "NoSuchUpload": "The upload was aborted meanwhile, by a lifecycle rule or another program.",
+    "InvalidObjectState": "The object is archived: restore it before reading.",
+    "EntityTooLarge": "Raise part_size in S3ClientConfig.",
+}
+
+_STATUS_OF_LATE_ERRORS = {"InternalError": 500, "SlowDown": 503, "ServiceUnavailable": 503, "NoSuchUpload": 404}
+
+
+def service_error(request: Request, status: int, headers: Mapping[str, str], body: bytes) -> S3Exception:
+    """The exception for an answer with an error status. ``body`` may be empty (HEAD)."""
+    document = parse_error(body) if body else ErrorDocument("", "", None, None)
+    if document is None and status < 500:
+        error: S3Exception = S3ProtocolError(
+            f"{request}: the endpoint answered HTTP {status} with something that is not S3's "
+            f"(it begins with {body[:60]!r}): is the endpoint an S3 server?"
+        )
+    else:
+        document = document or ErrorDocument("", "", None, None)
+        error = _classified(request, status, headers, document)
+        error.code = document.code or None
+    error.status = status
+    error.request_id = headers.get("x-amz-request-id") or (document.request_id if document else None)
+    return error
+
+
+def refuse_late_error(request: Request, response: Response) -> bytes:
+    """The document of an operation that may answer 200 and report an error in it (copies, completed uploads).
+
+    Raises:
+        S3Exception: it did.
+    """
+    body = read_document(response).strip()
+    if not body:
+        raise S3ProtocolError("the answer has no document")
+    document = parse_error(body)
+    if document is None:
+        return body
+    raise service_error(request, _STATUS_OF_LATE_ERRORS.get(document.code, 400), response.headers, body)
+
+
+def _classified(request: Request, status: int, headers: Mapping[str, str], document: ErrorDocument) -> S3Exception:
+    code = document.code
+    facts = f"{request}: HTTP {status}" + (f" {code}: {document.message}" if code else "")
+    region = headers.get("x-amz-bucket-region") or document.region
+    if code in _REGION_CODES or (status in (301, 307, 400) and region and not code):
+        return _wrong_region(facts, region)
+    if code in _MISSING_CODES or status == 404:
+        return S3NotFoundError(f"Service error: {_missing(request, code)}: {facts}{_missing_advice(request, code)}")
+    if status == 412 and "if-match" in request.headers:
+        return S3ObjectChangedError(
+            f"Service error: the object changed while it was being read: {facts}. Nothing of the new version was "
+            "handed out; open it again to read that"
+        )
+    if code in THROTTLING_CODES or status in (429, 503):
+        return S3ThrottledError(f"Service error: S3 asks to slow down: {facts}")
+    if code in _CREDENTIAL_CODES or status in (401, 403):
+        return S3AccessDeniedError(f"Service error: access denied: {facts}. {_access_advice(request, code)}")
+    return S3ServiceError(f"Service error: {facts}" + (f". {_ADVICE[code]}" if code in _ADVICE else ""))
+
+
+def _wrong_region(facts: str, region: str | None) -> S3WrongRegionError:
+    where = f"the bucket is in region {region}: make the client with region={region!r}" if region else (
+        "the bucket is in another region than this client"
+    )  # fmt: skip
+    error = S3WrongRegionError(f"Service error: {where}: {facts}")
+    error.region = region
+    return error
+
+
+def _missing(request: Request, code: str) -> str:
+    if code == "NoSuchBucket":
+        return "The bucket does not exist"
+    if code == "NoSuchUpload":
+        return "The multipart upload does not exist"
+    if request.operation == "HeadObject":
+        return "The object was not found"
+    return "The key does not exist" if request.key else "The bucket does not exist"
+
+
+def _missing_advice(request: Request, code: str) -> str:
+    if code in _ADVICE:
+        return f". {_ADVICE[code]}"
+    if request.key.endswith("/"):
+        return ". The key ends with '/', so it is probably a prefix: list it, or name an object below it"
+    return ""
+
+
+def _access_advice(request: Request, code: str) -> str:
+    if code in _ADVICE:
+        return _ADVICE[code]
+    if code in EXPIRED_CODES or code == "InvalidToken":
+        return "The credentials expired and a refresh brought no better ones: renew them."
+    actions = {
+        "HeadObject": "s3:GetObject", "CopyObject": "s3:GetObject and s3:PutObject", "ListObjectsV2": "s3:ListBucket",
+        "CreateMultipartUpload": "s3:PutObject", "UploadPart": "s3:PutObject",
+        "CompleteMultipartUpload": "s3:PutObject",
+    }  # fmt: skip
+    action = actions.get(request.operation, f"s3:{request.operation}")
+    missing = ", and s3:ListBucket, without which S3 also answers so for a missing key" if request.method in (
+        "GET", "HEAD") and request.key else ""  # fmt: skip
+    return f"These credentials need {action}{missing}."
