@@ -1,0 +1,24 @@
+"""Transfers: byte ranges into memory, written bytes into objects, prefixes into pages; in parallel, within a budget."""
+
+from s3torchconnector._transfer._listing import ListObjectStream
+from s3torchconnector._transfer._look_ahead import look_ahead
+from s3torchconnector._transfer._object_reader import ObjectReader
+from s3torchconnector._transfer._object_source import GetObjectStream, ObjectSource
+from s3torchconnector._transfer._read_policy import ADAPTIVE, SEQUENTIAL, ReadPolicy, range_based
+from s3torchconnector._transfer._runtime import OpenRuntime, Runtime
+from s3torchconnector._transfer._upload import PutObjectStream
+
+__all__ = [
+    "ADAPTIVE",
+    "SEQUENTIAL",
+    "GetObjectStream",
+    "ListObjectStream",
+    "ObjectReader",
+    "ObjectSource",
+    "OpenRuntime",
+    "PutObjectStream",
+    "ReadPolicy",
+    "Runtime",
+    "look_ahead",
+    "range_based",
+]

@@ -1,0 +1,177 @@
+"""One range of one object into memory: verified, and resumed at the last good byte.
+
+``ObjectVersion`` is what is known of the object. The first answer pins its size and ETag; every later request carries
+``If-Match``, and every answer is held to both, so that bytes of two versions never mix.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from s3torchconnector._errors import S3ObjectChangedError, S3ProtocolError
+from s3torchconnector._transfer._ranges import ContentRange, Range, parse_content_range
+from s3torchconnector._uri import display_uri
+from s3torchconnector._wire import Caller, CancelToken, Request, Response, requests
+
+_SKIP = 256 * 1024  # bytes received at a time of what was not asked for
+
+
+class ObjectVersion:
+    """An object and, once an answer told, the size (bytes) and ETag of the version that is being read."""
+
+    def __init__(self, bucket: str, key: str) -> None:
+        self.bucket = bucket
+        self.key = key
+        self.size: int | None = None
+        self.etag: str | None = None
+        self._lock = threading.Lock()
+
+    def request(self, start: int | None, stop: int | None) -> Request:
+        """The request for a range of this version; see ``requests.get_object``."""
+        return requests.get_object(self.bucket, self.key, start, stop, if_match=self.etag)
+
+    def hold_to(self, size: int, etag: str | None) -> None:
+        """Pin what an answer says of the object, or compare it with what earlier ones said.
+
+        Raises:
+            S3ObjectChangedError: they differ.
+        """
+        with self._lock:
+            if self.size is None:
+                self.size = size
+            if self.etag is None:
+                self.etag = etag
+            if size == self.size and etag in (None, self.etag):
+                return
+        raise S3ObjectChangedError(
+            f"Service error: the object changed while it was being read: {display_uri(self.bucket, self.key)} had "
+            f"{self.size} bytes (ETag {self.etag}) and now has {size} (ETag {etag}). Nothing of the new version was "
+            "handed out; open it again to read that"
+        )
+
+    def fork(self) -> ObjectVersion:
+        """The same version for a forked child, with a lock that nobody holds."""
+        copy = ObjectVersion(self.bucket, self.key)
+        copy.size, copy.etag = self.size, self.etag
+        return copy
+
+
+Allocate = Callable[[Range], memoryview]
+"""Gives the memory for the bytes that will come: called once, when the first answer has told which these are."""
+
+
+class RangeFetch:
+    """Fetches bytes ``start`` up to ``stop`` of an object, or as many as there are, from one request at a time.
+
+    A negative ``start`` with ``stop=None`` means the last bytes. ``run`` returns the range that was received.
+    """
+
+    def __init__(self, version: ObjectVersion, start: int, stop: int | None, allocate: Allocate) -> None:
+        self._version = version
+        self._start = start
+        self._stop = stop
+        self._allocate = allocate
+        self._range: Range | None = None  # known from the first answer on
+        self._view = memoryview(b"")
+        self._done = 0  # bytes received, over all attempts
+
+    def run(self, caller: Caller, cancel: CancelToken | None = None) -> Range:
+        """Fetch.
+
+        Raises:
+            S3Exception: see ``Caller.call``; S3ObjectChangedError, S3ProtocolError: the answer is not what was asked.
+        """
+        received = caller.call(self._request, self._receive, cancel)
+        if received is None:
+            # 416 without the object's size (RFC 9110 only recommends to tell it), so this is asked for separately.
+            self._begin(caller.call(requests.head_object(self._version.bucket, self._version.key), self._learn, cancel))
+            received = self._range if not self._range else caller.call(self._request, self._receive, cancel)
+        if received is None:
+            raise S3ProtocolError(f"the server refuses a range of {self._version} that the object has")
+        return received
+
+    def _request(self) -> Request:
+        if self._range is None:
+            return self._version.request(self._start, self._stop)
+        return self._version.request(self._range.start + self._done, self._range.stop)
+
+    def _begin(self, actual: Range) -> Range:
+        """From the first answer on it is known which bytes will come, and memory can be had for them."""
+        self._range = actual
+        self._view = self._allocate(actual)
+        # An allocator is free to let go of the memory when the last byte is there.
+        self._allocate = _spent
+        return actual
+
+    def _learn(self, response: Response) -> Range:
+        self._version.hold_to(response.length or 0, response.headers.get("etag"))
+        return self._expected(response.length or 0)
+
+    def _receive(self, response: Response) -> Range | None:
+        content = _content_of(response)
+        if content is None:
+            return None
+        self._verify(response, content)
+        wanted = self._range if self._range is not None else self._begin(self._expected(content.size))
+        position = wanted.start + self._done
+        if position > content.start:
+            _skip(response, position - content.start)
+        while self._done < len(wanted):
+            count = response.readinto(self._view[self._done :])
+            if not count:
+                raise S3ProtocolError(f"the answer ended after {self._done} of {len(wanted)} bytes")
+            self._done += count
+        # The memory must be free of views when its owner is told that it is full.
+        self._view = memoryview(b"")
+        return wanted
+
+    def _verify(self, response: Response, content: ContentRange) -> None:
+        """Hold the answer to the request and to the version."""
+        etag = response.headers.get("etag") if response.status != 416 else None
+        self._version.hold_to(content.size, etag)
+        expected = self._expected(content.size)
+        got = Range(content.start, content.stop)
+        # A server that knows no ranges sends everything; the bytes before the wanted ones are skipped.
+        whole = got == (0, content.size) and response.status == 200
+        if not whole and got != expected and not len(got) == len(expected) == 0:
+            raise S3ProtocolError(
+                f"the answer has the bytes {got.start} to {got.stop}, not the {expected.start} to {expected.stop} "
+                "asked for"
+            )
+        if response.status != 416 and response.length not in (None, len(got)):
+            raise S3ProtocolError(f"the answer has {response.length} bytes, but its Content-Range says {len(got)}")
+
+    def _expected(self, size: int) -> Range:
+        if self._range is not None:
+            return Range(self._range.start + self._done, self._range.stop)
+        start = max(0, size + self._start) if self._start < 0 else min(self._start, size)
+        return Range(start, size if self._stop is None else max(start, min(self._stop, size)))
+
+
+def _spent(_: Range) -> memoryview:
+    raise AssertionError("a fetch runs once")
+
+
+def _content_of(response: Response) -> ContentRange | None:
+    """Which bytes of how many an answer holds; None where it refuses the range and does not tell the size."""
+    header = response.headers.get("content-range")
+    if header is not None:
+        return parse_content_range(header)
+    if response.status == 416:
+        return None
+    if response.status == 206:
+        raise S3ProtocolError("the answer is partial but has no Content-Range")
+    if response.length is None:
+        raise S3ProtocolError("the answer tells neither the object's size nor its range")
+    return ContentRange(0, response.length, response.length)
+
+
+def _skip(response: Response, count: int) -> None:
+    """Receive and drop the bytes before the wanted ones, from a server that does not know ranges."""
+    scratch = memoryview(bytearray(min(count, _SKIP)))
+    while count:
+        received = response.readinto(scratch[:count])
+        if not received:
+            raise S3ProtocolError("the answer ended before the bytes that were asked for")
+        count -= received

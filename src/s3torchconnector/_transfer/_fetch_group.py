@@ -1,0 +1,56 @@
+"""Many ranges at once into memory that the caller owns."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, wait
+from functools import partial
+from types import TracebackType
+
+from s3torchconnector._transfer._fetch import RangeFetch
+from s3torchconnector._transfer._ranges import Range
+from s3torchconnector._transfer._workers import Lane
+from s3torchconnector._wire import Caller, CancelToken
+
+
+class FetchGroup:
+    """Fetches that succeed or fail together: ``with FetchGroup(...) as group``.
+
+    Leaving the block waits for all of them and raises the first error. Whatever way it is left (an error, a
+    ``KeyboardInterrupt``), nothing touches the destination memory afterwards.
+    """
+
+    def __init__(self, lane: Lane, caller: Caller) -> None:
+        self._lane = lane
+        self._caller = caller
+        self._cancel = CancelToken()
+        self._futures: list[Future[Range]] = []
+
+    def start(self, fetch: RangeFetch) -> None:
+        """Have a worker fetch."""
+        self._futures.append(self._lane.submit(partial(fetch.run, self._caller, self._cancel)))
+
+    def run(self, fetch: RangeFetch) -> Range:
+        """Fetch on the calling thread, which would only wait otherwise."""
+        return fetch.run(self._caller, self._cancel)
+
+    def __enter__(self) -> FetchGroup:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                for future in self._futures:
+                    future.result()
+        except BaseException:
+            self._give_up()
+            raise
+        if error is not None:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._cancel.cancel()
+        for future in self._futures:
+            future.cancel()
+        wait(self._futures)

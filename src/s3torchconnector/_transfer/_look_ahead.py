@@ -1,0 +1,94 @@
+"""Objects of a sequence fetched before they are asked for, delivered in order.
+
+A window of objects is in flight: at most so many, and at most so many bytes, by the sizes a listing told or that
+were seen so far. Half of the byte budget is left for the object that is being read. Whatever way the loop is left,
+what is in flight is given up.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
+
+from s3torchconnector._transfer._runtime import Runtime
+
+_SECONDS_IN_FLIGHT = 0.1  # what the target throughput brings in the time that a slow first byte takes
+_FEWEST = 2
+
+
+class Prefetchable(Protocol):
+    """What look-ahead asks of a reader; see ``ObjectReader``."""
+
+    def start_early(self, likely_size: int | None) -> None:
+        """Begin fetching, and take memory for it from the budget."""
+
+    def deliver(self) -> int | None:
+        """The program gets the reader, and its memory goes on the program's account. Its size, if it is known."""
+
+    def close(self) -> None:
+        """Give up."""
+
+
+_R = TypeVar("_R", bound=Prefetchable)
+
+
+class Window:
+    """How many objects may be in flight: a pure function of the sizes seen and the room there is."""
+
+    def __init__(self, runtime: Runtime, most: int | None) -> None:
+        config = runtime.config
+        self._budget = runtime.budget
+        self._part_size = config.part_size
+        self._most = config.max_connections if most is None else most
+        self._bytes = config.bytes_per_second * _SECONDS_IN_FLIGHT
+        self.mean_size: int | None = None
+
+    def note(self, size: int) -> None:
+        """An object of this size was met: recent ones count more."""
+        self.mean_size = size if self.mean_size is None else (7 * self.mean_size + size) // 8
+
+    def has_room(self, in_flight: int) -> bool:
+        """Whether one more object may be started."""
+        if in_flight >= self._most:
+            return False
+        if in_flight < min(_FEWEST, self._most):
+            return True
+        size = self.mean_size or self._part_size
+        fits = self._budget.taken + min(size, self._part_size) <= self._budget.limit // 2
+        return fits and in_flight * size < self._bytes
+
+
+def look_ahead(readers: Iterable[_R], runtime: Runtime, most: int | None = None) -> Iterator[_R]:
+    """Yield ``readers`` in order, each with its first bytes on their way or here.
+
+    Args:
+        readers: made one at a time, as the window moves on.
+        runtime: the process's threads and budget.
+        most: at most so many in flight; by default as many as ``throughput_target_gbps`` can use. 0 fetches nothing
+            before it is asked for.
+    """
+    source = iter(readers)
+    window = Window(runtime, most)
+    in_flight: deque[_R] = deque()
+    try:
+        while True:
+            while window.has_room(len(in_flight)):
+                reader = next(source, None)
+                if reader is None:
+                    break
+                reader.start_early(window.mean_size)
+                in_flight.append(reader)
+            if not in_flight:
+                reader = next(source, None)
+                if reader is None:
+                    return
+                in_flight.append(reader)
+            reader = in_flight.popleft()
+            size = reader.deliver()
+            if size is not None:
+                window.note(size)
+            yield reader
+    finally:
+        for reader in in_flight:
+            reader.close()

@@ -1,0 +1,309 @@
+"""Random access to one object: reads of any size at any place, with as few and as large requests as they allow.
+
+Every read is covered by three kinds of bytes: those in *parts* that are already here or on their way (copied once),
+those fetched *direct* into the caller's memory (many at a time, on the part grid, so that no byte is asked for
+twice), and small gaps, fetched as a part with something around them. Reads in order also start parts behind the
+one being served, before it is waited for, so that the connections never run dry between two reads.
+
+A reader belongs to one thread at a time. It survives a fork: parts that have landed are kept, those under way belong
+to the parent and are asked for again.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from bisect import insort
+from concurrent.futures import Future
+
+from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
+from s3torchconnector._transfer._fetch_group import FetchGroup
+from s3torchconnector._transfer._part import Part
+from s3torchconnector._transfer._ranges import Range, split_on_grid
+from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy
+from s3torchconnector._transfer._runtime import OpenRuntime
+
+_MOST_PARTS_BEHIND = 8  # parts kept for reads that go back a little (zip directories, parquet footers)
+
+
+class ObjectReader:
+    """One object's bytes by position.
+
+    Args:
+        open_runtime: gives the process's connections, threads and budget.
+        version: the object; may already be pinned.
+        policy: see ``ReadPolicy``.
+        expected_size: the object's size as a listing told it, a hint that saves fetching in vain.
+    """
+
+    def __init__(
+        self, open_runtime: OpenRuntime, version: ObjectVersion, policy: ReadPolicy, expected_size: int | None = None
+    ) -> None:
+        self._open_runtime = open_runtime
+        self._version = version
+        self._policy = policy
+        self._expected_size = expected_size
+        self._pattern = ReadPattern(policy)
+        self._parts: list[Part] = []  # disjoint, by position
+        self._pid = os.getpid()
+        self._settle_in_process()
+
+    def _settle_in_process(self) -> None:
+        self._pid = os.getpid()
+        self._runtime = self._open_runtime()
+        self._part_size = self._runtime.config.part_size
+        self._lane = self._runtime.lane()
+
+    def _enter(self) -> None:
+        """Begin an operation: leave to the parent of a forked child what is the parent's, await what was prefetched."""
+        self._leave_parent()
+        if self._version.size is None and self._parts:
+            self._await(self._parts[0])
+
+    def _leave_parent(self) -> None:
+        if self._pid != os.getpid():
+            self._parts = [part for part in self._parts if part.landed]
+            self._version = self._version.fork()
+            self._settle_in_process()
+
+    # -- the operations ---------------------------------------------------------------------------------------
+
+    def size(self) -> int:
+        """The object's size in bytes; asks for the object's last bytes if nothing is known yet."""
+        self._enter()
+        if self._version.size is None and self._expected_size is not None:
+            # A listing told it; should the object have changed since, the first answer will not agree.
+            self._version.size = self._expected_size
+        if self._version.size is None:
+            self._fetch_tail()
+        assert self._version.size is not None
+        return self._version.size
+
+    def prefetch(self, likely_size: int | None = None) -> None:
+        """Start fetching the object's beginning, unless something is here or on its way. Does not wait.
+
+        Args:
+            likely_size: bytes to take from the budget until the answer tells the size, where no listing told it.
+        """
+        self._leave_parent()
+        if not self._parts and self._version.size is None:
+            likely = likely_size if self._expected_size is None else self._expected_size
+            reserved = self._part_size if likely is None else min(self._part_size, likely)
+            self._runtime.budget.take(reserved)
+            self._start(Range(0, self._part_size), reserved=reserved)
+
+    def hand_over(self) -> int | None:
+        """Take what was prefetched off the budget as soon as it is here: it is on the program's account now.
+
+        Returns the object's size in bytes, if it is known already.
+        """
+        for part in self._parts:
+            part.hand_over_when_landed()
+        return self._version.size
+
+    def readinto(self, position: int, view: memoryview) -> int:
+        """Fill ``view`` (bytes, writable) from ``position`` on, as far as the object goes; return the count.
+
+        Raises:
+            S3Exception: an error occurred accessing S3. The content of ``view`` is then undefined.
+        """
+        self._enter()
+        stop = self._clip(position + len(view))
+        if stop <= position:
+            return 0
+        self._pattern.note(position, stop)
+        self._forget_behind(position)
+        plan = self._plan(position, stop)
+        with FetchGroup(self._lane, self._runtime.caller) as group:
+            for wanted in plan[:-1]:
+                group.start(self._direct(wanted, view, position))
+            if self._pattern.in_order:
+                self._read_ahead(stop)
+            if plan:
+                group.run(self._direct(plan[-1], view, position))
+        self._copy_parts(position, stop, view)
+        return max(0, self._clip(stop) - position)
+
+    def read_to_end(self, position: int) -> bytes:
+        """Everything from ``position`` on, received straight into the ``bytes`` that are returned."""
+        self._enter()
+        if self._version.size is None:
+            return self._read_unsized(position, None)
+        size = self.size()
+        first = self._parts[0] if self._parts else None
+        if first is not None and position == first.start == 0 and first.stop == size:
+            data = self._await(first)
+            if isinstance(data, bytes):
+                return data
+        return self.read(position, max(0, size - position))
+
+    def read(self, position: int, count: int) -> bytes:
+        """Up to ``count`` bytes from ``position`` on, received straight into the ``bytes`` that are returned."""
+        self._enter()
+        part = self._part_at(position)
+        # In the middle of a part there is nothing to plan; at its ends there may be.
+        if part is not None and part.landed and part.start < position and position + count < part.stop:
+            self._pattern.note(position, position + count)
+            return bytes(self._await(part)[position - part.start : position + count - part.start])
+        if self._version.size is None and count > self._part_size:
+            return self._read_unsized(position, count)
+        count = max(0, self._clip(position + count) - position)
+        # bytes() of a size is memory the kernel zeroes lazily; its BytesIO fills it and hands it out without a copy.
+        buffer = io.BytesIO(bytes(count))
+        with buffer.getbuffer() as view:
+            received = self.readinto(position, view)
+        return buffer.getvalue() if received == count else buffer.getvalue()[:received]
+
+    def buffered(self, position: int) -> memoryview | bytes:
+        """What is here from ``position`` on without asking S3; may be empty."""
+        part = self._part_at(position)
+        if part is None or not part.landed:
+            return b""
+        return memoryview(part.data())[position - part.start :]
+
+    def close(self) -> None:
+        """Stop fetching and let go of all memory."""
+        parts, self._parts = self._parts, []
+        if self._pid == os.getpid():
+            for part in parts:
+                part.discard()
+
+    def __del__(self) -> None:
+        self.close()
+
+    # -- planning -----------------------------------------------------------------------------------------------
+
+    def _clip(self, stop: int) -> int:
+        return stop if self._version.size is None else min(stop, self._version.size)
+
+    def _part_at(self, position: int) -> Part | None:
+        return next((part for part in self._parts if part.start <= position < part.stop), None)
+
+    def _plan(self, start: int, stop: int) -> list[Range]:
+        """Start parts for the small gaps in ``start`` to ``stop``, and return what is to be fetched direct."""
+        directs: list[Range] = []
+        for gap in self._gaps(start, stop):
+            for piece in split_on_grid(gap.start, gap.stop, self._part_size):
+                wanted = self._widened(piece)
+                if wanted is None:
+                    directs.append(piece)
+                else:
+                    self._runtime.budget.take(len(wanted))
+                    self._start(wanted, reserved=len(wanted))
+        return directs
+
+    def _gaps(self, start: int, stop: int) -> list[Range]:
+        gaps = []
+        for part in self._parts:
+            if part.stop > start and part.start < stop:
+                if part.start > start:
+                    gaps.append(Range(start, part.start))
+                start = part.stop
+        if start < stop:
+            gaps.append(Range(start, stop))
+        return gaps
+
+    def _widened(self, piece: Range) -> Range | None:
+        """The part to fetch for a piece that is not worth a request of its own; None for one that is."""
+        part_end = self._clip(piece.start - piece.start % self._part_size + self._part_size)
+        if piece.stop == part_end or (not self._pattern.in_order and len(piece) >= self._policy.smallest):
+            return None
+        wish = max(len(piece), self._policy.smallest)
+        if self._pattern.in_order:
+            wish = max(wish, self._ahead())
+        end = min(part_end, piece.start + wish)
+        following = min((part.start for part in self._parts if part.start >= piece.stop), default=end)
+        return Range(piece.start, min(end, following))
+
+    def _ahead(self) -> int:
+        """How many bytes to be ahead of a reader that reads in order: as many as it has read so far."""
+        most = self._runtime.streams * self._part_size
+        return most if self._policy.eager else min(self._pattern.run, most)
+
+    def _read_ahead(self, position: int) -> None:
+        size = self._version.size
+        if size is None:
+            return
+        stop = min(size, position + self._ahead())
+        least = max(self._policy.smallest, min(self._ahead(), self._part_size))
+        for gap in self._gaps(position, stop):
+            for piece in split_on_grid(gap.start, gap.stop, self._part_size):
+                end = min(size, max(piece.stop, piece.start + least))
+                wanted = next(split_on_grid(piece.start, end, self._part_size))
+                if not self._runtime.budget.try_take(len(wanted)):
+                    return
+                self._start(wanted, reserved=len(wanted))
+
+    # -- fetching -----------------------------------------------------------------------------------------------
+
+    def _start(self, wanted: Range, *, reserved: int) -> None:
+        part = Part(self._runtime, self._version, wanted, reserved)
+        part.future = self._lane.submit(part.fetch)
+        self._insert(part)
+
+    def _insert(self, part: Part) -> None:
+        insort(self._parts, part, key=lambda part: part.start)
+
+    def _fetch_tail(self) -> None:
+        wanted = Range(-self._policy.smallest or -1, 0)
+        self._runtime.budget.take(-wanted.start)
+        part = Part(self._runtime, self._version, wanted, reserved=-wanted.start)
+        part.future = Future()
+        try:
+            part.fetch()
+        except BaseException:
+            part.discard()
+            raise
+        part.future.set_result(None)
+        self._insert(part)
+
+    def _read_unsized(self, position: int, count: int | None) -> bytes:
+        """Read without knowing how much there is: the first answer tells, while its bytes are still to come."""
+        buffer = io.BytesIO()
+
+        def allocate(got: Range) -> memoryview:
+            nonlocal buffer
+            stop = self._clip(position + count) if count is not None else self._version.size or 0
+            buffer = io.BytesIO(bytes(max(0, stop - position)))
+            view = buffer.getbuffer()
+            for piece in split_on_grid(got.stop, stop, self._part_size):
+                group.start(self._direct(piece, view, position))
+            return view[: len(got)]
+
+        end = position + self._part_size - position % self._part_size
+        if count is not None:
+            end = min(end, position + count)
+        with FetchGroup(self._lane, self._runtime.caller) as group:
+            group.run(RangeFetch(self._version, position, end, allocate))
+        data = buffer.getvalue()
+        self._pattern.note(position, position + len(data))
+        return data
+
+    def _direct(self, wanted: Range, view: memoryview, position: int) -> RangeFetch:
+        def allocate(got: Range) -> memoryview:
+            return view[got.start - position : got.stop - position]
+
+        return RangeFetch(self._version, wanted.start, wanted.stop, allocate)
+
+    def _await(self, part: Part) -> memoryview | bytes:
+        """A part's bytes; one that failed is forgotten, so that the next read asks again."""
+        try:
+            return part.data()
+        except BaseException:
+            self._parts.remove(part)
+            part.discard()
+            raise
+
+    def _copy_parts(self, position: int, stop: int, view: memoryview) -> None:
+        for part in [part for part in self._parts if part.stop > position and part.start < stop]:
+            data = self._await(part)
+            begin, end = max(position, part.start), min(stop, part.stop)
+            if begin < end:
+                view[begin - position : end - position] = data[begin - part.start : end - part.start]
+
+    def _forget_behind(self, position: int) -> None:
+        behind = [part for part in self._parts if part.stop <= position]
+        large = [part for part in behind if part.stop - part.start > self._part_size // 2]
+        for part in large or behind[:-_MOST_PARTS_BEHIND]:
+            self._parts.remove(part)
+            part.discard()

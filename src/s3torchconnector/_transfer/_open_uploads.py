@@ -1,0 +1,126 @@
+"""Uploads that nobody finished: aborted when they are dropped, when the interpreter exits, and on SIGTERM.
+
+- *Dropped*: garbage collection may strike anywhere, also while a lock is held that an abort needs, so the finaliser
+  only hands the upload to a thread of ours.
+- *Exit* (``sys.exit``, an uncaught exception): an ``atexit`` hook aborts what is open; children of
+  ``multiprocessing``, which skip ``atexit``, have a finaliser of its own.
+- *SIGTERM*: its default action ends a process on the spot, and would leave the parts stored and billed. While
+  uploads are open, and only where the program has left that default in place, a handler aborts them first (on a
+  thread, since the main thread may hold any lock) and then lets the signal end the process as it would have.
+  Handlers can be set on the main thread alone; a program that writes only on others keeps the default.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import multiprocessing.util
+import os
+import signal
+import threading
+import warnings
+import weakref
+from queue import SimpleQueue
+from types import FrameType
+from typing import Protocol
+
+
+class Upload(Protocol):
+    """What can be given up."""
+
+    def abort(self) -> None: ...
+
+
+_log = logging.getLogger(__name__)
+_open: weakref.WeakSet[Upload] = weakref.WeakSet()
+_abandoned: SimpleQueue[Upload | None] = SimpleQueue()
+_collector: threading.Thread | None = None
+_handling_sigterm = False
+
+
+def add(upload: Upload) -> None:
+    """An upload begins."""
+    global _collector
+    _open.add(upload)
+    if _collector is None:
+        _collector = threading.Thread(target=_collect, name="s3torchconnector-abort", daemon=True)
+        _collector.start()
+        if multiprocessing.parent_process() is not None:
+            multiprocessing.util.Finalize(None, _abort_all, exitpriority=10)
+    _handle_sigterm()
+
+
+def discard(upload: Upload) -> None:
+    """An upload has ended."""
+    _open.discard(upload)
+    if not _open:
+        _release_sigterm()
+
+
+def abandon(upload: Upload) -> None:
+    """An upload is being garbage-collected. Takes no lock, so that it may run anywhere."""
+    _abandoned.put(upload)
+    warnings.warn(f"{upload!r} was dropped without close(): it is aborted", ResourceWarning, stacklevel=3)
+
+
+def _collect() -> None:
+    while (upload := _abandoned.get()) is not None:
+        _abort(upload)
+        del upload
+
+
+def _abort(upload: Upload) -> None:
+    try:
+        upload.abort()
+    except Exception:
+        _log.exception("%r could not be aborted", upload)
+
+
+def _abort_all() -> None:
+    """End the collector after what it was given, then abort what is still open."""
+    global _collector
+    collector, _collector = _collector, None
+    if collector is not None:
+        _abandoned.put(None)
+        collector.join()
+    for upload in list(_open):
+        _abort(upload)
+
+
+def _handle_sigterm() -> None:
+    global _handling_sigterm
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    if not _handling_sigterm and on_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+        _handling_sigterm = True
+
+
+def _release_sigterm() -> None:
+    global _handling_sigterm
+    if _handling_sigterm and threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGTERM) is _on_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _handling_sigterm = False
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second SIGTERM does not wait
+    threading.Thread(target=_abort_and_die, name="s3torchconnector-sigterm", daemon=True).start()
+
+
+def _abort_and_die() -> None:
+    _abort_all()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _forget_parents_uploads() -> None:
+    """In a forked child: uploads that were open are the parent's."""
+    global _open, _abandoned, _collector
+    _open = weakref.WeakSet()
+    _abandoned = SimpleQueue()
+    _collector = None
+    _release_sigterm()
+
+
+atexit.register(_abort_all)
+os.register_at_fork(after_in_child=_forget_parents_uploads)

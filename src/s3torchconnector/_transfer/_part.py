@@ -1,0 +1,93 @@
+"""A piece of an object in memory of ours, or on its way there."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import Future
+
+from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
+from s3torchconnector._transfer._ranges import Range
+from s3torchconnector._transfer._runtime import Runtime
+from s3torchconnector._wire import CancelToken
+
+
+class Part:
+    """Bytes ``start`` up to ``stop`` of an object, fetched by a worker into a buffer within the budget.
+
+    Who makes a part has taken ``reserved`` bytes of the budget for it; ``discard`` or ``hand_over`` gives them back,
+    whatever comes first, once. Until the bytes are there ``stop`` is a wish; a negative ``start`` (with any ``stop``)
+    wishes for the object's last bytes.
+    """
+
+    def __init__(self, runtime: Runtime, version: ObjectVersion, wanted: Range, reserved: int) -> None:
+        self.start, self.stop = wanted
+        self.future: Future[None] | None = None
+        self._runtime = runtime
+        self._reserved = reserved
+        self._cancel = CancelToken()
+        self._fetch = RangeFetch(version, wanted.start, None if wanted.start < 0 else wanted.stop, self._allocate)
+        self._buffer: bytearray | None = None  # of the usual size, to be used again
+        self._small: io.BytesIO | None = None
+        self._data: memoryview | bytes = b""
+
+    def fetch(self) -> None:
+        """Receive the bytes; runs on a worker."""
+        received = self._fetch.run(self._runtime.caller, self._cancel)
+        if self._small is not None:
+            # Nobody else holds the buffer now, so getvalue() returns it without a copy.
+            self._data = self._small.getvalue()
+            self._small = None
+        self.start, self.stop = received
+
+    @property
+    def landed(self) -> bool:
+        """Whether the bytes are there (not: whether they are under way, or failed)."""
+        return self.future is not None and self.future.done() and self.future.exception() is None
+
+    def data(self) -> memoryview | bytes:
+        """The bytes, once they are there.
+
+        Raises:
+            S3Exception: they could not be fetched.
+        """
+        assert self.future is not None
+        self.future.result()
+        return self._data
+
+    def hand_over(self) -> None:
+        """Give the budget its bytes back; the memory lives on as long as its reader, on the program's account."""
+        reserved, self._reserved = self._reserved, 0
+        self._runtime.budget.give(reserved)
+
+    def hand_over_when_landed(self) -> None:
+        """``hand_over``, once no more memory will be taken for this part."""
+        if self.future is not None:
+            self.future.add_done_callback(lambda _: self.hand_over())
+
+    def discard(self) -> None:
+        """The bytes are not wanted any more: stop fetching, let go of the memory."""
+        self._cancel.cancel()
+        if self.future is None or self.future.cancel():
+            self.hand_over()
+        else:
+            self.future.add_done_callback(lambda _: self._release())
+
+    def _release(self) -> None:
+        self._data = b""
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None:
+            self._runtime.budget.recycle(buffer)
+        self.hand_over()
+
+    def _allocate(self, actual: Range) -> memoryview:
+        size = len(actual)
+        budget = self._runtime.budget
+        budget.give(self._reserved - size)  # less than was thought, or (negative) more
+        self._reserved = size
+        if size > budget.part_size // 2 and size <= budget.part_size:
+            self._buffer = budget.buffer()
+            view = memoryview(self._buffer)[:size]
+            self._data = view
+            return view
+        self._small = io.BytesIO(bytes(size))
+        return self._small.getbuffer()

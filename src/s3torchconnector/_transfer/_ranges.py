@@ -1,0 +1,55 @@
+"""Byte ranges as pure arithmetic: all are half-open, ``start`` up to but without ``stop``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from s3torchconnector._errors import S3ProtocolError
+
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19})", re.ASCII)
+
+
+class Range(NamedTuple):
+    """Bytes ``start`` up to but without ``stop``."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+class ContentRange(NamedTuple):
+    """A Content-Range header: the bytes that follow (none when unsatisfied), and the object's size."""
+
+    start: int
+    stop: int
+    size: int
+
+
+def split_on_grid(start: int, stop: int, step: int) -> Iterator[Range]:
+    """Cut a range at the multiples of ``step``, so that every reader asks for the same parts of an object."""
+    while start < stop:
+        end = min(stop, start - start % step + step)
+        yield Range(start, end)
+        start = end
+
+
+def parse_content_range(text: str) -> ContentRange:
+    """Parse a Content-Range header (RFC 9110, section 14.4).
+
+    Raises:
+        S3ProtocolError: it is malformed or contradicts itself.
+    """
+    match = _CONTENT_RANGE.fullmatch(text)
+    if match is None:
+        raise S3ProtocolError(f"the answer has a malformed Content-Range: {text[:60]!r}")
+    size = int(match[3])
+    if match[1] is None:
+        return ContentRange(0, 0, size)
+    first, last = int(match[1]), int(match[2])
+    if not first <= last < size:
+        raise S3ProtocolError(f"the answer has an impossible Content-Range: {text[:60]!r}")
+    return ContentRange(first, last + 1, size)

@@ -1,0 +1,58 @@
+"""How reads become requests: a frozen value, and the pattern of a reader's recent reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from s3torchconnector._config import KIB, MIB
+
+
+@dataclass(frozen=True)
+class ReadPolicy:
+    """What a reader fetches beyond what it is asked for. Sizes in bytes.
+
+    Attributes:
+        smallest: the least that is fetched into a buffer when a small, scattered read needs bytes.
+        read_ahead: whether reads in order make the reader fetch what comes next.
+        eager: take the very first read as the beginning of a read in order.
+        near: a jump forward by no more than this still counts as reading in order.
+    """
+
+    smallest: int = 256 * KIB
+    read_ahead: bool = True
+    eager: bool = False
+    near: int = 64 * KIB
+
+
+ADAPTIVE = ReadPolicy()
+SEQUENTIAL = ReadPolicy(eager=True, near=8 * MIB)
+
+
+def range_based(buffer_size: int) -> ReadPolicy:
+    """Exactly what is asked for, but at least ``buffer_size`` bytes."""
+    return ReadPolicy(smallest=buffer_size, read_ahead=False)
+
+
+class ReadPattern:
+    """Whether a reader's recent reads follow each other, and for how long they have."""
+
+    def __init__(self, policy: ReadPolicy) -> None:
+        self._policy = policy
+        self._end = 0  # where the last read ended
+        self._reads = 0  # reads in order so far
+        self.run = 0  # bytes read in order so far
+
+    def note(self, start: int, stop: int) -> None:
+        """A read of these bytes begins."""
+        if 0 <= start - self._end <= self._policy.near and self._reads:
+            self._reads += 1
+            self.run += stop - self._end
+        else:
+            self._reads = 1
+            self.run = stop - start
+        self._end = stop
+
+    @property
+    def in_order(self) -> bool:
+        """Whether what follows the last read is worth fetching unasked."""
+        return self._policy.read_ahead and (self._reads > 1 or self._policy.eager)

@@ -1,0 +1,48 @@
+"""What one client has open in one process: connections, threads and the byte budget.
+
+A runtime is made at first use and never crosses a fork: a child lets go of its parent's and makes its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._transfer._budget import ByteBudget
+from s3torchconnector._transfer._workers import Lane, Workers
+from s3torchconnector._wire import Caller
+
+# What one connection to S3 brings on average, its time to first byte included: 90 MB/s while bytes flow, and 25 ms
+# of waiting before a part of 8 MiB. Measured, see docs/performance.md.
+_BYTES_PER_SECOND_PER_STREAM = 40e6
+
+
+class Runtime:
+    """One client's connections, threads and budget in this process."""
+
+    def __init__(self, region: str, endpoint: str | None, config: S3ClientConfig, user_agent: str) -> None:
+        self.config = config
+        self.caller = Caller(region, endpoint, config, user_agent)
+        self.workers = Workers(config.max_connections)
+        self.budget = ByteBudget(config.memory_budget, config.part_size)
+        wanted = math.ceil(config.bytes_per_second / _BYTES_PER_SECOND_PER_STREAM)
+        self.streams = max(1, min(config.max_connections, max(4, wanted)))
+        """How many parts of one large object are in flight at a time."""
+
+    def lane(self) -> Lane:
+        """A share of the threads for one large object."""
+        return Lane(self.workers, self.streams)
+
+    def close(self) -> None:
+        """End threads and close connections. What is under way ends first."""
+        self.workers.close()
+        self.caller.close()
+
+    def forget(self) -> None:
+        """In a forked child: let go of what is the parent's."""
+        self.caller.forget()
+
+
+OpenRuntime = Callable[[], Runtime]
+"""Gives the calling process's runtime; cheap enough to ask at every use."""

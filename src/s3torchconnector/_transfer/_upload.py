@@ -1,0 +1,203 @@
+"""One object being written: parts go up while the program goes on writing, and the end is one of two.
+
+``close`` completes: the object appears, whole. ``abort`` (also: garbage collection, interpreter exit, SIGTERM, see
+``_open_uploads``) leaves the object what it was before, and no multipart upload behind. What fits one part is a
+single PUT; a multipart upload begins only when more arrives.
+
+A stream belongs to one thread at a time. Parts are uploaded by workers; the first part that fails ends the upload
+at the next ``write`` or at ``close``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from concurrent.futures import Future, wait
+from functools import partial
+
+from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ProtocolError, S3UploadAbortedError
+from s3torchconnector._transfer import _open_uploads
+from s3torchconnector._transfer._complete import Completion
+from s3torchconnector._transfer._multipart import MAX_PARTS, size_of_part
+from s3torchconnector._transfer._part_buffer import PartBuffer
+from s3torchconnector._transfer._runtime import OpenRuntime
+from s3torchconnector._uri import display_uri
+from s3torchconnector._wire import (
+    Buffer,
+    CancelToken,
+    CompletedPart,
+    Response,
+    parse_upload_id,
+    read_document,
+    requests,
+)
+
+_log = logging.getLogger(__name__)
+
+
+class PutObjectStream:
+    """Writes one object. Made by ``S3Client.put_object``.
+
+    Raises:
+        S3Exception: from ``write`` and ``close``, when S3 refuses or cannot be reached.
+    """
+
+    def __init__(self, open_runtime: OpenRuntime, bucket: str, key: str, storage_class: str | None = None) -> None:
+        self._bucket = bucket
+        self._key = key
+        self._storage_class = storage_class
+        self._pid = os.getpid()
+        self._state = "open"
+        self._error: BaseException | None = None
+        self._runtime = open_runtime()
+        self._lane = self._runtime.lane()
+        self._cancel = CancelToken()
+        self._upload_id: Future[str] | None = None
+        self._parts: list[Future[CompletedPart]] = []
+        self._started = time.time()
+        self._written = 0
+        self._filling = self._new_part()
+        _open_uploads.add(self)
+
+    def write(self, data: Buffer) -> int:
+        """Take ``data`` (anything with C-contiguous memory) and return its length in bytes.
+
+        Raises:
+            S3UploadAbortedError: the upload has ended, or belongs to the parent of this process.
+        """
+        self._check_open()
+        view = memoryview(data)
+        if view.nbytes == 0:
+            return 0
+        immutable = isinstance(view.obj, bytes)
+        view = view.cast("B")
+        count = len(view)
+        while len(view):
+            room = size_of_part(len(self._parts) + 1, self._runtime.config.part_size) - self._filling.size
+            if not room:
+                self._send_part()
+                continue
+            self._filling.add(view[:room], immutable=immutable)
+            view = view[room:]
+        self._written += count
+        return count
+
+    def close(self) -> None:
+        """Complete: return when the object is stored. A second call does nothing.
+
+        Raises:
+            S3UploadAbortedError: the upload was aborted before.
+        """
+        if self._state == "completed":
+            return
+        self._check_open()
+        try:
+            if self._upload_id is None:
+                self._put_whole()
+            else:
+                if self._filling.size:
+                    self._send_part()
+                self._complete(self._upload_id.result())
+        except BaseException as error:
+            self._error = error
+            self.abort()
+            raise
+        self._state = "completed"
+        _open_uploads.discard(self)
+        self._filling.release()
+
+    def abort(self) -> None:
+        """Give up: the object stays what it was before. Does nothing once the stream has ended."""
+        if self._state != "open" or self._pid != os.getpid():
+            return
+        self._state = "aborted"
+        _open_uploads.discard(self)
+        self._cancel.cancel()
+        for part in self._parts:
+            part.cancel()
+        wait(self._parts)
+        self._filling.release()
+        if self._upload_id is not None:
+            self._abort_upload(self._upload_id)
+
+    def __del__(self) -> None:
+        if self.__dict__.get("_state") == "open" and self._pid == os.getpid():
+            _open_uploads.abandon(self)
+
+    def __repr__(self) -> str:
+        return f"<PutObjectStream {display_uri(self._bucket, self._key)}, {self._state}, {self._written} bytes>"
+
+    # -- parts ----------------------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._pid != os.getpid():
+            raise S3UploadAbortedError(
+                f"{self!r} was opened by the process that forked this one, and is still its: open a writer here"
+            )
+        failed = next((part for part in self._parts if part.done() and part.exception() is not None), None)
+        if self._state == "open" and failed is not None:
+            self._error = failed.exception()
+            self.abort()
+            assert self._error is not None
+            raise self._error
+        if self._state != "open":
+            reason = f": {self._error}" if self._error else ""
+            raise S3UploadAbortedError(
+                f"the upload of {display_uri(self._bucket, self._key)} was {self._state}{reason}"
+            ) from self._error
+
+    def _new_part(self) -> PartBuffer:
+        # A writer waits for room only while its own parts are on their way: their end makes some.
+        return PartBuffer(self._runtime.budget, lambda: all(part.done() for part in self._parts))
+
+    def _send_part(self) -> None:
+        number = len(self._parts) + 1
+        if number > MAX_PARTS:
+            raise S3Exception(
+                f"{display_uri(self._bucket, self._key)} is longer than {MAX_PARTS} growing parts hold: raise "
+                f"part_size in S3ClientConfig (now {self._runtime.config.part_size} bytes)"
+            )
+        if self._upload_id is None:
+            self._upload_id = self._lane.submit(self._create)
+        full, self._filling = self._filling, self._new_part()
+        self._parts.append(self._lane.submit(partial(self._upload, number, full, self._upload_id)))
+        self._parts[-1].add_done_callback(lambda _: full.release())
+
+    def _create(self) -> str:
+        # Not with our cancel token: an upload that S3 may have begun must be known, to be aborted.
+        request = requests.create_multipart_upload(self._bucket, self._key, storage_class=self._storage_class)
+        return self._runtime.caller.call(request, lambda response: parse_upload_id(read_document(response)))
+
+    def _upload(self, number: int, part: PartBuffer, upload_id: Future[str]) -> CompletedPart:
+        def stored(response: Response) -> CompletedPart:
+            etag = response.headers.get("etag")
+            if not etag:
+                raise S3ProtocolError("the answer to UploadPart has no ETag: is the endpoint an S3 server?")
+            return CompletedPart(number, etag)
+
+        request = requests.upload_part(self._bucket, self._key, upload_id.result(), number, part.body())
+        return self._runtime.caller.call(request, stored, self._cancel)
+
+    def _put_whole(self) -> None:
+        request = requests.put_object(self._bucket, self._key, self._filling.body(), storage_class=self._storage_class)
+        self._runtime.caller.call(request, read_document, self._cancel)
+
+    def _complete(self, upload_id: str) -> None:
+        parts = [part.result() for part in self._parts]
+        Completion(self._bucket, self._key, upload_id, parts, self._written, self._started).run(self._runtime.caller)
+
+    def _abort_upload(self, upload_id: Future[str]) -> None:
+        if upload_id.exception() is not None:
+            return
+        try:
+            request = requests.abort_multipart_upload(self._bucket, self._key, upload_id.result())
+            self._runtime.caller.call(request, read_document)
+        except S3NotFoundError:
+            _log.debug("the upload of %s is gone already", display_uri(self._bucket, self._key))
+        except S3Exception as error:
+            _log.warning(
+                "the multipart upload of %s could not be aborted and may remain: %s",
+                display_uri(self._bucket, self._key),
+                error,
+            )

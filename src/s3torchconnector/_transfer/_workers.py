@@ -1,0 +1,114 @@
+"""Threads that carry requests: one set for each client and process, started on demand.
+
+``Workers`` owns the threads. A ``Lane`` is one purpose's share of them: its jobs start in order, at most ``width``
+at a time, so that one large download cannot take every thread, and what is asked for first arrives first.
+
+The threads are daemons: an interpreter that exits does not wait for a transfer whose result nobody wants. After a
+fork the child has none of them and makes its own; it never touches the parent's objects.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+_Job = Callable[[], object]
+
+
+class Workers:
+    """At most ``limit`` threads. ``run`` never blocks: what finds no thread waits its turn."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._promised: SimpleQueue[_Job | None] = SimpleQueue()  # one entry for each idle thread that was claimed
+        self._backlog: deque[_Job] = deque()
+        self._idle = 0
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+
+    def run(self, job: _Job) -> None:
+        """Have a thread call ``job``, which must not raise."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the S3 client is closed")
+            if self._idle:
+                self._idle -= 1
+                self._promised.put(job)
+            elif len(self._threads) < self._limit:
+                thread = threading.Thread(target=self._work, args=(job,), name="s3torchconnector", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            else:
+                self._backlog.append(job)
+
+    def close(self) -> None:
+        """End the threads once they have done what was asked of them, and wait for that."""
+        with self._lock:
+            self._closed = True
+            for _ in range(self._idle):
+                self._promised.put(None)
+            self._idle = 0
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+
+    def _work(self, job: _Job | None) -> None:
+        while job is not None:
+            job()
+            del job  # an idle thread keeps nothing alive
+            job = self._next()
+
+    def _next(self) -> _Job | None:
+        with self._lock:
+            if self._backlog:
+                return self._backlog.popleft()
+            if self._closed:
+                return None
+            self._idle += 1
+        return self._promised.get()
+
+
+class Lane:
+    """Jobs that start in the order they were submitted, at most ``width`` running at a time."""
+
+    def __init__(self, workers: Workers, width: int) -> None:
+        self._workers = workers
+        self._width = width
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._running = 0
+
+    def submit(self, job: Callable[[], _T]) -> Future[_T]:
+        """Call ``job`` on a worker; the future has its result, and can be cancelled until the job starts."""
+        future: Future[_T] = Future()
+        with self._lock:
+            self._waiting.append((future, job))
+            start = self._running < self._width
+            if start:
+                self._running += 1
+        if start:
+            self._workers.run(self._drain)
+        return future
+
+    def _drain(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._running -= 1
+                    return
+                future, job = self._waiting.popleft()
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = job()
+                except BaseException as error:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+                    del result
+            del future, job
