@@ -1,0 +1,216 @@
+"""``S3Client``: the operations on objects, on top of transfers.
+
+A client is configuration: it pickles, and opens its connections at first use, anew in each process. A forked child
+lets go of its parent's without a word to the server; nothing has to be joined or closed before a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._errors import S3ConfigurationError
+from s3torchconnector._transfer import ListObjectStream, ObjectSource, PutObjectStream, Runtime
+from s3torchconnector._types import HeadObjectResult, ObjectInfo, RestoreStatus
+from s3torchconnector._version import __version__
+from s3torchconnector._wire import parse_http_date, read_document, refuse_late_error, requests
+from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
+
+_clients: weakref.WeakSet[S3Client] = weakref.WeakSet()
+
+
+class S3Client:
+    """Access to S3, or to a server that speaks its protocol. Thread-safe, picklable, safe under fork.
+
+    Args:
+        region: the region of the buckets, for example ``"us-east-1"``.
+        endpoint: URL of the server, where it is not AWS's for that region.
+        user_agent: words put before this package's own in the User-Agent header.
+        s3client_config: everything else; see ``S3ClientConfig``.
+
+    Raises:
+        S3ConfigurationError: the region or the user agent cannot be used.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        *,
+        endpoint: str | None = None,
+        user_agent: str | None = None,
+        s3client_config: S3ClientConfig | None = None,
+    ) -> None:
+        if not isinstance(region, str) or not region:
+            raise S3ConfigurationError(f"a region such as 'us-east-1' must be given: region={region!r}")
+        if user_agent is not None and not user_agent.isprintable():
+            raise S3ConfigurationError(f"the user agent must be printable: user_agent={user_agent!r}")
+        self._region = region
+        self._endpoint = endpoint
+        self._user_agent = user_agent
+        self._config = s3client_config or S3ClientConfig()
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        self._lock = threading.Lock()
+        self._runtime: Runtime | None = None
+        _clients.add(self)
+
+    @property
+    def region(self) -> str:
+        """The region requests are made for."""
+        return self._region
+
+    @property
+    def endpoint(self) -> str | None:
+        """The endpoint given, if any."""
+        return self._endpoint
+
+    @property
+    def s3client_config(self) -> S3ClientConfig:
+        """The configuration."""
+        return self._config
+
+    @property
+    def user_agent(self) -> str:
+        """The User-Agent header of all requests."""
+        own = f"s3torchconnector/{__version__} (python)"
+        return f"{self._user_agent} {own}" if self._user_agent else own
+
+    def get_object(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        object_info: ObjectInfo | None = None,
+        reader_constructor: S3ReaderConstructorProtocol | None = None,
+    ) -> S3Reader:
+        """A reader of one object. No request is made before something is read.
+
+        Args:
+            bucket: the object's bucket.
+            key: the object's key.
+            object_info: what a listing told of it: saves requests.
+            reader_constructor: how to read, see ``S3ReaderConstructor``.
+        """
+        source = ObjectSource(self.runtime, bucket, key, object_info)
+
+        def get_object_info() -> ObjectInfo | HeadObjectResult:
+            return object_info if object_info is not None else self.head_object(bucket, key)
+
+        return (reader_constructor or S3ReaderConstructor.default())(bucket, key, get_object_info, source)
+
+    def put_object(self, bucket: str, key: str, storage_class: str | None = None) -> PutObjectStream:
+        """A stream that stores one object when it is closed; see ``S3Writer`` for the file-like form."""
+        return PutObjectStream(self.runtime, bucket, key, storage_class)
+
+    def list_objects(
+        self, bucket: str, prefix: str = "", delimiter: str = "", max_keys: int = 1000
+    ) -> ListObjectStream:
+        """List the objects whose keys begin with ``prefix``, in pages of at most ``max_keys`` keys.
+
+        With a ``delimiter``, keys that have it behind the prefix are rolled up into common prefixes.
+        """
+        return ListObjectStream(self.runtime, bucket, prefix, delimiter, max_keys)
+
+    def head_object(self, bucket: str, key: str) -> HeadObjectResult:
+        """What S3 knows of an object.
+
+        Raises:
+            S3NotFoundError: there is no such object.
+        """
+        return self.runtime().caller.call(
+            requests.head_object(bucket, key), lambda response: _head_result(response.headers)
+        )
+
+    def delete_object(self, bucket: str, key: str) -> None:
+        """Delete an object; one that does not exist is deleted already."""
+        self.runtime().caller.call(requests.delete_object(bucket, key), read_document)
+
+    def copy_object(self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str) -> None:
+        """Copy an object of up to 5 GiB inside S3.
+
+        Raises:
+            S3NotFoundError: there is no such object, or no such destination bucket.
+        """
+        request = requests.copy_object(src_bucket, src_key, dst_bucket, dst_key)
+        self.runtime().caller.call(request, partial(refuse_late_error, request))
+
+    def runtime(self) -> Runtime:
+        """What this process has open: made at the first call, dropped by ``close``."""
+        runtime = self._runtime
+        if runtime is None:
+            with self._lock:
+                runtime = self._runtime
+                if runtime is None:
+                    runtime = Runtime(self._region, self._endpoint, self._config, self.user_agent)
+                    weakref.finalize(self, _close_in_same_process, runtime, os.getpid()).atexit = False
+                    self._runtime = runtime
+        return runtime
+
+    def close(self) -> None:
+        """End threads and close connections of this process. The client can be used again."""
+        with self._lock:
+            runtime, self._runtime = self._runtime, None
+        if runtime is not None:
+            runtime.close()
+
+    def __enter__(self) -> S3Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_runtime")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start_afresh()
+
+    def __repr__(self) -> str:
+        return f"S3Client(region={self._region!r}, endpoint={self._endpoint!r})"
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: forget what the parent has open."""
+        runtime = self._runtime
+        self._start_afresh()
+        if runtime is not None:
+            runtime.forget()
+
+
+def _close_in_same_process(runtime: Runtime, pid: int) -> None:
+    if os.getpid() == pid:
+        runtime.close()
+
+
+def _leave_all_to_parent() -> None:
+    for client in list(_clients):
+        client.leave_to_parent()
+
+
+def _head_result(headers: Mapping[str, str]) -> HeadObjectResult:
+    restore = headers.get("x-amz-restore")
+    return HeadObjectResult(
+        headers.get("etag", ""),
+        int(headers.get("content-length", "0")),
+        parse_http_date(headers.get("last-modified", "")),
+        headers.get("x-amz-storage-class"),
+        None if restore is None else _restore_status(restore),
+    )
+
+
+def _restore_status(header: str) -> RestoreStatus:
+    """``ongoing-request="false", expiry-date="Fri, 21 Dec 2012 00:00:00 GMT"``."""
+    _, _, expiry = header.partition('expiry-date="')
+    return RestoreStatus('ongoing-request="true"' in header, parse_http_date(expiry.rstrip('"')) or None)
+
+
+os.register_at_fork(after_in_child=_leave_all_to_parent)

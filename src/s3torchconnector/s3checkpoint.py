@@ -1,0 +1,77 @@
+"""``S3Checkpoint``: readers and writers for ``torch.load`` and ``torch.save``."""
+
+from __future__ import annotations
+
+from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._s3client import S3Client
+from s3torchconnector._uri import parse_object_uri
+from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
+from s3torchconnector.s3writer import S3Writer
+
+
+class S3Checkpoint:
+    """A checkpoint manager for S3.
+
+    To read a checkpoint from S3, users need to create an S3Reader by providing s3_uri of the checkpoint stored in S3.
+    Similarly, to save a checkpoint to S3, users need to create an S3Writer by providing s3_uri. S3Reader and S3Writer
+    implements io.BufferedIOBase therefore, they can be passed to torch.load, and torch.save.
+
+    Args:
+        region: AWS region of the bucket.
+        endpoint: URL of the S3 server, where it is not AWS's for that region.
+        s3client_config: settings of the client, see ``S3ClientConfig``.
+        reader_constructor: how readers read, see ``S3ReaderConstructor``.
+
+    Example:
+        >>> checkpoint = S3Checkpoint(region="us-east-1")
+        >>> with checkpoint.writer("s3://bucket/epoch-1.pt") as writer:
+        ...     torch.save(model.state_dict(), writer)
+        >>> with checkpoint.reader("s3://bucket/epoch-1.pt") as reader:
+        ...     model.load_state_dict(torch.load(reader))
+    """
+
+    def __init__(
+        self,
+        region: str,
+        endpoint: str | None = None,
+        s3client_config: S3ClientConfig | None = None,
+        reader_constructor: S3ReaderConstructorProtocol | None = None,
+    ) -> None:
+        self.region = region
+        self.endpoint = endpoint
+        self._reader_constructor = reader_constructor
+        self._client = S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
+
+    def reader(self, s3_uri: str) -> S3Reader:
+        """Creates an S3Reader from a given s3_uri.
+
+        Args:
+            s3_uri: A valid s3_uri. (i.e. s3://<BUCKET>/<KEY>)
+
+        Returns:
+            a read-only binary stream of the S3 object's contents, specified by the s3_uri.
+
+        Raises:
+            TypeError, ValueError: ``s3_uri`` does not name an object.
+            S3Exception: An error occurred accessing S3.
+        """
+        bucket, key = parse_object_uri(s3_uri)
+        return self._client.get_object(bucket, key, reader_constructor=self._reader_constructor)
+
+    def writer(self, s3_uri: str) -> S3Writer:
+        """Creates an S3Writer from a given s3_uri.
+
+        Use it in a ``with`` block: left by an exception, the object stays what it was before.
+
+        Args:
+            s3_uri: A valid s3_uri. (i.e. s3://<BUCKET>/<KEY>)
+
+        Returns:
+            a write-only binary stream. The content is saved to S3 using the specified s3_uri.
+
+        Raises:
+            TypeError, ValueError: ``s3_uri`` does not name an object.
+            S3Exception: An error occurred accessing S3.
+        """
+        bucket, key = parse_object_uri(s3_uri)
+        return S3Writer(self._client.put_object(bucket, key))

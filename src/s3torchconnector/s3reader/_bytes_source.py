@@ -1,0 +1,76 @@
+"""What ``S3Reader`` asks of an object, and the form of it that only has a stream of ``bytes``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+
+class BytesByPosition(Protocol):
+    """Random access to an object's bytes; see ``ObjectReader`` for the meaning of each."""
+
+    def size(self) -> int: ...
+    def prefetch(self, likely_size: int | None = None) -> None: ...
+    def hand_over(self) -> int | None: ...
+    def readinto(self, position: int, view: memoryview) -> int: ...
+    def read(self, position: int, count: int) -> bytes: ...
+    def read_to_end(self, position: int) -> bytes: ...
+    def buffered(self, position: int) -> memoryview | bytes: ...
+    def close(self) -> None: ...
+
+
+class StreamedBytes:
+    """An object known only as an iterable of ``bytes``, taken as far as reads need and kept, for reads that go back.
+
+    For readers constructed by programs themselves, with a ``get_stream`` of their own.
+    """
+
+    def __init__(self, get_stream: Callable[[], Iterable[bytes]], get_object_info: Callable[[], Any]) -> None:
+        self._get_stream = get_stream
+        self._get_object_info = get_object_info
+        self._stream: Iterator[bytes] | None = None
+        self._content = bytearray()
+        self._ended = False
+
+    def size(self) -> int:
+        info = None if self._ended else self._get_object_info()
+        if info is not None:
+            return int(info.size)
+        self._take_until(None)
+        return len(self._content)
+
+    def prefetch(self, likely_size: int | None = None) -> None:
+        if self._stream is None:
+            self._stream = iter(self._get_stream())
+
+    def hand_over(self) -> int | None:
+        return None
+
+    def readinto(self, position: int, view: memoryview) -> int:
+        data = self.read(position, len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def read(self, position: int, count: int) -> bytes:
+        self._take_until(position + count)
+        return bytes(self._content[position : position + count])
+
+    def read_to_end(self, position: int) -> bytes:
+        self._take_until(None)
+        return bytes(self._content[position:])
+
+    def buffered(self, position: int) -> memoryview | bytes:
+        return bytes(self._content[position : position + 65536])
+
+    def close(self) -> None:
+        self._stream = None
+
+    def _take_until(self, stop: int | None) -> None:
+        self.prefetch()
+        assert self._stream is not None
+        while not self._ended and (stop is None or len(self._content) < stop):
+            piece = next(self._stream, None)
+            if piece is None:
+                self._ended = True
+            else:
+                self._content += piece

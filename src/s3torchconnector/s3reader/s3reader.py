@@ -1,0 +1,249 @@
+"""``S3Reader``: the file protocol on top of random access to an object.
+
+There is one reader. What differs between ways of reading is a policy (see ``S3ReaderConstructor``); ``seek``,
+``tell``, ``read`` and ``readinto`` are the same for all of them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from io import SEEK_CUR, SEEK_END, SEEK_SET
+from operator import index
+from typing import TYPE_CHECKING
+
+from s3torchconnector._config import KIB, MIB
+from s3torchconnector._transfer import ADAPTIVE, ObjectSource, ReadPolicy
+from s3torchconnector._types import HeadObjectResult, ObjectInfo
+from s3torchconnector._uri import display_uri
+from s3torchconnector.s3reader._bytes_source import BytesByPosition, StreamedBytes
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_PEEK = 16 * KIB
+_READ1 = 1 * MIB
+
+
+class S3Reader(io.BufferedIOBase):
+    """A read-only, file like representation of a single object stored in S3.
+
+    Works wherever a binary file does: ``torch.load``, ``PIL.Image.open``, ``zipfile``, ``pickle.load``,
+    ``numpy.load``, ``pandas.read_parquet``, ``io.TextIOWrapper``. Every request after the first asks for the same
+    version of the object; if it was overwritten meanwhile, reading raises ``S3ObjectChangedError``.
+
+    A reader may be used by one thread at a time. One that was opened before a fork goes on in the child, on
+    connections of its own.
+
+    Args:
+        bucket: the object's bucket.
+        key: the object's key.
+        get_object_info: describes the object.
+        get_stream: streams the object's bytes: ``get_stream(start=None, end=None)``; any iterable of ``bytes`` will do.
+        policy: how reads become requests, see ``S3ReaderConstructor``.
+
+    Raises:
+        ValueError: the bucket is empty.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        key: str,
+        get_object_info: Callable[[], ObjectInfo | HeadObjectResult],
+        get_stream: Callable[..., Iterable[bytes]],
+        *,
+        policy: ReadPolicy = ADAPTIVE,
+    ) -> None:
+        if not bucket:
+            raise ValueError("Bucket should be specified: a reader needs the name of its object's bucket")
+        self._bucket = bucket
+        self._key = key
+        self._position = 0
+        self._object: BytesByPosition
+        if isinstance(get_stream, ObjectSource):
+            self._object = get_stream.open(policy)
+        else:
+            self._object = StreamedBytes(get_stream, get_object_info)
+
+    @property
+    def bucket(self) -> str:
+        """The object's bucket."""
+        return self._bucket
+
+    @property
+    def key(self) -> str:
+        """The object's key."""
+        return self._key
+
+    def prefetch(self) -> None:
+        """Start fetching data from S3, in the background. An error is raised by the read that needs the data.
+
+        Raises:
+            S3Exception: An error occurred accessing S3.
+        """
+        self._check_open()
+        self._object.prefetch()
+
+    def start_early(self, likely_size: int | None = None) -> None:
+        """``prefetch`` for a loop that will come to this object later; see ``look_ahead``."""
+        self._object.prefetch(likely_size)
+
+    def deliver(self) -> int | None:
+        """The loop has come to this object: from now on its memory is its user's. Returns its size, if known."""
+        return self._object.hand_over()
+
+    def readinto(self, buf: WriteableBuffer) -> int:
+        """Read up to len(buf) bytes into a pre-allocated, writable bytes-like object buf.
+
+        The bytes are received straight into its memory. ``buf`` may have any format and shape (an array, the memory
+        of a tensor), as long as it is C-contiguous. Its content is undefined after an error.
+
+        Args:
+            buf: writable bytes-like object
+
+        Returns:
+            number of bytes read; zero only at the object's end, or if ``buf`` is empty.
+
+        Raises:
+            TypeError: ``buf`` is not a writable, C-contiguous bytes-like object.
+            S3Exception: An error occurred accessing S3.
+        """
+        self._check_open()
+        try:
+            view = memoryview(buf)
+        except TypeError:
+            view = memoryview(b"")
+        if view.readonly or not view.c_contiguous:
+            raise TypeError(
+                f"readinto needs a writable, C-contiguous bytes-like object, not {type(buf).__name__}"
+                + (" that is read-only or has gaps" if view.nbytes else "")
+            )
+        if view.nbytes == 0:
+            return 0
+        count = self._object.readinto(self._position, view.cast("B"))
+        self._position += count
+        return count
+
+    def read(self, size: int | None = None) -> bytes:
+        """Read up to size bytes from the object and return them.
+
+        If size is zero or positive, read that many bytes from S3, or until the end of the object. If size is None or
+        negative, read the entire file.
+
+        Args:
+            size: how many bytes to read.
+
+        Returns:
+            Bytes read from S3 Object
+
+        Raises:
+            S3Exception: An error occurred accessing S3.
+        """
+        self._check_open()
+        count = -1 if size is None else index(size)
+        if count == 0:
+            return b""
+        if count < 0:
+            data = self._object.read_to_end(self._position)
+        else:
+            data = self._object.read(self._position, count)
+        self._position += len(data)
+        return data
+
+    def read1(self, size: int = -1) -> bytes:
+        """Read up to ``size`` bytes, rather those that are here already than more; used by ``io.TextIOWrapper``."""
+        self._check_open()
+        count = index(size)
+        if count == 0:
+            return b""
+        here = self._object.buffered(self._position)
+        return self.read(min(len(here) or _READ1, count if count > 0 else _READ1))
+
+    def peek(self, size: int = 0) -> bytes:
+        """Bytes that come next, without moving on: at least one unless at the end, whatever ``size`` says."""
+        self._check_open()
+        here = self._object.buffered(self._position)
+        if not here:
+            self._object.read(self._position, 1)
+            here = self._object.buffered(self._position)
+        return bytes(here[: max(index(size), _PEEK)]) or self._object.read(self._position, 1)
+
+    def seek(self, offset: int, whence: int = SEEK_SET, /) -> int:
+        """Change the stream position to the given byte offset, interpreted relative to whence.
+
+        When seeking beyond the end of the file, always stay at EOF. Seeking before the start of the file results in a
+        ValueError.
+
+        Args:
+            offset: How many bytes to seek relative to whence.
+            whence: One of SEEK_SET, SEEK_CUR, and SEEK_END. Default: SEEK_SET
+
+        Returns:
+            Current position of the stream
+
+        Raises:
+            S3Exception: An error occurred accessing S3.
+            ValueError: the position is before the start, or ``whence`` is none of the three.
+            TypeError: ``offset`` is not an integer.
+        """
+        self._check_open()
+        offset = index(offset)
+        whence = index(whence)
+        if whence == SEEK_CUR and offset == 0:
+            return self._position
+        if whence == SEEK_END:
+            target = self._object.size() + offset
+        elif whence in (SEEK_SET, SEEK_CUR):
+            target = offset + (self._position if whence == SEEK_CUR else 0)
+        else:
+            raise ValueError(f"whence must be SEEK_SET, SEEK_CUR or SEEK_END, not {whence}")
+        if target < 0:
+            raise ValueError(f"cannot seek to {target}, before the start of {display_uri(self._bucket, self._key)}")
+        # Nobody need be asked whether a place that was read before is inside the object.
+        self._position = target if target <= self._position else min(target, self._object.size())
+        return self._position
+
+    def tell(self) -> int:
+        """
+        Returns:
+            Current stream position.
+        """
+        self._check_open()
+        return self._position
+
+    def readable(self) -> bool:
+        """
+        Returns:
+            Return whether object was opened for reading.
+        """
+        self._check_open()
+        return True
+
+    def writable(self) -> bool:
+        """
+        Returns:
+            Return whether object was opened for writing.
+        """
+        self._check_open()
+        return False
+
+    def seekable(self) -> bool:
+        """Whether ``seek`` works: it does."""
+        self._check_open()
+        return True
+
+    def close(self) -> None:
+        """Stop fetching and let go of all memory. Reading afterwards is a ValueError."""
+        if not self.closed:
+            source = self.__dict__.get("_object")  # absent when the constructor refused
+            if source is not None:
+                source.close()
+        super().close()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError(f"I/O operation on the closed reader of {display_uri(self._bucket, self._key)}")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {display_uri(self._bucket, self._key)} at {self._position}>"

@@ -1,0 +1,16 @@
+"""Compatibility: the types that the documented signatures name, where programs import them from."""
+
+from s3torchconnector._errors import S3Exception
+from s3torchconnector._transfer import GetObjectStream, ListObjectStream, PutObjectStream
+from s3torchconnector._types import HeadObjectResult, ListObjectResult, ObjectInfo, RestoreStatus
+
+__all__ = [
+    "GetObjectStream",
+    "HeadObjectResult",
+    "ListObjectResult",
+    "ListObjectStream",
+    "ObjectInfo",
+    "PutObjectStream",
+    "RestoreStatus",
+    "S3Exception",
+]
