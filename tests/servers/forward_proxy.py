@@ -1,0 +1,78 @@
+"""A forward proxy, as ``HTTP_PROXY`` and ``HTTPS_PROXY`` name one: absolute targets and CONNECT."""
+
+from __future__ import annotations
+
+import base64
+import selectors
+import socket
+from urllib.parse import urlsplit
+
+from tests.servers.http_messages import Request, read_request, response
+from tests.servers.proxy import read_answer
+from tests.servers.tcp import CloseConnection, TcpServer
+
+_PIECE = 1 << 18
+
+
+class ForwardProxy(TcpServer):
+    """See the module.
+
+    Args:
+        credentials: ``user:password`` that clients must give; others are answered 407.
+
+    Attributes:
+        requests: what clients asked of the proxy itself, CONNECTs among them.
+    """
+
+    def __init__(self, credentials: str | None = None) -> None:
+        super().__init__()
+        self.requests: list[Request] = []
+        self._expected = credentials and "Basic " + base64.b64encode(credentials.encode()).decode()
+
+    def serve(self, connection: socket.socket, number: int) -> None:
+        with connection.makefile("rb") as stream:
+            while request := read_request(stream):
+                self.requests.append(request)
+                if self._expected not in (None, request.headers.get("proxy-authorization")):
+                    connection.sendall(response(407, headers={"Proxy-Authenticate": "Basic"}))
+                elif request.method == "CONNECT":
+                    host, _, port = request.target.rpartition(":")
+                    self._tunnel(connection, (host.strip("[]"), int(port)))
+                    return
+                else:
+                    self._forward(connection, request)
+
+    def _forward(self, connection: socket.socket, request: Request) -> None:
+        """Pass on one request, on a connection of its own, with the target in origin form."""
+        url = urlsplit(request.target)
+        target = request.target.removeprefix(f"{url.scheme}://{url.netloc}") or "/"
+        head = request.head.raw.replace(request.target.encode(), target.encode(), 1)
+        with (
+            self._connect((url.hostname or "", url.port or 80)) as upstream,
+            upstream.makefile("rb") as stream,
+        ):
+            upstream.sendall(head + request.body)
+            answer, body = read_answer(stream, request)
+            connection.sendall(answer.raw)
+            for piece in body:
+                connection.sendall(piece)
+
+    def _tunnel(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        """Pass bytes both ways until either side closes."""
+        with self._connect(address) as upstream, selectors.DefaultSelector() as selector:
+            connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            selector.register(connection, selectors.EVENT_READ, upstream)
+            selector.register(upstream, selectors.EVENT_READ, connection)
+            while True:
+                for key, _ in selector.select():
+                    source, sink = key.fileobj, key.data
+                    assert isinstance(source, socket.socket)
+                    piece = source.recv(_PIECE)
+                    if not piece:
+                        raise CloseConnection
+                    sink.sendall(piece)
+
+    def _connect(self, address: tuple[str, int]) -> socket.socket:
+        upstream = socket.create_connection(address)
+        self.hold(upstream)
+        return upstream
