@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import os
-from bisect import insort
 from concurrent.futures import Future
 
 from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
@@ -22,8 +21,7 @@ from s3torchconnector._transfer._part import Part
 from s3torchconnector._transfer._ranges import Range, split_on_grid
 from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy
 from s3torchconnector._transfer._runtime import OpenRuntime
-
-_MOST_PARTS_BEHIND = 8  # parts kept for reads that go back a little (zip directories, parquet footers)
+from s3torchconnector._transfer._shelf import Shelf
 
 
 class ObjectReader:
@@ -44,7 +42,7 @@ class ObjectReader:
         self._policy = policy
         self._expected_size = expected_size
         self._pattern = ReadPattern(policy)
-        self._parts: list[Part] = []  # disjoint, by position
+        self._shelf = Shelf()
         self._pid = os.getpid()
         self._settle_in_process()
 
@@ -57,14 +55,18 @@ class ObjectReader:
     def _enter(self) -> None:
         """Begin an operation: leave to the parent of a forked child what is the parent's, await what was prefetched."""
         self._leave_parent()
-        if self._version.size is None and self._parts:
-            self._await(self._parts[0])
+        if self._version.size is None:
+            for part in self._shelf:
+                self._await(part)
 
     def _leave_parent(self) -> None:
         if self._pid != os.getpid():
-            self._parts = [part for part in self._parts if part.landed]
             self._version = self._version.fork()
             self._settle_in_process()
+            inherited = [part.inherited(self._runtime) for part in self._shelf if part.landed]
+            self._shelf = Shelf()
+            for part in inherited:
+                self._shelf.add(part)
 
     # -- the operations ---------------------------------------------------------------------------------------
 
@@ -86,7 +88,7 @@ class ObjectReader:
             likely_size: bytes to take from the budget until the answer tells the size, where no listing told it.
         """
         self._leave_parent()
-        if not self._parts and self._version.size is None:
+        if not self._shelf and self._version.size is None:
             likely = likely_size if self._expected_size is None else self._expected_size
             reserved = self._part_size if likely is None else min(self._part_size, likely)
             self._runtime.budget.take(reserved)
@@ -97,7 +99,7 @@ class ObjectReader:
 
         Returns the object's size in bytes, if it is known already.
         """
-        for part in self._parts:
+        for part in self._shelf:
             part.hand_over_when_landed()
         return self._version.size
 
@@ -112,7 +114,8 @@ class ObjectReader:
         if stop <= position:
             return 0
         self._pattern.note(position, stop)
-        self._forget_behind(position)
+        for part in self._shelf.take_passed(position, large=self._part_size // 2 + 1):
+            part.discard()
         plan = self._plan(position, stop)
         with FetchGroup(self._lane, self._runtime.caller) as group:
             for wanted in plan[:-1]:
@@ -130,8 +133,8 @@ class ObjectReader:
         if self._version.size is None:
             return self._read_unsized(position, None)
         size = self.size()
-        first = self._parts[0] if self._parts else None
-        if first is not None and position == first.start == 0 and first.stop == size:
+        first = self._shelf.at(0)
+        if first is not None and position == 0 and first.stop == size:
             data = self._await(first)
             if isinstance(data, bytes):
                 return data
@@ -140,7 +143,7 @@ class ObjectReader:
     def read(self, position: int, count: int) -> bytes:
         """Up to ``count`` bytes from ``position`` on, received straight into the ``bytes`` that are returned."""
         self._enter()
-        part = self._part_at(position)
+        part = self._shelf.at(position)
         # In the middle of a part there is nothing to plan; at its ends there may be.
         if part is not None and part.landed and part.start < position and position + count < part.stop:
             self._pattern.note(position, position + count)
@@ -156,16 +159,15 @@ class ObjectReader:
 
     def buffered(self, position: int) -> memoryview | bytes:
         """What is here from ``position`` on without asking S3; may be empty."""
-        part = self._part_at(position)
+        part = self._shelf.at(position)
         if part is None or not part.landed:
             return b""
         return memoryview(part.data())[position - part.start :]
 
     def close(self) -> None:
         """Stop fetching and let go of all memory."""
-        parts, self._parts = self._parts, []
         if self._pid == os.getpid():
-            for part in parts:
+            for part in self._shelf.take_all():
                 part.discard()
 
     def __del__(self) -> None:
@@ -176,13 +178,10 @@ class ObjectReader:
     def _clip(self, stop: int) -> int:
         return stop if self._version.size is None else min(stop, self._version.size)
 
-    def _part_at(self, position: int) -> Part | None:
-        return next((part for part in self._parts if part.start <= position < part.stop), None)
-
     def _plan(self, start: int, stop: int) -> list[Range]:
         """Start parts for the small gaps in ``start`` to ``stop``, and return what is to be fetched direct."""
         directs: list[Range] = []
-        for gap in self._gaps(start, stop):
+        for gap in self._shelf.gaps(start, stop):
             for piece in split_on_grid(gap.start, gap.stop, self._part_size):
                 wanted = self._widened(piece)
                 if wanted is None:
@@ -192,17 +191,6 @@ class ObjectReader:
                     self._start(wanted, reserved=len(wanted))
         return directs
 
-    def _gaps(self, start: int, stop: int) -> list[Range]:
-        gaps = []
-        for part in self._parts:
-            if part.stop > start and part.start < stop:
-                if part.start > start:
-                    gaps.append(Range(start, part.start))
-                start = part.stop
-        if start < stop:
-            gaps.append(Range(start, stop))
-        return gaps
-
     def _widened(self, piece: Range) -> Range | None:
         """The part to fetch for a piece that is not worth a request of its own; None for one that is."""
         part_end = self._clip(piece.start - piece.start % self._part_size + self._part_size)
@@ -211,9 +199,7 @@ class ObjectReader:
         wish = max(len(piece), self._policy.smallest)
         if self._pattern.in_order:
             wish = max(wish, self._ahead())
-        end = min(part_end, piece.start + wish)
-        following = min((part.start for part in self._parts if part.start >= piece.stop), default=end)
-        return Range(piece.start, min(end, following))
+        return Range(piece.start, self._shelf.next_start(piece.stop, min(part_end, piece.start + wish)))
 
     def _ahead(self) -> int:
         """How many bytes to be ahead of a reader that reads in order: as many as it has read so far."""
@@ -226,10 +212,11 @@ class ObjectReader:
             return
         stop = min(size, position + self._ahead())
         least = max(self._policy.smallest, min(self._ahead(), self._part_size))
-        for gap in self._gaps(position, stop):
+        for gap in self._shelf.gaps(position, stop):
             for piece in split_on_grid(gap.start, gap.stop, self._part_size):
-                end = min(size, max(piece.stop, piece.start + least))
-                wanted = next(split_on_grid(piece.start, end, self._part_size))
+                part_end = piece.start - piece.start % self._part_size + self._part_size
+                end = max(piece.stop, min(size, part_end, piece.start + least))
+                wanted = Range(piece.start, self._shelf.next_start(piece.stop, end))
                 if not self._runtime.budget.try_take(len(wanted)):
                     return
                 self._start(wanted, reserved=len(wanted))
@@ -239,10 +226,7 @@ class ObjectReader:
     def _start(self, wanted: Range, *, reserved: int) -> None:
         part = Part(self._runtime, self._version, wanted, reserved)
         part.future = self._lane.submit(part.fetch)
-        self._insert(part)
-
-    def _insert(self, part: Part) -> None:
-        insort(self._parts, part, key=lambda part: part.start)
+        self._shelf.add(part)
 
     def _fetch_tail(self) -> None:
         wanted = Range(-self._policy.smallest or -1, 0)
@@ -255,7 +239,7 @@ class ObjectReader:
             part.discard()
             raise
         part.future.set_result(None)
-        self._insert(part)
+        self._shelf.add(part)
 
     def _read_unsized(self, position: int, count: int | None) -> bytes:
         """Read without knowing how much there is: the first answer tells, while its bytes are still to come."""
@@ -290,20 +274,13 @@ class ObjectReader:
         try:
             return part.data()
         except BaseException:
-            self._parts.remove(part)
+            self._shelf.remove(part)
             part.discard()
             raise
 
     def _copy_parts(self, position: int, stop: int, view: memoryview) -> None:
-        for part in [part for part in self._parts if part.stop > position and part.start < stop]:
+        for part in self._shelf.overlapping(position, stop):
             data = self._await(part)
             begin, end = max(position, part.start), min(stop, part.stop)
             if begin < end:
                 view[begin - position : end - position] = data[begin - part.start : end - part.start]
-
-    def _forget_behind(self, position: int) -> None:
-        behind = [part for part in self._parts if part.stop <= position]
-        large = [part for part in behind if part.stop - part.start > self._part_size // 2]
-        for part in large or behind[:-_MOST_PARTS_BEHIND]:
-            self._parts.remove(part)
-            part.discard()

@@ -29,6 +29,7 @@ class Part:
         self._buffer: bytearray | None = None  # of the usual size, to be used again
         self._small: io.BytesIO | None = None
         self._data: memoryview | bytes = b""
+        self.landed = False  # whether the bytes are there; asked without a lock, also by a forked child
 
     def fetch(self) -> None:
         """Receive the bytes; runs on a worker."""
@@ -38,11 +39,16 @@ class Part:
             self._data = self._small.getvalue()
             self._small = None
         self.start, self.stop = received
+        self.landed = True
 
-    @property
-    def landed(self) -> bool:
-        """Whether the bytes are there (not: whether they are under way, or failed)."""
-        return self.future is not None and self.future.done() and self.future.exception() is None
+    def inherited(self, runtime: Runtime) -> Part:
+        """A landed part of the parent's as a forked child's own: the same bytes, and none of the parent's locks."""
+        part = Part(runtime, ObjectVersion("", ""), Range(self.start, self.stop), reserved=0)
+        part._data = self._data
+        part.landed = True
+        part.future = Future()
+        part.future.set_result(None)
+        return part
 
     def data(self) -> memoryview | bytes:
         """The bytes, once they are there.
@@ -51,7 +57,8 @@ class Part:
             S3Exception: they could not be fetched.
         """
         assert self.future is not None
-        self.future.result()
+        if not self.landed:
+            self.future.result()
         return self._data
 
     def hand_over(self) -> None:

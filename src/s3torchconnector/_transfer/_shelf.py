@@ -1,0 +1,68 @@
+"""The parts of one object that are here or on their way: disjoint, by position. No I/O."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterator
+
+from s3torchconnector._transfer._part import Part
+from s3torchconnector._transfer._ranges import Range
+
+_MOST_BEHIND = 8  # small parts kept for reads that go back a little (zip directories, parquet footers)
+
+
+class Shelf:
+    """A reader's parts. A handful at a time, so that a scan beats cleverness."""
+
+    def __init__(self) -> None:
+        self._parts: list[Part] = []
+
+    def __iter__(self) -> Iterator[Part]:
+        return iter(list(self._parts))
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def add(self, part: Part) -> None:
+        """Put a part in its place; it must not overlap another."""
+        insort(self._parts, part, key=lambda part: part.start)
+
+    def remove(self, part: Part) -> None:
+        """Take a part off; who does it discards it."""
+        self._parts.remove(part)
+
+    def at(self, position: int) -> Part | None:
+        """The part that has the byte at ``position``."""
+        return next((part for part in self._parts if part.start <= position < part.stop), None)
+
+    def overlapping(self, start: int, stop: int) -> list[Part]:
+        """The parts that have bytes of ``start`` to ``stop``, in order."""
+        return [part for part in self._parts if part.stop > start and part.start < stop]
+
+    def gaps(self, start: int, stop: int) -> list[Range]:
+        """What no part has of ``start`` to ``stop``, in order."""
+        gaps = []
+        for part in self.overlapping(start, stop):
+            if part.start > start:
+                gaps.append(Range(start, part.start))
+            start = part.stop
+        if start < stop:
+            gaps.append(Range(start, stop))
+        return gaps
+
+    def next_start(self, position: int, default: int) -> int:
+        """Where the first part begins that begins at ``position`` or later, but no later than ``default``."""
+        return min((part.start for part in self._parts if part.start >= position), default=default)
+
+    def take_passed(self, position: int, large: int) -> list[Part]:
+        """Take off what lies behind ``position``: parts of ``large`` bytes and more; of small ones, the latest stay."""
+        behind = [part for part in self._parts if part.stop <= position]
+        passed = [part for part in behind if part.stop - part.start >= large] or behind[:-_MOST_BEHIND]
+        for part in passed:
+            self._parts.remove(part)
+        return passed
+
+    def take_all(self) -> list[Part]:
+        """Take everything off."""
+        parts, self._parts = self._parts, []
+        return parts
