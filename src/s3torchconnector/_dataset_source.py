@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._key_table import KeyTable
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer import look_ahead
@@ -39,9 +40,9 @@ class DatasetSource:
         client = S3Client(self.region, endpoint=self.endpoint, s3client_config=self.s3client_config)
         object.__setattr__(self, "client", client)
 
-    def objects(self) -> Iterator[S3BucketKeyData]:
-        """The objects, listed or parsed as they are asked for."""
-        return iter(self.get_dataset_objects(self.client))
+    def objects(self) -> Iterable[S3BucketKeyData]:
+        """The objects; a listing is made as they are asked for."""
+        return self.get_dataset_objects(self.client)
 
     def open(self, item: S3BucketKeyData) -> S3Reader:
         """A reader of one of them. Makes no request."""
@@ -66,7 +67,7 @@ def objects_from_uris(object_uris: str | Iterable[str]) -> GetDatasetObjects:
         TypeError, ValueError: one is not the URI of an object.
     """
     uris = [object_uris] if isinstance(object_uris, str) else object_uris
-    return partial(_given, [S3BucketKeyData(*parse_object_uri(uri)) for uri in uris])
+    return partial(_given, KeyTable(S3BucketKeyData(*parse_object_uri(uri)) for uri in uris))
 
 
 def objects_from_prefix(s3_uri: str) -> GetDatasetObjects:
@@ -78,13 +79,13 @@ def objects_from_prefix(s3_uri: str) -> GetDatasetObjects:
     return partial(_listed, *parse_s3_uri(s3_uri))
 
 
-def _given(objects: list[S3BucketKeyData], _: S3Client) -> Iterable[S3BucketKeyData]:
+def _given(objects: KeyTable, _: S3Client) -> Iterable[S3BucketKeyData]:
     return objects
 
 
 def _listed(bucket: str, prefix: str, client: S3Client) -> Iterator[S3BucketKeyData]:
-    for page in client.list_objects(bucket, prefix):
-        for info in page.object_info:
+    for page in client.list_all(bucket, prefix):
+        for info in page:
             # Consoles mark "directories" by empty objects of that name: no sample is meant by them.
             if info.size or not info.key.endswith("/"):
                 yield S3BucketKeyData(bucket, info.key, info)

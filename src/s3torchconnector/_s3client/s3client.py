@@ -6,17 +6,18 @@ lets go of its parent's without a word to the server; nothing has to be joined o
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError
-from s3torchconnector._transfer import ListObjectStream, ObjectSource, PutObjectStream, Runtime
+from s3torchconnector._transfer import ListObjectStream, ObjectSource, PutObjectStream, Runtime, list_all
 from s3torchconnector._types import HeadObjectResult, ObjectInfo, RestoreStatus
 from s3torchconnector._version import __version__
 from s3torchconnector._wire import parse_http_date, read_document, refuse_late_error, requests
@@ -48,8 +49,8 @@ class S3Client:
     ) -> None:
         if not isinstance(region, str) or not region:
             raise S3ConfigurationError(f"a region such as 'us-east-1' must be given: region={region!r}")
-        if user_agent is not None and not user_agent.isprintable():
-            raise S3ConfigurationError(f"the user agent must be printable: user_agent={user_agent!r}")
+        if user_agent is not None and not (user_agent.isascii() and user_agent.isprintable()):
+            raise S3ConfigurationError(f"the user agent must be printable ASCII: user_agent={user_agent!r}")
         self._region = region
         self._endpoint = endpoint
         self._user_agent = user_agent
@@ -118,6 +119,16 @@ class S3Client:
         """
         return ListObjectStream(self.runtime, bucket, prefix, delimiter, max_keys)
 
+    def list_all(self, bucket: str, prefix: str = "") -> Iterator[list[ObjectInfo]]:
+        """List all objects whose keys begin with ``prefix``, many pages at a time, in key order.
+
+        Shows its progress on a terminal when it takes long. ``list_objects`` goes page by page, and can be resumed.
+
+        Raises:
+            S3Exception: an error occurred accessing S3.
+        """
+        return list_all(self.runtime(), bucket, prefix)
+
     def head_object(self, bucket: str, key: str) -> HeadObjectResult:
         """What S3 knows of an object.
 
@@ -178,6 +189,12 @@ class S3Client:
     def __repr__(self) -> str:
         return f"S3Client(region={self._region!r}, endpoint={self._endpoint!r})"
 
+    def close_idle(self) -> None:
+        """Close the connections of this process that serve no request, and keep none from now on."""
+        runtime = self._runtime
+        if runtime is not None:
+            runtime.caller.close()
+
     def leave_to_parent(self) -> None:
         """In a forked child: forget what the parent has open."""
         runtime = self._runtime
@@ -189,6 +206,12 @@ class S3Client:
 def _close_in_same_process(runtime: Runtime, pid: int) -> None:
     if os.getpid() == pid:
         runtime.close()
+
+
+def _close_idle_at_exit() -> None:
+    """Finalisers no longer run when the interpreter exits. Transfers may go on; their connections close behind them."""
+    for client in list(_clients):
+        client.close_idle()
 
 
 def _leave_all_to_parent() -> None:
@@ -213,4 +236,5 @@ def _restore_status(header: str) -> RestoreStatus:
     return RestoreStatus('ongoing-request="true"' in header, parse_http_date(expiry.rstrip('"')) or None)
 
 
+atexit.register(_close_idle_at_exit)
 os.register_at_fork(after_in_child=_leave_all_to_parent)

@@ -4,6 +4,7 @@ from s3torchconnector._transfer._listing import ListObjectStream
 from s3torchconnector._transfer._look_ahead import look_ahead
 from s3torchconnector._transfer._object_reader import ObjectReader
 from s3torchconnector._transfer._object_source import GetObjectStream, ObjectSource
+from s3torchconnector._transfer._parallel_listing import list_all
 from s3torchconnector._transfer._read_policy import ADAPTIVE, SEQUENTIAL, ReadPolicy, range_based
 from s3torchconnector._transfer._runtime import OpenRuntime, Runtime
 from s3torchconnector._transfer._upload import PutObjectStream
@@ -19,6 +20,7 @@ __all__ = [
     "PutObjectStream",
     "ReadPolicy",
     "Runtime",
+    "list_all",
     "look_ahead",
     "range_based",
 ]

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from s3torchconnector._errors import S3ProtocolError
-from s3torchconnector._types import ObjectInfo, RestoreStatus
 
 DOCUMENT_LIMIT = 32 * 1024 * 1024  # bytes; a page of 1,000 longest keys, URL-encoded, is under 4 MiB
 
@@ -25,14 +23,6 @@ class CompletedPart(NamedTuple):
 
     number: int
     etag: str
-
-
-class ListPage(NamedTuple):
-    """One page of a listing; ``next_token`` is None on the last."""
-
-    objects: list[ObjectInfo]
-    common_prefixes: list[str]
-    next_token: str | None
 
 
 class ErrorDocument(NamedTuple):
@@ -59,7 +49,8 @@ def parse(data: bytes) -> ElementTree.Element:
     Raises:
         S3ProtocolError: it is not well-formed, or declares a document type.
     """
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+    # A zero byte means UTF-16, which would hide a declaration from this look; no XML in UTF-8 has one.
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data or b"\0" in data:
         raise S3ProtocolError("the answer's XML declares a document type, which S3 never does")
     try:
         return ElementTree.fromstring(data)
@@ -95,9 +86,14 @@ def parse_error(data: bytes) -> ErrorDocument | None:
     code = find_text(root, "Code")
     if local_name(root) not in ("Error", "ErrorResponse") or not code:
         return None
-    return ErrorDocument(
-        code, find_text(root, "Message") or "", find_text(root, "RequestId") or None, find_text(root, "Region") or None
-    )
+    message = find_text(root, "Message") or ""
+    request_id, region = find_text(root, "RequestId"), find_text(root, "Region")
+    return ErrorDocument(_printable(code), _printable(message), request_id or None, region or None)
+
+
+def _printable(text: str) -> str:
+    """Text of the server as it may stand in a log line: control characters are escaped, so that it forges none."""
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def parse_upload_id(data: bytes) -> str:
@@ -117,60 +113,6 @@ def complete_multipart_document(parts: Iterable[CompletedPart]) -> bytes:
     )
     namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
     return f'<CompleteMultipartUpload xmlns="{namespace}">{items}</CompleteMultipartUpload>'.encode()
-
-
-def parse_list_page(data: bytes) -> ListPage:
-    """A page of ListObjectsV2.
-
-    Raises:
-        S3ProtocolError: it is malformed, or lacks what a page must have.
-    """
-    root = parse(data)
-    if local_name(root) != "ListBucketResult":
-        raise S3ProtocolError(f"the answer to a listing is a <{local_name(root)}> document")
-    namespace = root.tag[: -len("ListBucketResult")]
-    encoded = root.findtext(f"{namespace}EncodingType") == "url"
-    truncated = root.findtext(f"{namespace}IsTruncated", "").strip().lower() == "true"
-    token = root.findtext(f"{namespace}NextContinuationToken")
-    if truncated and not token:
-        raise S3ProtocolError("a truncated listing has no NextContinuationToken: keys would be lost")
-    objects = [_object_info(element, len(namespace), encoded) for element in root.iterfind(f"{namespace}Contents")]
-    prefixes = [
-        _decoded(element.findtext(f"{namespace}Prefix") or "", encoded)
-        for element in root.iterfind(f"{namespace}CommonPrefixes")
-    ]
-    return ListPage(objects, prefixes, token if truncated else None)
-
-
-def _object_info(contents: ElementTree.Element, skip: int, encoded: bool) -> ObjectInfo:
-    fields = {child.tag[skip:]: child for child in contents}
-    try:
-        restore = fields.get("RestoreStatus")
-        storage_class = fields.get("StorageClass")
-        key = fields["Key"].text or ""
-        etag = fields.get("ETag")
-        return ObjectInfo(
-            unquote_plus(key) if encoded and ("%" in key or "+" in key) else key,
-            (etag.text or "") if etag is not None else "",
-            int(fields["Size"].text or ""),
-            parse_timestamp(fields["LastModified"].text or ""),
-            storage_class.text if storage_class is not None else None,
-            None if restore is None else _restore_status(restore),
-        )
-    except (KeyError, ValueError) as error:
-        raise S3ProtocolError(f"a listing's entry lacks a field or has a malformed one: {error}") from error
-
-
-def _restore_status(element: ElementTree.Element) -> RestoreStatus:
-    expiry = find_text(element, "RestoreExpiryDate")
-    return RestoreStatus(
-        find_text(element, "IsRestoreInProgress") == "true", parse_timestamp(expiry) if expiry else None
-    )
-
-
-def _decoded(text: str, encoded: bool) -> str:
-    # S3 encodes a space as '+' and a plus sign as '%2B'.
-    return unquote_plus(text) if encoded else text
 
 
 def parse_timestamp(text: str) -> int:

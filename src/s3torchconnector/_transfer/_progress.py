@@ -1,0 +1,42 @@
+"""A progress bar for listings that take long, on terminals only."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from s3torchconnector._uri import display_uri
+
+_PATIENCE = 2.0  # seconds before anything is shown
+
+
+class ListingProgress:
+    """Counts listed keys; shows them (tqdm) once it has taken a while and stderr is a terminal."""
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        self._description = f"listing {display_uri(bucket, prefix)}"
+        self._started = time.monotonic()
+        self._count = 0
+        self._bar: Any = None
+
+    def advance(self, keys: int) -> None:
+        """So many more keys are listed."""
+        self._count += keys
+        if self._bar is not None:
+            self._bar.update(keys)
+        elif time.monotonic() - self._started > _PATIENCE and sys.stderr is not None and sys.stderr.isatty():
+            # Imported only when something is shown: most programs never list for long.
+            from tqdm import tqdm
+
+            self._bar = tqdm(desc=self._description, unit=" keys", unit_scale=True, initial=self._count, leave=False)
+
+    def __enter__(self) -> ListingProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
