@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._errors import S3Exception
+from s3torchconnector._errors import S3CredentialsError, S3Exception
 from s3torchconnector._identity import Credentials, Endpoint, Signer, credentials_provider
 from s3torchconnector._wire._documents import parse_http_date, parse_session
 from s3torchconnector._wire._requests import Request, create_session
@@ -84,13 +84,20 @@ class Authority:
         if error.code == "RequestTimeTooSkewed":
             self._clock_offset = self._server_offset
             return True
-        if error.code in EXPIRED_CODES and identity.credentials is not None:
-            with self._session_lock:
-                session = self._sessions.pop(bucket, None)
-            if session is None:
+        # The answer to a HEAD has no document: there, expired credentials look like any bad request.
+        untold = error.code is None and error.status == 400
+        if identity.credentials is None or not (untold or error.code in EXPIRED_CODES):
+            return False
+        with self._session_lock:
+            session = self._sessions.pop(bucket, None)
+        if session is None:
+            try:
                 self._provider.refresh(identity.credentials)
-            return True
-        return False
+            except S3CredentialsError:
+                if untold:
+                    return False
+                raise
+        return True
 
     def _signer(self, endpoint: Endpoint, token_header: str) -> Signer:
         key = (endpoint.region, endpoint.service, token_header)

@@ -10,10 +10,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ServiceError, S3TimeoutError
+from s3torchconnector._errors import (
+    S3ConnectionError,
+    S3Exception,
+    S3ServiceError,
+    S3TimeoutError,
+    S3WrongRegionError,
+)
 from s3torchconnector._identity import Endpoint, EndpointResolver
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire._authority import Authority, Identity
@@ -42,16 +49,22 @@ class _Shot(NamedTuple):
 
 
 class Caller:
-    """Carries requests of one client in one process. Any thread may call; calls do not wait for each other."""
+    """Carries requests of one client in one process. Any thread may call; calls do not wait for each other.
 
-    def __init__(self, region: str, endpoint: str | None, config: S3ClientConfig, user_agent: str) -> None:
-        self._endpoints = EndpointResolver(region, endpoint, config)
+    ``rule`` says when to try again; without one, the configuration's ``max_attempts`` does.
+    """
+
+    def __init__(
+        self, region: str, endpoint: str | None, config: S3ClientConfig, user_agent: str, rule: RetryRule | None = None
+    ) -> None:
+        self._resolver_for = partial(EndpointResolver, endpoint=endpoint, config=config)
+        self._endpoints = self._resolver_for(region)
+        self._moved: dict[str, tuple[str, EndpointResolver]] = {}  # buckets that turned out to be in another region
         self._authority = Authority(config, region, self._request_session)
         self._pool = ConnectionPool(config)
         self._heads = HeadBuilder(user_agent, config.requester_pays)
         self._addresses: dict[tuple[str, str, int], Address] = {}
-        self._quota = RetryQuota()
-        self._rule = RetryRule(RetryPolicy(config.max_attempts), self._quota)
+        self._rule = rule or RetryRule(RetryPolicy(config.max_attempts), RetryQuota())
 
     def call(
         self,
@@ -72,17 +85,18 @@ class Caller:
             current = request if isinstance(request, Request) else request()
             identity = Identity(None, None)
             try:
-                endpoint = self._endpoints.resolve(current.bucket)
+                endpoint = self._endpoint(current.bucket)
                 identity = self._authority.identity_for(current, endpoint)
                 result = self._attempt(_Shot(current, endpoint, identity, failures + 1), consume, token)
-                self._quota.earn()
+                self._rule.quota.earn()
                 return result
             except CancelledByCaller:
                 raise
             except S3Exception as error:
                 token.check()
-                if error.code and error.code not in mended and self._authority.mend(error, identity, current.bucket):
-                    mended.add(error.code)
+                cause = error.code or type(error).__name__
+                if cause not in mended and self._mend(error, identity, current, failures + 1):
+                    mended.add(cause)
                     continue
                 failures += 1
                 delay = self._rule.delay(error, failures)
@@ -110,14 +124,15 @@ class Caller:
             connection = self._pool.acquire(address, fresh=fresh)
             stale = connection.used
             try:
-                with token.guard(connection):
-                    started = time.perf_counter()
-                    response = _exchange(connection, head, request)
-                    stale = False
-                    result = self._judge(request, response, consume)
-                    _log_request(request, response, started, shot.number)
-                    reusable = response.finish()
+                token.enter(connection)
+                started = time.perf_counter()
+                response = _exchange(connection, head, request)
+                stale = False
+                result = self._judge(request, response, consume)
+                reusable = response.finish()
+                token.leave(connection)
             except BaseException as error:
+                token.leave(connection)
                 self._pool.discard(connection)
                 # A kept-alive connection that the server closed meanwhile is no failure of the request.
                 if stale and isinstance(error, S3ConnectionError) and not isinstance(error, S3TimeoutError):
@@ -128,7 +143,27 @@ class Caller:
                 self._pool.release(address, connection)
             else:
                 self._pool.discard(connection)
+            if _log.isEnabledFor(logging.DEBUG):
+                _log_request(request, response, started, shot.number)
             return result
+
+    def _endpoint(self, bucket: str) -> Endpoint:
+        moved = self._moved.get(bucket)
+        return (moved[1] if moved else self._endpoints).resolve(bucket)
+
+    def _mend(self, error: S3Exception, identity: Identity, request: Request, attempts: int) -> bool:
+        """Remove the cause of a refusal, if that is in our hands; see also ``Authority.mend``."""
+        bucket = request.bucket
+        if not isinstance(error, S3WrongRegionError):
+            try:
+                return self._authority.mend(error, identity, bucket)
+            except S3Exception as failure:
+                _complete(failure, request, attempts)
+                raise
+        if error.region and self._moved.get(bucket, ("", None))[0] != error.region:
+            self._moved[bucket] = error.region, self._resolver_for(error.region)
+            _log.info("%s is in region %s, where its requests go from now on", display_uri(bucket), error.region)
+        return bool(error.region)
 
     def _address(self, endpoint: Endpoint) -> Address:
         key = (endpoint.scheme, endpoint.host, endpoint.port)
@@ -180,15 +215,14 @@ def _complete(error: S3Exception, request: Request, attempts: int) -> None:
 
 
 def _log_request(request: Request, response: Response, started: float, attempt: int) -> None:
-    if _log.isEnabledFor(logging.DEBUG):
-        _log.debug(
-            "%s %s range=%s status=%d bytes=%d ms=%.1f attempt=%d request_id=%s",
-            request.operation,
-            display_uri(request.bucket, request.key),
-            request.headers.get("range", "-"),
-            response.status,
-            response.received or sum(map(len, request.body)),
-            (time.perf_counter() - started) * 1e3,
-            attempt,
-            response.headers.get("x-amz-request-id", "-"),
-        )
+    _log.debug(
+        "%s %s range=%s status=%d bytes=%d ms=%.1f attempt=%d request_id=%s",
+        request.operation,
+        display_uri(request.bucket, request.key),
+        request.headers.get("range", "-"),
+        response.status,
+        response.received or sum(map(len, request.body)),
+        (time.perf_counter() - started) * 1e3,
+        attempt,
+        response.headers.get("x-amz-request-id", "-"),
+    )

@@ -9,8 +9,6 @@ destination memory any more.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 from s3torchconnector._errors import S3Exception
@@ -63,14 +61,13 @@ class CancelToken:
         self._sleepers.wait(seconds)
         self.check()
 
-    @contextmanager
-    def guard(self, connection: Abortable) -> Iterator[None]:
-        """While inside, ``cancel()`` aborts this connection."""
+    def enter(self, connection: Abortable) -> None:
+        """From now until ``leave``, ``cancel()`` aborts this connection."""
         with self._lock:
             self.check()
             self._active.add(connection)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._active.discard(connection)
+
+    def leave(self, connection: Abortable) -> None:
+        """The connection is not used for this purpose any more."""
+        with self._lock:
+            self._active.discard(connection)

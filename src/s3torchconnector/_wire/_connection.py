@@ -53,7 +53,9 @@ class Connection:
     def send(self, head: bytes, body: Sequence[Buffer] = ()) -> None:
         """Send a request: its head and the buffers of its body, without joining large ones."""
         try:
-            if self._tls:
+            if not body:
+                self._sock.sendall(head)
+            elif self._tls:
                 self._send_tls(head, body)
             else:
                 self._send_plain([head, *body])
@@ -87,21 +89,33 @@ class Connection:
                 return head
 
     def _receive_until_blank_line(self) -> bytes:
-        data = bytes(self._leftover)
-        self._leftover = memoryview(b"")
+        buffer = self._buffer
+        data = b""
+        if self._leftover:
+            data, self._leftover = bytes(self._leftover), memoryview(b"")
+        else:
+            # The usual case: the head, and the first bytes of the body, in one piece and in place.
+            count = self._receive(memoryview(buffer), 0)
+            end = buffer.find(b"\r\n\r\n", 0, count)
+            if end >= 0:
+                self._leftover = memoryview(buffer)[end + 4 : count]
+                return bytes(memoryview(buffer)[:end])
+            data = bytes(buffer[:count])
+            if not count:
+                raise S3ConnectionError(f"{self._description} closed the connection without an answer")
         while True:
             end = data.find(b"\r\n\r\n")
             if end >= 0:
                 self._leftover = memoryview(data)[end + 4 :]
                 return data[:end]
+            if not data.startswith(b"HTTP/"[: len(data)]):
+                # SSH, SMTP, TLS, ...: what follows will not help, and may be long in coming.
+                parse_head(data)
             if len(data) > MAX_HEAD:
                 raise S3ProtocolError(f"{self._description} sent a response head of more than {MAX_HEAD} bytes")
             count = self._receive(memoryview(self._buffer), 0)
             if not count:
-                raise S3ConnectionError(
-                    f"{self._description} closed the connection "
-                    + ("in the middle of a response head" if data else "without an answer")
-                )
+                raise S3ConnectionError(f"{self._description} closed the connection in the middle of a response head")
             data += self._buffer[:count]
 
     def readinto(self, view: memoryview, *, fill: bool) -> int:

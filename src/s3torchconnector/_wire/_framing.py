@@ -8,11 +8,14 @@ them straight into the caller's memory.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from s3torchconnector._errors import S3ProtocolError
 
 MAX_HEAD = 64 * 1024  # bytes; S3's own limits (8 KiB of metadata and headers) are far below
+# A field line (RFC 9112, section 5): no blanks before the colon, any around the value.
+_FIELD = re.compile(r"^([!-9;-~]+):[ \t]*([^\r\n]*?)[ \t]*\r?$", re.MULTILINE)
 _MAX_LINE = 4 * 1024
 _MAX_TRAILER = 16 * 1024
 
@@ -53,17 +56,17 @@ def parse_head(data: bytes) -> ResponseHead:
 
 
 def _parse_fields(data: bytes) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for line in data.decode("latin-1").split("\r\n") if data else ():
-        name, colon, value = line.partition(":")
-        if not colon or not name or name != name.strip():
-            raise S3ProtocolError(f"the answer has a malformed header line: {line[:60]!r}")
-        name = name.lower()
-        value = value.strip(" \t")
-        # Two different lengths are how responses get smuggled (RFC 9112, section 6.3).
-        if name == "content-length" and headers.get(name, value) != value:
-            raise S3ProtocolError("the answer has two different Content-Length headers")
-        headers[name] = value
+    if not data:
+        return {}
+    text = data.decode("latin-1")
+    fields = _FIELD.findall(text)
+    if len(fields) != text.count("\n") + 1:
+        line = next(line for line in text.split("\n") if not _FIELD.fullmatch(line.removesuffix("\r")))
+        raise S3ProtocolError(f"the answer has a malformed header line: {line[:60]!r}")
+    headers = {name.lower(): value for name, value in fields}
+    # Two different lengths are how responses get smuggled (RFC 9112, section 6.3).
+    if len(headers) != len(fields) and len({value for name, value in fields if name.lower() == "content-length"}) > 1:
+        raise S3ProtocolError("the answer has two different Content-Length headers")
     return headers
 
 

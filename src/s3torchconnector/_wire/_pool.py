@@ -41,7 +41,9 @@ class ConnectionPool:
     def __init__(self, config: S3ClientConfig) -> None:
         self._config = config
         self._lock = threading.Lock()
-        self._slots = threading.Semaphore(config.max_connections)
+        self._room = threading.Condition(self._lock)
+        self._in_use = 0
+        self._waiting = 0  # threads that wait for room
         self._idle: dict[Address, list[Connection]] = {}
         self._open: set[Connection] = set()
         self._tls: ssl.SSLContext | None = None
@@ -53,12 +55,21 @@ class ConnectionPool:
         Raises:
             S3ConnectionError, S3TimeoutError: it could not be opened.
         """
-        self._slots.acquire()
+        with self._lock:
+            while self._in_use >= self._config.max_connections:
+                self._waiting += 1
+                self._room.wait()
+                self._waiting -= 1
+            self._in_use += 1
+            connection = None if fresh else self._pop_idle(address)
         try:
-            connection = None if fresh else self._take_idle(address)
+            while connection is not None and not self._is_usable(connection):
+                self._close(connection)
+                with self._lock:
+                    connection = self._pop_idle(address)
             return connection or self._connect(address)
         except BaseException:
-            self._slots.release()
+            self._leave()
             raise
 
     def release(self, address: Address, connection: Connection) -> None:
@@ -69,13 +80,15 @@ class ConnectionPool:
             keep = not self._closed
             if keep:
                 self._idle.setdefault(address, []).append(connection)
-        self._slots.release()
+            self._in_use -= 1
+            if self._waiting:
+                self._room.notify()
         if not keep:
             self._close(connection)
 
     def discard(self, connection: Connection) -> None:
         """Close a connection that was in use."""
-        self._slots.release()
+        self._leave()
         self._close(connection)
 
     def close(self) -> None:
@@ -94,18 +107,19 @@ class ConnectionPool:
         self._open.clear()
         self._idle.clear()
 
-    def _take_idle(self, address: Address) -> Connection | None:
-        now = time.monotonic()
-        while True:
-            with self._lock:
-                connections = self._idle.get(address)
-                if not connections:
-                    return None
-                connection = connections.pop()
-            idle = now - connection.idle_since
-            if idle < _CHECK_AFTER or (idle < _DROP_AFTER and connection.looks_alive()):
-                return connection
-            self._close(connection)
+    def _leave(self) -> None:
+        with self._lock:
+            self._in_use -= 1
+            self._room.notify()
+
+    def _pop_idle(self, address: Address) -> Connection | None:
+        """Under the lock: the connection that was used last, if there is one."""
+        connections = self._idle.get(address)
+        return connections.pop() if connections else None
+
+    def _is_usable(self, connection: Connection) -> bool:
+        idle = time.monotonic() - connection.idle_since
+        return idle < _CHECK_AFTER or (idle < _DROP_AFTER and connection.looks_alive())
 
     def _close(self, connection: Connection) -> None:
         with self._lock:

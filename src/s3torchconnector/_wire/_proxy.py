@@ -11,6 +11,10 @@ from urllib.request import getproxies_environment, proxy_bypass
 from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError
 from s3torchconnector._wire._framing import MAX_HEAD, parse_head
 
+CREDENTIALS_ADVICE = (
+    "it wants (other) credentials: name them in HTTP_PROXY or HTTPS_PROXY, as http://user:password@host"
+)
+
 
 class Proxy(NamedTuple):
     """An HTTP proxy; ``authorization`` is the value of its Proxy-Authorization header, if it wants one."""
@@ -68,6 +72,8 @@ def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int) -> None
     except OSError as error:
         raise S3ConnectionError(f"the proxy {proxy.host}:{proxy.port} broke off: {error}") from error
     status = parse_head(answer[:-4]).status if answer.endswith(b"\r\n\r\n") else None
+    if status == 407:
+        raise S3ConfigurationError(f"the proxy {proxy.host}:{proxy.port} answered 407: {CREDENTIALS_ADVICE}")
     if status != 200:
         raise S3ConnectionError(
             f"the proxy {proxy.host}:{proxy.port} does not open a tunnel to {target}: it answered {status}"

@@ -7,16 +7,18 @@ Keys and query values stand here as the user knows them; encoding and signing ha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 from urllib.parse import quote
 
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire._connection import Buffer
 from s3torchconnector._wire._documents import CompletedPart, complete_multipart_document
 
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True)
-class Request:
+
+class Request(NamedTuple):
     """One S3 operation, ready to be addressed, signed and sent. ``body`` is a list of buffers, sent in order."""
 
     operation: str
@@ -24,7 +26,7 @@ class Request:
     bucket: str
     key: str = ""
     query: tuple[tuple[str, str], ...] = ()
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = _NO_HEADERS
     body: Sequence[Buffer] = ()
     also_good: tuple[int, ...] = ()  # error statuses that are answers to this request
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from s3torchconnector._errors import S3ConnectionError, S3ProtocolError
+from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ProtocolError
 from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._documents import DOCUMENT_LIMIT
 from s3torchconnector._wire._framing import ChunkedDecoder, ResponseHead
@@ -21,6 +21,7 @@ class Response:
         self.headers = self.head.headers
         self.received = 0  # body bytes handed over so far
         self._left = 0 if bodyless else self.head.length
+        self._ends_with_connection = self._left is None and not self.head.chunked
         self._decoder = ChunkedDecoder() if self.head.chunked and not bodyless else None
         self._decoded = memoryview(b"")
 
@@ -89,15 +90,23 @@ class Response:
 
     def finish(self) -> bool:
         """Receive what little may be left, and tell whether the connection can serve another request."""
-        if self._left is None and self._decoder is None:
+        if self._ends_with_connection:
             return False
         if self._left is not None and self._left > _DRAIN_LIMIT:
             return False
-        scratch = memoryview(bytearray(_CHUNK)) if self._left or self._decoder else memoryview(b"")
+        if self._left or self._decoder is not None:
+            return self._drain()
+        return self.head.keep_alive and not self._connection.has_leftover
+
+    def _drain(self) -> bool:
+        scratch = memoryview(bytearray(_CHUNK))
         before = self.received
-        while scratch and self.readinto(scratch):
-            if self.received - before > _DRAIN_LIMIT:
-                return False
+        try:
+            while self.readinto(scratch):
+                if self.received - before > _DRAIN_LIMIT:
+                    return False
+        except S3Exception:
+            return False  # what was wanted of this answer is here already
         trailing = self._decoder.trailing if self._decoder else b""
         return self.head.keep_alive and not trailing and not self._connection.has_leftover
 

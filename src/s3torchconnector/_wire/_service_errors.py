@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from s3torchconnector._errors import (
     S3AccessDeniedError,
+    S3ConfigurationError,
     S3Exception,
     S3NotFoundError,
     S3ObjectChangedError,
@@ -14,7 +15,8 @@ from s3torchconnector._errors import (
     S3ThrottledError,
     S3WrongRegionError,
 )
-from s3torchconnector._wire._documents import ErrorDocument, parse_error
+from s3torchconnector._wire._documents import ErrorDocument, parse, parse_error
+from s3torchconnector._wire._proxy import CREDENTIALS_ADVICE
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._retry import THROTTLING_CODES
@@ -38,11 +40,15 @@ _ADVICE = {
     "EntityTooLarge": "Raise part_size in S3ClientConfig.",
 }
 
-_STATUS_OF_LATE_ERRORS = {"InternalError": 500, "SlowDown": 503, "ServiceUnavailable": 503, "NoSuchUpload": 404}
+_STATUS_OF_LATE_ERRORS = {
+    "AccessDenied": 403, "InternalError": 500, "NoSuchUpload": 404, "ServiceUnavailable": 503, "SlowDown": 503,
+}  # fmt: skip
 
 
 def service_error(request: Request, status: int, headers: Mapping[str, str], body: bytes) -> S3Exception:
     """The exception for an answer with an error status. ``body`` may be empty (HEAD)."""
+    if status == 407:
+        return S3ConfigurationError(f"{request}: the proxy answered HTTP 407: {CREDENTIALS_ADVICE}", status=status)
     document = parse_error(body) if body else ErrorDocument("", "", None, None)
     if document is None and status < 500:
         error: S3Exception = S3ProtocolError(
@@ -69,6 +75,7 @@ def refuse_late_error(request: Request, response: Response) -> bytes:
         raise S3ProtocolError("the answer has no document")
     document = parse_error(body)
     if document is None:
+        parse(body)  # a web page is no success either
         return body
     raise service_error(request, _STATUS_OF_LATE_ERRORS.get(document.code, 400), response.headers, body)
 
