@@ -1,31 +1,31 @@
 """The last request of a multipart upload, whose answer must not be lost.
 
 S3 may carry out CompleteMultipartUpload and the answer get lost. The retry is then refused with NoSuchUpload, although
-all is well: so we look at what is stored before calling it a failure. S3 may also answer 200, send blanks to keep the
-connection alive, and report an error in the body.
+all is well, or there is no attempt left: so we look at what is stored before calling it a failure. S3 may also answer
+200, send blanks to keep the connection alive, and report an error in the body.
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 
-from s3torchconnector._errors import S3Exception, S3NotFoundError
+from s3torchconnector._errors import S3ConnectionError, S3Exception, S3NotFoundError, S3ProtocolError
 from s3torchconnector._transfer._multipart import multipart_etag
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import (
     Caller,
     CompletedPart,
-    Request,
     parse_http_date,
     refuse_late_error,
     requests,
 )
 
 _log = logging.getLogger(__name__)
-_CLOCK_TOLERANCE = 900.0  # seconds that S3 lets clocks differ
+_CLOCK_STEP = 2.0  # seconds: Date and Last-Modified are cut to whole ones
 
 
 class Completion:
@@ -44,7 +44,6 @@ class Completion:
         self._etag = multipart_etag(parts)
         self._size = size
         self._started = started
-        self._attempts = 0
 
     def run(self, caller: Caller) -> None:
         """Complete.
@@ -53,15 +52,11 @@ class Completion:
             S3Exception: the object was not stored.
         """
         try:
-            caller.call(self._attempt, partial(refuse_late_error, self._request))
-        except S3NotFoundError as error:
-            if self._attempts < 2 or error.code == "NoSuchBucket" or not self._is_stored(caller):
+            caller.call(self._request, partial(refuse_late_error, self._request))
+        except (S3NotFoundError, S3ConnectionError, S3ProtocolError) as error:
+            if error.code == "NoSuchBucket" or not self._is_stored(caller):
                 raise
             _log.info("%s was completed by an attempt whose answer got lost", display_uri(*self._object()))
-
-    def _attempt(self) -> Request:
-        self._attempts += 1
-        return self._request
 
     def _object(self) -> tuple[str, str]:
         return self._request.bucket, self._request.key
@@ -77,4 +72,9 @@ class Completion:
         if self._etag is not None and "-" in headers.get("etag", ""):
             return headers["etag"] == self._etag
         # A server with ETags of its own: the same size, written since we began.
-        return parse_http_date(headers.get("last-modified", "")) >= self._started - _CLOCK_TOLERANCE
+        return parse_http_date(headers.get("last-modified", "")) >= self._started_by(headers) - _CLOCK_STEP
+
+    def _started_by(self, headers: Mapping[str, str]) -> float:
+        """When the upload began, by the server's clock."""
+        now = time.time()
+        return (parse_http_date(headers.get("date", "")) or now) - (now - self._started)

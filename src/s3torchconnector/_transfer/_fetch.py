@@ -14,6 +14,7 @@ from s3torchconnector._transfer._ranges import ContentRange, Range, parse_conten
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Caller, CancelToken, Request, Response, requests
 
+_LARGEST = 2**50  # bytes; S3's own limit is 50 TB. Nobody should try to get memory for a broken answer.
 _SKIP = 256 * 1024  # bytes received at a time of what was not asked for
 
 
@@ -36,7 +37,10 @@ class ObjectVersion:
 
         Raises:
             S3ObjectChangedError: they differ.
+            S3ProtocolError: no object is that large.
         """
+        if size > _LARGEST:
+            raise S3ProtocolError(f"the answer tells a size of {size} bytes, larger than any object can be")
         with self._lock:
             if self.size is None:
                 self.size = size
@@ -88,7 +92,8 @@ class RangeFetch:
             self._begin(caller.call(requests.head_object(self._version.bucket, self._version.key), self._learn, cancel))
             received = self._range if not self._range else caller.call(self._request, self._receive, cancel)
         if received is None:
-            raise S3ProtocolError(f"the server refuses a range of {self._version} that the object has")
+            uri = display_uri(self._version.bucket, self._version.key)
+            raise S3ProtocolError(f"the server refuses a range of {uri} that the object has")
         return received
 
     def _request(self) -> Request:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from s3torchconnector._transfer._runtime import Runtime
 
@@ -59,36 +59,59 @@ class Window:
         return fits and in_flight * size < self._bytes
 
 
+class _Source(Generic[_R]):
+    """The readers to come. An error in making one waits until those before it are delivered."""
+
+    def __init__(self, readers: Iterable[_R]) -> None:
+        self._readers = iter(readers)
+        self._error: Exception | None = None
+
+    def take(self) -> _R | None:
+        """The next reader; None at the end, or at an error."""
+        if self._error is None:
+            try:
+                return next(self._readers, None)
+            except Exception as error:
+                self._error = error
+        return None
+
+    def end(self) -> None:
+        """All readers were delivered: raise what came instead of the next one."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+
 def look_ahead(readers: Iterable[_R], runtime: Runtime, most: int | None = None) -> Iterator[_R]:
     """Yield ``readers`` in order, each with its first bytes on their way or here.
 
     Args:
         readers: made one at a time, as the window moves on.
         runtime: the process's threads and budget.
-        most: at most so many in flight; by default as many as ``throughput_target_gbps`` can use. 0 fetches nothing
-            before it is asked for.
+        most: at most so many in flight beside the one that was yielded; by default as many as
+            ``throughput_target_gbps`` can use. 0 fetches nothing before it is asked for.
     """
-    source = iter(readers)
+    source = _Source(readers)
     window = Window(runtime, most)
     in_flight: deque[_R] = deque()
     try:
-        while True:
-            while window.has_room(len(in_flight)):
-                reader = next(source, None)
-                if reader is None:
-                    break
-                reader.start_early(window.mean_size)
-                in_flight.append(reader)
-            if not in_flight:
-                reader = next(source, None)
-                if reader is None:
-                    return
-                in_flight.append(reader)
-            reader = in_flight.popleft()
+        _fill(in_flight, source, window)
+        while (reader := in_flight.popleft() if in_flight else source.take()) is not None:
             size = reader.deliver()
             if size is not None:
                 window.note(size)
+            _fill(in_flight, source, window)
             yield reader
+        source.end()
     finally:
         for reader in in_flight:
             reader.close()
+
+
+def _fill(in_flight: deque[_R], source: _Source[_R], window: Window) -> None:
+    while window.has_room(len(in_flight)):
+        reader = source.take()
+        if reader is None:
+            return
+        reader.start_early(window.mean_size)
+        in_flight.append(reader)

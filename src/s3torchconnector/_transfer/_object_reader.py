@@ -32,15 +32,22 @@ class ObjectReader:
         version: the object; may already be pinned.
         policy: see ``ReadPolicy``.
         expected_size: the object's size as a listing told it, a hint that saves fetching in vain.
+        limit: the position that nobody will read at or behind, so that nothing there is fetched unasked.
     """
 
     def __init__(
-        self, open_runtime: OpenRuntime, version: ObjectVersion, policy: ReadPolicy, expected_size: int | None = None
+        self,
+        open_runtime: OpenRuntime,
+        version: ObjectVersion,
+        policy: ReadPolicy,
+        expected_size: int | None = None,
+        limit: int | None = None,
     ) -> None:
         self._open_runtime = open_runtime
         self._version = version
         self._policy = policy
         self._expected_size = expected_size
+        self._limit = limit
         self._pattern = ReadPattern(policy)
         self._shelf = Shelf()
         self._pid = os.getpid()
@@ -178,12 +185,15 @@ class ObjectReader:
     def _clip(self, stop: int) -> int:
         return stop if self._version.size is None else min(stop, self._version.size)
 
+    def _useful(self, stop: int) -> int:
+        return self._clip(stop) if self._limit is None else min(self._clip(stop), self._limit)
+
     def _plan(self, start: int, stop: int) -> list[Range]:
         """Start parts for the small gaps in ``start`` to ``stop``, and return what is to be fetched direct."""
         directs: list[Range] = []
         for gap in self._shelf.gaps(start, stop):
             for piece in split_on_grid(gap.start, gap.stop, self._part_size):
-                wanted = self._widened(piece)
+                wanted = self._widened(piece, leads=piece.start == start)
                 if wanted is None:
                     directs.append(piece)
                 else:
@@ -191,15 +201,19 @@ class ObjectReader:
                     self._start(wanted, reserved=len(wanted))
         return directs
 
-    def _widened(self, piece: Range) -> Range | None:
+    def _widened(self, piece: Range, *, leads: bool) -> Range | None:
         """The part to fetch for a piece that is not worth a request of its own; None for one that is."""
-        part_end = self._clip(piece.start - piece.start % self._part_size + self._part_size)
-        if piece.stop == part_end or (not self._pattern.in_order and len(piece) >= self._policy.smallest):
+        in_order = self._pattern.in_order
+        if not in_order and len(piece) >= self._policy.smallest:
             return None
-        wish = max(len(piece), self._policy.smallest)
-        if self._pattern.in_order:
-            wish = max(wish, self._ahead())
-        return Range(piece.start, self._shelf.next_start(piece.stop, min(part_end, piece.start + wish)))
+        part_end = self._useful(piece.start - piece.start % self._part_size + self._part_size)
+        wish = max(len(piece), self._policy.smallest, self._ahead() if in_order else 0)
+        start, end = piece.start, self._shelf.next_start(piece.stop, min(part_end, piece.start + wish))
+        if leads and not self._pattern.continues and end == self._version.size:
+            # Directories and footers lie at an object's end, and are read backwards.
+            start = self._shelf.previous_stop(start, min(start, max(0, end - self._policy.smallest)))
+        wanted = Range(start, end)
+        return None if wanted == piece else wanted
 
     def _ahead(self) -> int:
         """How many bytes to be ahead of a reader that reads in order: as many as it has read so far."""
@@ -207,9 +221,9 @@ class ObjectReader:
         return most if self._policy.eager else min(self._pattern.run, most)
 
     def _read_ahead(self, position: int) -> None:
-        size = self._version.size
-        if size is None:
+        if self._version.size is None:
             return
+        size = self._useful(self._version.size)
         stop = min(size, position + self._ahead())
         least = max(self._policy.smallest, min(self._ahead(), self._part_size))
         for gap in self._shelf.gaps(position, stop):

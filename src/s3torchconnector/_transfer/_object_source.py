@@ -51,9 +51,9 @@ class ObjectSource:
 
     def __call__(self, start: int | None = None, end: int | None = None) -> GetObjectStream:
         """Stream bytes ``start`` up to but without ``end``."""
-        return GetObjectStream(self.open(SEQUENTIAL), start or 0, end)
+        return GetObjectStream(self.open(SEQUENTIAL, end), start or 0, end)
 
-    def open(self, policy: ReadPolicy) -> ObjectReader:
-        """Random access."""
+    def open(self, policy: ReadPolicy, limit: int | None = None) -> ObjectReader:
+        """Random access; see ``ObjectReader``."""
         version = ObjectVersion(self._bucket, self._key)
-        return ObjectReader(self._open_runtime, version, policy, self._listed_size)
+        return ObjectReader(self._open_runtime, version, policy, self._listed_size, limit)

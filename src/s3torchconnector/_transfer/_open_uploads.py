@@ -1,7 +1,7 @@
 """Uploads that nobody finished: aborted when they are dropped, when the interpreter exits, and on SIGTERM.
 
 - *Dropped*: garbage collection may strike anywhere, also while a lock is held that an abort needs, so the finaliser
-  only hands the upload to a thread of ours.
+  of the program's handle only hands the upload to a thread of ours.
 - *Exit* (``sys.exit``, an uncaught exception): an ``atexit`` hook aborts what is open; children of
   ``multiprocessing``, which skip ``atexit``, have a finaliser of its own.
 - *SIGTERM*: its default action ends a process on the spot, and would leave the parts stored and billed. While
@@ -19,7 +19,6 @@ import os
 import signal
 import threading
 import warnings
-import weakref
 from queue import SimpleQueue
 from types import FrameType
 from typing import Protocol
@@ -32,7 +31,7 @@ class Upload(Protocol):
 
 
 _log = logging.getLogger(__name__)
-_open: weakref.WeakSet[Upload] = weakref.WeakSet()
+_open: set[Upload] = set()
 _abandoned: SimpleQueue[Upload | None] = SimpleQueue()
 _collector: threading.Thread | None = None
 _handling_sigterm = False
@@ -105,7 +104,8 @@ def _release_sigterm() -> None:
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second SIGTERM does not wait
-    threading.Thread(target=_abort_and_die, name="s3torchconnector-sigterm", daemon=True).start()
+    # Not a daemon: a main thread that meets its aborted upload and exits must wait here for the signal's end.
+    threading.Thread(target=_abort_and_die, name="s3torchconnector-sigterm", daemon=False).start()
 
 
 def _abort_and_die() -> None:
@@ -116,7 +116,7 @@ def _abort_and_die() -> None:
 def _forget_parents_uploads() -> None:
     """In a forked child: uploads that were open are the parent's."""
     global _open, _abandoned, _collector
-    _open = weakref.WeakSet()
+    _open = set()
     _abandoned = SimpleQueue()
     _collector = None
     _release_sigterm()

@@ -53,6 +53,11 @@ class ReadPattern:
         self._end = stop
 
     @property
+    def continues(self) -> bool:
+        """Whether the last read began where the one before it ended, or not far behind."""
+        return self._reads > 1
+
+    @property
     def in_order(self) -> bool:
         """Whether what follows the last read is worth fetching unasked."""
-        return self._policy.read_ahead and (self._reads > 1 or self._policy.eager)
+        return self._policy.read_ahead and (self.continues or self._policy.eager)

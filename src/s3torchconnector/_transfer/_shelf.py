@@ -52,7 +52,11 @@ class Shelf:
 
     def next_start(self, position: int, default: int) -> int:
         """Where the first part begins that begins at ``position`` or later, but no later than ``default``."""
-        return min((part.start for part in self._parts if part.start >= position), default=default)
+        return min([default, *(part.start for part in self._parts if part.start >= position)])
+
+    def previous_stop(self, position: int, default: int) -> int:
+        """Where the last part ends that ends at ``position`` or earlier, but no earlier than ``default``."""
+        return max([default, *(part.stop for part in self._parts if part.stop <= position)])
 
     def take_passed(self, position: int, large: int) -> list[Part]:
         """Take off what lies behind ``position``: parts of ``large`` bytes and more; of small ones, the latest stay."""

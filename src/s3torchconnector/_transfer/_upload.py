@@ -5,13 +5,15 @@
 single PUT; a multipart upload begins only when more arrives.
 
 A stream belongs to one thread at a time. Parts are uploaded by workers; the first part that fails ends the upload
-at the next ``write`` or at ``close``.
+at the next ``write`` or at ``close``. Only ``abort`` may come from another thread at any moment. ``PutObjectStream`` is
+the program's handle, whose end is noticed; ``Upload`` is what workers and ``_open_uploads`` hold on to.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from concurrent.futures import Future, wait
 from functools import partial
@@ -44,12 +46,50 @@ class PutObjectStream:
     """
 
     def __init__(self, open_runtime: OpenRuntime, bucket: str, key: str, storage_class: str | None = None) -> None:
+        self._upload = Upload(open_runtime, bucket, key, storage_class)
+
+    def write(self, data: Buffer) -> int:
+        """Take ``data`` (anything with C-contiguous memory) and return its length in bytes.
+
+        Raises:
+            S3UploadAbortedError: the upload has ended, or belongs to the parent of this process.
+        """
+        return self._upload.write(data)
+
+    def close(self) -> None:
+        """Complete: return when the object is stored. A second call does nothing.
+
+        Raises:
+            S3UploadAbortedError: the upload was aborted before.
+        """
+        self._upload.close()
+
+    def abort(self) -> None:
+        """Give up: the object stays what it was before. Does nothing once the stream has ended."""
+        self._upload.abort()
+
+    def __del__(self) -> None:
+        upload = self.__dict__.get("_upload")  # absent when the constructor failed
+        if upload is not None and upload.is_open:
+            _open_uploads.abandon(upload)
+
+    def __repr__(self) -> str:
+        return repr(self._upload)
+
+
+class Upload:
+    """One upload; see ``PutObjectStream`` for its methods."""
+
+    def __init__(self, open_runtime: OpenRuntime, bucket: str, key: str, storage_class: str | None = None) -> None:
         self._bucket = bucket
         self._key = key
         self._storage_class = storage_class
         self._pid = os.getpid()
         self._state = "open"
+        self._undoing = threading.RLock()
+        self._undone = False
         self._error: BaseException | None = None
+        self._open_runtime = open_runtime  # keeps the client alive: its end would take the threads away
         self._runtime = open_runtime()
         self._lane = self._runtime.lane()
         self._cancel = CancelToken()
@@ -61,34 +101,19 @@ class PutObjectStream:
         _open_uploads.add(self)
 
     def write(self, data: Buffer) -> int:
-        """Take ``data`` (anything with C-contiguous memory) and return its length in bytes.
-
-        Raises:
-            S3UploadAbortedError: the upload has ended, or belongs to the parent of this process.
-        """
         self._check_open()
         view = memoryview(data)
         if view.nbytes == 0:
             return 0
-        immutable = isinstance(view.obj, bytes)
-        view = view.cast("B")
-        count = len(view)
-        while len(view):
-            room = size_of_part(len(self._parts) + 1, self._runtime.config.part_size) - self._filling.size
-            if not room:
-                self._send_part()
-                continue
-            self._filling.add(view[:room], immutable=immutable)
-            view = view[room:]
-        self._written += count
-        return count
+        try:
+            self._fill(view.cast("B"), immutable=isinstance(view.obj, bytes))
+        except BaseException as error:  # also KeyboardInterrupt: a part of the data may be missing now
+            self._fail(error)
+            raise
+        self._written += view.nbytes
+        return view.nbytes
 
     def close(self) -> None:
-        """Complete: return when the object is stored. A second call does nothing.
-
-        Raises:
-            S3UploadAbortedError: the upload was aborted before.
-        """
         if self._state == "completed":
             return
         self._check_open()
@@ -100,33 +125,36 @@ class PutObjectStream:
                     self._send_part()
                 self._complete(self._upload_id.result())
         except BaseException as error:
-            self._error = error
-            self.abort()
+            self._fail(error)
             raise
         self._state = "completed"
         _open_uploads.discard(self)
         self._filling.release()
 
     def abort(self) -> None:
-        """Give up: the object stays what it was before. Does nothing once the stream has ended."""
-        if self._state != "open" or self._pid != os.getpid():
+        if self._state == "completed" or self._pid != os.getpid():
             return
         self._state = "aborted"
-        _open_uploads.discard(self)
-        self._cancel.cancel()
-        for part in self._parts:
-            part.cancel()
-        wait(self._parts)
-        self._filling.release()
-        if self._upload_id is not None:
-            self._abort_upload(self._upload_id)
+        with self._undoing:  # returns when it is done, whichever thread does it
+            if self._undone:
+                return
+            self._cancel.cancel()
+            for part in self._parts:
+                part.cancel()
+            wait(self._parts)
+            self._filling.release()
+            if self._upload_id is not None:
+                self._abort_upload(self._upload_id)
+            self._undone = True
+            _open_uploads.discard(self)  # not before: what was interrupted here is done at exit
 
-    def __del__(self) -> None:
-        if self.__dict__.get("_state") == "open" and self._pid == os.getpid():
-            _open_uploads.abandon(self)
+    @property
+    def is_open(self) -> bool:
+        """Whether it has ended neither way, and is this process's."""
+        return self._state == "open" and self._pid == os.getpid()
 
     def __repr__(self) -> str:
-        return f"<PutObjectStream {display_uri(self._bucket, self._key)}, {self._state}, {self._written} bytes>"
+        return f"<upload of {display_uri(self._bucket, self._key)}, {self._state}, {self._written} bytes>"
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
@@ -135,21 +163,33 @@ class PutObjectStream:
             raise S3UploadAbortedError(
                 f"{self!r} was opened by the process that forked this one, and is still its: open a writer here"
             )
-        failed = next((part for part in self._parts if part.done() and part.exception() is not None), None)
-        if self._state == "open" and failed is not None:
-            self._error = failed.exception()
-            self.abort()
-            assert self._error is not None
-            raise self._error
         if self._state != "open":
             reason = f": {self._error}" if self._error else ""
             raise S3UploadAbortedError(
                 f"the upload of {display_uri(self._bucket, self._key)} was {self._state}{reason}"
             ) from self._error
+        errors = (part.exception() for part in self._parts if part.done())
+        if error := next((error for error in errors if error is not None), None):
+            self._fail(error)
+            raise error
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = error
+        self.abort()
+
+    def _fill(self, view: memoryview, *, immutable: bool) -> None:
+        while len(view):
+            room = size_of_part(len(self._parts) + 1, self._runtime.config.part_size) - self._filling.size
+            if not room:
+                self._send_part()
+                continue
+            self._filling.add(view[:room], immutable=immutable)
+            view = view[room:]
 
     def _new_part(self) -> PartBuffer:
         # A writer waits for room only while its own parts are on their way: their end makes some.
-        return PartBuffer(self._runtime.budget, lambda: all(part.done() for part in self._parts))
+        parts = self._parts  # not self: a cycle would put off the end of a dropped stream
+        return PartBuffer(self._runtime.budget, lambda: all(part.done() for part in parts))
 
     def _send_part(self) -> None:
         number = len(self._parts) + 1
@@ -165,23 +205,18 @@ class PutObjectStream:
         self._parts[-1].add_done_callback(lambda _: full.release())
 
     def _create(self) -> str:
+        self._cancel.check()
         # Not with our cancel token: an upload that S3 may have begun must be known, to be aborted.
         request = requests.create_multipart_upload(self._bucket, self._key, storage_class=self._storage_class)
         return self._runtime.caller.call(request, lambda response: parse_upload_id(read_document(response)))
 
     def _upload(self, number: int, part: PartBuffer, upload_id: Future[str]) -> CompletedPart:
-        def stored(response: Response) -> CompletedPart:
-            etag = response.headers.get("etag")
-            if not etag:
-                raise S3ProtocolError("the answer to UploadPart has no ETag: is the endpoint an S3 server?")
-            return CompletedPart(number, etag)
-
         request = requests.upload_part(self._bucket, self._key, upload_id.result(), number, part.body())
-        return self._runtime.caller.call(request, stored, self._cancel)
+        return CompletedPart(number, self._runtime.caller.call(request, _etag_of, self._cancel))
 
     def _put_whole(self) -> None:
         request = requests.put_object(self._bucket, self._key, self._filling.body(), storage_class=self._storage_class)
-        self._runtime.caller.call(request, read_document, self._cancel)
+        self._runtime.caller.call(request, _etag_of, self._cancel)
 
     def _complete(self, upload_id: str) -> None:
         parts = [part.result() for part in self._parts]
@@ -201,3 +236,11 @@ class PutObjectStream:
                 display_uri(self._bucket, self._key),
                 error,
             )
+
+
+def _etag_of(response: Response) -> str:
+    """The ETag of what was stored: without one, whoever answered 200 is no S3 server and stored nothing."""
+    etag = response.headers.get("etag")
+    if not etag:
+        raise S3ProtocolError("the answer to an upload has no ETag: is the endpoint an S3 server?")
+    return etag
