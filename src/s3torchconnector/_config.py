@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import KW_ONLY, dataclass
+from numbers import Integral, Real
 
 from s3torchconnector._errors import S3ConfigurationError
 
@@ -12,6 +14,16 @@ GIB = 1024 * MIB
 
 MIN_PART_SIZE = 5 * MIB
 MAX_PART_SIZE = 5 * GIB
+
+_COUNTS = ("part_size", "max_attempts", "max_connections", "memory_budget")
+_AMOUNTS = ("throughput_target_gbps", "connect_timeout", "read_timeout")
+_SWITCHES = ("unsigned", "force_path_style", "requester_pays")
+_TYPES = (
+    (_COUNTS, Integral, "an integer"),
+    (_AMOUNTS, Real, "a number"),
+    (_SWITCHES, bool, "True or False"),
+    (("profile",), (str, type(None)), "the name of a profile, or None"),
+)
 
 
 @dataclass(frozen=True)
@@ -57,20 +69,29 @@ class S3ClientConfig:
     read_timeout: float = 30.0
 
     def __post_init__(self) -> None:
+        self._check_types()
         if not MIN_PART_SIZE <= self.part_size <= MAX_PART_SIZE:
             raise S3ConfigurationError(
                 f"invalid configuration: part size must be at between 5MiB and 5GiB: part_size={self.part_size!r} bytes"
             )
-        for field in ("throughput_target_gbps", "max_attempts", "max_connections", "memory_budget",
-                      "connect_timeout", "read_timeout"):  # fmt: skip
-            value = getattr(self, field)
-            if not value > 0:
-                raise S3ConfigurationError(f"invalid configuration: {field} must be positive: {field}={value!r}")
+        for name in (*_COUNTS, *_AMOUNTS):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:  # not true of NaN either
+                raise S3ConfigurationError(
+                    f"invalid configuration: {name} must be positive and finite: {name}={value!r}"
+                )
         if self.requester_pays and self.unsigned:
             raise S3ConfigurationError(
                 "invalid configuration: requester_pays=True needs signed requests, since somebody must be billed: "
                 "leave out unsigned=True"
             )
+
+    def _check_types(self) -> None:
+        for names, kind, wanted in _TYPES:
+            for name in names:
+                value = getattr(self, name)
+                if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                    raise S3ConfigurationError(f"invalid configuration: {name} must be {wanted}: {name}={value!r}")
 
     @property
     def bytes_per_second(self) -> float:

@@ -8,7 +8,7 @@ four flat arrays: a forked worker shares them for good, and a spawned one is sen
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._types import ObjectInfo
@@ -21,7 +21,7 @@ class KeyTable:
 
     def __init__(self, objects: Iterable[S3BucketKeyData]) -> None:
         self._buckets: list[str] = []
-        self._bucket_of = array("H")
+        self._bucket_of = array("I")
         self._keys = bytearray()
         self._ends = array("Q", [0])
         self._sizes = array("q")
@@ -37,6 +37,9 @@ class KeyTable:
 
     def __len__(self) -> int:
         return len(self._sizes)
+
+    def __iter__(self) -> Iterator[S3BucketKeyData]:
+        return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, i: int) -> S3BucketKeyData:
         """The object at ``i``, which may be negative.

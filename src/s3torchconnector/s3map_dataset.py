@@ -134,5 +134,6 @@ class S3MapDataset(Dataset[Any]):
 
     def _objects(self) -> KeyTable:
         if self._table is None:
-            self._table = KeyTable(self._source.objects())
+            objects = self._source.objects()
+            self._table = objects if isinstance(objects, KeyTable) else KeyTable(objects)
         return self._table
