@@ -102,7 +102,8 @@ class S3Client:
         source = ObjectSource(self.runtime, bucket, key, object_info)
 
         def get_object_info() -> ObjectInfo | HeadObjectResult:
-            return object_info if object_info is not None else self.head_object(bucket, key)
+            # A dataset's table keeps no more of a listing than the size.
+            return object_info if object_info is not None and object_info.etag else self.head_object(bucket, key)
 
         return (reader_constructor or S3ReaderConstructor.default())(bucket, key, get_object_info, source)
 

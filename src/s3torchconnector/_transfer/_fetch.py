@@ -12,7 +12,7 @@ from collections.abc import Callable
 from s3torchconnector._errors import S3ObjectChangedError, S3ProtocolError
 from s3torchconnector._transfer._ranges import ContentRange, Range, parse_content_range
 from s3torchconnector._uri import display_uri
-from s3torchconnector._wire import Caller, CancelToken, Request, Response, requests
+from s3torchconnector._wire import Caller, CancelToken, Exchange, Request, Response, requests
 
 _LARGEST = 2**50  # bytes; S3's own limit is 50 TB. Nobody should try to get memory for a broken answer.
 _SKIP = 256 * 1024  # bytes received at a time of what was not asked for
@@ -79,6 +79,17 @@ class RangeFetch:
         self._range: Range | None = None  # known from the first answer on
         self._view = memoryview(b"")
         self._done = 0  # bytes received, over all attempts
+        self._begun: Exchange | None = None
+
+    def begin(self, caller: Caller, cancel: CancelToken, *, wait: bool) -> Exchange:
+        """Send the first request, for ``run`` to receive its answer later.
+
+        Raises:
+            PoolIsFull: all connections are in use, and ``wait`` is false.
+            S3Exception: it could not be sent; ``run`` tries again.
+        """
+        self._begun = caller.begin(self._request(), cancel, wait=wait)
+        return self._begun
 
     def run(self, caller: Caller, cancel: CancelToken | None = None) -> Range:
         """Fetch.
@@ -86,7 +97,8 @@ class RangeFetch:
         Raises:
             S3Exception: see ``Caller.call``; S3ObjectChangedError, S3ProtocolError: the answer is not what was asked.
         """
-        received = caller.call(self._request, self._receive, cancel)
+        begun, self._begun = self._begun, None
+        received = caller.call(self._request, self._receive, cancel, begun)
         if received is None:
             # 416 without the object's size (RFC 9110 only recommends to tell it), so this is asked for separately.
             self._begin(caller.call(requests.head_object(self._version.bucket, self._version.key), self._learn, cancel))

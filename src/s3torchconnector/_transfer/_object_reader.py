@@ -15,6 +15,7 @@ import io
 import os
 from concurrent.futures import Future
 
+from s3torchconnector._config import MIB
 from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
 from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._part import Part
@@ -22,6 +23,8 @@ from s3torchconnector._transfer._ranges import Range, split_on_grid
 from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy
 from s3torchconnector._transfer._runtime import OpenRuntime
 from s3torchconnector._transfer._shelf import Shelf
+
+_SMALL = 1 * MIB  # objects up to here are fetched by carriers, many on one thread
 
 
 class ObjectReader:
@@ -99,7 +102,13 @@ class ObjectReader:
             likely = likely_size if self._expected_size is None else self._expected_size
             reserved = self._part_size if likely is None else min(self._part_size, likely)
             self._runtime.budget.take(reserved)
-            self._start(Range(0, self._part_size), reserved=reserved)
+            part = Part(self._runtime, self._version, Range(0, self._part_size), reserved)
+            if reserved <= _SMALL:
+                part.future = Future()
+                self._runtime.carriers.submit(part)
+            else:
+                part.future = self._lane.submit(part.fetch)
+            self._shelf.add(part)
 
     def hand_over(self) -> int | None:
         """Take what was prefetched off the budget as soon as it is here: it is on the program's account now.
@@ -284,12 +293,13 @@ class ObjectReader:
         return RangeFetch(self._version, wanted.start, wanted.stop, allocate)
 
     def _await(self, part: Part) -> memoryview | bytes:
-        """A part's bytes; one that failed is forgotten, so that the next read asks again."""
+        """A part's bytes. After an error all is forgotten that is not here, so that the next read asks again."""
         try:
             return part.data()
         except BaseException:
-            self._shelf.remove(part)
-            part.discard()
+            # What is under way meets the same trouble, and must not bring it up again when that is over.
+            for missing in self._shelf.take_missing():
+                missing.discard()
             raise
 
     def _copy_parts(self, position: int, stop: int, view: memoryview) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 from concurrent.futures import Future
 
+from s3torchconnector._errors import S3Exception
 from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._runtime import Runtime
-from s3torchconnector._wire import CancelToken
+from s3torchconnector._wire import CancelToken, Exchange, PoolIsFull
 
 
 class Part:
@@ -30,6 +31,30 @@ class Part:
         self._small: io.BytesIO | None = None
         self._data: memoryview | bytes = b""
         self.landed = False  # whether the bytes are there; asked without a lock, also by a forked child
+
+    def begin(self, *, wait: bool) -> Exchange | None:
+        """Send the request, for ``finish`` to receive its answer: the part as an errand of a carrier."""
+        assert self.future is not None
+        if not self.future.running() and not self.future.set_running_or_notify_cancel():
+            return None
+        try:
+            return self._fetch.begin(self._runtime.caller, self._cancel, wait=wait)
+        except PoolIsFull:
+            raise
+        except S3Exception:
+            return None  # finish() sends it again, and says what is wrong if it still is
+
+    def finish(self) -> None:
+        """Receive the bytes, and settle the future. Does not raise."""
+        assert self.future is not None
+        if self.future.cancelled():
+            return
+        try:
+            self.fetch()
+        except BaseException as error:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(None)
 
     def fetch(self) -> None:
         """Receive the bytes; runs on a worker."""

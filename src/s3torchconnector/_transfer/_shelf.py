@@ -27,9 +27,11 @@ class Shelf:
         """Put a part in its place; it must not overlap another."""
         insort(self._parts, part, key=lambda part: part.start)
 
-    def remove(self, part: Part) -> None:
-        """Take a part off; who does it discards it."""
-        self._parts.remove(part)
+    def take_missing(self) -> list[Part]:
+        """Take off the parts whose bytes are not here: failed, or under way; who does it discards them."""
+        missing = [part for part in self._parts if not part.landed]
+        self._parts = [part for part in self._parts if part.landed]
+        return missing
 
     def at(self, position: int) -> Part | None:
         """The part that has the byte at ``position``."""

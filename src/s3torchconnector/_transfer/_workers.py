@@ -93,7 +93,13 @@ class Lane:
             if start:
                 self._running += 1
         if start:
-            self._workers.run(self._drain)
+            try:
+                self._workers.run(self._drain)
+            except BaseException:
+                with self._lock:  # nobody will come for it
+                    self._running -= 1
+                    self._waiting.remove((future, job))
+                raise
         return future
 
     def _drain(self) -> None:

@@ -5,7 +5,9 @@ from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
 from s3torchconnector._wire._connection import Buffer
 from s3torchconnector._wire._documents import CompletedPart, parse_http_date, parse_upload_id
+from s3torchconnector._wire._exchange import Exchange
 from s3torchconnector._wire._list_page import ListPage, parse_list_page
+from s3torchconnector._wire._pool import PoolIsFull
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._service_errors import refuse_late_error
@@ -16,7 +18,9 @@ __all__ = [
     "CancelToken",
     "CancelledByCaller",
     "CompletedPart",
+    "Exchange",
     "ListPage",
+    "PoolIsFull",
     "Request",
     "Response",
     "parse_http_date",

@@ -15,17 +15,15 @@ from typing import NamedTuple, TypeVar
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import (
-    S3ConnectionError,
     S3Exception,
     S3ServiceError,
-    S3TimeoutError,
     S3WrongRegionError,
 )
 from s3torchconnector._identity import Endpoint, EndpointResolver
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire._authority import Authority, Identity
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
-from s3torchconnector._wire._connection import Connection
+from s3torchconnector._wire._exchange import ClosedMeanwhile, Exchange
 from s3torchconnector._wire._head import HeadBuilder
 from s3torchconnector._wire._pool import Address, ConnectionPool
 from s3torchconnector._wire._proxy import proxy_for
@@ -66,13 +64,28 @@ class Caller:
         self._addresses: dict[tuple[str, str, int], Address] = {}
         self._rule = rule or RetryRule(RetryPolicy(config.max_attempts), RetryQuota())
 
+    def begin(self, request: Request, cancel: CancelToken, *, wait: bool) -> Exchange:
+        """Send ``request`` once, for ``call`` to receive: so that many can be on their way from one thread.
+
+        Raises:
+            PoolIsFull: all connections are in use, and ``wait`` is false.
+            S3Exception: it could not be sent.
+        """
+        endpoint = self._endpoint(request.bucket)
+        return self._send(
+            _Shot(request, endpoint, self._authority.identity_for(request, endpoint), 1), cancel, wait=wait
+        )
+
     def call(
         self,
         request: Request | Callable[[], Request],
         consume: Callable[[Response], _T],
         cancel: CancelToken | None = None,
+        begun: Exchange | None = None,
     ) -> _T:
         """Send ``request`` until S3 answers well, and return what ``consume`` makes of that answer.
+
+        ``begun`` is the first attempt, where ``begin`` has sent it already.
 
         Raises:
             S3Exception: its attempts are used up, or trying again cannot help.
@@ -87,7 +100,9 @@ class Caller:
             try:
                 endpoint = self._endpoint(current.bucket)
                 identity = self._authority.identity_for(current, endpoint)
-                result = self._attempt(_Shot(current, endpoint, identity, failures + 1), consume, token)
+                shot = _Shot(current, endpoint, identity, failures + 1)
+                exchange, begun = begun, None
+                result = self._attempt(shot, exchange, consume, token)
                 self._rule.quota.earn()
                 return result
             except CancelledByCaller:
@@ -114,38 +129,27 @@ class Caller:
         """In a forked child: let go of the parent's sockets without disturbing them."""
         self._pool.forget()
 
-    def _attempt(self, shot: _Shot, consume: Callable[[Response], _T], token: CancelToken) -> _T:
-        request, endpoint = shot.request, shot.endpoint
-        address = self._address(endpoint)
-        fresh = False
-        while True:
-            token.check()
-            head = self._heads.build(request, endpoint, *shot.identity, self._authority.timestamp(), address.proxy)
-            connection = self._pool.acquire(address, fresh=fresh)
-            stale = connection.used
-            try:
-                token.enter(connection)
-                started = time.perf_counter()
-                response = _exchange(connection, head, request)
-                stale = False
-                result = self._judge(request, response, consume)
-                reusable = response.finish()
-                token.leave(connection)
-            except BaseException as error:
-                token.leave(connection)
-                self._pool.discard(connection)
-                # A kept-alive connection that the server closed meanwhile is no failure of the request.
-                if stale and isinstance(error, S3ConnectionError) and not isinstance(error, S3TimeoutError):
-                    fresh = True
-                    continue
-                raise
-            if reusable:
-                self._pool.release(address, connection)
-            else:
-                self._pool.discard(connection)
-            if _log.isEnabledFor(logging.DEBUG):
-                _log_request(request, response, started, shot.number)
-            return result
+    def _attempt(
+        self, shot: _Shot, begun: Exchange | None, consume: Callable[[Response], _T], token: CancelToken
+    ) -> _T:
+        try:
+            return self._receive(begun or self._send(shot, token), shot, consume)
+        except ClosedMeanwhile:
+            # That the server had closed a kept-alive connection is no failure of the request.
+            return self._receive(self._send(shot, token, fresh=True), shot, consume)
+
+    def _send(self, shot: _Shot, token: CancelToken, *, fresh: bool = False, wait: bool = True) -> Exchange:
+        token.check()
+        address = self._address(shot.endpoint)
+        timestamp = self._authority.timestamp()
+        head = self._heads.build(shot.request, shot.endpoint, *shot.identity, timestamp, address.proxy)
+        return Exchange(self._pool, address, shot.request, head, token, fresh=fresh, wait=wait)
+
+    def _receive(self, exchange: Exchange, shot: _Shot, consume: Callable[[Response], _T]) -> _T:
+        result = exchange.receive(consume, partial(self._refused, shot.request))
+        if _log.isEnabledFor(logging.DEBUG):
+            _log_request(shot, exchange)
+        return result
 
     def _endpoint(self, bucket: str) -> Endpoint:
         moved = self._moved.get(bucket)
@@ -172,36 +176,16 @@ class Caller:
             address = self._addresses[key] = Address(*key, proxy_for(*key))
         return address
 
-    def _judge(self, request: Request, response: Response, consume: Callable[[Response], _T]) -> _T:
-        if 200 <= response.status < 300 or response.status in request.also_good:
-            return consume(response)
+    def _refused(self, request: Request, response: Response) -> S3Exception:
+        """What an error answer means."""
         body = response.read(_ERROR_LIMIT)
         error = service_error(request, response.status, response.headers, body)
         self._authority.notice(response.headers)
         _log.debug("%s: %d %s (request id %s)", request, response.status, error.code, error.request_id)
-        raise error
+        return error
 
     def _request_session(self, request: Request) -> bytes:
         return self.call(request, read_document)
-
-
-def _exchange(connection: Connection, head: bytes, request: Request) -> Response:
-    """Send a request and receive the answer's head."""
-    bodyless = request.method == "HEAD"
-    try:
-        connection.send(head, request.body)
-    except S3TimeoutError:
-        raise
-    except S3ConnectionError as broken:
-        # A server that refuses a body answers and closes before it is all sent: its reason beats "broken pipe".
-        try:
-            response = Response(connection)
-        except S3Exception:
-            raise broken from None
-        if response.status < 300:
-            raise
-        return response
-    return Response(connection, bodyless=bodyless)
 
 
 def _complete(error: S3Exception, request: Request, attempts: int) -> None:
@@ -214,7 +198,9 @@ def _complete(error: S3Exception, request: Request, attempts: int) -> None:
         error.message += f" (after {attempts} attempts)"
 
 
-def _log_request(request: Request, response: Response, started: float, attempt: int) -> None:
+def _log_request(shot: _Shot, exchange: Exchange) -> None:
+    request, response = shot.request, exchange.response
+    assert response is not None
     _log.debug(
         "%s %s range=%s status=%d bytes=%d ms=%.1f attempt=%d request_id=%s",
         request.operation,
@@ -222,7 +208,7 @@ def _log_request(request: Request, response: Response, started: float, attempt: 
         request.headers.get("range", "-"),
         response.status,
         response.received or sum(map(len, request.body)),
-        (time.perf_counter() - started) * 1e3,
-        attempt,
+        (time.perf_counter() - exchange.started) * 1e3,
+        shot.number,
         response.headers.get("x-amz-request-id", "-"),
     )

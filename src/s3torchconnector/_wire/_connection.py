@@ -141,6 +141,10 @@ class Connection:
         """Whether bytes came that no response accounts for, so that it cannot be used again."""
         return bool(self._leftover)
 
+    def fileno(self) -> int:
+        """The socket's descriptor, to wait on."""
+        return self._sock.fileno()
+
     def looks_alive(self) -> bool:
         """Whether an idle connection is still open: a readable one was closed, or speaks out of turn."""
         if not hasattr(select, "poll"):

@@ -14,7 +14,7 @@ import time
 from typing import NamedTuple
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError, S3TimeoutError
+from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError, S3Exception, S3TimeoutError
 from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._proxy import Proxy, open_tunnel
 
@@ -35,6 +35,10 @@ class Address(NamedTuple):
         return f"{text} (through the proxy {self.proxy.host}:{self.proxy.port})" if self.proxy else text
 
 
+class PoolIsFull(S3Exception):
+    """As many connections are in use as may be. Never reaches users."""
+
+
 class ConnectionPool:
     """Connections by address, at most ``config.max_connections`` in use at a time."""
 
@@ -49,14 +53,17 @@ class ConnectionPool:
         self._tls: ssl.SSLContext | None = None
         self._closed = False
 
-    def acquire(self, address: Address, *, fresh: bool = False) -> Connection:
-        """A connection to ``address``, an idle one unless ``fresh``.
+    def acquire(self, address: Address, *, fresh: bool = False, wait: bool = True) -> Connection:
+        """A connection to ``address``, an idle one unless ``fresh``. Waits while all allowed ones are in use.
 
         Raises:
+            PoolIsFull: they are, and ``wait`` is false.
             S3ConnectionError, S3TimeoutError: it could not be opened.
         """
         with self._lock:
             while self._in_use >= self._config.max_connections:
+                if not wait:
+                    raise PoolIsFull("all connections are in use")
                 self._waiting += 1
                 self._room.wait()
                 self._waiting -= 1

@@ -69,7 +69,13 @@ class StreamedBytes:
         self.prefetch()
         assert self._stream is not None
         while not self._ended and (stop is None or len(self._content) < stop):
-            piece = next(self._stream, None)
+            try:
+                piece = next(self._stream, None)
+            except BaseException:
+                # Asked again, a generator that broke would say that it has ended: the next read begins a new one.
+                self._stream = None
+                self._content.clear()
+                raise
             if piece is None:
                 self._ended = True
             else:

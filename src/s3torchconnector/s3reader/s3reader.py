@@ -169,6 +169,22 @@ class S3Reader(io.BufferedIOBase):
             here = self._object.buffered(self._position)
         return bytes(here[: max(index(size), _PEEK)]) or self._object.read(self._position, 1)
 
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """The rest of the line, with its end, or the first ``size`` bytes of it.
+
+        The inherited one may return more than ``size`` bytes, where ``peek`` had fewer.
+        """
+        self._check_open()
+        limit = -1 if size is None else index(size)
+        line = bytearray()
+        while limit < 0 or len(line) < limit:
+            here = self.peek() if limit < 0 else self.peek()[: limit - len(line)]
+            end = here.find(b"\n") + 1
+            line += self.read(end or len(here))
+            if end or not here:
+                break
+        return bytes(line)
+
     def seek(self, offset: int, whence: int = SEEK_SET, /) -> int:
         """Change the stream position to the given byte offset, interpreted relative to whence.
 
