@@ -1,0 +1,243 @@
+"""Look-ahead: objects on their way before they are asked for, in order, within bounds, given up when not wanted.
+
+No test waits for time to pass. The server holds answers until the test has seen what it wants to see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from s3torchconnector import S3Exception, S3IterableDataset, S3Reader, S3ReaderConstructor
+from s3torchconnector._dataset_source import identity
+from tests.datasets.support import (
+    MIB,
+    HeldObjects,
+    config,
+    key_and_bytes,
+    read,
+    runtime_of,
+    wait_until_budget_is_free,
+)
+from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.scripted import ScriptedServer
+
+
+def test_samples_come_in_order_though_their_bytes_do_not() -> None:
+    with HeldObjects(8, hold=range(8)) as server:
+
+        def transform(reader: S3Reader) -> bytes:
+            server.wait_for(8)
+            server.release(*reversed(range(8)))  # only the first time matters
+            return reader.read()
+
+        assert list(server.dataset(transform, look_ahead=8)) == [server.content(i) for i in range(8)]
+
+
+@pytest.mark.parametrize("look_ahead", [1, 2, 5])
+def test_exactly_look_ahead_objects_are_on_their_way_while_one_is_used(look_ahead: int) -> None:
+    count = 12
+    with HeldObjects(count, hold=range(count)) as server:
+
+        def transform(reader: S3Reader) -> bytes:
+            number = int(reader.key)
+            allowed = min(count, number + 1 + look_ahead)
+            server.wait_for(allowed)
+            assert len(server.seen) == allowed
+            server.release(number)
+            return reader.read()
+
+        assert list(server.dataset(transform, look_ahead=look_ahead)) == [server.content(i) for i in range(count)]
+        assert server.most == look_ahead + 1
+
+
+def test_look_ahead_0_asks_for_nothing_before_the_transform_reads() -> None:
+    with HeldObjects(6) as server:
+
+        def transform(reader: S3Reader) -> bytes:
+            assert server.seen == list(range(int(reader.key)))
+            return reader.read()
+
+        assert list(server.dataset(transform, look_ahead=0)) == [server.content(i) for i in range(6)]
+        assert server.most == 1
+
+
+def test_negative_look_ahead_is_refused() -> None:
+    with pytest.raises(ValueError, match="look_ahead must not be negative: look_ahead=-1"):
+        S3IterableDataset.from_objects("s3://b/k", region="us-east-1", look_ahead=-1)
+
+
+def test_by_default_small_objects_use_all_connections() -> None:
+    # The first ones teach the size; then no more than 16 can be under way, and no fewer are.
+    with HeldObjects(60, hold=range(20, 60)) as server:
+
+        def transform(reader: S3Reader) -> bytes:
+            if int(reader.key) == 20:
+                server.wait_for(20 + 16)
+                server.release()
+            return reader.read()
+
+        assert len(list(server.dataset(transform, max_connections=16))) == 60
+        assert server.most == 16
+
+
+@pytest.mark.parametrize("budget", [8 * MIB, 64 * MIB])
+def test_large_objects_stay_within_the_memory_budget(budget: int) -> None:
+    count, part = 12, 8 * MIB
+    with HeldObjects(count, size=part, hold=range(count)) as server:
+        dataset = server.dataset(max_connections=32, memory_budget=budget, look_ahead=30)
+        most_taken = 0
+
+        def transform(reader: S3Reader) -> int:
+            nonlocal most_taken
+            most_taken = max(most_taken, runtime_of(dataset).budget.taken)
+            server.wait_for(min(count, int(reader.key) + 2))  # at least the next one is under way
+            server.release(int(reader.key))
+            return len(reader.read())
+
+        object.__setattr__(dataset._source, "transform", transform)
+        assert list(dataset) == [part] * count
+        # Half of the budget is left to what is being read; two objects are fetched ahead however small it is.
+        assert most_taken <= max(budget // 2, 2 * part) + part
+        assert server.most <= max(budget // 2 // part, 2) + 1
+        wait_until_budget_is_free(dataset)
+
+
+def test_objects_larger_than_a_part_arrive_with_their_first_part_under_way() -> None:
+    with HeldObjects(3, size=12 * MIB, hold=range(3)) as server:
+        readers = iter(server.dataset(identity, part_size=5 * MIB, look_ahead=1))
+        first = next(readers)
+        server.wait_for(2)
+        assert sorted(request.range or "" for request in server.requests) == ["bytes=0-5242879"] * 2
+        server.release()
+        assert first.read() == server.content(0)
+        assert [reader.read() for reader in readers] == [server.content(1), server.content(2)]
+
+
+def test_a_list_of_readers_can_be_read_afterwards_in_any_order() -> None:
+    with HeldObjects(40, size=64 * 1024) as server:
+        dataset = server.dataset(identity)
+        readers = list(dataset)
+        for i in reversed(range(40)):
+            assert readers[i].read() == server.content(i)
+        assert sorted(server.seen) == list(range(40))  # each was asked for once
+        wait_until_budget_is_free(dataset)  # though all of them are alive
+
+
+def test_epochs_and_simultaneous_iterators_see_the_same_samples() -> None:
+    with HeldObjects(20) as server:
+        dataset = server.dataset(key_and_bytes)
+        expected = [(str(i), server.content(i)) for i in range(20)]
+        assert list(dataset) == list(dataset) == expected
+        assert list(zip(dataset, dataset, strict=True)) == [(sample, sample) for sample in expected]
+        wait_until_budget_is_free(dataset)
+
+
+def test_a_missing_object_fails_in_its_transform_which_may_go_on() -> None:
+    with HeldObjects(10, missing=[4]) as server:
+
+        def transform(reader: S3Reader) -> bytes | str:
+            try:
+                return reader.read()
+            except S3Exception as error:
+                return f"{error.bucket}/{error.key}"
+
+        expected = [server.content(i) if i != 4 else "held/4" for i in range(10)]
+        assert list(server.dataset(transform, look_ahead=10)) == expected
+
+
+def test_a_missing_object_fails_after_all_samples_before_it() -> None:
+    with HeldObjects(10, missing=[4]) as server:
+        dataset = server.dataset(look_ahead=10)
+        samples: list[bytes] = []
+        with pytest.raises(S3Exception, match=r"The key does not exist.*s3://held/4"):
+            samples.extend(dataset)
+        assert samples == [server.content(i) for i in range(4)]
+        wait_until_budget_is_free(dataset)
+
+
+def test_a_listing_that_breaks_off_fails_after_all_samples_before_it() -> None:
+    def answer(request: Request) -> bytes:
+        if request.path.rstrip("/") != "/bucket":
+            return response(200, b"content")
+        if {"continuation-token", "start-after"} & request.query.keys():
+            return s3_error(403, "AccessDenied")
+        facts = "<Size>7</Size><ETag>e</ETag><LastModified>2026-01-01T00:00:00Z</LastModified>"
+        entries = "".join(f"<Contents><Key>k{i}</Key>{facts}</Contents>" for i in range(5))
+        return response(200, (
+            f"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>{entries}"
+            "</ListBucketResult>").encode())  # fmt: skip
+
+    with ScriptedServer(handler=answer) as server:
+        dataset = S3IterableDataset.from_prefix(
+            "s3://bucket", region="us-east-1", endpoint=server.endpoint, transform=read, s3client_config=config()
+        )
+        samples: list[bytes] = []
+        with pytest.raises(PermissionError, match="ListObjectsV2"):
+            samples.extend(dataset)
+        assert samples == [b"content"] * 5
+
+
+def _break(samples: Iterator[Any]) -> None:
+    for _ in samples:
+        break
+
+
+def _close(samples: Iterator[Any]) -> None:
+    next(samples)
+    samples.close()  # type: ignore[attr-defined]
+
+
+def _garbage(samples: Iterator[Any]) -> None:
+    next(samples)
+    del samples
+    gc.collect()
+
+
+def _fail(samples: Iterator[Any]) -> None:
+    next(samples)
+    with pytest.raises(ZeroDivisionError):
+        next(samples)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("leave", [_break, _close, _garbage, _fail])
+def test_leaving_gives_up_what_is_under_way(leave: Callable[[Iterator[Any]], None]) -> None:
+    """The server answers nothing but object 0 until the end: only giving up can free the memory and the threads."""
+    with HeldObjects(30, hold=range(1, 30)) as server:
+
+        def transform(reader: S3Reader) -> bytes:
+            if reader.key == "1":
+                raise ZeroDivisionError
+            server.wait_for(6)
+            return reader.read()
+
+        kept: list[S3Reader] = []  # so that it is not the garbage collector that gives up
+
+        def construct(bucket: str, key: str, get_object_info: Any, get_stream: Any) -> S3Reader:
+            reader = S3ReaderConstructor.default()(bucket, key, get_object_info, get_stream)
+            kept.extend([reader] if int(key) > 1 else [])
+            return reader
+
+        dataset = server.dataset(transform, look_ahead=5)
+        object.__setattr__(dataset._source, "reader_constructor", construct)
+        leave(iter(dataset))
+        assert kept
+        assert all(reader.closed for reader in kept)
+        wait_until_budget_is_free(dataset)
+        seen = len(server.seen)
+        dataset._source.client.close()  # waits for all threads: none is left in a request
+        assert len(server.seen) == seen <= 8
+        server.release()
+        assert len(list(server.dataset())) == 30  # nothing is spoilt
+
+
+def test_an_unused_iterator_asks_for_nothing() -> None:
+    with HeldObjects(3) as server:
+        with contextlib.closing(iter(server.dataset())):  # type: ignore[type-var]
+            pass
+        assert server.seen == []
