@@ -1,0 +1,247 @@
+"""The contract with the user: every documented name, parameter, default, base class and import path.
+
+Written down here by hand from the API reference of the connector that this package takes the place of. A failure
+means that a program written against the reference may break.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import io
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from inspect import Parameter
+from typing import Any
+
+import pytest
+import torch.utils.data
+
+import s3torchconnector
+from s3torchconnector import (
+    S3Checkpoint,
+    S3ClientConfig,
+    S3IterableDataset,
+    S3MapDataset,
+    S3Reader,
+    S3ReaderConstructor,
+    S3Writer,
+)
+from s3torchconnector._s3bucket_key_data import S3BucketKeyData
+from s3torchconnector._s3client import S3Client
+
+REQUIRED = Parameter.empty
+IDENTITY = "the identity function"
+POSITIONAL, KEYWORD = Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY
+_MIB = 1024 * 1024
+
+_Parameters = list[tuple[str, Any, Any]]
+
+
+def positional(**defaults: Any) -> _Parameters:
+    return [(name, POSITIONAL, default) for name, default in defaults.items()]
+
+
+def keyword(**defaults: Any) -> _Parameters:
+    return [(name, KEYWORD, default) for name, default in defaults.items()]
+
+
+_MAP_DATASET = {"endpoint": None, "transform": IDENTITY, "s3client_config": None}
+_ITERABLE_DATASET = {**_MAP_DATASET, "enable_sharding": False}
+
+_SIGNATURES: list[tuple[Callable[..., Any], _Parameters]] = [
+    (S3Reader, positional(bucket=REQUIRED, key=REQUIRED, get_object_info=REQUIRED, get_stream=REQUIRED)),
+    (S3Reader.prefetch, []),
+    (S3Reader.readinto, positional(buf=REQUIRED)),
+    (S3Reader.read, positional(size=None)),
+    (S3Reader.seek, [("offset", Parameter.POSITIONAL_ONLY, REQUIRED), ("whence", Parameter.POSITIONAL_ONLY, 0)]),
+    (S3Reader.tell, []),
+    (S3Reader.readable, []),
+    (S3Reader.writable, []),
+    (S3Writer, positional(stream=REQUIRED)),
+    (S3Writer.write, positional(data=REQUIRED)),
+    (S3Writer.close, []),
+    (S3Writer.flush, []),
+    (S3Writer.readable, []),
+    (S3Writer.writable, []),
+    (S3Writer.tell, []),
+    (S3IterableDataset, positional(region=REQUIRED, get_dataset_objects=REQUIRED, **_ITERABLE_DATASET)),
+    (S3IterableDataset.from_objects, positional(object_uris=REQUIRED) + keyword(region=REQUIRED, **_ITERABLE_DATASET)),
+    (S3IterableDataset.from_prefix, positional(s3_uri=REQUIRED) + keyword(region=REQUIRED, **_ITERABLE_DATASET)),
+    (S3MapDataset, positional(region=REQUIRED, get_dataset_objects=REQUIRED, **_MAP_DATASET)),
+    (S3MapDataset.from_objects, positional(object_uris=REQUIRED) + keyword(region=REQUIRED, **_MAP_DATASET)),
+    (S3MapDataset.from_prefix, positional(s3_uri=REQUIRED) + keyword(region=REQUIRED, **_MAP_DATASET)),
+    (S3Checkpoint, positional(region=REQUIRED, endpoint=None, s3client_config=None)),
+    (S3Checkpoint.reader, positional(s3_uri=REQUIRED)),
+    (S3Checkpoint.writer, positional(s3_uri=REQUIRED)),
+    # What users of the connector rely on beside the reference.
+    (S3ReaderConstructor.sequential, []),
+    (S3ReaderConstructor.range_based, positional(buffer_size=None)),
+    (S3ReaderConstructor.dcp_optimized, positional(max_gap_size=32 * _MIB)),
+    (S3ReaderConstructor.default, []),
+    (S3Client, positional(region=REQUIRED) + keyword(endpoint=None, user_agent=None, s3client_config=None)),
+    (
+        S3Client.get_object,
+        positional(bucket=REQUIRED, key=REQUIRED) + keyword(object_info=None, reader_constructor=None),
+    ),
+    (S3Client.put_object, positional(bucket=REQUIRED, key=REQUIRED, storage_class=None)),
+    (S3Client.list_objects, positional(bucket=REQUIRED, prefix="", delimiter="", max_keys=1000)),
+    (S3Client.head_object, positional(bucket=REQUIRED, key=REQUIRED)),
+    (S3Client.delete_object, positional(bucket=REQUIRED, key=REQUIRED)),
+    (
+        S3Client.copy_object,
+        positional(src_bucket=REQUIRED, src_key=REQUIRED, dst_bucket=REQUIRED, dst_key=REQUIRED),
+    ),
+    (S3BucketKeyData, positional(bucket=REQUIRED, key=REQUIRED, object_info=None)),
+]
+
+
+def parameters(callable_: Callable[..., Any]) -> _Parameters:
+    found = [each for each in inspect.signature(callable_).parameters.values() if each.name != "self"]
+    return [(each.name, each.kind, _named_identity(each.default)) for each in found]
+
+
+def _named_identity(default: Any) -> Any:
+    """The reference shows ``transform=identity``: any function that gives back what it is given."""
+    probe = object()
+    return IDENTITY if inspect.isfunction(default) and default(probe) is probe else default
+
+
+@pytest.mark.parametrize(
+    ("callable_", "documented"), _SIGNATURES, ids=[callable_.__qualname__ for callable_, _ in _SIGNATURES]
+)
+def test_signature(callable_: Callable[..., Any], documented: _Parameters) -> None:
+    """The documented parameters come first and unchanged; what is new is optional and behind them."""
+    found = parameters(callable_)
+    assert [each for each in found if each[0] in {name for name, _, _ in documented}] == documented
+    documented_positional = [each for each in documented if each[1] is not KEYWORD]
+    assert found[: len(documented_positional)] == documented_positional
+    new = [each for each in found if each not in documented]
+    assert all(default is not REQUIRED for _, _, default in new), f"new parameters must be optional: {new}"
+
+
+def test_the_class_methods_are_class_methods() -> None:
+    for dataset in (S3IterableDataset, S3MapDataset):
+        for name in ("from_objects", "from_prefix"):
+            assert isinstance(inspect.getattr_static(dataset, name), classmethod)
+    for name in ("sequential", "range_based", "dcp_optimized", "default"):
+        assert isinstance(inspect.getattr_static(S3ReaderConstructor, name), staticmethod)
+
+
+@pytest.mark.parametrize(
+    ("kind", "base"),
+    [
+        (S3Reader, io.BufferedIOBase),
+        (S3Writer, io.BufferedIOBase),
+        (S3IterableDataset, torch.utils.data.IterableDataset),
+        (S3MapDataset, torch.utils.data.Dataset),
+        (s3torchconnector.S3Exception, Exception),
+    ],
+)
+def test_bases(kind: type, base: type) -> None:
+    assert issubclass(kind, base)
+
+
+@pytest.mark.parametrize("reader_constructor", [S3MapDataset, S3IterableDataset])
+def test_datasets_take_a_reader_constructor(reader_constructor: Any) -> None:
+    for callable_ in (reader_constructor, reader_constructor.from_prefix, reader_constructor.from_objects):
+        assert inspect.signature(callable_).parameters["reader_constructor"].default is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        (S3Reader, ["bucket", "key"]),
+        (S3IterableDataset, ["region", "endpoint"]),
+        (S3MapDataset, ["region", "endpoint"]),
+    ],
+)
+def test_properties(kind: type, names: list[str]) -> None:
+    assert all(isinstance(inspect.getattr_static(kind, name), property) for name in names)
+
+
+def test_attributes() -> None:
+    checkpoint = S3Checkpoint("eu-west-1")
+    assert (checkpoint.region, checkpoint.endpoint) == ("eu-west-1", None)
+    checkpoint = S3Checkpoint("eu-west-1", "http://localhost:1", S3ClientConfig())
+    assert (checkpoint.region, checkpoint.endpoint) == ("eu-west-1", "http://localhost:1")
+    for dataset in (S3MapDataset, S3IterableDataset):
+        made = dataset.from_prefix("s3://bucket/", region="eu-west-1", endpoint="http://localhost:1")
+        assert (made.region, made.endpoint) == ("eu-west-1", "http://localhost:1")
+        assert isinstance(made, dataset)
+        with pytest.raises(AttributeError):
+            made.region = "us-east-1"  # type: ignore[misc]
+    reader = S3Reader("bucket", "key", lambda: None, list)  # type: ignore[arg-type, return-value]
+    assert (reader.bucket, reader.key) == ("bucket", "key")
+
+
+def test_the_configuration() -> None:
+    documented = [
+        ("throughput_target_gbps", 10.0),
+        ("part_size", 8388608),
+        ("unsigned", False),
+        ("force_path_style", False),
+        ("max_attempts", 10),
+        ("profile", None),
+        ("requester_pays", False),
+    ]
+    assert is_dataclass(S3ClientConfig)
+    found = fields(S3ClientConfig)
+    assert [(field.name, field.default) for field in found[: len(documented)]] == documented
+    assert all(type(field.default) is type(default) for field, (_, default) in zip(found, documented, strict=False))
+    assert not any(field.kw_only for field in found[: len(documented)])
+    assert all(field.kw_only for field in found[len(documented) :]), "anything new is keyword-only"
+    assert S3ClientConfig(1.0, 5 * _MIB, True, True, 3, "profile") == S3ClientConfig(
+        throughput_target_gbps=1.0, part_size=5 * _MIB, unsigned=True, force_path_style=True, max_attempts=3,
+        profile="profile",
+    )  # fmt: skip
+
+
+def test_all_is_sorted_and_complete() -> None:
+    assert s3torchconnector.__all__ == sorted(s3torchconnector.__all__)
+    documented = {
+        "S3Checkpoint", "S3ClientConfig", "S3Exception", "S3IterableDataset", "S3MapDataset", "S3Reader", "S3Writer",
+        "S3ReaderConstructor", "__version__",
+    }  # fmt: skip
+    assert documented == set(s3torchconnector.__all__)
+    for name in s3torchconnector.__all__:
+        assert hasattr(s3torchconnector, name)
+    assert s3torchconnector.__version__ == "2.0.0"
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "is_"),
+    [
+        ("s3torchconnector._s3client", "S3Client", S3Client),
+        ("s3torchconnector._s3client", "S3ClientConfig", S3ClientConfig),
+        ("s3torchconnector._s3bucket_key_data", "S3BucketKeyData", S3BucketKeyData),
+        ("s3torchconnector.s3reader", "S3Reader", S3Reader),
+        ("s3torchconnector.s3reader", "S3ReaderConstructor", S3ReaderConstructor),
+        ("s3torchconnector.s3writer", "S3Writer", S3Writer),
+        ("s3torchconnector.s3checkpoint", "S3Checkpoint", S3Checkpoint),
+        ("s3torchconnector.s3map_dataset", "S3MapDataset", S3MapDataset),
+        ("s3torchconnector.s3iterable_dataset", "S3IterableDataset", S3IterableDataset),
+    ],
+)
+def test_import_paths(path: str, name: str, is_: object) -> None:
+    assert getattr(importlib.import_module(path), name) is is_
+
+
+def test_a_reader_needs_a_bucket() -> None:
+    with pytest.raises(ValueError, match=r"^Bucket should be specified"):
+        S3Reader("", "key", lambda: None, list)  # type: ignore[arg-type, return-value]
+
+
+def test_a_place_of_an_object_is_a_value() -> None:
+    place = S3BucketKeyData("bucket", "key")
+    assert (place.bucket, place.key, place.object_info) == ("bucket", "key", None)
+    assert place == S3BucketKeyData(bucket="bucket", key="key", object_info=None)
+    assert hash(place) == hash(S3BucketKeyData("bucket", "key"))
+
+
+@pytest.mark.parametrize("size", [-1, -(8 * _MIB)])
+def test_reader_constructors_refuse_negative_sizes(size: int) -> None:
+    with pytest.raises(ValueError, match=f"buffer_size={size}"):
+        S3ReaderConstructor.range_based(size)
+    with pytest.raises(ValueError, match=f"max_gap_size={size}"):
+        S3ReaderConstructor.dcp_optimized(size)

@@ -1,0 +1,95 @@
+"""What the tests of writing share: clients, and what the recording proxy says about uploads."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+
+from s3torchconnector import S3ClientConfig, S3Writer
+from s3torchconnector import _wire as wire
+from s3torchconnector._config import MIB
+from s3torchconnector._errors import S3NotFoundError
+from s3torchconnector._s3client import S3Client
+from tests.servers.http_messages import Request
+from tests.servers.proxy import Exchange, RecordingProxy
+
+REGION = "us-east-1"
+PART = 5 * MIB
+SMALL_PARTS = S3ClientConfig(part_size=PART)
+
+
+def client_of(endpoint: str, config: S3ClientConfig | None = SMALL_PARTS) -> S3Client:
+    return S3Client(REGION, endpoint=endpoint, s3client_config=config)
+
+
+def writer_of(client: S3Client, bucket: str, key: str = "key") -> S3Writer:
+    return S3Writer(client.put_object(bucket, key))
+
+
+def save(client: S3Client, bucket: str, size: int, key: str = "key") -> bytes:
+    """Store an object of this size and return its bytes."""
+    data = noise(size)
+    with writer_of(client, bucket, key) as writer:
+        writer.write(data)
+    return data
+
+
+def read_back(client: S3Client, bucket: str, key: str = "key") -> bytes:
+    with client.get_object(bucket, key) as reader:
+        return reader.read()
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    """Bytes in which a part in the wrong place shows."""
+    return random.Random(seed).randbytes(size)
+
+
+def is_create(request: Request) -> bool:
+    return request.method == "POST" and "uploads" in request.query
+
+
+def is_part(request: Request) -> bool:
+    return request.method == "PUT" and "partNumber" in request.query
+
+
+def is_complete(request: Request) -> bool:
+    return request.method == "POST" and "uploadId" in request.query
+
+
+def is_abort(request: Request) -> bool:
+    return request.method == "DELETE" and "uploadId" in request.query
+
+
+def is_end(request: Request) -> bool:
+    return is_complete(request) or is_abort(request)
+
+
+def is_put(request: Request) -> bool:
+    return request.method == "PUT" and "partNumber" not in request.query
+
+
+def matching(proxy: RecordingProxy, kind: Callable[[Request], bool]) -> list[Exchange]:
+    return [each for each in proxy.exchanges if kind(each.request)]
+
+
+def uploads_of(client: S3Client, bucket: str) -> list[str]:
+    """The ids of the multipart uploads that the server holds for a bucket (its first 1,000)."""
+    request = wire.Request("ListMultipartUploads", "GET", bucket, query=(("uploads", ""),))
+    try:
+        document = client.runtime().caller.call(request, wire.read_document)
+    except S3NotFoundError as error:
+        if error.code == "NoSuchUpload":  # what rclone says of a bucket that never had one
+            return []
+        raise
+    return re.findall(r"<UploadId>(.*?)</UploadId>", document.decode())
+
+
+def assert_no_upload_remains(client: S3Client, bucket: str, proxy: RecordingProxy) -> None:
+    """The server holds no upload, and was told of the end of every one that was created."""
+    created = [each for each in matching(proxy, is_create) if each.status == 200]
+    ended = {each.query["uploadId"]: each.status for each in proxy.exchanges if is_end(each.request)}
+    # 404: rclone gives an upload up by itself when a part breaks off.
+    assert len(created) == len(ended), f"{len(created)} uploads were created, these ended: {ended}"
+    assert set(ended.values()) <= {200, 204, 404}
+    assert uploads_of(client, bucket) == []

@@ -1,0 +1,144 @@
+"""The last request of a multipart upload: a lost answer, a late error, an upload that is gone.
+
+The faults are the recording proxy's, between the client and a real server.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from s3torchconnector import S3ClientConfig
+from s3torchconnector._errors import (
+    S3NotFoundError,
+    S3ServiceError,
+)
+from s3torchconnector._s3client import S3Client
+from s3torchconnector.testing import S3Server
+from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.moto_server import MotoServer
+from tests.servers.proxy import Fault, LoseAnswer, RecordingProxy, Replace, first
+from tests.writing.support import (
+    PART,
+    client_of,
+    is_abort,
+    is_complete,
+    matching,
+    noise,
+    read_back,
+    save,
+    uploads_of,
+    writer_of,
+)
+
+OLD = b"the old object"
+SLOW_DOWN = Replace(s3_error(503, "SlowDown"))
+DENIED = Replace(s3_error(403, "AccessDenied"))
+LARGE = 3 * PART + 11
+
+
+@pytest.fixture
+def client(proxy: RecordingProxy, bucket: str) -> Iterator[S3Client]:
+    """A client of the proxy, in front of a bucket with an old object at ``key``."""
+    with client_of(proxy.endpoint) as client:
+        with writer_of(client, bucket) as writer:
+            writer.write(OLD)
+        proxy.exchanges.clear()
+        yield client
+
+
+@pytest.mark.parametrize("server", ["rclone", "moto"])
+def test_a_lost_answer_to_the_completion(request: pytest.FixtureRequest, server: str, caplog: Any) -> None:
+    endpoint, bucket = _place(request, server)
+    caplog.set_level(logging.INFO, "s3torchconnector")
+    with RecordingProxy(endpoint) as proxy, client_of(proxy.endpoint) as client:
+        proxy.misbehave = first(1, LoseAnswer(), when=is_complete)
+        data = save(client, bucket, LARGE)
+        assert read_back(client, bucket) == data
+        assert len(matching(proxy, is_complete)) == 2
+        assert not matching(proxy, is_abort)
+        assert uploads_of(client, bucket) == []
+    if server == "rclone":  # moto answers 200 again
+        assert "was completed by an attempt whose answer got lost" in caplog.text
+
+
+def _place(request: pytest.FixtureRequest, server: str) -> tuple[str, str]:
+    if server == "rclone":
+        return request.getfixturevalue("s3_server").endpoint, request.getfixturevalue("bucket")
+    return request.getfixturevalue("moto_server").endpoint, request.getfixturevalue("moto_bucket")
+
+
+def test_a_lost_answer_with_no_attempt_left(s3_server: S3Server, bucket: str, proxy: RecordingProxy) -> None:
+    """What cannot be asked again is looked at: the object is there."""
+    config = S3ClientConfig(part_size=PART, max_attempts=1)
+    with client_of(proxy.endpoint, config) as client:
+        proxy.misbehave = first(1, LoseAnswer(), when=is_complete)
+        data = save(client, bucket, LARGE)
+        assert read_back(client, bucket) == data
+
+
+@pytest.mark.parametrize("code", ["InternalError", "SlowDown"])
+def test_a_late_error_that_passes(client: S3Client, bucket: str, proxy: RecordingProxy, code: str) -> None:
+    proxy.misbehave = first(1, Replace(late_error(code)), when=is_complete)
+    data = save(client, bucket, LARGE)
+    assert read_back(client, bucket) == data
+    assert len(matching(proxy, is_complete)) == 2
+
+
+def late_error(code: str) -> bytes:
+    """200 with blanks that keep the connection alive, and then an error."""
+    return response(200, b"   \n" + s3_error(400, code).split(b"\r\n\r\n", 1)[1])
+
+
+def test_a_late_error_that_stays(client: S3Client, bucket: str, proxy: RecordingProxy) -> None:
+    proxy.misbehave = lambda request: Replace(late_error("InvalidPart")) if is_complete(request) else None
+    with pytest.raises(S3ServiceError, match="InvalidPart"):
+        save(client, bucket, LARGE)
+    assert read_back(client, bucket) == OLD
+    assert [each.status for each in matching(proxy, is_abort)] == [204]
+    assert uploads_of(client, bucket) == []
+
+
+def test_an_upload_that_somebody_else_aborted(client: S3Client, bucket: str, proxy: RecordingProxy) -> None:
+    """NoSuchUpload at the first attempt is no lost answer, whatever is stored at the key."""
+    proxy.misbehave = lambda request: Replace(s3_error(404, "NoSuchUpload")) if is_complete(request) else None
+    with pytest.raises(S3NotFoundError, match="multipart upload does not exist"):
+        save(client, bucket, LARGE)
+    assert read_back(client, bucket) == OLD
+
+
+def test_an_old_object_of_the_same_size_is_not_taken_for_the_new_one(
+    bucket: str, moto_server: MotoServer, moto_bucket: str
+) -> None:
+    """The first answer to the completion is 503, the next NoSuchUpload: nothing was stored."""
+    answers = iter([SLOW_DOWN, Replace(s3_error(404, "NoSuchUpload"))])
+    with RecordingProxy(moto_server.endpoint) as proxy, client_of(proxy.endpoint) as client:
+        old = save(client, moto_bucket, LARGE)
+        proxy.misbehave = lambda request: next(answers, None) if is_complete(request) else None
+        writer = writer_of(client, moto_bucket)
+        writer.write(noise(LARGE, seed=5))
+        with pytest.raises(S3NotFoundError):
+            writer.close()
+        assert read_back(client, moto_bucket) == old
+
+
+def test_an_old_object_on_a_server_without_multipart_etags(
+    client: S3Client, bucket: str, proxy: RecordingProxy
+) -> None:
+    """The same where the ETag tells nothing: an object that was there before we began is not ours."""
+    stored = {"etag": '"0123456789abcdef0123456789abcdef"', "content-length": str(LARGE),
+              "date": "Sun, 22 Nov 2026 12:00:10 GMT", "last-modified": "Sun, 22 Nov 2026 11:59:00 GMT"}  # fmt: skip
+    answers = iter([SLOW_DOWN, Replace(s3_error(404, "NoSuchUpload"))])
+
+    def misbehave(request: Request) -> Fault | None:
+        if request.method == "HEAD":
+            return Replace(response(200, headers=stored))
+        return next(answers, None) if is_complete(request) else None
+
+    proxy.misbehave = misbehave
+    with pytest.raises(S3NotFoundError):
+        save(client, bucket, LARGE)
+    assert len(proxy.of("HEAD")) == 1

@@ -1,0 +1,255 @@
+"""A save that is interrupted leaves the object what it was, and no multipart upload behind.
+
+Each way of ending is tried with a writer of 1 KiB (one PUT, if it were to complete) and one of 50 MiB (ten parts).
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from s3torchconnector import S3Checkpoint, S3Exception, S3Writer
+from s3torchconnector._s3client import S3Client
+from s3torchconnector.testing import S3Server
+from tests.servers.http_messages import Request
+from tests.servers.proxy import Fault, RecordingProxy, StallBody
+from tests.writing.conftest import Saver
+from tests.writing.saver import SIZES
+from tests.writing.support import (
+    SMALL_PARTS,
+    assert_no_upload_remains,
+    client_of,
+    is_abort,
+    is_complete,
+    is_create,
+    is_part,
+    is_put,
+    matching,
+    noise,
+    read_back,
+    save,
+    uploads_of,
+    writer_of,
+)
+
+PREVIOUS = b"the previous checkpoint"
+
+
+@pytest.fixture
+def client(s3_server: S3Server) -> Iterator[S3Client]:
+    with client_of(s3_server.endpoint) as client:
+        yield client
+
+
+@pytest.fixture
+def saved(client: S3Client, bucket: str) -> str:
+    """A bucket with a good checkpoint at both keys."""
+    for key in SIZES:
+        with writer_of(client, bucket, key) as writer:
+            writer.write(PREVIOUS)
+    return bucket
+
+
+def assert_untouched(client: S3Client, bucket: str, proxy: RecordingProxy) -> None:
+    assert [read_back(client, bucket, key) for key in SIZES] == [PREVIOUS] * len(SIZES)
+    assert not matching(proxy, is_complete)
+    assert not matching(proxy, is_put)
+
+
+class PartsSeen:
+    """A hook of the proxy: says when the first part arrives, and stalls its answer if asked to."""
+
+    def __init__(self, stall: bool = False) -> None:
+        self.arrived = threading.Event()
+        self.release = threading.Event()
+        self._stall = stall
+
+    def __call__(self, request: Request) -> Fault | None:
+        if not is_part(request):
+            return None
+        self.arrived.set()
+        return StallBody(self.release) if self._stall else None
+
+
+def write_and_raise(writer: S3Writer, data: bytes, error: BaseException) -> None:
+    with writer:
+        writer.write(data)
+        raise error
+
+
+def wait_for_aborts(client: S3Client, bucket: str) -> None:
+    """Aborts of dropped writers run one after the other on a thread of their own: wait for one more."""
+    ended = threading.Event()
+    follower = client.put_object(bucket, "follower")
+    follower._upload.abort = ended.set  # type: ignore[method-assign]
+    with pytest.warns(ResourceWarning, match="follower"):
+        del follower
+    assert ended.wait(30)
+
+
+# -- in a process that goes on ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=SIZES)
+def key(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def expect_uploads(proxy: RecordingProxy, key: str) -> None:
+    assert len(matching(proxy, is_create)) == (1 if key == "large" else 0), "the case is not what it is meant to be"
+
+
+def test_an_exception_in_the_with_block(client: S3Client, saved: str, proxy: RecordingProxy, key: str) -> None:
+    writer = writer_of(client_of(proxy.endpoint), saved, key)
+    with pytest.raises(ZeroDivisionError):
+        write_and_raise(writer, noise(SIZES[key]), ZeroDivisionError())
+    assert writer.closed
+    expect_uploads(proxy, key)
+    assert_untouched(client, saved, proxy)
+    assert_no_upload_remains(client, saved, proxy)
+
+
+@pytest.mark.parametrize("zip_format", [True, False])
+def test_a_failing_torch_save(client: S3Client, saved: str, proxy: RecordingProxy, key: str, zip_format: bool) -> None:
+    checkpoint = S3Checkpoint("us-east-1", proxy.endpoint, SMALL_PARTS)
+
+    def save_twice() -> None:
+        with checkpoint.writer(f"s3://{saved}/{key}") as writer:
+            weights = torch.zeros(SIZES[key] // 4)
+            torch.save(weights, writer, _use_new_zipfile_serialization=zip_format)
+            torch.save([weights, lambda: 0], writer, _use_new_zipfile_serialization=zip_format)
+
+    with pytest.raises(Exception, match=r"(?i)pickle"):
+        save_twice()
+    expect_uploads(proxy, key)
+    assert_untouched(client, saved, proxy)
+    assert_no_upload_remains(client, saved, proxy)
+
+
+def test_del_without_close_warns_and_aborts(client: S3Client, saved: str, proxy: RecordingProxy, key: str) -> None:
+    abort_arrived = threading.Event()
+    proxy.misbehave = lambda request: abort_arrived.set() if is_abort(request) else None
+    sender = client_of(proxy.endpoint)
+    writer = writer_of(sender, saved, key)
+    writer.write(noise(SIZES[key]))
+    with pytest.warns(ResourceWarning, match=rf"{saved}/{key}.*dropped without close\(\): it is aborted"):
+        del writer  # no garbage collection is needed
+    assert key == "small" or abort_arrived.wait(30)
+    wait_for_aborts(sender, saved)
+    expect_uploads(proxy, key)
+    assert_untouched(client, saved, proxy)
+    assert_no_upload_remains(client, saved, proxy)
+
+
+def test_abort_by_the_program(client: S3Client, saved: str, proxy: RecordingProxy, key: str) -> None:
+    writer = writer_of(client_of(proxy.endpoint), saved, key)
+    writer.write(noise(SIZES[key]))
+    writer.abort()
+    writer.abort()
+    writer.close()
+    with pytest.raises(ValueError, match="closed"):
+        writer.write(b"more")
+    expect_uploads(proxy, key)
+    assert_untouched(client, saved, proxy)
+    assert_no_upload_remains(client, saved, proxy)
+
+
+def test_abort_does_not_wait_for_a_server_that_does_not_answer(
+    client: S3Client, saved: str, proxy: RecordingProxy
+) -> None:
+    proxy.misbehave = parts = PartsSeen(stall=True)
+    writer = writer_of(client_of(proxy.endpoint), saved, "large")
+    writer.write(noise(SIZES["large"]))
+    assert parts.arrived.wait(30)
+    writer.abort()  # stalled parts are never answered: this returns all the same
+    assert_untouched(client, saved, proxy)
+    assert len(matching(proxy, is_abort)) == 1
+
+
+# -- in a process that ends ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [("sys_exit", 3), ("uncaught_exception", 1), ("globals_at_exit", 0),
+     ("multiprocessing_child_leaves_writers_open", 0)],
+)  # fmt: skip
+def test_the_program_ends(
+    client: S3Client, saved: str, proxy: RecordingProxy, saver: Saver, how: str, status: int
+) -> None:
+    with saver.save(how, proxy.endpoint, saved) as process:
+        assert process.wait() == status
+    expect_uploads(proxy, "large")
+    assert_untouched(client, saved, proxy)
+    assert_no_upload_remains(client, saved, proxy)
+
+
+@pytest.mark.parametrize(
+    ("how", "number", "status", "stall"),
+    [
+        ("wait_for_a_signal", signal.SIGTERM, -signal.SIGTERM, False),
+        ("wait_for_a_signal", signal.SIGTERM, -signal.SIGTERM, True),
+        ("wait_for_a_signal", signal.SIGINT, -signal.SIGINT, True),
+        ("wait_for_a_signal_with_a_handler", signal.SIGTERM, 7, False),
+        ("write_until_a_signal", signal.SIGTERM, -signal.SIGTERM, False),
+        ("write_until_a_signal", signal.SIGTERM, -signal.SIGTERM, True),
+        ("write_until_a_signal", signal.SIGINT, -signal.SIGINT, False),
+    ],
+)
+def test_a_signal_ends_the_program(
+    client: S3Client,
+    saved: str,
+    proxy: RecordingProxy,
+    saver: Saver,
+    how: str,
+    number: signal.Signals,
+    status: int,
+    stall: bool,
+) -> None:
+    proxy.misbehave = parts = PartsSeen(stall)
+    with saver.save(how, proxy.endpoint, saved) as process:
+        process.wait_for("written")
+        assert parts.arrived.wait(30)
+        process.kill(number)
+        assert process.wait() == status
+    expect_uploads(proxy, "large")
+    assert_untouched(client, saved, proxy)
+    assert_no_upload_remains(client, saved, proxy)
+
+
+def test_sigkill_leaves_the_object_alone(client: S3Client, saved: str, proxy: RecordingProxy, saver: Saver) -> None:
+    proxy.misbehave = parts = PartsSeen()
+    with saver.save("wait_for_a_signal", proxy.endpoint, saved) as process:
+        process.wait_for("written")
+        assert parts.arrived.wait(30)
+        process.kill(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    expect_uploads(proxy, "large")
+    assert_untouched(client, saved, proxy)
+    assert len(uploads_of(client, saved)) == 1, "the server shows what remains, so the other tests would see it"
+
+
+# -- a fork in the middle -----------------------------------------------------------------------------------------
+
+
+def test_a_forked_child_that_drops_its_parents_writer_does_not_disturb_it(
+    client: S3Client, saved: str, proxy: RecordingProxy, saver: Saver
+) -> None:
+    with saver.save("forked_child_drops_the_writers", proxy.endpoint, saved) as process:
+        assert process.wait() == 0
+    for key, size in SIZES.items():
+        assert read_back(client, saved, key) == noise(size, seed=len(key))
+    assert len(matching(proxy, is_complete)) == len(matching(proxy, is_put)) == 1
+    assert not matching(proxy, is_abort)
+
+
+def test_a_failed_save_can_be_tried_again(client: S3Client, saved: str, key: str) -> None:
+    with pytest.raises(S3Exception, match="as the test says"):
+        write_and_raise(writer_of(client, saved, key), noise(SIZES[key]), S3Exception("as the test says"))
+    assert read_back(client, saved, key) == PREVIOUS
+    data = save(client, saved, SIZES[key], key)
+    assert read_back(client, saved, key) == data
