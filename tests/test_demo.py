@@ -1,0 +1,82 @@
+"""``make demo``: what the script shows, with a terminal and without, and how it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from examples import train_digits
+
+_SCRIPT = Path(train_digits.__file__)
+# Warnings are errors in the script and in the processes that it starts.
+_STRICT = {**os.environ, "PYTHONWARNINGS": "error"}
+
+
+def _on_a_terminal(*command: str | Path) -> tuple[int, str]:
+    """Run a command on a terminal of its own; return its exit code and all that it showed."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))  # a new one has no width for a bar
+    with open(master, "rb", buffering=0) as screen:
+        with open(slave, "wb", buffering=0) as terminal:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal, env=_STRICT)
+        with process:
+            shown = b"".join(iter(lambda: _read(screen.fileno()), b""))
+        return process.returncode, shown.decode()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # EIO: nobody has the terminal open any more
+        return b""
+
+
+def test_it_survives_being_killed_and_learns_the_digits() -> None:
+    exit_code, shown = _on_a_terminal(sys.executable, _SCRIPT)
+    assert exit_code == 0, shown
+    for expected in (
+        r"uploading: +\d+%\|.*/1797 ",  # a progress bar
+        r"uploaded 1,797 images",
+        r"epoch 2/4: accuracy .* saved s3://digits/checkpoints/epoch-002\.pt",
+        r"epoch 3/4: +5\d%\|.*/1437 ",  # the bar of the epoch that was not finished
+        r"killed by SIGKILL in the middle of epoch 3",
+        r"resuming from s3://digits/checkpoints/epoch-002\.pt",
+        r"epoch 4/4: accuracy .* saved s3://digits/checkpoints/epoch-004\.pt",
+        r"objects/s, .* [\d,]+ ",
+        r"MB/s .* \d+\.\d+ ",
+        r"accuracy on held-out images .* (9[5-9]\.\d|100\.0)% ",
+        r"seconds a checkpoint .* \d+\.\d+ ",
+    ):
+        assert re.search(expected, shown), (expected, shown)
+    assert "Warning" not in shown
+    assert "Traceback" not in shown
+
+
+def test_a_model_that_did_not_learn_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def learn_little(epochs: int, workers: int) -> None:
+        train_digits.save_metrics(epochs, seconds=1.0, accuracy=0.9499, checkpoint_seconds=0.1)
+
+    monkeypatch.setattr(train_digits, "train_through_a_crash", learn_little)
+    assert train_digits.demo(epochs=1, workers=0) == 1
+    out, err = capfd.readouterr()
+    assert "train for more epochs" in out
+    assert "\r" not in out + err  # no bar where there is no terminal
+    assert err == ""
+
+
+@pytest.mark.parametrize("option", ["--epochs=0", "--workers=-1"])
+def test_numbers_that_make_no_sense_are_refused(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train_digits.py", option])
+    with pytest.raises(SystemExit, match="2"):
+        train_digits.parse_options()
