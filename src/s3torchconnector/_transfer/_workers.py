@@ -96,9 +96,8 @@ class Lane:
             try:
                 self._workers.run(self._drain)
             except BaseException:
-                with self._lock:  # nobody will come for it
-                    self._running -= 1
-                    self._waiting.remove((future, job))
+                # Closed: nobody will come for it. Interrupted while a thread was being started: somebody may.
+                future.cancel()
                 raise
         return future
 
