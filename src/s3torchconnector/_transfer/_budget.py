@@ -13,7 +13,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-_MOST_SPARE = 4  # a steady stream gives back as many as it takes: a few bridge the difference
+from s3torchconnector._transfer._memory import LargeBuffer, new_buffer
+
+_MOST_SPARE = 2  # a steady stream gives back as many as it takes: a few bridge the difference
 
 
 class ByteBudget:
@@ -24,7 +26,7 @@ class ByteBudget:
         self.part_size = part_size
         self._condition = threading.Condition()  # re-entrant: finalisers give back, at any moment
         self._taken = 0
-        self._spare: list[bytearray] = []
+        self._spare: list[LargeBuffer] = []
 
     @property
     def taken(self) -> int:
@@ -60,14 +62,14 @@ class ByteBudget:
             self._taken -= size
             self._condition.notify_all()
 
-    def buffer(self) -> bytearray:
+    def buffer(self) -> LargeBuffer:
         """A buffer of ``part_size`` bytes with any content. Its bytes must have been taken."""
         with self._condition:
             if self._spare:
                 return self._spare.pop()
-        return bytearray(self.part_size)
+        return new_buffer(self.part_size)
 
-    def recycle(self, buffer: bytearray) -> None:
+    def recycle(self, buffer: LargeBuffer) -> None:
         """Keep a buffer for the next ``buffer()``. No view of it may be in use."""
         with self._condition:
             if len(self._spare) < _MOST_SPARE:

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
+from s3torchconnector._transfer._memory import LargeBuffer
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._runtime import Runtime
 from s3torchconnector._wire import CancelToken, Exchange, PoolIsFull
@@ -27,7 +28,7 @@ class Part:
         self._reserved = reserved
         self._cancel = CancelToken()
         self._fetch = RangeFetch(version, wanted.start, None if wanted.start < 0 else wanted.stop, self._allocate)
-        self._buffer: bytearray | None = None  # of the usual size, to be used again
+        self._buffer: LargeBuffer | None = None  # of the usual size, to be used again
         self._small: io.BytesIO | None = None
         self._data: memoryview | bytes = b""
         self.landed = False  # whether the bytes are there; asked without a lock, also by a forked child

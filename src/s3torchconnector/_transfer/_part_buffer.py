@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from s3torchconnector._config import KIB
 from s3torchconnector._transfer._budget import ByteBudget
+from s3torchconnector._transfer._memory import LargeBuffer, copy
 from s3torchconnector._wire import Buffer
 
 _WORTH_KEEPING = 64 * KIB  # bytes objects from this size on are referenced, smaller ones are gathered
@@ -24,7 +25,7 @@ class PartBuffer:
         self.segments: list[Buffer] = []
         self._budget = budget
         self._may_overdraw = may_overdraw
-        self._buffers: list[bytearray] = []
+        self._buffers: list[LargeBuffer] = []
         self._filled = 0  # bytes of the last buffer in use
         self._segment_start = 0  # where in the last buffer the segment begins that is being filled
         self._taken = 0
@@ -42,7 +43,7 @@ class PartBuffer:
                 self._open_buffer()
             buffer = self._buffers[-1]
             count = min(len(data), len(buffer) - self._filled)
-            memoryview(buffer)[self._filled : self._filled + count] = data[:count]
+            copy(memoryview(buffer)[self._filled : self._filled + count], data[:count])
             self._filled += count
             self.size += count
             data = data[count:]

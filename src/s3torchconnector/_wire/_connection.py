@@ -128,13 +128,36 @@ class Connection:
             view[:count] = self._leftover[:count]
             self._leftover = self._leftover[count:]
             return count
+        if fill and self._tls:
+            return self._fill_tls(view)
         return self._receive(view, self._wait_all if fill else 0)
+
+    def _fill_tls(self, view: memoryview) -> int:
+        """Receive record after record: OpenSSL hands over one (16 KiB) at a time, whatever it is asked for."""
+        receive = self._sock.recv_into
+        done = 0
+        try:
+            while done < len(view):
+                count = receive(view[done:])
+                if not count:
+                    break
+                done += count
+        except OSError as error:
+            # What came is good, and the next call meets the same error.
+            if not done:
+                raise self._translated(error, "waiting for the answer") from error
+        return done
 
     def _receive(self, view: memoryview, flags: int) -> int:
         try:
             return self._sock.recv_into(view, 0, flags)
         except OSError as error:
             raise self._translated(error, "waiting for the answer") from error
+
+    @property
+    def tls_session(self) -> ssl.SSLSession | None:
+        """What lets another connection resume this one's handshake; it comes after the first answer."""
+        return self._sock.session if isinstance(self._sock, ssl.SSLSocket) else None
 
     @property
     def has_leftover(self) -> bool:

@@ -51,6 +51,7 @@ class ConnectionPool:
         self._idle: dict[Address, list[Connection]] = {}
         self._open: set[Connection] = set()
         self._tls: ssl.SSLContext | None = None
+        self._tls_sessions: dict[Address, ssl.SSLSession] = {}  # a resumed handshake checks no certificate again
         self._closed = False
 
     def acquire(self, address: Address, *, fresh: bool = False, wait: bool = True) -> Connection:
@@ -81,6 +82,8 @@ class ConnectionPool:
 
     def release(self, address: Address, connection: Connection) -> None:
         """Give back a connection that can serve another request."""
+        if not connection.used and (session := connection.tls_session) is not None:
+            self._tls_sessions[address] = session
         connection.used = True
         connection.idle_since = time.monotonic()
         with self._lock:
@@ -159,7 +162,8 @@ class ConnectionPool:
 
     def _wrap(self, sock: socket.socket, address: Address) -> ssl.SSLSocket:
         try:
-            return self._tls_context().wrap_socket(sock, server_hostname=address.host)
+            session = self._tls_sessions.get(address)
+            return self._tls_context().wrap_socket(sock, server_hostname=address.host, session=session)
         except ssl.SSLCertVerificationError as error:
             raise S3ConfigurationError(
                 f"the certificate of {address} cannot be trusted: {error.verify_message}. If the endpoint uses a "
