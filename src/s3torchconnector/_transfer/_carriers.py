@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Protocol
 
 from s3torchconnector._transfer._workers import Workers
@@ -71,7 +72,13 @@ class Carriers:
 
     def _start(self, carrier: _Carrier | None) -> None:
         if carrier is not None:
-            self._workers.run(lambda: self._carry(carrier))
+            try:
+                self._workers.run(lambda: self._carry(carrier))
+            except RuntimeError:  # closed, or no thread to be had
+                with self._lock:
+                    self._carriers.discard(carrier)
+                carrier.close()
+                raise
 
     def _carry(self, carrier: _Carrier) -> None:
         while True:
@@ -99,7 +106,8 @@ class Carriers:
                 newcomer = self._recruit() if self._queue else None
             elif errand is None:
                 self._carriers.discard(carrier)
-        self._start(newcomer)
+        with suppress(RuntimeError):  # then this one looks at the queue again, when it has received something
+            self._start(newcomer)
         return errand
 
 

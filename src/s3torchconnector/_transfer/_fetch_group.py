@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from functools import partial
 from types import TracebackType
 
@@ -41,7 +41,8 @@ class FetchGroup:
     ) -> None:
         try:
             if error is None:
-                for future in self._futures:
+                done, _ = wait(self._futures, return_when=FIRST_EXCEPTION)
+                for future in done:
                     future.result()
         except BaseException:
             self._give_up()

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from s3torchconnector._config import MIB
 from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
 from s3torchconnector._transfer._fetch_group import FetchGroup
+from s3torchconnector._transfer._memory import copy
 from s3torchconnector._transfer._part import Part
 from s3torchconnector._transfer._ranges import Range, split_on_grid
 from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy
@@ -61,6 +62,7 @@ class ObjectReader:
         self._runtime = self._open_runtime()
         self._part_size = self._runtime.config.part_size
         self._lane = self._runtime.lane()
+        self._most_ahead = self._runtime.streams * self._part_size
 
     def _enter(self) -> None:
         """Begin an operation: leave to the parent of a forked child what is the parent's, await what was prefetched."""
@@ -216,7 +218,7 @@ class ObjectReader:
         if not in_order and len(piece) >= self._policy.smallest:
             return None
         part_end = self._useful(piece.start - piece.start % self._part_size + self._part_size)
-        wish = max(len(piece), self._policy.smallest, self._ahead() if in_order else 0)
+        wish = max(len(piece), self._policy.smallest, self._pattern.ahead(self._most_ahead) if in_order else 0)
         start, end = piece.start, self._shelf.next_start(piece.stop, min(part_end, piece.start + wish))
         if leads and not self._pattern.continues and end == self._version.size:
             # Directories and footers lie at an object's end, and are read backwards.
@@ -224,17 +226,13 @@ class ObjectReader:
         wanted = Range(start, end)
         return None if wanted == piece else wanted
 
-    def _ahead(self) -> int:
-        """How many bytes to be ahead of a reader that reads in order: as many as it has read so far."""
-        most = self._runtime.streams * self._part_size
-        return most if self._policy.eager else min(self._pattern.run, most)
-
     def _read_ahead(self, position: int) -> None:
         if self._version.size is None:
             return
         size = self._useful(self._version.size)
-        stop = min(size, position + self._ahead())
-        least = max(self._policy.smallest, min(self._ahead(), self._part_size))
+        ahead = self._pattern.ahead(self._most_ahead)
+        stop = min(size, position + ahead)
+        least = max(self._policy.smallest, min(ahead, self._part_size))
         for gap in self._shelf.gaps(position, stop):
             for piece in split_on_grid(gap.start, gap.stop, self._part_size):
                 part_end = piece.start - piece.start % self._part_size + self._part_size
@@ -246,23 +244,16 @@ class ObjectReader:
 
     # -- fetching -----------------------------------------------------------------------------------------------
 
-    def _start(self, wanted: Range, *, reserved: int) -> None:
+    def _start(self, wanted: Range, *, reserved: int) -> Part:
         part = Part(self._runtime, self._version, wanted, reserved)
         part.future = self._lane.submit(part.fetch)
         self._shelf.add(part)
+        return part
 
     def _fetch_tail(self) -> None:
-        wanted = Range(-self._policy.smallest or -1, 0)
-        self._runtime.budget.take(-wanted.start)
-        part = Part(self._runtime, self._version, wanted, reserved=-wanted.start)
-        part.future = Future()
-        try:
-            part.fetch()
-        except BaseException:
-            part.discard()
-            raise
-        part.future.set_result(None)
-        self._shelf.add(part)
+        length = max(1, self._policy.smallest)
+        self._runtime.budget.take(length)
+        self._await(self._start(Range(-length, 0), reserved=length))
 
     def _read_unsized(self, position: int, count: int | None) -> bytes:
         """Read without knowing how much there is: the first answer tells, while its bytes are still to come."""
@@ -307,4 +298,4 @@ class ObjectReader:
             data = self._await(part)
             begin, end = max(position, part.start), min(stop, part.stop)
             if begin < end:
-                view[begin - position : end - position] = data[begin - part.start : end - part.start]
+                copy(view[begin - position : end - position], data[begin - part.start : end - part.start])

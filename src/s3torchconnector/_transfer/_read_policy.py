@@ -61,3 +61,7 @@ class ReadPattern:
     def in_order(self) -> bool:
         """Whether what follows the last read is worth fetching unasked."""
         return self._policy.read_ahead and (self.continues or self._policy.eager)
+
+    def ahead(self, most: int) -> int:
+        """How many bytes to be ahead of a reader that reads in order: as many as it has read so far, up to ``most``."""
+        return most if self._policy.eager else min(self.run, most)

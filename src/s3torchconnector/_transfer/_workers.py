@@ -95,9 +95,12 @@ class Lane:
         if start:
             try:
                 self._workers.run(self._drain)
-            except BaseException:
-                # Closed: nobody will come for it. Interrupted while a thread was being started: somebody may.
+            except BaseException as error:
                 future.cancel()
+                # Interrupted while a thread was being started: it comes. Closed, or no thread to be had: nobody does.
+                if isinstance(error, RuntimeError):
+                    with self._lock:
+                        self._running -= 1
                 raise
         return future
 
