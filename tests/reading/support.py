@@ -1,0 +1,110 @@
+"""What the tests of reading share: clients, objects with known bytes, and a server of objects of any size."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from s3torchconnector import S3ClientConfig
+from s3torchconnector._s3client import S3Client
+from tests.servers.http_messages import Request, response, s3_error
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+PART = 5 * MIB  # the smallest part size there is
+
+_PERIOD = 1_000_003  # prime, so that bytes from a wrong place never look right
+_MOST = 17 * MIB  # bytes of one answer
+_TILE = random.Random(1).randbytes(_PERIOD) * (_MOST // _PERIOD + 2)
+
+
+def content(start: int, stop: int) -> bytes:
+    """Bytes ``start`` up to ``stop`` of an endless object that every test knows."""
+    assert stop - start <= _MOST
+    return _TILE[start % _PERIOD : start % _PERIOD + max(0, stop - start)]
+
+
+def client_of(endpoint: str, **settings: Any) -> S3Client:
+    """A client with the smallest parts, and settings of ``S3ClientConfig``."""
+    config = S3ClientConfig(**{"part_size": PART, **settings})
+    return S3Client("us-east-1", endpoint=endpoint, s3client_config=config)
+
+
+def open_object(client: S3Client, bucket: str, key: str = "key", **arguments: Any) -> Any:
+    """A reader; ``Any`` since tests hand it to libraries that declare other file types."""
+    return client.get_object(bucket, key, **arguments)
+
+
+def put(client: S3Client, bucket: str, key: str, data: bytes) -> None:
+    stream = client.put_object(bucket, key)
+    stream.write(data)
+    stream.close()
+
+
+def asked(range_header: str | None, size: int) -> tuple[int, int] | None:
+    """The half-open range that a Range header selects of ``size`` bytes; None where there is nothing to select."""
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", range_header or "bytes=0-")
+    assert match is not None, range_header
+    if not match[1]:
+        start, stop = max(0, size - int(match[2])), size
+    else:
+        start, stop = int(match[1]), min(size, int(match[2]) + 1 if match[2] else size)
+    return (start, stop) if start < stop else None
+
+
+@dataclass
+class VirtualObject:
+    """Answers GET and HEAD, as the handler of a ``ScriptedServer``, for an object that takes no memory.
+
+    Attributes:
+        size, etag: change them to have the object overwritten.
+        shift: the place in the endless object where this version begins.
+        before: called with each request; what it returns, if anything, is the answer.
+        served: the half-open ranges that were sent.
+        requests: all of them, in the order of arrival.
+    """
+
+    size: int
+    etag: str = '"one"'
+    shift: int = 0
+    honours_if_match: bool = True
+    before: Callable[[Request], Any] = lambda request: None
+    served: list[tuple[int, int]] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, request: Request) -> Any:
+        self.requests.append(request)
+        special = self.before(request)
+        if special is not None:
+            return special
+        if request.method == "HEAD":
+            return response(200, headers={"Content-Length": str(self.size), "ETag": self.etag})
+        if self.honours_if_match and request.headers.get("if-match", self.etag) != self.etag:
+            return s3_error(412, "PreconditionFailed")
+        selected = asked(request.range, self.size)
+        if selected is None:
+            return response(416, headers={"Content-Range": f"bytes */{self.size}"})
+        with self._lock:
+            self.served.append(selected)
+        start, stop = selected
+        headers = {"ETag": self.etag, "Content-Range": f"bytes {start}-{stop - 1}/{self.size}"}
+        return response(206, content(self.shift + start, self.shift + stop), headers)
+
+    @property
+    def transferred(self) -> int:
+        return sum(stop - start for start, stop in self.served)
+
+
+def fetched_again(ranges: list[tuple[int, int]]) -> int:
+    """How many bytes were in more than one of these ranges, counted as often as they came in vain."""
+    again, reached = 0, 0
+    for start, stop in sorted(ranges):
+        again += max(0, min(stop, reached) - start)
+        reached = max(reached, stop)
+    return again

@@ -1,0 +1,209 @@
+"""Memory: what readers hold is within the budget, and all of it comes back, whatever way reading ends."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psutil
+import pytest
+
+from s3torchconnector._errors import S3Exception
+from s3torchconnector._s3client import S3Client
+from s3torchconnector._types import ObjectInfo
+from s3torchconnector.s3reader import S3ReaderConstructor
+from s3torchconnector.testing import S3Server
+from tests.reading.support import GIB, KIB, MIB, PART, VirtualObject, client_of, content, open_object
+from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.scripted import Close, ScriptedServer, Stall
+
+POLICIES = {
+    "default": S3ReaderConstructor.default(),
+    "sequential": S3ReaderConstructor.sequential(),
+    "range_based": S3ReaderConstructor.range_based(MIB),
+    "dcp_optimized": S3ReaderConstructor.dcp_optimized(),
+}
+BUDGET = 24 * MIB
+
+
+@pytest.fixture
+def virtual() -> VirtualObject:
+    return VirtualObject(4 * GIB)
+
+
+@pytest.fixture
+def client(s3_server: S3Server, virtual: VirtualObject) -> Iterator[S3Client]:
+    """A client with a small budget; once it is closed and its threads are gone, nothing of the budget is taken."""
+    with ScriptedServer(handler=virtual) as server:
+        client = client_of(server.endpoint, memory_budget=BUDGET, max_attempts=2)
+        budget = client.runtime().budget
+        yield client
+        client.close()
+        assert budget.taken == 0
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_stream_stays_within_the_budget(client: S3Client, policy: str) -> None:
+    budget = client.runtime().budget
+    most = 0
+    with open_object(client, "bucket", reader_constructor=POLICIES[policy]) as reader:
+        for start in range(0, 120 * MIB, MIB):
+            assert reader.read(MIB) == content(start, start + MIB)
+            most = max(most, budget.taken)
+    assert most <= BUDGET + PART
+    if policy in ("default", "sequential"):
+        assert most > BUDGET // 2  # it is used, too
+
+
+def test_many_streams_share_the_budget(client: S3Client) -> None:
+    """Each reader may hold what it waits for; reading ahead is what has to fit."""
+    budget = client.runtime().budget
+    readers = [open_object(client, "bucket", reader_constructor=POLICIES["sequential"]) for _ in range(6)]
+    for start in range(0, 12 * MIB, MIB):
+        for reader in readers:
+            assert reader.read(MIB) == content(start, start + MIB)
+            assert budget.taken <= BUDGET + len(readers) * PART
+    for reader in readers:
+        reader.close()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_scattered_reads_leave_behind_is_bounded(client: S3Client, policy: str) -> None:
+    budget = client.runtime().budget
+    with open_object(client, "bucket", reader_constructor=POLICIES[policy]) as reader:
+        for number in range(60):
+            place = number * 61 * MIB
+            reader.seek(place)
+            assert reader.read(KIB) == content(place, place + KIB)
+        assert budget.taken <= BUDGET + PART
+
+
+@pytest.mark.parametrize("policy", ["default", "sequential"])
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda reader: reader.close(),
+        lambda reader: (reader.read(3 * MIB), reader.read(MIB), reader.close()),
+        lambda reader: (reader.seek(-10, os.SEEK_END), reader.close()),
+        lambda reader: (reader.prefetch(), reader.close()),
+        lambda reader: (reader.prefetch(), reader.prefetch(), reader.read(10), reader.prefetch()),
+        lambda reader: (reader.prefetch(), reader.start_early(), reader.deliver(), reader.read(10)),
+        lambda reader: [reader.read(MIB) for _ in range(5)],
+        lambda reader: None,
+    ],
+    ids=["close", "read", "tail", "prefetch", "dropped prefetch", "delivered", "dropped reads", "dropped"],
+)
+def test_everything_comes_back(client: S3Client, policy: str, leave: Callable[[Any], Any]) -> None:
+    leave(open_object(client, "bucket", reader_constructor=POLICIES[policy]))
+    gc.collect()  # the fixture compares
+
+
+def test_readers_that_nobody_reads_or_closes(client: S3Client, virtual: VirtualObject) -> None:
+    virtual.size = 100 * KIB
+    readers = [open_object(client, "bucket", str(number)) for number in range(20)]
+    for reader in readers:
+        reader.start_early(50 * KIB)
+    cycle: list[Any] = [readers]
+    cycle.append(cycle)
+    del readers, reader, cycle
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [s3_error(503, "SlowDown"), s3_error(404, "NoSuchKey"), response(206), [Close()]],
+    ids=["503", "404", "no range", "closed"],
+)
+@pytest.mark.parametrize("good", [0, 1, 3])
+def test_everything_comes_back_after_errors(client: S3Client, virtual: VirtualObject, answer: Any, good: int) -> None:
+    """The first answers are good, then none is."""
+    virtual.before = lambda request: answer if len(virtual.requests) > good else None
+    with open_object(client, "bucket") as reader:
+        reader.prefetch()
+        for size in (10, 2 * MIB, 3 * MIB, 40 * MIB):
+            try:
+                reader.read(size)
+            except S3Exception:
+                break
+        else:
+            pytest.fail("no read met the error")
+        with pytest.raises(S3Exception):
+            reader.readinto(bytearray(40 * MIB))
+
+
+def test_everything_comes_back_after_an_object_that_was_listed_larger(client: S3Client, virtual: VirtualObject) -> None:
+    virtual.size = 10 * KIB
+    info = ObjectInfo("key", "", 3 * PART, 0)
+    with open_object(client, "bucket", object_info=info) as reader:
+        reader.prefetch()
+        assert reader.read() == content(0, 10 * KIB)
+
+
+def test_closing_does_not_wait_for_what_is_under_way(client: S3Client, virtual: VirtualObject) -> None:
+    release = threading.Event()
+    stalled = threading.Event()
+
+    def stall(request: Request) -> Any:
+        stalled.set()
+        return [Stall(release)]
+
+    virtual.before = stall
+    reader = open_object(client, "bucket")
+    reader.prefetch()
+    assert stalled.wait(30)
+    reader.close()
+    client.close()  # joins the thread that was receiving
+    assert not release.is_set()
+    assert client.runtime().budget.taken == 0
+    release.set()
+
+
+@pytest.mark.parametrize("leave", ["closed", "collected"])
+def test_a_closed_client_leaves_no_thread_and_no_socket(s3_server: S3Server, bucket: str, leave: str) -> None:
+    def read(client: S3Client) -> bytes:
+        with open_object(client, bucket) as reader:
+            return bytes(reader.read())
+
+    (s3_server.folder / bucket / "key").write_bytes(content(0, 16 * MIB))
+    with client_of(s3_server.endpoint) as first:  # what is opened once in a process
+        read(first)
+    process = psutil.Process()
+    before = (threading.active_count(), process.num_fds())
+    client = client_of(s3_server.endpoint)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(read, [client] * 16)) == {content(0, 16 * MIB)}
+    reader = open_object(client, bucket)
+    reader.read(10)
+    assert (threading.active_count(), process.num_fds()) > before
+    if leave == "closed":
+        client.close()
+    del reader, client
+    gc.collect()
+    assert (threading.active_count(), process.num_fds()) == before
+
+
+def test_a_closing_client_ends_what_is_under_way(client: S3Client, virtual: VirtualObject) -> None:
+    """More small objects than one thread carries, and large ones."""
+    virtual.size = 1000
+    for _ in range(8):
+        readers = [open_object(client, "bucket", object_info=ObjectInfo("key", "", 1000, 0)) for _ in range(60)]
+        for reader in readers:
+            reader.prefetch()
+        budget = client.runtime().budget
+        client.close()
+        assert [reader.read() for reader in readers] == [content(0, 1000)] * 60
+        for reader in readers:
+            reader.close()
+        assert budget.taken == 0
+
+
+def test_a_client_can_be_used_again(s3_server: S3Server, bucket: str) -> None:
+    (s3_server.folder / bucket / "key").write_bytes(content(0, 16 * MIB))
+    client = client_of(s3_server.endpoint)
+    for _ in range(2):
+        with client, open_object(client, bucket) as reader:
+            assert reader.read() == content(0, 16 * MIB)

@@ -1,0 +1,137 @@
+"""The object is overwritten while it is read: an error says so, and bytes of two versions never mix."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from s3torchconnector._errors import S3ObjectChangedError, S3ServiceError
+from s3torchconnector._s3client import S3Client
+from s3torchconnector._types import ObjectInfo
+from s3torchconnector.s3reader import S3ReaderConstructor
+from s3torchconnector.testing import S3Server
+from tests.reading.support import MIB, PART, VirtualObject, client_of, content, open_object, put
+from tests.servers.moto_server import MotoServer
+from tests.servers.scripted import ScriptedServer
+
+POLICIES = {
+    "default": S3ReaderConstructor.default(),
+    "sequential": S3ReaderConstructor.sequential(),
+    "range_based": S3ReaderConstructor.range_based(1000),
+    "dcp_optimized": S3ReaderConstructor.dcp_optimized(),
+}
+SIZE = 3 * PART
+FEW_STREAMS = {"throughput_target_gbps": 0.1}  # 4, so that reading ahead ends
+LARGE = 12 * PART  # more than is read ahead
+
+
+@pytest.mark.parametrize("policy", ["default", "range_based", "dcp_optimized"])  # none has read ahead yet
+def test_overwritten_between_two_reads(moto_server: MotoServer, moto_bucket: str, policy: str) -> None:
+    with client_of(moto_server.endpoint) as client:
+        put(client, moto_bucket, "key", b"1" * SIZE)
+        with open_object(client, moto_bucket, reader_constructor=POLICIES[policy]) as reader:
+            assert reader.read(1000) == b"1" * 1000
+            put(client, moto_bucket, "key", b"2" * SIZE)
+            for _ in range(2):
+                reader.seek(-1000, os.SEEK_END)
+                with pytest.raises(S3ObjectChangedError) as info:
+                    reader.read(1000)
+        assert (info.value.bucket, info.value.key) == (moto_bucket, "key")
+        assert isinstance(info.value, S3ServiceError)
+        assert str(pickle.loads(pickle.dumps(info.value))) == str(info.value)
+        with open_object(client, moto_bucket) as reader:
+            assert reader.read() == b"2" * SIZE
+
+
+@pytest.fixture
+def virtual() -> VirtualObject:
+    return VirtualObject(SIZE)
+
+
+@pytest.fixture
+def client(s3_server: S3Server, virtual: VirtualObject) -> Iterator[S3Client]:
+    with ScriptedServer(handler=virtual) as server, client_of(server.endpoint, **FEW_STREAMS) as client:
+        yield client
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "content": {"etag": '"two"', "shift": 1},
+    "longer": {"etag": '"two"', "size": LARGE + PART},
+    "shorter": {"etag": '"two"', "size": LARGE - 1},
+    "much shorter": {"etag": '"two"', "size": 10},
+    "emptied": {"etag": '"two"', "size": 0},
+    "size only": {"size": LARGE + 1},
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("honours_if_match", [True, False])
+def test_a_later_answer_is_of_another_version(
+    virtual: VirtualObject, client: S3Client, policy: str, change: str, honours_if_match: bool
+) -> None:
+    virtual.honours_if_match = honours_if_match
+    virtual.size = LARGE
+    with open_object(client, "bucket", reader_constructor=POLICIES[policy]) as reader:
+        assert reader.read(10) == content(0, 10)
+        for name, value in CHANGES[change].items():
+            setattr(virtual, name, value)
+        reader.seek(LARGE - PART + 1)
+        with pytest.raises(S3ObjectChangedError):
+            reader.read(2 * MIB)
+        assert reader.tell() == LARGE - PART + 1
+        if policy == "default":  # what came before the change and is still here can be had
+            reader.seek(2)
+            assert reader.read(5) == content(2, 7)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda reader: reader.read(),
+        lambda reader: reader.read(SIZE),
+        lambda reader: reader.readinto(bytearray(SIZE)),
+        lambda reader: [reader.read(MIB) for _ in range(15)],
+    ],
+    ids=["read()", "read(size)", "readinto", "pieces"],
+)
+def test_changed_in_the_middle_of_a_read(virtual: VirtualObject, client: S3Client, read: Callable[[Any], Any]) -> None:
+    """After the first part, whichever comes first, every answer is of another version with the same size."""
+    virtual.honours_if_match = False
+    answered: list[str] = []
+
+    def overwrite(request: Any) -> None:
+        answered.append(request.target)
+        if len(answered) > 1:
+            virtual.etag, virtual.shift = '"two"', 1
+
+    virtual.before = overwrite
+    with open_object(client, "bucket") as reader, pytest.raises(S3ObjectChangedError):
+        read(reader)
+
+
+def test_every_request_after_the_first_names_the_version(virtual: VirtualObject, client: S3Client) -> None:
+    seen: list[str | None] = []
+    virtual.before = lambda request: seen.append(request.headers.get("if-match"))
+    with open_object(client, "bucket") as reader:
+        while reader.read(700_000):
+            pass
+    assert len(seen) > 2
+    assert seen == [None] + ['"one"'] * (len(seen) - 1)
+
+
+def test_a_listing_told_another_size(virtual: VirtualObject, client: S3Client) -> None:
+    """An old listing costs nothing as long as nobody counts on it."""
+    info = ObjectInfo("key", '"zero"', SIZE - 5, 0)
+    with open_object(client, "bucket", object_info=info) as reader:
+        assert reader.read(10) == content(0, 10)
+        assert reader.seek(0, os.SEEK_END) == SIZE
+    with open_object(client, "bucket", object_info=info) as reader:
+        assert reader.seek(0, os.SEEK_END) == SIZE - 5
+        reader.seek(0)
+        with pytest.raises(S3ObjectChangedError):
+            reader.read(10)

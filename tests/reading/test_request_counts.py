@@ -1,0 +1,231 @@
+"""How reads become requests: as few, as large and as early as they can be, and no byte twice."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from s3torchconnector import S3MapDataset
+from s3torchconnector._s3client import S3Client
+from s3torchconnector._types import ObjectInfo
+from s3torchconnector.s3reader import S3ReaderConstructor
+from s3torchconnector.testing import S3Server
+from tests.reading.support import (
+    GIB,
+    KIB,
+    MIB,
+    PART,
+    VirtualObject,
+    asked,
+    client_of,
+    content,
+    fetched_again,
+    open_object,
+)
+from tests.servers.proxy import RecordingProxy
+from tests.servers.scripted import ScriptedServer
+
+POLICIES = {
+    "default": S3ReaderConstructor.default(),
+    "sequential": S3ReaderConstructor.sequential(),
+    "range_based": S3ReaderConstructor.range_based(),
+    "range_based-0": S3ReaderConstructor.range_based(0),
+    "dcp_optimized": S3ReaderConstructor.dcp_optimized(),
+}
+
+
+@pytest.fixture
+def client(proxy: RecordingProxy) -> Iterator[S3Client]:
+    with client_of(proxy.endpoint) as client:
+        yield client
+
+
+@pytest.fixture
+def large() -> VirtualObject:
+    return VirtualObject(10 * GIB)
+
+
+@pytest.fixture
+def far(s3_server: S3Server, large: VirtualObject) -> Iterator[S3Client]:
+    """A client of a server that has the object ``large`` at every key."""
+    with ScriptedServer(handler=large) as server, client_of(server.endpoint) as client:
+        yield client
+
+
+def ranges_of(proxy: RecordingProxy, size: int) -> list[tuple[int, int]]:
+    return [selected for get in proxy.of("GET") if (selected := asked(get.range, size)) is not None]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("size", [1, 110 * KIB, PART])
+@pytest.mark.parametrize("how", ["read", "prefetched", "listed", "readinto"])
+def test_one_request_for_an_object_of_one_part(
+    s3_server: S3Server, bucket: str, client: S3Client, proxy: RecordingProxy, policy: str, size: int, how: str
+) -> None:
+    (s3_server.folder / bucket / "key").write_bytes(content(0, size))
+    info = ObjectInfo("key", "", size, 0) if how == "listed" else None
+    with open_object(client, bucket, object_info=info, reader_constructor=POLICIES[policy]) as reader:
+        assert not proxy.exchanges
+        if how == "prefetched":
+            reader.prefetch()
+        if how == "readinto":
+            buffer = bytearray(size)
+            assert reader.readinto(buffer) == size
+            assert buffer == content(0, size)
+        else:
+            assert reader.read() == content(0, size)
+    assert [exchange.method for exchange in proxy.exchanges] == ["GET"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("prefetched", [False, True])
+def test_one_request_for_an_empty_object(large: VirtualObject, far: S3Client, policy: str, prefetched: bool) -> None:
+    large.size = 0
+    with open_object(far, "bucket", reader_constructor=POLICIES[policy]) as reader:
+        if prefetched:
+            reader.prefetch()
+        assert reader.read() == b""
+        assert reader.seek(0, os.SEEK_END) == 0
+    assert [request.method for request in large.requests] == ["GET"]
+
+
+def test_an_empty_object_of_a_server_that_does_not_tell_its_size(
+    bucket: str, s3_server: S3Server, client: S3Client, proxy: RecordingProxy
+) -> None:
+    (s3_server.folder / bucket / "key").touch()
+    with open_object(client, bucket) as reader:
+        assert reader.read() == b""
+    assert [exchange.method for exchange in proxy.exchanges] == ["GET", "HEAD"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_large_object_is_read_in_parts(
+    s3_server: S3Server, bucket: str, client: S3Client, proxy: RecordingProxy, policy: str
+) -> None:
+    size = 4 * PART + 1000
+    data = content(0, 2 * PART) + content(2 * PART, size)
+    (s3_server.folder / bucket / "key").write_bytes(data)
+    with open_object(client, bucket, reader_constructor=POLICIES[policy]) as reader:
+        assert reader.read() == data
+    assert sorted(ranges_of(proxy, size)) == [(start, min(size, start + PART)) for start in range(0, size, PART)]
+    assert len(proxy.exchanges) == 5
+
+
+def test_each_item_of_a_map_dataset_is_one_request(s3_server: S3Server, bucket: str, proxy: RecordingProxy) -> None:
+    for number in range(5):
+        (s3_server.folder / bucket / str(number)).write_bytes(content(number, number + 1000))
+    dataset = S3MapDataset.from_prefix(
+        f"s3://{bucket}/", region="us-east-1", endpoint=proxy.endpoint, transform=lambda reader: reader.read()
+    )
+    assert [dataset[number] for number in range(5)] == [content(number, number + 1000) for number in range(5)]
+    assert len(proxy.exchanges) == 1 + 5  # one page of a listing
+
+
+@pytest.mark.parametrize("mmap", [None, False])
+def test_torch_load_of_many_parts(
+    s3_server: S3Server, bucket: str, client: S3Client, proxy: RecordingProxy, mmap: bool | None
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    saved = {f"large.{number}": torch.randn(1_700_000 + number, generator=generator) for number in range(6)}
+    saved |= {f"small.{number}": torch.randn(300, generator=generator) for number in range(40)}
+    path = s3_server.folder / bucket / "key"
+    torch.save(saved, path)
+    size = path.stat().st_size
+    with open_object(client, bucket) as reader:
+        loaded = torch.load(reader, weights_only=True, mmap=mmap)
+    assert all(torch.equal(value, loaded[name]) for name, value in saved.items())
+    assert len(proxy.exchanges) <= size / PART + 8
+    assert fetched_again(ranges_of(proxy, size)) <= MIB
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_reading_the_tail_of_a_huge_object(far: S3Client, large: VirtualObject, policy: str) -> None:
+    with open_object(far, "bucket", reader_constructor=POLICIES[policy]) as reader:
+        start = reader.seek(-64 * KIB, os.SEEK_END)
+        assert reader.read() == content(start, large.size)
+    assert large.transferred < MIB or policy == "range_based"  # which fetches its 8 MiB
+    assert len(large.served) <= 2
+
+
+def test_zip_directory_of_a_huge_object(far: S3Client, large: VirtualObject) -> None:
+    """An archive's end is searched for with a few small reads, which one request answers."""
+    with open_object(far, "bucket") as reader, pytest.raises(zipfile.BadZipFile):
+        zipfile.ZipFile(reader)
+    assert len(large.served) == 1
+    assert large.transferred < MIB
+
+
+@pytest.mark.parametrize("policy", ["default", "range_based-0", "dcp_optimized-0"])
+def test_scattered_small_reads_transfer_little(far: S3Client, large: VirtualObject, policy: str) -> None:
+    constructor = POLICIES.get(policy, S3ReaderConstructor.dcp_optimized(0))
+    places = random.Random(7).sample(range(0, large.size, 64 * MIB), 40)
+    with open_object(far, "bucket", reader_constructor=constructor) as reader:
+        for place in places:
+            reader.seek(place)
+            assert reader.read(1000) == content(place, place + 1000)
+    most = 1000 if policy == "range_based-0" else 256 * KIB
+    assert large.transferred <= (len(places) + 1) * most
+    assert len(large.served) <= len(places) + 1
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("piece", [100 * KIB, MIB, PART, 6 * MIB])
+def test_reading_in_order_fetches_each_byte_once(large: VirtualObject, far: S3Client, policy: str, piece: int) -> None:
+    large.size = 50 * MIB + 77
+    with open_object(far, "bucket", reader_constructor=POLICIES[policy]) as reader:
+        start = 0
+        while data := reader.read(piece):
+            assert data == content(start, start + len(data))
+            start += len(data)
+    assert start == large.size
+    assert fetched_again(large.served) == 0
+    assert large.transferred == large.size
+    if policy in ("default", "sequential"):
+        assert len(large.served) <= large.size / PART + 12
+
+
+def test_skipping_forward_keeps_reading_ahead(large: VirtualObject, far: S3Client) -> None:
+    """``dcp_optimized``: a few tensors are left out, and the rest still comes in parts, each once."""
+    large.size = 60 * MIB
+    gap = 300 * KIB
+    with open_object(far, "bucket", reader_constructor=S3ReaderConstructor.dcp_optimized(MIB)) as reader:
+        start = 0
+        while data := reader.read(700 * KIB):
+            assert data == content(start, start + len(data))
+            start = reader.seek(gap, os.SEEK_CUR)
+    assert fetched_again(large.served) == 0
+    assert len(large.served) <= large.size / PART + 16
+
+
+def test_a_buffer_answers_small_reads_close_to_each_other(large: VirtualObject, far: S3Client) -> None:
+    with open_object(far, "bucket", reader_constructor=S3ReaderConstructor.range_based(MIB)) as reader:
+        reader.seek(7 * PART)
+        for start in range(7 * PART, 7 * PART + MIB, 10 * KIB):
+            stop = min(start + 10 * KIB, 7 * PART + MIB)
+            assert reader.read(stop - start) == content(start, stop)
+        reader.seek(7 * PART + 123)  # back
+        assert reader.read(5) == content(7 * PART + 123, 7 * PART + 128)
+    assert len(large.served) == 2  # the first told the size, which seek() needs
+    assert large.transferred <= 2 * MIB
+
+
+def test_a_stream_of_a_range_fetches_that_range(large: VirtualObject, far: S3Client) -> None:
+    """What custom reader constructors are given: nothing behind ``end`` is fetched."""
+    got: list[Any] = []
+
+    def constructor(bucket: str, key: str, get_object_info: Any, get_stream: Any) -> Any:
+        got.append(get_stream)
+        return io.BytesIO()
+
+    far.get_object("bucket", "key", reader_constructor=constructor)
+    start, stop = PART - 10, 3 * PART + 10
+    assert b"".join(got[0](start, stop)) == content(start, stop)
+    assert large.transferred == stop - start
+    assert fetched_again(large.served) == 0
