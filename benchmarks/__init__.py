@@ -1,0 +1,14 @@
+"""The benchmark: this connector, the native one (1.5.0) and the limit of the machine, measured side by side.
+
+`python -m benchmarks --help` explains how to run it. How it is built:
+
+    cases.py      what is measured: one row each, with its goal
+    servers/      nginx as S3: plain, S3-shaped, TLS, uploads, listing
+    bucket.py     the same objects in a real bucket instead
+    peer.py       the environment of the native connector
+    runner.py     interleaved runs, each in a fresh process
+    worker.py     that process: connector.py (ours and the peer) or limit.py (raw sockets), under meter.py
+    results.py    medians and ratios
+    report.py     terminal, JSON, Markdown
+    plot.py       the picture of the ratios
+"""

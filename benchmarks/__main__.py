@@ -1,0 +1,158 @@
+"""`python -m benchmarks`: prepare, measure, report. The strategy is in the package's docstring."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from benchmarks import bucket, cases, objects, peer, plot, report, runner, servers
+from benchmarks.cases import Case
+from benchmarks.job import REGION, Job
+from benchmarks.results import Row
+from benchmarks.runner import Contenders
+
+_SIZE, _QUICK_SIZE = 1 << 30, 256 << 20
+_BUCKET_OBJECTS, _QUICK_BUCKET_OBJECTS = 2000, 400
+_HELP = """Compare this connector with the native one (1.5.0) and with the limit of this machine.
+
+Starts its own servers (nginx), installs the native connector into .venv-peer, runs every contender in turn in
+fresh processes and prints speeds, ratios, processor time and memory beside the goals.
+
+A complete run takes about eight minutes and writes benchmarks/results/latest.json, .md and .png; a part of it
+(names, --quick, --bucket) writes build/bench.json, .md and .png instead.
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the work happens: who talks to it and how, by case."""
+
+    cases: tuple[Case, ...]
+    contenders: Contenders
+    jobs: dict[str, Job]
+    nginx: str | None = None
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help="What to measure; everything if absent.")] = None,
+    bench: Annotated[list[str] | None, typer.Option(help="The same as a name; may be repeated.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Rounds; medians are reported.")] = 3,
+    quick: Annotated[bool, typer.Option("--quick", help="A quarter of the bytes and objects.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Show the names and goals, and stop.")] = False,
+    bucket_uri: Annotated[
+        str | None, typer.Option("--bucket", help="s3://bucket[/prefix]: use this instead of local servers.")
+    ] = None,
+    region: Annotated[str, typer.Option(help="Of that bucket.")] = REGION,
+    endpoint: Annotated[str | None, typer.Option(help="Of that bucket, if it is not AWS.")] = None,
+    path_style: Annotated[bool, typer.Option("--path-style", help="Address that bucket by path.")] = False,
+) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 190)
+    wanted = _chosen([*(names or []), *(bench or [])])
+    if list_:
+        _list(console, wanted)
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and workers end with it
+    target = bucket.Target(bucket_uri, region, endpoint, path_style) if bucket_uri else None
+    with (
+        objects.local(_QUICK_SIZE if quick else _SIZE) as folder,
+        _place(folder, wanted, target, quick) as place,
+    ):
+        rows = [_measure(case, place, runs, quick) for case in place.cases]
+        size = place.jobs[place.cases[0].name].size
+    report.show(rows, size, runs, console)
+    whole = not quick and target is None and len(rows) == len(cases.CASES)
+    output = objects.root() / ("benchmarks/results/latest" if whole else "build/bench")
+    report.write(rows, size, report.machine(place.nginx, runs), output)
+    plot.draw(rows, size, output.with_suffix(".png"))
+    console.print(f"written: {output.relative_to(objects.root())}.json, .md, .png")
+
+
+def _chosen(names: list[str]) -> tuple[Case, ...]:
+    unknown = set(names) - set(cases.BY_NAME)
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}; there are: {', '.join(cases.BY_NAME)}")
+    return tuple(case for case in cases.CASES if not names or case.name in names)
+
+
+def _list(console: Console, wanted: tuple[Case, ...]) -> None:
+    table = Table("name", "what", "goals")
+    for case in wanted:
+        table.add_row(case.name, case.heading(_SIZE), ", ".join(map(str, case.goals)))
+    console.print(table)
+
+
+@contextmanager
+def _place(folder: Path, wanted: tuple[Case, ...], target: bucket.Target | None, quick: bool) -> Iterator[Place]:
+    python = peer.interpreter(objects.root() / ".venv-peer")
+    if target is None:
+        with servers.running(folder) as running:
+            contenders = Contenders(python, runner.local_environment(running.authority))
+            jobs = {case.name: _local_job(case, folder, running.endpoints[case.server]) for case in wanted}
+            yield Place(wanted, contenders, jobs, running.nginx)
+    else:
+        count = _QUICK_BUCKET_OBJECTS if quick else _BUCKET_OBJECTS
+        names = [case.name for case in wanted]
+        chosen = tuple(case for case in cases.in_bucket(count) if case.name in names)
+        with bucket.uploaded(target, folder, count) as job:
+            jobs = {case.name: replace(job, connections=case.connections) for case in chosen}
+            yield Place(chosen, Contenders(python, dict(os.environ)), jobs)
+
+
+def _local_job(case: Case, folder: Path, endpoint: str) -> Job:
+    checkpoint = folder / objects.BUCKET / "checkpoint.pt"
+    return Job(
+        bucket=objects.BUCKET,
+        size=checkpoint.stat().st_size,
+        small_size=objects.SMALL_SIZE,
+        objects=case.amount,
+        copy=str(checkpoint),
+        connections=case.connections,
+        tree="train/",
+        endpoint=endpoint,
+    )
+
+
+def _measure(case: Case, place: Place, runs: int, quick: bool) -> Row:
+    status = Console(stderr=True)
+    with status.status(case.name) as line:
+
+        def once(who: str) -> runner.Sample:
+            job = replace(place.jobs[case.name], objects=case.amount_for(who, quick))
+            return place.contenders.run(who, case.work, job)
+
+        def progress(who: str, number: int) -> None:
+            line.update(f"{case.name}: {who}, run {number} of {runs}")
+
+        row = Row(case, runner.interleave(case, runs, once, progress))
+    status.print(
+        f"{case.name}: {', '.join(f'{who} {report.speed(row, who)}' for who in row.samples)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return row
+
+
+def run() -> None:
+    """The command line; failures that a user can mend are one message, not a traceback."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(help=_HELP)(main)
+    try:
+        app()
+    except (bucket.BucketError, servers.ServerError, peer.PeerError, runner.MeasurementError) as error:
+        Console(stderr=True).print(f"[red]{escape(str(error))}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,166 @@
+"""What is measured: one case a row, with the goal that it has to meet.
+
+Goals are ratios measured side by side in one run, and costs of ours; they are why this benchmark exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+OURS, PEER, RANGED, LIMIT = "ours", "peer", "peer-ranged", "limit"
+SERVERS = {
+    "plain": "plain",
+    "s3": "S3-shaped",
+    "tls": "TLS",
+    "uploads": "25 ms a request",
+    "listing": "50-100 ms a page",
+    "bucket": "in the bucket",
+}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A bound on one quantity of `results.Row`: at least `value`, or at most."""
+
+    quantity: str
+    value: float
+    at_most: bool = False
+
+    def met(self, measured: float) -> bool:
+        return measured <= self.value if self.at_most else measured >= self.value
+
+    def __str__(self) -> str:
+        sign = "≤" if self.at_most else "≥"
+        return {
+            "versus_peer": f"{sign} {self.value:g}x 1.5.0",
+            "versus_limit": f"{sign} {self.value:.0%} of limit",
+            "cpu_ms": f"{sign} {self.value:g} ms CPU each",
+            "cpu_us": f"{sign} {self.value:g} us CPU each",
+            "growth_mib": f"{sign} {self.value:g} MiB",
+        }[self.quantity]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: `work` of worker.py on `server` (one of `SERVERS`), by each of `who`.
+
+    `unit` is what is counted: objects, keys, bytes of the checkpoint, or starts. `amount` is how many of
+    them, `peer_amount` how many the peer does where `amount` would take it minutes; speeds are compared,
+    not times. `connections` is what the limit uses: the number that was fastest on this server.
+    """
+
+    name: str
+    title: str
+    work: str
+    server: str
+    unit: str
+    goals: tuple[Goal, ...]
+    who: tuple[str, ...] = (OURS, PEER, LIMIT)
+    amount: int = 0
+    peer_amount: int = 0
+    connections: int = 16
+
+    def heading(self, size: int) -> str:
+        """The row's title, for a checkpoint of `size` bytes."""
+        text = self.title.format(amount=self.amount, size=f"{size / 2**30:.2g} GiB")
+        return f"{text}, {SERVERS[self.server]}"
+
+    def amount_for(self, who: str, quick: bool) -> int:
+        if who.startswith(PEER) and self.peer_amount:
+            return self.peer_amount
+        return self.amount // 4 if quick and self.unit == "objects" else self.amount
+
+
+_READERS = (OURS, PEER, RANGED, LIMIT)
+_WIRE = (Goal("versus_limit", 0.9),)
+_LOAD = (Goal("versus_peer", 5), Goal("versus_limit", 1))
+
+CASES = (
+    Case(
+        "iterable",
+        "iterable dataset, 110 KiB objects",
+        "iterable",
+        "s3",
+        "objects",
+        (Goal("versus_peer", 100), Goal("cpu_ms", 0.25, at_most=True)),
+        amount=6000,
+        peer_amount=100,
+        connections=256,
+    ),
+    Case(
+        "iterable-plain",
+        "iterable dataset, 110 KiB objects",
+        "iterable",
+        "plain",
+        "objects",
+        (Goal("versus_peer", 3),),
+        amount=12000,
+        peer_amount=3000,
+    ),
+    Case(
+        "map",
+        "map dataset, DataLoader(batch_size=64, num_workers=4)",
+        "map",
+        "s3",
+        "objects",
+        (Goal("versus_peer", 15),),
+        who=(OURS, PEER),
+        amount=8192,
+        peer_amount=512,
+    ),
+    Case("readinto", "readinto of {size}", "readinto", "s3", "bytes", _WIRE, _READERS, connections=48),
+    Case("readinto-plain", "readinto of {size}", "readinto", "plain", "bytes", _WIRE, _READERS),
+    Case("readinto-tls", "readinto of {size}", "readinto", "tls", "bytes", _WIRE, _READERS),
+    Case("torch-load", "torch.load of {size}", "load", "s3", "bytes", _LOAD),
+    Case("torch-load-plain", "torch.load of {size}", "load", "plain", "bytes", _LOAD),
+    Case(
+        "torch-save",
+        "torch.save of {size}",
+        "save",
+        "uploads",
+        "bytes",
+        (Goal("versus_peer", 2.5),),
+    ),
+    Case(
+        "stream",
+        "{size} in reads of 1 MiB",
+        "stream",
+        "s3",
+        "bytes",
+        (Goal("versus_peer", 2), Goal("growth_mib", 160, at_most=True)),
+        who=(OURS, PEER),
+    ),
+    Case(
+        "listing",
+        "listing {amount:,} keys",
+        "listing",
+        "listing",
+        "keys",
+        (Goal("versus_peer", 8), Goal("cpu_us", 6, at_most=True)),
+        who=(OURS, PEER),
+        amount=100_000,
+    ),
+    Case(
+        "startup",
+        "fresh process to the first object's bytes",
+        "startup",
+        "plain",
+        "starts",
+        (Goal("versus_peer", 1),),
+        who=(OURS, PEER),
+        amount=1,
+    ),
+)
+BY_NAME = {case.name: case for case in CASES}
+
+
+def in_bucket(objects: int) -> tuple[Case, ...]:
+    """The rows that make sense against a real bucket that holds so many small objects."""
+    chosen = [case for case in CASES if not case.name.endswith(("-plain", "-tls"))]
+    return tuple(
+        replace(case, server="bucket", amount=_bucket_amount(case, objects), connections=64) for case in chosen
+    )
+
+
+def _bucket_amount(case: Case, objects: int) -> int:
+    return objects if case.unit in ("objects", "keys") else case.amount
