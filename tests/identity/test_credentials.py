@@ -104,9 +104,7 @@ def test_the_same_credentials_found_again_are_an_error_without_secrets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     provider = credentials_provider(S3ClientConfig())
-    set_environment(
-        monkeypatch, AWS_ACCESS_KEY_ID="AKID", AWS_SECRET_ACCESS_KEY="hush", AWS_SESSION_TOKEN="hush"
-    )
+    set_environment(monkeypatch, AWS_ACCESS_KEY_ID="AKID", AWS_SECRET_ACCESS_KEY="hush", AWS_SESSION_TOKEN="hush")
 
     with pytest.raises(S3CredentialsError, match=r"'AKID'.*the environment still names the same") as caught:
         provider.refresh(provider.get())
@@ -259,9 +257,7 @@ def test_threads_that_wait_share_the_error(call: str) -> None:
 
     provider = implementation._LookedUp(fails_when_all_wait)
     provider._lock = lock  # type: ignore[assignment]
-    ask: Callable[[], object] = (
-        provider.get if call == "get" else lambda: provider.refresh(Credentials("a", "b"))
-    )
+    ask: Callable[[], object] = provider.get if call == "get" else lambda: provider.refresh(Credentials("a", "b"))
 
     with ThreadPoolExecutor(8) as pool:
         errors = [future.exception() for future in [pool.submit(ask) for _ in range(8)]]

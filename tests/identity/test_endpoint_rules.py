@@ -44,9 +44,7 @@ ISOLATED = settings(deadline=None, suppress_health_check=[HealthCheck.function_s
 @pytest.fixture(scope="module")
 def rules() -> EndpointProvider:
     loader = create_loader()
-    return EndpointProvider(
-        loader.load_service_model("s3", "endpoint-rule-set-1"), loader.load_data("partitions")
-    )
+    return EndpointProvider(loader.load_service_model("s3", "endpoint-rule-set-1"), loader.load_data("partitions"))
 
 
 def without_default_port(text: str) -> str:
@@ -57,9 +55,7 @@ def without_default_port(text: str) -> str:
 
 @ISOLATED
 @given(bucket=BUCKETS, endpoint=ENDPOINTS, region=REGIONS)
-def test_path_style_is_that_of_the_rules(
-    rules: EndpointProvider, bucket: str, endpoint: str, region: str
-) -> None:
+def test_path_style_is_that_of_the_rules(rules: EndpointProvider, bucket: str, endpoint: str, region: str) -> None:
     oracle = rules.resolve_endpoint(Bucket=bucket, Region=region, Endpoint=endpoint, ForcePathStyle=True)
     [scheme] = oracle.properties["authSchemes"]
 
@@ -71,9 +67,7 @@ def test_path_style_is_that_of_the_rules(
 
 
 @ISOLATED
-@given(
-    bucket=st.one_of(BUCKETS, st.just("my train")), endpoint=ENDPOINTS, force=st.booleans(), region=REGIONS
-)
+@given(bucket=st.one_of(BUCKETS, st.just("my train")), endpoint=ENDPOINTS, force=st.booleans(), region=REGIONS)
 def test_both_paths_agree(bucket: str, endpoint: str, force: bool, region: str) -> None:
     config = S3ClientConfig(force_path_style=force)
     by_rules = EndpointRules(region, parse_endpoint("endpoint", endpoint), config).resolve(bucket)

@@ -137,9 +137,7 @@ def test_a_region_without_a_host_name_is_named(region: str) -> None:
         resolve("train", region)
 
 
-@pytest.mark.parametrize(
-    "bucket", ["", ".", "..", "\udc80", "arn:aws:s3:::", "arn:aws:s3:us-west-2:1:bucket/b"]
-)
+@pytest.mark.parametrize("bucket", ["", ".", "..", "\udc80", "arn:aws:s3:::", "arn:aws:s3:us-west-2:1:bucket/b"])
 def test_a_bucket_that_is_none_is_named(bucket: str) -> None:
     with pytest.raises(S3ConfigurationError) as caught:
         resolve(bucket)

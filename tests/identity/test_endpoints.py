@@ -118,9 +118,7 @@ def test_environment(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str],
     assert url(resolve("train", "us-east-2")) == expected
 
 
-SERVICES = (
-    "[default]\nendpoint_url = http://all\nservices = lab\n[services lab]\ns3 =\n  endpoint_url = http://s3\n"
-)
+SERVICES = "[default]\nendpoint_url = http://all\nservices = lab\n[services lab]\ns3 =\n  endpoint_url = http://s3\n"
 
 
 @pytest.mark.parametrize(

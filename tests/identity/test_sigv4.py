@@ -108,9 +108,7 @@ def test_quoting_keeps_slashes_and_unreserved_characters_only() -> None:
 
 
 def test_query_is_sorted_by_its_encoded_form() -> None:
-    assert canonical_query([("b", "2"), ("a", "ü"), ("a", "z"), ("A", ""), ("~", "/")]) == (
-        "A=&a=%C3%BC&a=z&b=2&~=%2F"
-    )
+    assert canonical_query([("b", "2"), ("a", "ü"), ("a", "z"), ("A", ""), ("~", "/")]) == ("A=&a=%C3%BC&a=z&b=2&~=%2F")
     assert canonical_query([]) == ""
 
 
@@ -186,9 +184,7 @@ KEYS = st.one_of(st.sampled_from(TRICKY_KEYS), st.text(min_size=1, max_size=30))
 TEXT = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
 PARAMETER_NAMES = st.sampled_from(["prefix", "list-type", "uploads", "partNumber", "x-id", "Zz", "delimiter"])
 QUERIES = st.dictionaries(PARAMETER_NAMES, st.text(max_size=12), max_size=5)
-HEADER_NAMES = st.sampled_from(
-    ["range", "if-match", "content-type", "content-md5", "x-amz-acl", "x-amz-meta-a"]
-)
+HEADER_NAMES = st.sampled_from(["range", "if-match", "content-type", "content-md5", "x-amz-acl", "x-amz-meta-a"])
 HEADER_VALUES = st.lists(TEXT, min_size=1, max_size=3).map("  ".join)
 TOKENS = st.one_of(st.none(), TEXT)
 
@@ -223,9 +219,7 @@ def test_signature_is_botocores(
 
     signed_headers = {"host": HOST, **headers}
     payload_hash = hashlib.sha256(body).hexdigest()
-    added = Signer(region).sign(
-        credentials, method, path, query_string, signed_headers, payload_hash, timestamp
-    )
+    added = Signer(region).sign(credentials, method, path, query_string, signed_headers, payload_hash, timestamp)
 
     assert unquote(path) == "/" + key
     assert {name: oracle.headers[name] for name in added} == added

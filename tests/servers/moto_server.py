@@ -22,9 +22,7 @@ class MotoServer:
 
     def __enter__(self) -> MotoServer:
         command = [sys.executable, "-m", "tests.servers.moto_server"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_ROOT
-        )
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_ROOT)
         assert self._process.stdout is not None
         port = self._process.stdout.readline().strip()
         if not port:
