@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from s3torchconnector._transfer._memory import LargeBuffer, new_buffer
 
-_MOST_SPARE = 2  # a steady stream gives back as many as it takes: a few bridge the difference
+_MOST_SPARE = 8  # a steady stream gives back as many as it takes: a few bridge the difference
 
 
 class ByteBudget:

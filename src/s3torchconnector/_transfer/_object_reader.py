@@ -132,8 +132,7 @@ class ObjectReader:
         if stop <= position:
             return 0
         self._pattern.note(position, stop)
-        for part in self._shelf.take_passed(position, large=self._part_size // 2 + 1):
-            part.discard()
+        self._forget_behind(position)
         plan = self._plan(position, stop)
         with FetchGroup(self._lane, self._runtime.caller) as group:
             for wanted in plan[:-1]:
@@ -293,9 +292,17 @@ class ObjectReader:
                 missing.discard()
             raise
 
+    def _forget_behind(self, position: int) -> None:
+        for part in self._shelf.take_passed(position, large=self._part_size // 2 + 1):
+            part.discard()
+
     def _copy_parts(self, position: int, stop: int, view: memoryview) -> None:
         for part in self._shelf.overlapping(position, stop):
             data = self._await(part)
             begin, end = max(position, part.start), min(stop, part.stop)
             if begin < end:
                 copy(view[begin - position : end - position], data[begin - part.start : end - part.start])
+            if self._pattern.in_order:
+                # Its memory is worth more for what comes next: now, and not when the next read begins.
+                self._forget_behind(end)
+                self._read_ahead(stop)
