@@ -132,7 +132,13 @@ def test_with_every_lock_of_the_budget_held(client: S3Client, bucket: str) -> No
         holder = threading.Thread(target=lambda: budget.wait_take(2**60, hold))
         holder.start()
         assert held.wait(30)
-        child = Child(lambda: in_pieces(reader) + in_pieces(open_object(client, bucket)))
+
+        def compute() -> bytes:
+            rest = in_pieces(reader)
+            reader.close()  # lets go of what was inherited
+            return rest + in_pieces(open_object(client, bucket))
+
+        child = Child(compute)
         try:
             assert child.result() == digest(content(2 * MIB, SIZE)) + digest(content(0, SIZE))
         finally:

@@ -1,0 +1,95 @@
+"""``FetchGroup``: fetches into the memory of a caller who has it back the moment the block is left."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from s3torchconnector._transfer._fetch_group import FetchGroup
+from s3torchconnector._transfer._workers import Lane, Workers
+from s3torchconnector._wire import CancelToken
+
+
+class Fetch:
+    """Stands for a ``RangeFetch``: runs what it is given on a worker."""
+
+    def __init__(self, action: Callable[[CancelToken], Any]) -> None:
+        self._action = action
+
+    def run(self, caller: Any, cancel: CancelToken) -> Any:
+        return self._action(cancel)
+
+
+@pytest.fixture
+def lane() -> Iterator[Lane]:
+    workers = Workers(4)
+    yield Lane(workers, 2)
+    workers.close()
+
+
+def group_on(lane: Lane) -> Any:
+    return FetchGroup(lane, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("where", ["in the block", "on a worker"])
+def test_an_error_waits_for_whoever_could_still_be_writing(lane: Lane, where: str) -> None:
+    entered, left = threading.Event(), threading.Event()
+    observed: list[bool] = []
+
+    def write_until_cancelled(cancel: CancelToken) -> None:
+        entered.set()
+        try:
+            cancel.wait(60)
+        finally:
+            observed.append(left.wait(0.2))  # the last bytes are written now
+
+    def fail(cancel: CancelToken) -> None:
+        assert entered.wait(30)
+        raise ZeroDivisionError
+
+    group = group_on(lane)
+
+    def use() -> None:
+        with group:
+            group.start(Fetch(write_until_cancelled))
+            if where == "in the block":
+                group.run(Fetch(fail))
+            else:
+                group.start(Fetch(fail))
+
+    with pytest.raises(ZeroDivisionError):
+        use()
+    left.set()
+    assert observed == [False]
+
+
+def test_after_an_error_nothing_begins_that_had_not_begun(lane: Lane) -> None:
+    begun: list[int] = []
+    entered = [threading.Event(), threading.Event()]
+
+    def stay(event: threading.Event, cancel: CancelToken) -> None:
+        event.set()
+        cancel.wait(60)
+
+    def use() -> None:
+        with group_on(lane) as group:
+            for event in entered:  # as many as run at a time
+                group.start(Fetch(lambda cancel, event=event: stay(event, cancel)))
+            group.start(Fetch(lambda cancel: begun.append(1)))
+            assert all(event.wait(30) for event in entered)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        use()
+    assert begun == []
+
+
+def test_without_an_error_all_have_ended(lane: Lane) -> None:
+    done: list[int] = []
+    with group_on(lane) as group:
+        for number in range(20):
+            group.start(Fetch(lambda cancel, number=number: done.append(number)))
+    assert sorted(done) == list(range(20))
