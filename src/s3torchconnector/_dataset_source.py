@@ -57,7 +57,7 @@ class DatasetSource:
             for reader in readers:
                 yield self.transform(reader)
         finally:
-            readers.close()  # type: ignore[attr-defined]
+            readers.close()
 
 
 def objects_from_uris(object_uris: str | Iterable[str]) -> GetDatasetObjects:

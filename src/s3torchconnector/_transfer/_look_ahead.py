@@ -8,7 +8,7 @@ what is in flight is given up.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Generic, Protocol, TypeVar
 
 from s3torchconnector._transfer._runtime import Runtime
@@ -82,7 +82,7 @@ class _Source(Generic[_R]):
             raise error
 
 
-def look_ahead(readers: Iterable[_R], runtime: Runtime, most: int | None = None) -> Iterator[_R]:
+def look_ahead(readers: Iterable[_R], runtime: Runtime, most: int | None = None) -> Generator[_R, None, None]:
     """Yield ``readers`` in order, each with its first bytes on their way or here.
 
     Args:
