@@ -104,13 +104,7 @@ class ObjectReader:
             likely = likely_size if self._expected_size is None else self._expected_size
             reserved = self._part_size if likely is None else min(self._part_size, likely)
             self._runtime.budget.take(reserved)
-            part = Part(self._runtime, self._version, Range(0, self._part_size), reserved)
-            if reserved <= _SMALL:
-                part.future = Future()
-                self._runtime.carriers.submit(part)
-            else:
-                part.future = self._lane.submit(part.fetch)
-            self._shelf.add(part)
+            self._start(Range(0, self._part_size), reserved=reserved, carried=reserved <= _SMALL)
 
     def hand_over(self) -> int | None:
         """Take what was prefetched off the budget as soon as it is here: it is on the program's account now.
@@ -243,9 +237,14 @@ class ObjectReader:
 
     # -- fetching -----------------------------------------------------------------------------------------------
 
-    def _start(self, wanted: Range, *, reserved: int) -> Part:
+    def _start(self, wanted: Range, *, reserved: int, carried: bool = False) -> Part:
+        """Have a part fetched, by a thread of its own or by a carrier."""
         part = Part(self._runtime, self._version, wanted, reserved)
-        part.future = self._lane.submit(part.fetch)
+        if carried:
+            part.future = Future()
+            self._runtime.carriers.submit(part)
+        else:
+            part.future = self._lane.submit(part.fetch)
         self._shelf.add(part)
         return part
 

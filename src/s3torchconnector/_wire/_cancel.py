@@ -34,10 +34,6 @@ class CancelToken:
         self._sleepers: threading.Event | None = None  # made by the first wait: most tokens never need one
         self._active: set[Abortable] = set()
 
-    @property
-    def cancelled(self) -> bool:
-        return self._cancelled
-
     def cancel(self) -> None:
         """Give up: abort what is under way, refuse what comes later. Does not wait."""
         with self._lock:

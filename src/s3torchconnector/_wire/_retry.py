@@ -29,11 +29,6 @@ def is_retryable(error: S3Exception) -> bool:
     return isinstance(error, (S3ConnectionError, S3ProtocolError))
 
 
-def is_throttling(error: S3Exception) -> bool:
-    """Whether S3 asked to slow down."""
-    return error.status in (429, 503) or error.code in THROTTLING_CODES
-
-
 @dataclass(frozen=True)
 class RetryPolicy:
     """How often, and how long apart (seconds)."""
