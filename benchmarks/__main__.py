@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import signal
 import sys
@@ -95,6 +96,7 @@ def _list(console: Console, wanted: tuple[Case, ...]) -> None:
 @contextmanager
 def _place(folder: Path, wanted: tuple[Case, ...], target: bucket.Target | None, quick: bool) -> Iterator[Place]:
     python = peer.interpreter(objects.root() / ".venv-peer")
+    compileall.compile_dir(objects.root() / "src", quiet=1)  # as pip does with what it installs
     if target is None:
         with servers.running(folder) as running:
             contenders = Contenders(python, runner.local_environment(running.authority))

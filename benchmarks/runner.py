@@ -23,6 +23,7 @@ from benchmarks.objects import root
 
 _TIMEOUT = 300  # seconds for one measurement
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_DROPPED = (*_PROXIES, "PYTHONDONTWRITEBYTECODE")
 
 
 class MeasurementError(Exception):
@@ -84,9 +85,11 @@ class Contenders:
 def local_environment(authority: Path) -> dict[str, str]:
     """Of workers that talk to the local servers: dummy keys, no proxies, the servers' certificate authority.
 
+    Bytecode may be written: pip compiles what it installs, so no user compiles the connector at every start.
+
     Ours honours AWS_CA_BUNDLE; the peer's TLS library reads SSL_CERT_FILE.
     """
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("AWS_") and k not in _PROXIES}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("AWS_") and k not in _DROPPED}
     return {
         **kept,
         "AWS_ACCESS_KEY_ID": "benchmark",

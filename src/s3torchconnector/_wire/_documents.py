@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
-from xml.etree import ElementTree
-from xml.sax.saxutils import escape
+from typing import TYPE_CHECKING, NamedTuple
 
 from s3torchconnector._errors import S3ProtocolError
+
+if TYPE_CHECKING:
+    from xml.etree import ElementTree
 
 DOCUMENT_LIMIT = 32 * 1024 * 1024  # bytes; a page of 1,000 longest keys, URL-encoded, is under 4 MiB
 
@@ -52,6 +53,8 @@ def parse(data: bytes) -> ElementTree.Element:
     # A zero byte means UTF-16, which would hide a declaration from this look; no XML in UTF-8 has one.
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data or b"\0" in data:
         raise S3ProtocolError("the answer's XML declares a document type, which S3 never does")
+    from xml.etree import ElementTree  # here, because reading an object needs no XML and its import takes milliseconds
+
     try:
         return ElementTree.fromstring(data)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
@@ -108,6 +111,8 @@ def parse_session(data: bytes) -> SessionDocument:
 
 
 def complete_multipart_document(parts: Iterable[CompletedPart]) -> bytes:
+    from xml.sax.saxutils import escape  # here, for the same reason
+
     items = "".join(
         f"<Part><PartNumber>{part.number}</PartNumber><ETag>{escape(part.etag)}</ETag></Part>" for part in parts
     )

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_plus
-from xml.etree import ElementTree
 
 from s3torchconnector._errors import S3ProtocolError
 from s3torchconnector._types import ObjectInfo, RestoreStatus
 from s3torchconnector._wire._documents import find_text, local_name, parse, parse_timestamp
+
+if TYPE_CHECKING:
+    from xml.etree import ElementTree
 
 _ENTRY = re.compile(
     r"<Contents>\s*<Key>([^<&]*)</Key>\s*<LastModified>([^<&]*)</LastModified>\s*<ETag>([^<]*)</ETag>\s*"
