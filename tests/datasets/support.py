@@ -35,8 +35,15 @@ def runtime_of(dataset: S3IterableDataset | S3MapDataset) -> Runtime:
 
 def wait_until_budget_is_free(dataset: S3IterableDataset | S3MapDataset) -> None:
     budget = runtime_of(dataset).budget
-    with budget._condition:
-        assert budget._condition.wait_for(lambda: budget.taken == 0, PATIENCE), f"{budget.taken} bytes are still taken"
+
+    def take_everything() -> None:
+        budget.wait_take(budget.limit, may_overdraw=lambda: False)
+        budget.give(budget.limit)
+
+    waiter = threading.Thread(target=take_everything, daemon=True)
+    waiter.start()
+    waiter.join(PATIENCE)
+    assert not waiter.is_alive(), f"{budget.taken} bytes are still taken"
 
 
 class HeldObjects(ScriptedServer):

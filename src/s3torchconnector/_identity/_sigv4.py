@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import quote
@@ -33,6 +34,8 @@ UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_.~/-]*")
+_FOLDED = re.compile(r"[:\s]\s")  # white space that has to be folded, or is taken for it: the end of an empty value
 
 
 class Credentials(NamedTuple):
@@ -55,7 +58,7 @@ def quote_path(key: str) -> str:
     Raises:
         UnicodeEncodeError: the key holds a lone surrogate, which has no UTF-8 form.
     """
-    return quote(key, safe="/")
+    return key if _PLAIN_PATH.fullmatch(key) else quote(key, safe="/")
 
 
 def canonical_query(params: Iterable[tuple[str, str]]) -> str:
@@ -75,8 +78,10 @@ def canonical_request(method: str, path: str, query: str, headers: Mapping[str, 
         payload_hash: what ``x-amz-content-sha256`` says.
     """
     pairs = sorted(headers.items())
-    # Runs of white space count as one space and none at the ends, as the receiver may have folded them.
-    lines = "".join([f"{name}:{' '.join(value.split())}\n" for name, value in pairs])
+    lines = "".join([f"{name}:{value}\n" for name, value in pairs])
+    if _FOLDED.search(lines):
+        # Runs of white space count as one space and none at the ends, as the receiver may have folded them.
+        lines = "".join([f"{name}:{' '.join(value.split())}\n" for name, value in pairs])
     names = ";".join([name for name, _ in pairs])
     return f"{method}\n{path}\n{query}\n{lines}\n{names}\n{payload_hash}"
 

@@ -24,7 +24,9 @@ class ByteBudget:
     def __init__(self, limit: int, part_size: int) -> None:
         self.limit = limit
         self.part_size = part_size
-        self._condition = threading.Condition()  # re-entrant: finalisers give back, at any moment
+        self._lock = threading.RLock()  # re-entrant: finalisers give back, at any moment
+        self._room = threading.Condition(self._lock)
+        self._waiting = 0  # writers
         self._taken = 0
         self._spare: list[LargeBuffer] = []
 
@@ -35,7 +37,7 @@ class ByteBudget:
 
     def try_take(self, size: int) -> bool:
         """Take ``size`` bytes if they are free."""
-        with self._condition:
+        with self._lock:
             if self._taken + size > self.limit:
                 return False
             self._taken += size
@@ -43,7 +45,7 @@ class ByteBudget:
 
     def take(self, size: int) -> None:
         """Take ``size`` bytes in any case."""
-        with self._condition:
+        with self._lock:
             self._taken += size
 
     def wait_take(self, size: int, may_overdraw: Callable[[], bool]) -> None:
@@ -51,26 +53,31 @@ class ByteBudget:
 
         ``may_overdraw`` is asked again whenever bytes come back.
         """
-        with self._condition:
+        with self._lock:
             while self._taken + size > self.limit and not may_overdraw():
-                self._condition.wait()
+                self._waiting += 1
+                try:
+                    self._room.wait()
+                finally:
+                    self._waiting -= 1
             self._taken += size
 
     def give(self, size: int) -> None:
         """Give ``size`` bytes back."""
-        with self._condition:
+        with self._lock:
             self._taken -= size
-            self._condition.notify_all()
+            if self._waiting:
+                self._room.notify_all()
 
     def buffer(self) -> LargeBuffer:
         """A buffer of ``part_size`` bytes with any content. Its bytes must have been taken."""
-        with self._condition:
+        with self._lock:
             if self._spare:
                 return self._spare.pop()
         return new_buffer(self.part_size)
 
     def recycle(self, buffer: LargeBuffer) -> None:
         """Keep a buffer for the next ``buffer()``. No view of it may be in use."""
-        with self._condition:
+        with self._lock:
             if len(self._spare) < _MOST_SPARE:
                 self._spare.append(buffer)

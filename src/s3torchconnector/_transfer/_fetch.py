@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import cast
 
 from s3torchconnector._errors import S3ObjectChangedError, S3ProtocolError
 from s3torchconnector._transfer._ranges import ContentRange, Range, parse_content_range
@@ -63,23 +64,37 @@ class ObjectVersion:
 
 Allocate = Callable[[Range], memoryview]
 """Gives the memory for the bytes that will come: called once, when the first answer has told which these are."""
+Accept = Callable[[Range, bytes], None]
+"""Takes bytes that have come all at once; called instead of ``Allocate``."""
 
 
 class RangeFetch:
     """Fetches bytes ``start`` up to ``stop`` of an object, or as many as there are, from one request at a time.
 
-    A negative ``start`` with ``stop=None`` means the last bytes. ``run`` returns the range that was received.
+    A negative ``start`` with ``stop=None`` means the last bytes. ``run`` returns the range that was received. Either
+    it does everything, or ``begin`` sends the first request, ``proceed`` receives what is here as often as more has
+    come, and ``run`` does the rest where that fails.
     """
 
-    def __init__(self, version: ObjectVersion, start: int, stop: int | None, allocate: Allocate) -> None:
+    def __init__(
+        self,
+        version: ObjectVersion,
+        start: int,
+        stop: int | None,
+        allocate: Allocate,
+        accept: Accept | None = None,
+    ) -> None:
         self._version = version
         self._start = start
         self._stop = stop
         self._allocate = allocate
+        self._accept = accept
         self._range: Range | None = None  # known from the first answer on
         self._view = memoryview(b"")
         self._done = 0  # bytes received, over all attempts
-        self._begun: Exchange | None = None
+        self._begun: tuple[Request, Exchange] | None = None
+        self._verified: Response | None = None  # the answer being received, once it was found to be what is wanted
+        self._size_untold = False
 
     def begin(self, caller: Caller, cancel: CancelToken, *, wait: bool) -> Exchange:
         """Send the first request, for ``run`` to receive its answer later.
@@ -88,8 +103,26 @@ class RangeFetch:
             PoolIsFull: all connections are in use, and ``wait`` is false.
             S3Exception: it could not be sent; ``run`` tries again.
         """
-        self._begun = caller.begin(self._request(), cancel, wait=wait)
-        return self._begun
+        request = self._request()
+        exchange = caller.begin(request, cancel, wait=wait)
+        self._begun = request, exchange
+        return exchange
+
+    def proceed(self, caller: Caller, scratch: bytearray) -> Range | None:
+        """Receive what is here of the answer to what ``begin`` has sent; see ``Connection.lend``.
+
+        Returns what was received, or None if ``run`` has to ask another way.
+
+        Raises:
+            NotYet: more is to come.
+            S3Exception: it failed; ``run`` tries again, if that may help.
+        """
+        assert self._begun is not None
+        request, exchange = self._begun
+        exchange.lend(scratch)
+        received = caller.receive(exchange, request, self._receive)
+        self._begun, self._size_untold = None, received is None
+        return received
 
     def run(self, caller: Caller, cancel: CancelToken | None = None) -> Range:
         """Fetch.
@@ -97,8 +130,11 @@ class RangeFetch:
         Raises:
             S3Exception: see ``Caller.call``; S3ObjectChangedError, S3ProtocolError: the answer is not what was asked.
         """
-        begun, self._begun = self._begun, None
-        received = caller.call(self._request, self._receive, cancel, begun)
+        begun = None
+        if self._begun is not None:
+            begun, self._begun = self._begun[1], None
+            begun.lend(None)
+        received = None if self._size_untold else caller.call(self._request, self._receive, cancel, begun)
         if received is None:
             # 416 without the object's size (RFC 9110 only recommends to tell it), so this is asked for separately.
             self._begin(caller.call(requests.head_object(self._version.bucket, self._version.key), self._learn, cancel))
@@ -126,22 +162,40 @@ class RangeFetch:
         return self._expected(response.length or 0)
 
     def _receive(self, response: Response) -> Range | None:
-        content = _content_of(response)
-        if content is None:
-            return None
-        self._verify(response, content)
-        wanted = self._range if self._range is not None else self._begin(self._expected(content.size))
-        position = wanted.start + self._done
-        if position > content.start:
-            _skip(response, position - content.start)
-        while self._done < len(wanted):
+        if response is not self._verified:
+            content = _content_of(response)
+            if content is None:
+                return None
+            self._verify(response, content)
+            wanted = self._range
+            if wanted is None:
+                wanted = self._expected(content.size)
+                if self._accept is not None and wanted.start == content.start and self._take_whole(response, wanted):
+                    return wanted
+                self._begin(wanted)
+            if wanted.start + self._done > content.start:
+                _skip(response, wanted.start + self._done - content.start)
+            self._verified = response
+        wanted = cast(Range, self._range)
+        size = wanted.stop - wanted.start
+        while self._done < size:
             count = response.readinto(self._view[self._done :])
             if not count:
-                raise S3ProtocolError(f"the answer ended after {self._done} of {len(wanted)} bytes")
+                raise S3ProtocolError(f"the answer ended after {self._done} of {size} bytes")
             self._done += count
         # The memory must be free of views when its owner is told that it is full.
         self._view = memoryview(b"")
         return wanted
+
+    def _take_whole(self, response: Response, wanted: Range) -> bool:
+        """Hand over the body if it came with the head, and is what is wanted."""
+        data = response.take_whole() if response.length == wanted.stop - wanted.start else None
+        if data is None or self._accept is None:
+            return False
+        self._range, self._done = wanted, len(data)
+        self._accept(wanted, data)
+        self._allocate, self._accept = _spent, None
+        return True
 
     def _verify(self, response: Response, content: ContentRange) -> None:
         """Hold the answer to the request and to the version."""

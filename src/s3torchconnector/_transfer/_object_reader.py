@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import os
-from concurrent.futures import Future
 
 from s3torchconnector._config import MIB
 from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
@@ -24,8 +23,9 @@ from s3torchconnector._transfer._ranges import Range, split_on_grid
 from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy
 from s3torchconnector._transfer._runtime import OpenRuntime
 from s3torchconnector._transfer._shelf import Shelf
+from s3torchconnector._transfer._workers import Lane
 
-_SMALL = 1 * MIB  # objects up to here are fetched by carriers, many on one thread
+_SMALL = 1 * MIB  # objects up to here are fetched by the carrier, many on one thread
 
 
 class ObjectReader:
@@ -61,8 +61,15 @@ class ObjectReader:
         self._pid = os.getpid()
         self._runtime = self._open_runtime()
         self._part_size = self._runtime.config.part_size
-        self._lane = self._runtime.lane()
+        self._own_lane: Lane | None = None
         self._most_ahead = self._runtime.streams * self._part_size
+
+    @property
+    def _lane(self) -> Lane:
+        """Made when it is needed: a small object never does."""
+        if self._own_lane is None:
+            self._own_lane = self._runtime.lane()
+        return self._own_lane
 
     def _enter(self) -> None:
         """Begin an operation: leave to the parent of a forked child what is the parent's, await what was prefetched."""
@@ -238,13 +245,12 @@ class ObjectReader:
     # -- fetching -----------------------------------------------------------------------------------------------
 
     def _start(self, wanted: Range, *, reserved: int, carried: bool = False) -> Part:
-        """Have a part fetched, by a thread of its own or by a carrier."""
+        """Have a part fetched, by a thread of its own or by the carrier."""
         part = Part(self._runtime, self._version, wanted, reserved)
         if carried:
-            part.future = Future()
-            self._runtime.carriers.submit(part)
+            self._runtime.carrier.submit(part)
         else:
-            part.future = self._lane.submit(part.fetch)
+            self._lane.submit(part.fetch)
         self._shelf.add(part)
         return part
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from concurrent.futures import Future
 
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
+from s3torchconnector._transfer._landing import Landing
 from s3torchconnector._transfer._memory import LargeBuffer
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._runtime import Runtime
-from s3torchconnector._wire import CancelToken, Exchange, PoolIsFull
+from s3torchconnector._wire import CancelToken, Exchange, NotYet, PoolIsFull
 
 
 class Part:
@@ -23,57 +23,83 @@ class Part:
 
     def __init__(self, runtime: Runtime, version: ObjectVersion, wanted: Range, reserved: int) -> None:
         self.start, self.stop = wanted
-        self.future: Future[None] | None = None
+        self._landing = Landing()
         self._runtime = runtime
         self._reserved = reserved
         self._cancel = CancelToken()
-        self._fetch = RangeFetch(version, wanted.start, None if wanted.start < 0 else wanted.stop, self._allocate)
+        stop = None if wanted.start < 0 else wanted.stop
+        self._fetch = RangeFetch(version, wanted.start, stop, self._allocate, self._accept)
         self._buffer: LargeBuffer | None = None  # of the usual size, to be used again
         self._small: io.BytesIO | None = None
         self._data: memoryview | bytes = b""
         self.landed = False  # whether the bytes are there; asked without a lock, also by a forked child
 
     def begin(self, *, wait: bool) -> Exchange | None:
-        """Send the request, for ``finish`` to receive its answer: the part as an errand of a carrier."""
-        assert self.future is not None
-        if not self.future.running() and not self.future.set_running_or_notify_cancel():
+        """Send the request, for ``proceed`` to receive its answer: the part as an errand of the carrier."""
+        if not self._landing.claim():
             return None
         try:
             return self._fetch.begin(self._runtime.caller, self._cancel, wait=wait)
         except PoolIsFull:
+            self._landing.unclaim()
             raise
         except S3Exception:
-            return None  # finish() sends it again, and says what is wrong if it still is
+            self._go_on_elsewhere()
+            return None
 
-    def finish(self) -> None:
-        """Receive the bytes, and settle the future. Does not raise."""
-        assert self.future is not None
-        if self.future.cancelled():
-            return
+    def proceed(self, scratch: bytearray) -> bool:
+        """Receive what is here; True once there is nothing more to wait for. Does not raise."""
         try:
-            self.fetch()
+            received = self._fetch.proceed(self._runtime.caller, scratch)
+        except NotYet:
+            return False
         except BaseException as error:
-            self.future.set_exception(error)
+            if self._cancel.cancelled or not isinstance(error, S3Exception):
+                self._landing.settle(error)
+            else:
+                self._go_on_elsewhere()
+            return True
+        if received is None:
+            self._go_on_elsewhere()
         else:
-            self.future.set_result(None)
+            self._land(received)
+        return True
+
+    def _go_on_elsewhere(self) -> None:
+        """Have a worker try again and say what is wrong if it still is: the carrier has no time to wait for that."""
+        try:
+            self._runtime.workers.run(self._fetch_and_settle)
+        except RuntimeError as error:
+            self._landing.settle(error)
 
     def fetch(self) -> None:
-        """Receive the bytes; runs on a worker."""
-        received = self._fetch.run(self._runtime.caller, self._cancel)
+        """Receive the bytes, unless nobody wants them any more; runs on a worker. Does not raise."""
+        if self._landing.claim():
+            self._fetch_and_settle()
+
+    def _fetch_and_settle(self) -> None:
+        try:
+            received = self._fetch.run(self._runtime.caller, self._cancel)
+        except BaseException as error:
+            self._landing.settle(error)
+        else:
+            self._land(received)
+
+    def _land(self, received: Range) -> None:
         if self._small is not None:
             # Nobody else holds the buffer now, so getvalue() returns it without a copy.
             self._data = self._small.getvalue()
             self._small = None
         self.start, self.stop = received
         self.landed = True
+        self._landing.settle()
 
     def inherited(self, runtime: Runtime) -> Part:
         """A landed part of the parent's as a forked child's own: the same bytes, and none of the parent's locks."""
         part = Part(runtime, ObjectVersion("", ""), Range(self.start, self.stop), reserved=0)
         part._data = self._data
         part.landed = True
-        part.future = Future()
-        part.future.set_result(None)
+        part._landing.settle()
         return part
 
     def data(self) -> memoryview | bytes:
@@ -82,9 +108,8 @@ class Part:
         Raises:
             S3Exception: they could not be fetched.
         """
-        assert self.future is not None
         if not self.landed:
-            self.future.result()
+            self._landing.wait()
         return self._data
 
     def hand_over(self) -> None:
@@ -94,16 +119,15 @@ class Part:
 
     def hand_over_when_landed(self) -> None:
         """``hand_over``, once no more memory will be taken for this part."""
-        if self.future is not None:
-            self.future.add_done_callback(lambda _: self.hand_over())
+        self._landing.when_settled(self.hand_over)
 
     def discard(self) -> None:
         """The bytes are not wanted any more: stop fetching, let go of the memory."""
         self._cancel.cancel()
-        if self.future is None or self.future.cancel():
+        if self._landing.claim():
             self.hand_over()
         else:
-            self.future.add_done_callback(lambda _: self._release())
+            self._landing.when_settled(self._release)
 
     def _release(self) -> None:
         self._data = b""
@@ -112,11 +136,19 @@ class Part:
             self._runtime.budget.recycle(buffer)
         self.hand_over()
 
+    def _accept(self, actual: Range, data: bytes) -> None:
+        self._settle_account(len(data))
+        self._data = data
+
+    def _settle_account(self, size: int) -> None:
+        if self._reserved != size:
+            self._runtime.budget.give(self._reserved - size)  # less than was thought, or (negative) more
+            self._reserved = size
+
     def _allocate(self, actual: Range) -> memoryview:
         size = len(actual)
         budget = self._runtime.budget
-        budget.give(self._reserved - size)  # less than was thought, or (negative) more
-        self._reserved = size
+        self._settle_account(size)
         if size > budget.part_size // 2 and size <= budget.part_size:
             self._buffer = budget.buffer()
             view = memoryview(self._buffer)[:size]

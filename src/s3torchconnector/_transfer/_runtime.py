@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._transfer._budget import ByteBudget
-from s3torchconnector._transfer._carriers import Carriers
+from s3torchconnector._transfer._carrier import Carrier
 from s3torchconnector._transfer._workers import Lane, Workers
 from s3torchconnector._wire import Caller
 
@@ -26,7 +26,7 @@ class Runtime:
         self.config = config
         self.caller = Caller(region, endpoint, config, user_agent)
         self.workers = Workers(config.max_connections)
-        self.carriers = Carriers(self.workers, config.max_connections, config.read_timeout)
+        self.carrier = Carrier(self.workers, config.max_connections, config.read_timeout)
         self.budget = ByteBudget(config.memory_budget, config.part_size)
         wanted = math.ceil(config.bytes_per_second / _BYTES_PER_SECOND_PER_STREAM)
         self.streams = max(1, min(config.max_connections, max(4, wanted)))

@@ -3,7 +3,7 @@
 from s3torchconnector._wire import _requests as requests
 from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
-from s3torchconnector._wire._connection import Buffer
+from s3torchconnector._wire._connection import Buffer, NotYet
 from s3torchconnector._wire._documents import CompletedPart, parse_http_date, parse_upload_id
 from s3torchconnector._wire._exchange import Exchange
 from s3torchconnector._wire._list_page import ListPage, parse_list_page
@@ -20,6 +20,7 @@ __all__ = [
     "CompletedPart",
     "Exchange",
     "ListPage",
+    "NotYet",
     "PoolIsFull",
     "Request",
     "Response",

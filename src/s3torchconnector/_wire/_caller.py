@@ -121,6 +121,19 @@ class Caller:
                 _log.info("%s failed (%s), attempt %d follows in %.2f s", current, error, failures + 1, delay)
             token.wait(delay)
 
+    def receive(self, exchange: Exchange, request: Request, consume: Callable[[Response], _T]) -> _T:
+        """Receive the answer to what ``begin`` has sent, once, for a caller that does not wait (``Exchange.lend``).
+
+        Raises:
+            NotYet: more is to come.
+            S3Exception: it failed; ``call`` with ``begun`` goes on from there.
+        """
+        result = exchange.receive(consume, partial(self._refused, request))
+        self._rule.quota.earn()
+        if _log.isEnabledFor(logging.DEBUG):
+            _log_request(request, exchange, 1)
+        return result
+
     def close(self) -> None:
         """Close idle connections; those in use are closed when their request ends."""
         self._pool.close()
@@ -148,7 +161,7 @@ class Caller:
     def _receive(self, exchange: Exchange, shot: _Shot, consume: Callable[[Response], _T]) -> _T:
         result = exchange.receive(consume, partial(self._refused, shot.request))
         if _log.isEnabledFor(logging.DEBUG):
-            _log_request(shot, exchange)
+            _log_request(shot.request, exchange, shot.number)
         return result
 
     def _endpoint(self, bucket: str) -> Endpoint:
@@ -198,8 +211,8 @@ def _complete(error: S3Exception, request: Request, attempts: int) -> None:
         error.message += f" (after {attempts} attempts)"
 
 
-def _log_request(shot: _Shot, exchange: Exchange) -> None:
-    request, response = shot.request, exchange.response
+def _log_request(request: Request, exchange: Exchange, attempt: int) -> None:
+    response = exchange.response
     assert response is not None
     _log.debug(
         "%s %s range=%s status=%d bytes=%d ms=%.1f attempt=%d request_id=%s",
@@ -209,6 +222,6 @@ def _log_request(shot: _Shot, exchange: Exchange) -> None:
         response.status,
         response.received or sum(map(len, request.body)),
         (time.perf_counter() - exchange.started) * 1e3,
-        shot.number,
+        attempt,
         response.headers.get("x-amz-request-id", "-"),
     )

@@ -44,6 +44,10 @@ class CancelToken:
             for connection in self._active:
                 connection.abort()
 
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled
+
     def check(self) -> None:
         """Raise ``CancelledByCaller`` once cancelled."""
         if self._cancelled:

@@ -5,6 +5,9 @@ timeouts cost a ``poll`` before every ``recv``, and because ``MSG_WAITALL`` then
 call: the interpreter lock is taken once a part instead of once a segment. TLS sockets use Python's timeouts; OpenSSL
 hands over one record (16 KiB) at a time whatever we ask for.
 
+A thread that looks after many connections lends each its scratch memory (``lend``): then nothing is waited for, and a
+small answer, head and body, is received in one system call.
+
 A connection belongs to one thread at a time. Only ``abort`` may be called from another.
 """
 
@@ -28,6 +31,10 @@ _MAX_SEGMENTS = 1024  # IOV_MAX on Linux and macOS
 Buffer = bytes | bytearray | memoryview
 
 
+class NotYet(Exception):
+    """What is asked for has not arrived, and the thread has better things to do than to wait. Never reaches users."""
+
+
 class Connection:
     """A connected socket that sends requests and receives response heads and bodies."""
 
@@ -37,6 +44,8 @@ class Connection:
         self._description = description
         self._tls = isinstance(sock, ssl.SSLSocket)
         self._wait_all = 0
+        self._flags = 0
+        self._scratch: bytearray | None = None  # of a thread that does not wait
         if _KERNEL_TIMEOUTS and not self._tls:
             sock.settimeout(None)
             value = struct.pack("ll", int(read_timeout), int(read_timeout % 1 * 1e6))
@@ -49,6 +58,17 @@ class Connection:
         self._leftover = memoryview(b"")  # received behind a head, not yet handed over
         self.used = False  # whether a whole response came back on it before
         self.idle_since = 0.0
+
+    def lend(self, scratch: bytearray | None) -> None:
+        """Wait for nothing from now on, and raise ``NotYet`` instead; None: wait again.
+
+        A head is received into ``scratch`` with what follows it, which must be taken before the scratch is used again.
+        """
+        if self._tls or not _KERNEL_TIMEOUTS:
+            self._sock.settimeout(0.0 if scratch is not None else self._timeout)
+        else:
+            self._flags = socket.MSG_DONTWAIT if scratch is not None else 0
+        self._scratch = scratch
 
     def send(self, head: bytes, body: Sequence[Buffer] = ()) -> None:
         """Send a request: its head and the buffers of its body, without joining large ones."""
@@ -89,13 +109,13 @@ class Connection:
                 return head
 
     def _receive_until_blank_line(self) -> bytes:
-        buffer = self._buffer
+        buffer = self._buffer if self._scratch is None else self._scratch
         data = b""
         if self._leftover:
             data, self._leftover = bytes(self._leftover), memoryview(b"")
         else:
             # The usual case: the head, and the first bytes of the body, in one piece and in place.
-            count = self._receive(memoryview(buffer), 0)
+            count = self._receive(memoryview(buffer), self._flags)
             end = buffer.find(b"\r\n\r\n", 0, count)
             if end >= 0:
                 self._leftover = memoryview(buffer)[end + 4 : count]
@@ -108,6 +128,9 @@ class Connection:
             if end >= 0:
                 self._leftover = memoryview(data)[end + 4 :]
                 return data[:end]
+            if self._scratch is not None:
+                self._leftover = memoryview(data)
+                raise NotYet
             if not data.startswith(b"HTTP/"[: len(data)]):
                 # SSH, SMTP, TLS, ...: what follows will not help, and may be long in coming.
                 parse_head(data)
@@ -130,7 +153,7 @@ class Connection:
             return count
         if fill and self._tls:
             return self._fill_tls(view)
-        return self._receive(view, self._wait_all if fill else 0)
+        return self._receive(view, self._flags or (self._wait_all if fill else 0))
 
     def _fill_tls(self, view: memoryview) -> int:
         """Receive record after record: OpenSSL hands over one (16 KiB) at a time, whatever it is asked for."""
@@ -145,6 +168,7 @@ class Connection:
         except OSError as error:
             # What came is good, and the next call meets the same error.
             if not done:
+                self._refuse_to_wait(error)
                 raise self._translated(error, "waiting for the answer") from error
         return done
 
@@ -152,7 +176,19 @@ class Connection:
         try:
             return self._sock.recv_into(view, 0, flags)
         except OSError as error:
+            self._refuse_to_wait(error)
             raise self._translated(error, "waiting for the answer") from error
+
+    def _refuse_to_wait(self, error: OSError) -> None:
+        if self._scratch is not None and isinstance(error, (BlockingIOError, ssl.SSLWantReadError)):
+            raise NotYet from None
+
+    def take_leftover(self, count: int) -> bytes | None:
+        """The next ``count`` bytes if that is exactly what came behind the head; None if it is less or more."""
+        if len(self._leftover) != count:
+            return None
+        data, self._leftover = bytes(self._leftover), memoryview(b"")
+        return data
 
     @property
     def tls_session(self) -> ssl.SSLSession | None:

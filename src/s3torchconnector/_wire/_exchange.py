@@ -1,17 +1,18 @@
 """One request on one connection, and its answer.
 
 Made, it has been sent; then it is received or discarded, once. In between, its descriptor can be waited on together
-with others (see ``_transfer/_carriers``).
+with others (see ``_transfer/_carrier``).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3TimeoutError
 from s3torchconnector._wire._cancel import CancelToken
+from s3torchconnector._wire._connection import NotYet
 from s3torchconnector._wire._pool import Address, ConnectionPool
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response
@@ -57,6 +58,7 @@ class Exchange:
         self._request = request
         self._token = token
         self._early: Response | None = None
+        self._failure: BaseException | None = None
         self._connection = pool.acquire(address, fresh=fresh, wait=wait)
         self.response: Response | None = None
         self.started = time.perf_counter()
@@ -91,25 +93,31 @@ class Exchange:
         """Make ``receive`` fail at once."""
         self._connection.abort()
 
+    def lend(self, scratch: bytearray | None) -> None:
+        """Have ``receive`` wait for nothing, see ``Connection.lend``."""
+        if self._failure is None:
+            self._connection.lend(scratch)
+
     def receive(self, consume: Callable[[Response], _T], refused: Callable[[Response], S3Exception]) -> _T:
         """Receive the answer: what ``consume`` makes of a good one; ``refused`` tells the error of another.
 
         Raises:
-            S3Exception: the connection broke, or S3 refused.
+            S3Exception: the connection broke, or S3 refused; every later call raises it again.
+            NotYet: the connection must not wait (``lend``), and more is to come.
         """
+        if self._failure is not None:
+            raise self._failure
         try:
-            response = self.response = self._early or Response(
-                self._connection, bodyless=self._request.method == "HEAD"
-            )
-            if 200 <= response.status < 300 or response.status in self._request.also_good:
-                result, error = consume(response), None
-            else:
-                error = refused(response)
-            reusable = response.finish() and self._early is None
-        except BaseException as error:
+            result, error, reusable = self._receive(consume, refused)
+        except NotYet:
+            raise
+        except BaseException as failure:
+            self._connection.lend(None)
             self.discard()
-            if self._closed_meanwhile(error):
-                raise ClosedMeanwhile(str(error)) from error
+            self._failure = failure
+            if self._closed_meanwhile(failure):
+                self._failure = ClosedMeanwhile(str(failure))
+                raise self._failure from failure
             raise
         self._token.leave(self._connection)
         if reusable:
@@ -117,8 +125,28 @@ class Exchange:
         else:
             self._pool.discard(self._connection)
         if error is not None:
+            self._failure = error
             raise error
-        return result
+        return cast(_T, result)
+
+    def _receive(
+        self, consume: Callable[[Response], _T], refused: Callable[[Response], S3Exception]
+    ) -> tuple[_T | None, S3Exception | None, bool]:
+        """What came of it, or the refusal, and whether the connection can be used again."""
+        response = self.response
+        if response is None:
+            response = self._early or Response(self._connection, bodyless=self._request.method == "HEAD")
+            self.response = response
+        result = error = None
+        if 200 <= response.status < 300 or response.status in self._request.also_good:
+            if not response.is_sized:
+                self._connection.lend(None)
+            result = consume(response)
+            self._connection.lend(None)
+        else:
+            self._connection.lend(None)
+            error = refused(response)
+        return result, error, response.finish() and self._early is None
 
     def _closed_meanwhile(self, error: BaseException) -> bool:
         broke = isinstance(error, S3ConnectionError) and not isinstance(error, S3TimeoutError)

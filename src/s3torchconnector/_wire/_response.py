@@ -47,6 +47,20 @@ class Response:
         self.received += count
         return count
 
+    @property
+    def is_sized(self) -> bool:
+        """Whether its length is known, so that receiving it can be interrupted anywhere."""
+        return self._left is not None
+
+    def take_whole(self) -> bytes | None:
+        """The body, if all of it came together with the head; None if ``readinto`` has to receive it."""
+        if self.received or not self._left:
+            return None
+        data = self._connection.take_leftover(self._left)
+        if data is not None:
+            self.received, self._left = self._left, 0
+        return data
+
     def _read_sized(self, view: memoryview) -> int:
         assert self._left is not None
         if not self._left:

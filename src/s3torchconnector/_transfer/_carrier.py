@@ -1,0 +1,150 @@
+"""Many small requests on one thread.
+
+A thread for each small object spends more time on taking the interpreter lock in turns than on the object, and even a
+second thread does: three system calls, and as many switches. The carrier sends many requests, waits for whichever
+answer goes on first, and receives what is here of it, without ever waiting for one answer while others are there.
+
+Contract: ``submit`` queues an errand; the carrier calls its ``begin``, waits until its exchange is readable, and calls
+its ``proceed`` until that says that it is over. The carrier runs on a worker thread while there are errands, and takes
+new ones between two receptions. An exchange that is not over after ``silence`` seconds is aborted, so that its errand
+can try again elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from typing import Protocol
+
+from s3torchconnector._transfer._workers import Workers
+from s3torchconnector._wire import Exchange, PoolIsFull
+
+_SCRATCH = 256 * 1024  # bytes: the head and the body of an object that is received in one system call
+
+
+class Errand(Protocol):
+    """A request that is sent and received in steps."""
+
+    def begin(self, *, wait: bool) -> Exchange | None:
+        """Send; None where there is nothing to wait for: it was given up, or goes on elsewhere.
+
+        Raises:
+            PoolIsFull: all connections are in use, and ``wait`` is false. May be called again.
+        """
+
+    def proceed(self, scratch: bytearray) -> bool:
+        """Receive what is here, by way of ``scratch``; whether there is nothing more to wait for. Does not raise."""
+
+
+class Carrier:
+    """Runs errands on at most one of ``workers``' threads, ``most`` on their way at a time."""
+
+    def __init__(self, workers: Workers, most: int, silence: float) -> None:
+        self._workers = workers
+        self._most = most
+        self._silence = silence
+        self._lock = threading.Lock()
+        self._queue: deque[Errand] = deque()
+        self._round: _Round | None = None  # while a thread is at it
+
+    def submit(self, errand: Errand) -> None:
+        """Have ``errand`` begun and finished. Does not wait.
+
+        Raises:
+            RuntimeError: the client is closed, or there is no thread to be had.
+        """
+        with self._lock:
+            self._queue.append(errand)
+            if self._round is not None:
+                self._round.wake()
+                return
+            self._round = current = _Round(self._silence)
+        try:
+            self._workers.run(lambda: self._carry(current))
+        except RuntimeError:
+            with self._lock:
+                self._round = None
+            current.close()
+            raise
+
+    def _carry(self, current: _Round) -> None:
+        while True:
+            while (errand := self._next(current)) is not None:
+                try:
+                    # Who has connections in use must not wait for another: two who do could wait for each other.
+                    current.begin(errand, wait=not current.load)
+                except PoolIsFull:
+                    with self._lock:
+                        self._queue.appendleft(errand)
+                        current.sleeping = True
+                    break
+            if not current.load:
+                break
+            current.receive()
+        current.close()
+
+    def _next(self, current: _Round) -> Errand | None:
+        """The next errand, if there is one and room for it; without any work left, the end of the round."""
+        with self._lock:
+            if self._queue and current.load < self._most:
+                return self._queue.popleft()
+            current.sleeping = True
+            if not current.load:
+                self._round = None
+            return None
+
+
+class _Round:
+    """The errands that are on their way. All but ``wake`` is the carrying thread's."""
+
+    def __init__(self, silence: float) -> None:
+        self._silence = silence
+        self._poll = select.poll()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        self._poll.register(self._wake_read, select.POLLIN)
+        self._scratch = bytearray(_SCRATCH)
+        self._under_way: dict[int, tuple[Errand, Exchange]] = {}  # by descriptor, the oldest first
+        self.sleeping = False  # under the carrier's lock: waiting, and not yet woken
+
+    @property
+    def load(self) -> int:
+        return len(self._under_way)
+
+    def begin(self, errand: Errand, *, wait: bool) -> None:
+        exchange = errand.begin(wait=wait)
+        if exchange is None:
+            return
+        descriptor = exchange.fileno()
+        self._poll.register(descriptor, select.POLLIN)
+        self._under_way[descriptor] = errand, exchange
+
+    def wake(self) -> None:
+        """There is more to take."""
+        if self.sleeping:
+            self.sleeping = False
+            os.write(self._wake_write, b"\0")
+
+    def receive(self) -> None:
+        """Wait until an answer goes on, there is more to take, or silence has lasted too long; receive what is here."""
+        oldest = next(iter(self._under_way.values()))[1]
+        patience = oldest.started + self._silence - time.perf_counter()
+        ready = self._poll.poll(max(0.0, patience * 1000))
+        self.sleeping = False
+        if not ready:
+            oldest.abort()  # which makes it readable
+        for descriptor, _ in ready:
+            if descriptor == self._wake_read:
+                os.read(descriptor, 4096)
+                continue
+            # Before another round finds the connection in the pool, it is no longer watched: this thread does both.
+            if self._under_way[descriptor][0].proceed(self._scratch):
+                del self._under_way[descriptor]
+                self._poll.unregister(descriptor)
+
+    def close(self) -> None:
+        os.close(self._wake_read)
+        os.close(self._wake_write)
