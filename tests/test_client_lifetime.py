@@ -7,12 +7,14 @@ import pickle
 import threading
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from s3torchconnector import S3Checkpoint, S3ClientConfig, S3Exception
 from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.testing import S3Server
+from tests.resources import threads_become
 from tests.servers.proxy import RecordingProxy
 
 _REGION = "us-east-1"
@@ -73,14 +75,14 @@ def test_a_closed_client_can_be_used_again(client: S3Client, bucket: str) -> Non
 
 
 def test_close_ends_its_threads(s3_server: S3Server, bucket: str) -> None:
-    before = set(threading.enumerate())
+    process = psutil.Process()
+    before = process.num_threads()
     client = S3Client(_REGION, endpoint=s3_server.endpoint)
     put(client, bucket, "key", bytes(20 << 20))
     assert len(get(client, bucket, "key")) == 20 << 20
-    started = set(threading.enumerate()) - before
-    assert any(thread.name == "s3torchconnector" for thread in started)
+    assert process.num_threads() > before
     client.close()
-    assert not [thread for thread in started if thread.name == "s3torchconnector" and thread.is_alive()]
+    assert threads_become(before)
 
 
 @pytest.mark.parametrize("region", ["", None, 7])

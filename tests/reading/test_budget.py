@@ -18,6 +18,7 @@ from s3torchconnector._types import ObjectInfo
 from s3torchconnector.s3reader import S3ReaderConstructor
 from s3torchconnector.testing import S3Server
 from tests.reading.support import GIB, KIB, MIB, PART, VirtualObject, client_of, content, open_object
+from tests.resources import threads_become
 from tests.servers.http_messages import Request, response, s3_error
 from tests.servers.scripted import Close, ScriptedServer, Stall
 
@@ -172,18 +173,20 @@ def test_a_closed_client_leaves_no_thread_and_no_socket(s3_server: S3Server, buc
     with client_of(s3_server.endpoint) as first:  # what is opened once in a process
         read(first)
     process = psutil.Process()
-    before = (threading.active_count(), process.num_fds())
+    threads, descriptors = process.num_threads(), process.num_fds()
     client = client_of(s3_server.endpoint)
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(read, [client] * 16)) == {content(0, 16 * MIB)}
     reader = open_object(client, bucket)
     reader.read(10)
-    assert (threading.active_count(), process.num_fds()) > before
+    assert process.num_threads() > threads
+    assert process.num_fds() > descriptors
     if leave == "closed":
         client.close()
     del reader, client
     gc.collect()
-    assert (threading.active_count(), process.num_fds()) == before
+    assert threads_become(threads)
+    assert process.num_fds() == descriptors
 
 
 def test_a_closing_client_ends_what_is_under_way(client: S3Client, virtual: VirtualObject) -> None:

@@ -3,12 +3,15 @@
 ``Workers`` owns the threads. A ``Lane`` is one purpose's share of them: its jobs start in order, at most ``width``
 at a time, so that one large download cannot take every thread, and what is asked for first arrives first.
 
-The threads are daemons: an interpreter that exits does not wait for a transfer whose result nobody wants. After a
-fork the child has none of them and makes its own; it never touches the parent's objects.
+Threads are started by ``_thread`` and not by ``threading``, which waits until each of them runs: while the first ones
+keep the processors busy with what they receive, thirty such waits took 75 ms. An interpreter that exits does not wait
+for such threads, nor for a transfer whose result nobody wants. After a fork the child has none of them and makes its
+own; it never touches the parent's objects.
 """
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -29,7 +32,9 @@ class Workers:
         self._promised: SimpleQueue[_Job | None] = SimpleQueue()  # one entry for each idle thread that was claimed
         self._backlog: deque[_Job] = deque()
         self._idle = 0
-        self._threads: list[threading.Thread] = []
+        self._alive: set[object] = set()  # one entry for each thread
+        self._ended = threading.Condition(self._lock)
+        self._own = threading.local()  # has ``entry`` on our threads
         self._closed = False
 
     def run(self, job: _Job) -> None:
@@ -40,10 +45,14 @@ class Workers:
             if self._idle:
                 self._idle -= 1
                 self._promised.put(job)
-            elif len(self._threads) < self._limit:
-                thread = threading.Thread(target=self._work, args=(job,), name="s3torchconnector", daemon=True)
-                self._threads.append(thread)
-                thread.start()
+            elif len(self._alive) < self._limit:
+                entry = object()
+                self._alive.add(entry)
+                try:
+                    _thread.start_new_thread(self._work, (entry, job))
+                except RuntimeError:
+                    self._alive.remove(entry)
+                    raise
             else:
                 self._backlog.append(job)
 
@@ -54,15 +63,19 @@ class Workers:
             for _ in range(self._idle):
                 self._promised.put(None)
             self._idle = 0
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join()
+            own = {getattr(self._own, "entry", None)}
+            while self._alive - own:
+                self._ended.wait()
 
-    def _work(self, job: _Job | None) -> None:
+    def _work(self, entry: object, job: _Job | None) -> None:
+        self._own.entry = entry
         while job is not None:
             job()
             del job  # an idle thread keeps nothing alive
             job = self._next()
+        with self._lock:
+            self._alive.remove(entry)
+            self._ended.notify_all()
 
     def _next(self) -> _Job | None:
         with self._lock:
