@@ -279,8 +279,8 @@ def test_a_forked_child_that_drops_its_parents_writer_does_not_disturb_it(
 
 
 def test_a_failed_save_can_be_tried_again(client: S3Client, saved: str, key: str) -> None:
+    writer = writer_of(client, saved, key)
     with pytest.raises(S3Exception, match="as the test says"):
-        writer = writer_of(client, saved, key)
         write_and_raise(writer, noise(SIZES[key]), S3Exception("as the test says"), Begun("small"))
     assert read_back(client, saved, key) == PREVIOUS
     data = save(client, saved, SIZES[key], key)

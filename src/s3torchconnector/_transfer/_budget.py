@@ -5,7 +5,8 @@ nothing can dead-lock: *speculative* work (read-ahead, look-ahead) asks and may 
 waiting for is always granted, since a read in progress must be able to end; a *writer* waits for room, unless it
 has nothing in flight whose end would make room.
 
-Buffers of one part are kept and used again: fresh memory costs a page fault and a zeroing for each page.
+Large memory is handed out in blocks, which are kept and used again: fresh memory costs a page fault and a zeroing for
+each page.
 """
 
 from __future__ import annotations
@@ -13,20 +14,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from s3torchconnector._config import MIB
 from s3torchconnector._transfer._memory import LargeBuffer, new_buffer
 
-_MOST_SPARE = 8  # a steady stream gives back as many as it takes: a few bridge the difference
+BLOCK = 1 * MIB
+_IDLE_SPARE = 8  # blocks kept while nothing is in flight
 
 
 class ByteBudget:
-    """``limit`` bytes, and a free list of buffers of ``part_size`` bytes within it. Thread-safe."""
+    """``limit`` bytes, and a free list of blocks within it. Thread-safe."""
 
-    def __init__(self, limit: int, part_size: int) -> None:
+    def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.part_size = part_size
         self._lock = threading.RLock()  # re-entrant: finalisers give back, at any moment
         self._room = threading.Condition(self._lock)
-        self._waiting = 0  # writers
+        self._block_room = threading.Condition(self._lock)  # for those who want no more than a block
         self._taken = 0
         self._spare: list[LargeBuffer] = []
 
@@ -54,30 +56,41 @@ class ByteBudget:
         ``may_overdraw`` is asked again whenever bytes come back.
         """
         with self._lock:
+            room = self._block_room if size <= BLOCK else self._room
             while self._taken + size > self.limit and not may_overdraw():
-                self._waiting += 1
-                try:
-                    self._room.wait()
-                finally:
-                    self._waiting -= 1
+                room.wait()
             self._taken += size
+            self._wake_one()  # there may be room for another
 
     def give(self, size: int) -> None:
         """Give ``size`` bytes back."""
         with self._lock:
             self._taken -= size
-            if self._waiting:
-                self._room.notify_all()
+            if not self._taken:
+                del self._spare[_IDLE_SPARE:]
+            self._room.notify_all()
+            self._wake_one()
 
-    def buffer(self) -> LargeBuffer:
-        """A buffer of ``part_size`` bytes with any content. Its bytes must have been taken."""
+    def _wake_one(self) -> None:
+        """Under the lock: of those who want a block at most, one after the other: a herd would find the room gone."""
+        if self._taken < self.limit:
+            self._block_room.notify()
+
+    def wake(self) -> None:
+        """Have those who wait ask again whether they may overdraw."""
+        with self._lock:
+            self._room.notify_all()
+            self._block_room.notify_all()
+
+    def block(self) -> LargeBuffer:
+        """``BLOCK`` bytes of any content. They must have been taken."""
         with self._lock:
             if self._spare:
                 return self._spare.pop()
-        return new_buffer(self.part_size)
+        return new_buffer(BLOCK)
 
-    def recycle(self, buffer: LargeBuffer) -> None:
-        """Keep a buffer for the next ``buffer()``. No view of it may be in use."""
+    def recycle(self, block: LargeBuffer) -> None:
+        """Keep a block for the next who needs one. No view of it may be in use."""
         with self._lock:
-            if len(self._spare) < _MOST_SPARE:
-                self._spare.append(buffer)
+            if len(self._spare) < _IDLE_SPARE or self._taken + len(self._spare) * BLOCK < self.limit:
+                self._spare.append(block)

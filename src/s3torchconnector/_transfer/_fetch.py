@@ -63,7 +63,8 @@ class ObjectVersion:
 
 
 Allocate = Callable[[Range], memoryview]
-"""Gives the memory for the bytes that will come: called once, when the first answer has told which these are."""
+"""Gives memory for the bytes that will come: called when the first answer has told which these are, and where it gave
+less than all of them need, again for the others whenever what it gave is full."""
 Accept = Callable[[Range, bytes], None]
 """Takes bytes that have come all at once; called instead of ``Allocate``."""
 
@@ -153,8 +154,6 @@ class RangeFetch:
         """From the first answer on it is known which bytes will come, and memory can be had for them."""
         self._range = actual
         self._view = self._allocate(actual)
-        # An allocator is free to let go of the memory when the last byte is there.
-        self._allocate = _spent
         return actual
 
     def _learn(self, response: Response) -> Range:
@@ -179,10 +178,13 @@ class RangeFetch:
         wanted = cast(Range, self._range)
         size = wanted.stop - wanted.start
         while self._done < size:
-            count = response.readinto(self._view[self._done :])
+            if not self._view:
+                self._view = self._allocate(Range(wanted.start + self._done, wanted.stop))
+            count = response.readinto(self._view)
             if not count:
                 raise S3ProtocolError(f"the answer ended after {self._done} of {size} bytes")
             self._done += count
+            self._view = self._view[count:]
         # The memory must be free of views when its owner is told that it is full.
         self._view = memoryview(b"")
         return wanted
@@ -194,7 +196,7 @@ class RangeFetch:
             return False
         self._range, self._done = wanted, len(data)
         self._accept(wanted, data)
-        self._allocate, self._accept = _spent, None
+        self._accept = None
         return True
 
     def _verify(self, response: Response, content: ContentRange) -> None:
@@ -218,10 +220,6 @@ class RangeFetch:
             return Range(self._range.start + self._done, self._range.stop)
         start = max(0, size + self._start) if self._start < 0 else min(self._start, size)
         return Range(start, size if self._stop is None else max(start, min(self._stop, size)))
-
-
-def _spent(_: Range) -> memoryview:
-    raise AssertionError("a fetch runs once")
 
 
 def _content_of(response: Response) -> ContentRange | None:

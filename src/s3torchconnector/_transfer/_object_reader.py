@@ -15,14 +15,17 @@ import io
 import os
 
 from s3torchconnector._config import MIB
+from s3torchconnector._transfer._budget import BLOCK
 from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
 from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._memory import copy
 from s3torchconnector._transfer._part import Part
+from s3torchconnector._transfer._part_fetch import FetchedPart
 from s3torchconnector._transfer._ranges import Range, split_on_grid
 from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy
 from s3torchconnector._transfer._runtime import OpenRuntime
 from s3torchconnector._transfer._shelf import Shelf
+from s3torchconnector._transfer._train import Train, deposit
 from s3torchconnector._transfer._workers import Lane
 
 _SMALL = 1 * MIB  # objects up to here are fetched by the carrier, many on one thread
@@ -82,7 +85,7 @@ class ObjectReader:
         if self._pid != os.getpid():
             self._version = self._version.fork()
             self._settle_in_process()
-            inherited = [part.inherited(self._runtime) for part in self._shelf if part.landed]
+            inherited = [part.inherited(self._runtime.budget) for part in self._shelf if part.landed]
             self._shelf = Shelf()
             for part in inherited:
                 self._shelf.add(part)
@@ -238,15 +241,18 @@ class ObjectReader:
                 part_end = piece.start - piece.start % self._part_size + self._part_size
                 end = max(piece.stop, min(size, part_end, piece.start + least))
                 wanted = Range(piece.start, self._shelf.next_start(piece.stop, end))
-                if not self._runtime.budget.try_take(len(wanted)):
+                if not self._runtime.budget.try_take(deposit(len(wanted))):
                     return
-                self._start(wanted, reserved=len(wanted))
+                train = Train(self._runtime, self._version, wanted)
+                self._lane.submit(train.fetch)
+                for part in train.parts:
+                    self._shelf.add(part)
 
     # -- fetching -----------------------------------------------------------------------------------------------
 
     def _start(self, wanted: Range, *, reserved: int, carried: bool = False) -> Part:
         """Have a part fetched, by a thread of its own or by the carrier."""
-        part = Part(self._runtime, self._version, wanted, reserved)
+        part = FetchedPart(self._runtime, self._version, wanted, reserved)
         if carried:
             self._runtime.carrier.submit(part)
         else:
@@ -298,7 +304,7 @@ class ObjectReader:
             raise
 
     def _forget_behind(self, position: int) -> None:
-        for part in self._shelf.take_passed(position, large=self._part_size // 2 + 1):
+        for part in self._shelf.take_passed(position, large=BLOCK // 2 + 1):
             part.discard()
 
     def _copy_parts(self, position: int, stop: int, view: memoryview) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from s3torchconnector._config import KIB
-from s3torchconnector._transfer._budget import ByteBudget
+from s3torchconnector._transfer._budget import BLOCK, ByteBudget
 from s3torchconnector._transfer._memory import LargeBuffer, copy
 from s3torchconnector._wire import Buffer
 
@@ -39,10 +39,10 @@ class PartBuffer:
             self.size += len(data)
             return
         while len(data):
-            if not self._buffers or self._filled == len(self._buffers[-1]):
+            if not self._buffers or self._filled == BLOCK:
                 self._open_buffer()
             buffer = self._buffers[-1]
-            count = min(len(data), len(buffer) - self._filled)
+            count = min(len(data), BLOCK - self._filled)
             copy(memoryview(buffer)[self._filled : self._filled + count], data[:count])
             self._filled += count
             self.size += count
@@ -57,8 +57,7 @@ class PartBuffer:
         """Let go of the memory, and give the budget its bytes back."""
         self.segments = []
         for buffer in self._buffers:
-            if len(buffer) == self._budget.part_size:
-                self._budget.recycle(buffer)
+            self._budget.recycle(buffer)
         self._buffers = []
         taken, self._taken = self._taken, 0
         self._budget.give(taken)
@@ -69,8 +68,8 @@ class PartBuffer:
 
     def _open_buffer(self) -> None:
         self._seal()
-        self._take(self._budget.part_size)
-        self._buffers.append(self._budget.buffer())
+        self._take(BLOCK)
+        self._buffers.append(self._budget.block())
         self._filled = self._segment_start = 0
 
     def _seal(self) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
+from operator import attrgetter
 
 from s3torchconnector._transfer._part import Part
 from s3torchconnector._transfer._ranges import Range
@@ -12,7 +13,7 @@ _MOST_BEHIND = 8  # small parts kept for reads that go back a little (zip direct
 
 
 class Shelf:
-    """A reader's parts. A handful at a time, so that a scan beats cleverness."""
+    """A reader's parts, sorted."""
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
@@ -25,7 +26,7 @@ class Shelf:
 
     def add(self, part: Part) -> None:
         """Put a part in its place; it must not overlap another."""
-        insort(self._parts, part, key=lambda part: part.start)
+        insort(self._parts, part, key=_start)
 
     def take_missing(self) -> list[Part]:
         """Take off the parts whose bytes are not here: failed, or under way; who does it discards them."""
@@ -35,11 +36,12 @@ class Shelf:
 
     def at(self, position: int) -> Part | None:
         """The part that has the byte at ``position``."""
-        return next((part for part in self._parts if part.start <= position < part.stop), None)
+        index = bisect_right(self._parts, position, key=_start) - 1
+        return self._parts[index] if index >= 0 and position < self._parts[index].stop else None
 
     def overlapping(self, start: int, stop: int) -> list[Part]:
         """The parts that have bytes of ``start`` to ``stop``, in order."""
-        return [part for part in self._parts if part.stop > start and part.start < stop]
+        return self._parts[bisect_right(self._parts, start, key=_stop) : bisect_left(self._parts, stop, key=_start)]
 
     def gaps(self, start: int, stop: int) -> list[Range]:
         """What no part has of ``start`` to ``stop``, in order."""
@@ -54,15 +56,17 @@ class Shelf:
 
     def next_start(self, position: int, default: int) -> int:
         """Where the first part begins that begins at ``position`` or later, but no later than ``default``."""
-        return min([default, *(part.start for part in self._parts if part.start >= position)])
+        index = bisect_left(self._parts, position, key=_start)
+        return min(default, self._parts[index].start) if index < len(self._parts) else default
 
     def previous_stop(self, position: int, default: int) -> int:
         """Where the last part ends that ends at ``position`` or earlier, but no earlier than ``default``."""
-        return max([default, *(part.stop for part in self._parts if part.stop <= position)])
+        index = bisect_right(self._parts, position, key=_stop) - 1
+        return max(default, self._parts[index].stop) if index >= 0 else default
 
     def take_passed(self, position: int, large: int) -> list[Part]:
         """Take off what lies behind ``position``: parts of ``large`` bytes and more; of small ones, the latest stay."""
-        behind = [part for part in self._parts if part.stop <= position]
+        behind = self._parts[: bisect_right(self._parts, position, key=_stop)]
         passed = [part for part in behind if part.stop - part.start >= large] or behind[:-_MOST_BEHIND]
         for part in passed:
             self._parts.remove(part)
@@ -72,3 +76,7 @@ class Shelf:
         """Take everything off."""
         parts, self._parts = self._parts, []
         return parts
+
+
+_start = attrgetter("start")
+_stop = attrgetter("stop")

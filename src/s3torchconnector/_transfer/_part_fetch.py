@@ -1,0 +1,114 @@
+"""A part that has a request of its own: by a worker, or as an errand of the carrier."""
+
+from __future__ import annotations
+
+import io
+
+from s3torchconnector._config import MIB
+from s3torchconnector._errors import S3Exception
+from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
+from s3torchconnector._transfer._memory import new_buffer
+from s3torchconnector._transfer._part import Part
+from s3torchconnector._transfer._ranges import Range
+from s3torchconnector._transfer._runtime import Runtime
+from s3torchconnector._wire import CancelToken, Exchange, NotYet, PoolIsFull
+
+_LARGE = 4 * MIB  # bytes from which memory is worth a mapping of its own
+
+
+class FetchedPart(Part):
+    """A part that fetches itself; its size may be known only when the first answer tells it."""
+
+    def __init__(self, runtime: Runtime, version: ObjectVersion, wanted: Range, reserved: int) -> None:
+        super().__init__(runtime.budget, wanted, reserved)
+        self._runtime = runtime
+        self._cancel = CancelToken()
+        stop = None if wanted.start < 0 else wanted.stop
+        self._fetch = RangeFetch(version, wanted.start, stop, self._allocate, self._accept)
+        self._small: io.BytesIO | None = None
+
+    def begin(self, *, wait: bool) -> Exchange | None:
+        """Send the request, for ``proceed`` to receive its answer: the part as an errand of the carrier."""
+        if not self._landing.claim():
+            return None
+        try:
+            return self._fetch.begin(self._runtime.caller, self._cancel, wait=wait)
+        except PoolIsFull:
+            self._landing.unclaim()
+            raise
+        except S3Exception:
+            self._go_on_elsewhere()
+            return None
+
+    def proceed(self, scratch: bytearray) -> bool:
+        """Receive what is here; True once there is nothing more to wait for. Does not raise."""
+        try:
+            received = self._fetch.proceed(self._runtime.caller, scratch)
+        except NotYet:
+            return False
+        except BaseException as error:
+            if self._cancel.cancelled or not isinstance(error, S3Exception):
+                self._landing.settle(error)
+            else:
+                self._go_on_elsewhere()
+            return True
+        if received is None:
+            self._go_on_elsewhere()
+        else:
+            self._land(received)
+        return True
+
+    def fetch(self) -> None:
+        """Receive the bytes, unless nobody wants them any more; runs on a worker. Does not raise."""
+        if self._landing.claim():
+            self._fetch_and_settle()
+
+    def discard(self) -> None:
+        self._cancel.cancel()
+        if self._landing.claim():
+            self.hand_over()
+        else:
+            super().discard()
+
+    def _go_on_elsewhere(self) -> None:
+        """Have a worker try again and say what is wrong if it still is: the carrier has no time to wait for that."""
+        try:
+            self._runtime.workers.run(self._fetch_and_settle)
+        except RuntimeError as error:
+            self._landing.settle(error)
+
+    def _fetch_and_settle(self) -> None:
+        try:
+            received = self._fetch.run(self._runtime.caller, self._cancel)
+        except BaseException as error:
+            self._landing.settle(error)
+        else:
+            self._land(received)
+
+    def _land(self, received: Range) -> None:
+        if self._small is not None:
+            # Nobody else holds the buffer now, so getvalue() returns it without a copy.
+            self._data = self._small.getvalue()
+            self._small = None
+        self.start, self.stop = received
+        self.landed = True
+        self._landing.settle()
+
+    def _accept(self, actual: Range, data: bytes) -> None:
+        self._settle_account(len(data))
+        self._data = data
+
+    def _settle_account(self, size: int) -> None:
+        if self._reserved != size:
+            self._budget.give(self._reserved - size)  # less than was thought, or (negative) more
+            self._reserved = size
+
+    def _allocate(self, actual: Range) -> memoryview:
+        size = len(actual)
+        self._settle_account(size)
+        if size >= _LARGE:
+            view = memoryview(new_buffer(size))
+            self._data = view
+            return view
+        self._small = io.BytesIO(bytes(size))
+        return self._small.getbuffer()
