@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from s3torchconnector._errors import S3ObjectChangedError, S3ProtocolError
 from s3torchconnector._transfer._ranges import ContentRange, Range, parse_content_range
@@ -61,7 +62,15 @@ class ObjectVersion:
         return copy
 
 
-Allocate = Callable[[Range], memoryview]
+class Destination(Protocol):
+    """Memory that bytes are received into in order: a ``memoryview``, or many of them (``Scatter``)."""
+
+    def __getitem__(self, rest: slice, /) -> memoryview:
+        """The memory from byte ``rest.start`` on; not all of the rest need be in one piece."""
+        ...
+
+
+Allocate = Callable[[Range], Destination]
 """Gives the memory for the bytes that will come: called once, when the first answer has told which these are."""
 
 
@@ -77,7 +86,7 @@ class RangeFetch:
         self._stop = stop
         self._allocate = allocate
         self._range: Range | None = None  # known from the first answer on
-        self._view = memoryview(b"")
+        self._view: Destination = memoryview(b"")
         self._done = 0  # bytes received, over all attempts
         self._begun: Exchange | None = None
 
@@ -166,7 +175,7 @@ class RangeFetch:
         return Range(start, size if self._stop is None else max(start, min(self._stop, size)))
 
 
-def _spent(_: Range) -> memoryview:
+def _spent(_: Range) -> Destination:
     raise AssertionError("a fetch runs once")
 
 
