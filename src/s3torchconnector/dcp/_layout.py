@@ -22,6 +22,20 @@ from s3torchconnector._transfer import Range
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE.TXT 4.3.7
 _SIGNATURE = b"PK\x03\x04"
 _STORED = 0
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexDoubleStorage": torch.complex128,
+    "ComplexFloatStorage": torch.complex64,
+}  # what they are called in a description; asked for their type, the classes warn
 _DESCRIPTION, _STORAGE, _BYTE_ORDER = "/data.pkl", "/data/0", "/byteorder"
 
 
@@ -119,8 +133,8 @@ class _Description(pickle.Unpickler):
         named = getattr(torch, name, None) if module == "torch" else None
         if isinstance(named, torch.dtype):
             return named
-        if module == "torch" and name.endswith("Storage") and isinstance(getattr(named, "dtype", None), torch.dtype):
-            return _StorageOf(named.dtype)  # type: ignore[union-attr]
+        if module == "torch" and name in _STORAGES:
+            return _StorageOf(_STORAGES[name])
         if (module, name) == ("torch.storage", "UntypedStorage"):
             return _StorageOf(None)
         raise _NotSimpleError
