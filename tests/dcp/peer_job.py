@@ -1,6 +1,6 @@
 """A program of its own, for 1.5.0 and for this package: save or load a state at a path.
 
-``python peer_job.py save|load PATH ENDPOINT``; prints the version.
+``python peer_job.py save|load PATH``, with the endpoint in the environment; prints the version.
 """
 
 from __future__ import annotations

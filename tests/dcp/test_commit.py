@@ -70,7 +70,7 @@ def test_an_error_while_serialising_stores_nothing(bucket: str, proxy: Recording
 def test_overwrite_can_be_refused(bucket: str, proxy: RecordingProxy) -> None:
     save(bucket, OLD, proxy, overwrite=False)
     before = keys_of(bucket)
-    with pytest.raises(CheckpointException, match="Checkpoint already exists and self.overwrite=False"):
+    with pytest.raises(CheckpointException, match=r"Checkpoint already exists and self\.overwrite=False"):
         save(bucket, NEW, proxy, overwrite=False)
     assert keys_of(bucket) == before
     assert same(loaded(bucket), OLD)

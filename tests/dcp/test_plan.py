@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,7 +37,7 @@ def test_requests_cover_every_item_once(items: list[Range], max_gap: int | None)
             assert start == covered[number] < stop
             covered[number] = stop
     assert list(covered.values()) == [item.stop for item in items]
-    assert all(before.stop <= after.start for before, after in zip(requests, requests[1:], strict=False))
+    assert all(before.stop <= after.start for before, after in pairwise(requests))
 
 
 @given(_items(), _MAX_GAPS)
@@ -71,7 +73,7 @@ def test_steps_go_through_a_request_byte_by_byte(items: list[Range], max_gap: in
 
 @given(_items())
 def test_unwanted_bytes_are_small_gaps_and_a_tenth(items: list[Range]) -> None:
-    gaps = [after.start - before.stop for before, after in zip(items, items[1:], strict=False)]
+    gaps = [after.start - before.stop for before, after in pairwise(items)]
     large = [gap for gap, found in zip(gaps, bridged(items, None), strict=True) if found and gap > SMALL]
     assert sum(large) <= sum(map(len, items)) / 10
 

@@ -287,9 +287,7 @@ def test_a_file_that_is_shorter_than_its_metadata_says(bucket: str) -> None:
     with S3FileSystem(REGION).create_stream(f"s3://{bucket}/{file}", "wb") as stream:
         stream.write(bytes(1000))
     reader = reader_of(f"s3://{bucket}/x")
-    with pytest.raises(
-        CheckpointException, match=r"it has 1000 bytes, and a stored item ends at .* The checkpoint is damaged"
-    ):
+    with pytest.raises(CheckpointException, match=r"has 1000 bytes, and a stored item ends at .*is damaged"):
         dcp.load({"a": torch.zeros(1000, 1000)}, storage_reader=reader)
     assert reader.fs.client.runtime().budget.taken == 0
 
@@ -336,9 +334,9 @@ def test_file_system(bucket: str) -> None:
 
 def test_a_stream_left_by_an_exception_stores_nothing(bucket: str) -> None:
     files = S3FileSystem(REGION, S3Client(REGION))
-    with pytest.raises(KeyError), files.create_stream(f"s3://{bucket}/a", "wb") as stream:
-        stream.write(b"half")
-        raise KeyError
+    context = files.create_stream(f"s3://{bucket}/a", "wb")
+    context.__enter__().write(b"half")
+    assert not context.__exit__(KeyError, KeyError(), None)
     assert not files.exists(f"s3://{bucket}/a")
     with pytest.raises(S3Exception):
         S3FileSystem(REGION, s3client_config=CONFIG, endpoint="http://127.0.0.1:1").exists(f"s3://{bucket}/a")
