@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from tests.dcp.support import CONFIG, keys_of, load, same, writer_of
 from tests.servers.http_messages import Request, s3_error
-from tests.servers.proxy import RecordingProxy, Replace
+from tests.servers.proxy import Fault, RecordingProxy, Replace, StallBody
 
 OLD = {"a": torch.full((50, 50), 1.0), "b": [1], "c": torch.full((3,), 1)}
 NEW = {"a": torch.full((50, 50), 2.0), "b": [2], "c": torch.full((3,), 2)}
@@ -65,6 +66,28 @@ def test_an_error_while_serialising_stores_nothing(bucket: str, proxy: Recording
         save(bucket, {**NEW, "d": Unpicklable()}, proxy, thread_count=3)
     assert keys_of(bucket) == before
     assert same(loaded(bucket), OLD)
+
+
+def test_the_first_failure_ends_the_other_uploads(bucket: str, proxy: RecordingProxy) -> None:
+    """One file's part is stalled until the save has failed because of the other."""
+    release = threading.Event()
+
+    def hook(request: Request) -> Fault | None:
+        if request.method == "PUT" and "partNumber" in request.query:
+            return StallBody(release)
+        if request.method == "PUT":
+            return Replace(s3_error(403, "AccessDenied"))
+        return None
+
+    proxy.misbehave = hook
+    large = {"large": torch.zeros(3000, 1000), "small": torch.ones(3)}
+    try:
+        with pytest.raises(CheckpointException, match="AccessDenied"):
+            save(bucket, large, proxy, thread_count=2)
+    finally:
+        release.set()
+    assert keys_of(bucket) == []
+    assert not [each for each in proxy.of("POST") if "uploadId" in each.query]  # none was completed
 
 
 def test_overwrite_can_be_refused(bucket: str, proxy: RecordingProxy) -> None:

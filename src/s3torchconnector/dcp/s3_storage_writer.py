@@ -13,10 +13,11 @@ import inspect
 import logging
 import os
 import pickle
+import threading
 import uuid
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any
 
@@ -28,9 +29,10 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._errors import S3Exception, S3NotFoundError
+from s3torchconnector._errors import S3Exception, S3NotFoundError, S3UploadAbortedError
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.dcp.s3_prefix_strategy import DefaultPrefixStrategy, S3PrefixStrategyBase
+from s3torchconnector.s3writer import S3Writer
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +46,38 @@ class _File:
 
     name: str
     items: list[WriteItem]
+
+
+class _Uploads:
+    """The uploads of one save on this rank, which end together when one fails."""
+
+    def __init__(self, file_system: S3FileSystem) -> None:
+        self._file_system = file_system
+        self._lock = threading.Lock()
+        self._streams: list[S3Writer] = []
+        self._aborted = False
+
+    @contextmanager
+    def create_stream(self, path: str, mode: str) -> Iterator[S3Writer]:
+        """``S3FileSystem.create_stream`` for one of the files.
+
+        Raises:
+            S3UploadAbortedError: another one has failed.
+        """
+        with self._file_system.create_stream(path, mode) as stream:
+            assert isinstance(stream, S3Writer)
+            with self._lock:
+                if self._aborted:
+                    raise S3UploadAbortedError(f"{path} is not written, since another file of this save failed")
+                self._streams.append(stream)
+            yield stream
+
+    def abort(self) -> None:
+        """Give up what is being written, and what would be. Writing it raises an error from now on."""
+        with self._lock:
+            self._aborted = True
+        for stream in self._streams:
+            stream.stream.abort()
 
 
 class S3StorageWriter(FileSystemWriter):
@@ -135,13 +169,16 @@ class S3StorageWriter(FileSystemWriter):
             S3Exception: an error occurred accessing S3; this rank's files of this save are gone again.
         """
         files = self._files(plan)
+        uploads = _Uploads(self.fs)
         with ThreadPoolExecutor(max(1, self.thread_count), "s3torchconnector-dcp") as threads:
-            running = [threads.submit(self._write_file, file, planner) for file in files]
+            running = [threads.submit(self._write_file, file, planner, uploads) for file in files]
             try:
+                done, _ = wait(running, return_when=FIRST_EXCEPTION)
+                for each in done:
+                    each.result()
                 results = [result for each in running for result in each.result()]
             except BaseException:
-                for each in running:
-                    each.cancel()
+                uploads.abort()
                 threads.shutdown()
                 self._delete(file.name for file in files)
                 raise
@@ -161,13 +198,13 @@ class S3StorageWriter(FileSystemWriter):
         suffix = filesystem.DEFAULT_SUFFIX
         return [_File(f"{prefix}{token}_{number}{suffix}", bucket) for number, bucket in enumerate(filled)]
 
-    def _write_file(self, file: _File, planner: SavePlanner) -> list[WriteResult]:
+    def _write_file(self, file: _File, planner: SavePlanner, uploads: _Uploads) -> list[WriteResult]:
         """Have PyTorch serialise the items into an upload, whose parts go out meanwhile."""
         files: SimpleQueue[Any] = SimpleQueue()
         files.put((self.fs.concat_path(self.path, file.name), file.name, file.items))
         written: SimpleQueue[list[WriteResult]] = SimpleQueue()
         arguments: dict[str, Any] = {
-            "create_stream": self.fs.create_stream,
+            "create_stream": uploads.create_stream,
             "file_queue": files,
             "result_queue": written,
             "planner": planner,
