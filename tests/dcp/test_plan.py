@@ -78,6 +78,13 @@ def test_unwanted_bytes_are_small_gaps_and_a_tenth(items: list[Range]) -> None:
     assert sum(large) <= sum(map(len, items)) / 10
 
 
+def test_gaps_that_pay_are_fetched_smallest_first() -> None:
+    gap, length = 10**5, 10**6
+    items = [Range(0, length), Range(2 * length, 3 * length), Range(3 * length + gap, 4 * length)]
+    items.append(Range(4 * length + gap, 5 * length))
+    assert bridged(items, None) == [False, True, True]  # a million would be more than a tenth
+
+
 def test_gaps_as_large_as_the_program_says() -> None:
     items = [Range(0, 10), Range(20, 30), Range(41, 50)]
     assert bridged(items, 10) == [True, False]

@@ -22,7 +22,7 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector.dcp import HexPrefixStrategy, S3FileSystem, S3StorageReader, S3StorageWriter
 from s3torchconnector.testing import S3Server
 from tests.dcp.support import CONFIG, PART, REGION, blank, keys_of, load, mixed_state, reader_of, same, writer_of
-from tests.servers.proxy import CutBody, RecordingProxy, first
+from tests.servers.proxy import CutBody, Drop, RecordingProxy, first
 
 
 @pytest.mark.parametrize(
@@ -263,14 +263,33 @@ def test_a_cut_connection_is_resumed_where_it_was(bucket: str, proxy: RecordingP
         assert same(read, state)
 
 
-def test_memory_goes_back_to_the_budget(bucket: str) -> None:
-    state = mixed_state()
+def test_large_tensors_are_received_straight_into_their_memory(bucket: str, proxy: RecordingProxy) -> None:
+    """Seen when the load fails in the end: what had come is there."""
+    dcp.save({"a": torch.ones(3000, 2000)}, storage_writer=writer_of(f"s3://{bucket}"))
+    proxy.misbehave = lambda request: None if request.range in (None, f"bytes=0-{PART - 1}") else Drop()
+    state = {"a": torch.zeros(3000, 2000)}
+    with pytest.raises(CheckpointException, match="S3ConnectionError"):
+        dcp.load(state, storage_reader=through(proxy, f"s3://{bucket}"))
+    assert state["a"][0, 0] == 1
+    assert state["a"][-1, -1] == 0
+
+
+def test_buffers_stay_within_the_budget(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve items of 4 MB that must be converted, with 10 MiB for them."""
+    limit = 2 * PART
+    state = {str(number): torch.full((1000, 1000), float(number)) for number in range(12)}
     dcp.save(state, storage_writer=writer_of(f"s3://{bucket}"))
-    reader = reader_of(f"s3://{bucket}", s3client_config=S3ClientConfig(part_size=PART, memory_budget=PART))
-    read = blank(state)
+    reader = reader_of(f"s3://{bucket}", s3client_config=S3ClientConfig(part_size=PART, memory_budget=limit))
+    budget = reader.fs.client.runtime().budget
+    taken: list[int] = []
+    for name in ("take", "try_take"):
+        original = getattr(budget, name)
+        monkeypatch.setattr(budget, name, lambda size, call=original: (call(size), taken.append(budget.taken))[0])
+    read = {name: torch.zeros(1000, 1000, dtype=torch.float64) for name in state}
     dcp.load(read, storage_reader=reader)
-    assert same(read, state)
-    assert reader.fs.client.runtime().budget.taken == 0
+    assert all(torch.equal(read[name].float(), state[name]) for name in state)
+    assert 4_000_000 < max(taken) <= limit
+    assert budget.taken == 0
 
 
 # -- what cannot be loaded ---------------------------------------------------------------------------------------------

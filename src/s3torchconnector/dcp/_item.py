@@ -30,14 +30,16 @@ class StoredItem:
     Args:
         info: PyTorch's ``_StorageInfo``.
         transforms: PyTorch's ``_StorageReaderTransforms``, for items that an extension has encoded.
+        expected: what the metadata says of a tensor; its place in the item is not known before the item has begun.
     """
 
-    def __init__(self, info: Any, transforms: Any) -> None:
+    def __init__(self, info: Any, transforms: Any, expected: TensorLayout | None) -> None:
         self.extent = Range(info.offset, info.offset + info.length)
         self.wanted: list[ReadItem] = []
         self.left = len(self.extent)  # bytes not yet received
         self._descriptors = getattr(info, "transform_descriptors", None) or ()
         self._transforms = transforms
+        self._expected = expected
         self._targets: list[torch.Tensor] = []
         self._content = memoryview(b"")  # of the whole item, unless it is received straight
         self._straight: tuple[Range, memoryview] | None = None  # bytes of the item, and where they go
@@ -51,7 +53,9 @@ class StoredItem:
         """
         if all(each.type == LoadItemType.TENSOR for each in self.wanted):
             self._targets = [planner.resolve_tensor(each).detach() for each in self.wanted]
-        return 0 if is_large(self.extent) and self._straight_target() is not None else len(self.extent)
+        target = self._straight_target()
+        straight = target is not None and self._expected is not None and self._span(self._expected, target) is not None
+        return 0 if straight and is_large(self.extent) else len(self.extent)
 
     def needs(self, part: Range) -> bool:
         """Whether these bytes of the file are wanted, once the item has begun."""

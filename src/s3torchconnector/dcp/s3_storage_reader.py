@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, StorageMeta, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner
 from torch.futures import Future
 
@@ -21,6 +21,7 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._transfer import ReadPolicy
 from s3torchconnector._uri import parse_object_uri
 from s3torchconnector.dcp._item import StoredItem
+from s3torchconnector.dcp._layout import TensorLayout
 from s3torchconnector.dcp._load import Load, StoredFile
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
@@ -65,6 +66,7 @@ class S3StorageReader(FileSystemReader):
         self.fs: S3FileSystem = S3FileSystem(  # type: ignore[assignment]
             region, None, s3client_config, reader_constructor, endpoint=endpoint
         )
+        self._stored: dict[str, Any] = {}
         self.path: str = self.fs.init_path(path)
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
@@ -82,6 +84,11 @@ class S3StorageReader(FileSystemReader):
         metadata.storage_meta.load_id = self.load_id  # type: ignore[union-attr]
         return metadata
 
+    def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
+        """A load begins; see PyTorch's ``StorageReader``."""
+        super().set_up_storage_reader(metadata, is_coordinator, *args, **kwargs)
+        self._stored = metadata.state_dict_metadata
+
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         """Load what the plan wants.
 
@@ -93,7 +100,10 @@ class S3StorageReader(FileSystemReader):
         for wanted in plan.items:
             info = self.storage_data[wanted.storage_index]
             of_file = items.setdefault(info.relative_path, {})
-            item = of_file.setdefault((info.offset, info.length), StoredItem(info, getattr(self, "transforms", None)))
+            item = of_file.get((info.offset, info.length))
+            if item is None:
+                item = StoredItem(info, getattr(self, "transforms", None), self._expected(wanted.storage_index))
+                of_file[info.offset, info.length] = item
             item.wanted.append(wanted)
         files = [
             StoredFile(*parse_object_uri(self.fs.concat_path(self.path, name)), list(of_file.values()))
@@ -103,6 +113,17 @@ class S3StorageReader(FileSystemReader):
         future: Future[None] = Future()
         future.set_result(None)
         return future
+
+    def _expected(self, index: MetadataIndex) -> TensorLayout | None:
+        """What the metadata says of a stored tensor; None for what is none, or where it says nothing."""
+        stored = self._stored.get(index.fqn)
+        if not isinstance(stored, TensorStorageMetadata):
+            return None
+        place = index.index if index.index is not None and index.index < len(stored.chunks) else 0
+        hinted = stored.chunks[place : place + 1]
+        chunks = (chunk for chunk in [*hinted, *stored.chunks] if index.offset in (None, chunk.offsets))
+        chunk = next(chunks, None)
+        return TensorLayout(stored.properties.dtype, tuple(chunk.sizes), 0) if chunk is not None else None
 
     def _max_gap(self) -> int | None:
         constructor = self.fs.reader_constructor
