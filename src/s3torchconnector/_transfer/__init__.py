@@ -1,10 +1,13 @@
 """Transfers: byte ranges into memory, written bytes into objects, prefixes into pages; in parallel, within a budget."""
 
+from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
+from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._listing import ListObjectStream
 from s3torchconnector._transfer._look_ahead import look_ahead
 from s3torchconnector._transfer._object_reader import ObjectReader
 from s3torchconnector._transfer._object_source import GetObjectStream, ObjectSource
 from s3torchconnector._transfer._parallel_listing import list_all
+from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._read_policy import ADAPTIVE, SEQUENTIAL, ReadPolicy, range_based
 from s3torchconnector._transfer._runtime import OpenRuntime, Runtime
 from s3torchconnector._transfer._upload import PutObjectStream
@@ -12,12 +15,16 @@ from s3torchconnector._transfer._upload import PutObjectStream
 __all__ = [
     "ADAPTIVE",
     "SEQUENTIAL",
+    "FetchGroup",
     "GetObjectStream",
     "ListObjectStream",
     "ObjectReader",
     "ObjectSource",
+    "ObjectVersion",
     "OpenRuntime",
     "PutObjectStream",
+    "Range",
+    "RangeFetch",
     "ReadPolicy",
     "Runtime",
     "list_all",

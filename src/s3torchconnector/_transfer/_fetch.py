@@ -178,7 +178,7 @@ class RangeFetch:
         wanted = cast(Range, self._range)
         size = wanted.stop - wanted.start
         while self._done < size:
-            if not self._view:
+            while not self._view:
                 self._view = self._allocate(Range(wanted.start + self._done, wanted.stop))
             count = response.readinto(self._view)
             if not count:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from s3torchconnector._config import KIB, MIB
 
-
 # Doubling took half a second to reach full speed, since every step waits for a first byte.
 _TIMES_AHEAD = 4
 
@@ -20,12 +19,15 @@ class ReadPolicy:
         read_ahead: whether reads in order make the reader fetch what comes next.
         eager: take the very first read as the beginning of a read in order.
         near: a jump forward by no more than this still counts as reading in order.
+        max_gap: bytes that nobody wants, between two wanted ranges, that are fetched to save a request, where the
+            ranges are known beforehand (distributed checkpoints); None: as many as pay.
     """
 
     smallest: int = 256 * KIB
     read_ahead: bool = True
     eager: bool = False
     near: int = 64 * KIB
+    max_gap: int | None = None
 
 
 ADAPTIVE = ReadPolicy()
