@@ -7,6 +7,7 @@ from s3torchconnector._transfer._object_source import GetObjectStream, ObjectSou
 from s3torchconnector._transfer._parallel_listing import list_all
 from s3torchconnector._transfer._read_policy import ADAPTIVE, SEQUENTIAL, ReadPolicy, range_based
 from s3torchconnector._transfer._runtime import OpenRuntime, Runtime
+from s3torchconnector._transfer._scatter import Piece, ScatterReader
 from s3torchconnector._transfer._upload import PutObjectStream
 
 __all__ = [
@@ -17,9 +18,11 @@ __all__ = [
     "ObjectReader",
     "ObjectSource",
     "OpenRuntime",
+    "Piece",
     "PutObjectStream",
     "ReadPolicy",
     "Runtime",
+    "ScatterReader",
     "list_all",
     "look_ahead",
     "range_based",

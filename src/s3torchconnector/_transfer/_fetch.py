@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from s3torchconnector._errors import S3ObjectChangedError, S3ProtocolError
 from s3torchconnector._transfer._ranges import ContentRange, Range, parse_content_range
@@ -61,7 +62,15 @@ class ObjectVersion:
         return copy
 
 
-Allocate = Callable[[Range], memoryview]
+class Destination(Protocol):
+    """Memory for the bytes of one range: a ``memoryview``, or many places (``Scatter``)."""
+
+    def __getitem__(self, rest: slice, /) -> memoryview:
+        """Where the bytes from ``rest.start`` on go; at least one of them, unless all are received."""
+        ...
+
+
+Allocate = Callable[[Range], Destination]
 """Gives the memory for the bytes that will come: called once, when the first answer has told which these are."""
 
 
@@ -77,7 +86,7 @@ class RangeFetch:
         self._stop = stop
         self._allocate = allocate
         self._range: Range | None = None  # known from the first answer on
-        self._view = memoryview(b"")
+        self._view: Destination = memoryview(b"")
         self._done = 0  # bytes received, over all attempts
         self._begun: Exchange | None = None
 
