@@ -10,7 +10,7 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -143,6 +143,28 @@ class S3Client:
     def delete_object(self, bucket: str, key: str) -> None:
         """Delete an object; one that does not exist is deleted already."""
         self.runtime().caller.call(requests.delete_object(bucket, key), read_document)
+
+    def delete_objects(self, bucket: str, keys: Iterable[str]) -> None:
+        """Delete objects, many at a time.
+
+        Raises:
+            S3Exception: one could not be deleted; others may be.
+        """
+        lane = self.runtime().lane()
+        for deleted in [lane.submit(partial(self.delete_object, bucket, key)) for key in keys]:
+            deleted.result()
+
+    def delete_prefix(self, bucket: str, prefix: str) -> None:
+        """Delete all objects whose keys begin with ``prefix``, which must not be empty.
+
+        Raises:
+            ValueError: the prefix is empty, so that the bucket would be.
+            S3Exception: one could not be deleted; others may be.
+        """
+        if not prefix.strip("/"):
+            raise ValueError(f"the prefix {prefix!r} would delete all of s3://{bucket}: name one that is not empty")
+        for page in self.list_objects(bucket, prefix):
+            self.delete_objects(bucket, [info.key for info in page.object_info])
 
     def copy_object(self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str) -> None:
         """Copy an object of up to 5 GiB inside S3.
