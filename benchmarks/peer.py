@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 VERSION = "1.5.0"
-_PACKAGES = (f"s3torchconnector=={VERSION}", f"s3torchconnectorclient=={VERSION}")
+# tenacity is what its extra "dcp" asks for.
+_PACKAGES = (f"s3torchconnector=={VERSION}", f"s3torchconnectorclient=={VERSION}", "tenacity")
 _CHECK = "import s3torchconnector as s, torch; print(s.__version__, s.__file__)"
 
 
@@ -51,7 +52,7 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def _installed(python: Path) -> bool:
-    command = [str(python), "-c", "import s3torchconnector"]
+    command = [str(python), "-c", "import s3torchconnector, tenacity"]
     return subprocess.run(command, env=environment(os.environ), capture_output=True, check=False).returncode == 0
 
 

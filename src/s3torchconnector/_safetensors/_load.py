@@ -12,7 +12,7 @@ from s3torchconnector._errors import S3FormatError
 from s3torchconnector._safetensors._header import LENGTH_BYTES, Entry, header_bytes, parse
 from s3torchconnector._safetensors._memory import TORCH_TYPES
 from s3torchconnector._safetensors._selection import Index, Selection, as_index
-from s3torchconnector._transfer import Runtime, ScatterReader
+from s3torchconnector._transfer import Runtime, PiecesReader
 from s3torchconnector._uri import display_uri
 
 HEAD_BYTES = 512 * KIB  # holds the header of nearly every model, and all of a small file
@@ -26,7 +26,7 @@ def load(
     runtime: Runtime, bucket: str, key: str, names: Names | None, device: torch.device | str | int
 ) -> dict[str, torch.Tensor]:
     """Read tensors of a file; see ``S3Checkpoint.load_safetensors``."""
-    reader = ScatterReader(runtime, bucket, key, max_gap=MAX_GAP)
+    reader = PiecesReader(runtime, bucket, key, max_gap=MAX_GAP)
     try:
         entries, data_start = _directory(reader)
         wanted = _wanted(entries, names)
@@ -45,7 +45,7 @@ def load(
     return loaded
 
 
-def _directory(reader: ScatterReader) -> tuple[list[Entry], int]:
+def _directory(reader: PiecesReader) -> tuple[list[Entry], int]:
     """The file's tensors, and where their bytes begin."""
     head = reader.read_head(HEAD_BYTES)
     data_start = LENGTH_BYTES + header_bytes(head, reader.size)
@@ -82,7 +82,7 @@ def _waves(selections: Sequence[Selection], most: int | None) -> Iterator[list[S
         yield [selection for _, selection in group]
 
 
-def _read(reader: ScatterReader, selections: Sequence[Selection]) -> list[tuple[Selection, torch.Tensor]]:
+def _read(reader: PiecesReader, selections: Sequence[Selection]) -> list[tuple[Selection, torch.Tensor]]:
     tensors = [(selection, selection.allocate()) for selection in selections]
     reader.read(piece for selection, tensor in tensors for piece in selection.direct(tensor))
     for selection, tensor in tensors:

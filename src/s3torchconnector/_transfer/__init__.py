@@ -1,28 +1,37 @@
 """Transfers: byte ranges into memory, written bytes into objects, prefixes into pages; in parallel, within a budget."""
 
+from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
+from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._listing import ListObjectStream
 from s3torchconnector._transfer._look_ahead import look_ahead
 from s3torchconnector._transfer._object_reader import ObjectReader
 from s3torchconnector._transfer._object_source import GetObjectStream, ObjectSource
 from s3torchconnector._transfer._parallel_listing import list_all
+from s3torchconnector._transfer._pieces import Piece, PiecesReader
+from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._read_policy import ADAPTIVE, SEQUENTIAL, ReadPolicy, range_based
 from s3torchconnector._transfer._runtime import OpenRuntime, Runtime
-from s3torchconnector._transfer._scatter import Piece, ScatterReader
+from s3torchconnector._transfer._scatter import Scatter
 from s3torchconnector._transfer._upload import PutObjectStream
 
 __all__ = [
     "ADAPTIVE",
     "SEQUENTIAL",
+    "FetchGroup",
     "GetObjectStream",
     "ListObjectStream",
     "ObjectReader",
     "ObjectSource",
+    "ObjectVersion",
     "OpenRuntime",
     "Piece",
+    "PiecesReader",
     "PutObjectStream",
+    "Range",
+    "RangeFetch",
     "ReadPolicy",
     "Runtime",
-    "ScatterReader",
+    "Scatter",
     "list_all",
     "look_ahead",
     "range_based",

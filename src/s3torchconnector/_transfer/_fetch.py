@@ -63,10 +63,10 @@ class ObjectVersion:
 
 
 class Destination(Protocol):
-    """Memory for the bytes of one range: a ``memoryview``, or many places (``Scatter``)."""
+    """Memory that bytes are received into in order: a ``memoryview``, or many of them (``Scatter``)."""
 
     def __getitem__(self, rest: slice, /) -> memoryview:
-        """Where the bytes from ``rest.start`` on go; at least one of them, unless all are received."""
+        """The memory from byte ``rest.start`` on; not all of the rest need be in one piece."""
         ...
 
 
@@ -175,7 +175,7 @@ class RangeFetch:
         return Range(start, size if self._stop is None else max(start, min(self._stop, size)))
 
 
-def _spent(_: Range) -> memoryview:
+def _spent(_: Range) -> Destination:
     raise AssertionError("a fetch runs once")
 
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from functools import partial
 from types import TracebackType
+from typing import Protocol
 
-from s3torchconnector._transfer._fetch import RangeFetch
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._workers import Lane
 from s3torchconnector._wire import Caller, CancelToken
+
+
+class Fetch(Protocol):
+    """A ``RangeFetch``, or something that does more with one."""
+
+    def run(self, caller: Caller, cancel: CancelToken | None = None, /) -> Range:
+        """Fetch; ends early when cancelled."""
+        ...
 
 
 class FetchGroup:
@@ -25,11 +33,11 @@ class FetchGroup:
         self._cancel = CancelToken()
         self._futures: list[Future[Range]] = []
 
-    def start(self, fetch: RangeFetch) -> None:
+    def start(self, fetch: Fetch) -> None:
         """Have a worker fetch."""
         self._futures.append(self._lane.submit(partial(fetch.run, self._caller, self._cancel)))
 
-    def run(self, fetch: RangeFetch) -> Range:
+    def run(self, fetch: Fetch) -> Range:
         """Fetch on the calling thread, which would only wait otherwise."""
         return fetch.run(self._caller, self._cancel)
 

@@ -16,12 +16,15 @@ class ReadPolicy:
         read_ahead: whether reads in order make the reader fetch what comes next.
         eager: take the very first read as the beginning of a read in order.
         near: a jump forward by no more than this still counts as reading in order.
+        max_gap: bytes that nobody wants, between two wanted ranges, that are fetched to save a request, where the
+            ranges are known beforehand (distributed checkpoints); None: as many as pay.
     """
 
     smallest: int = 256 * KIB
     read_ahead: bool = True
     eager: bool = False
     near: int = 64 * KIB
+    max_gap: int | None = None
 
 
 ADAPTIVE = ReadPolicy()

@@ -1,144 +1,29 @@
-"""Chosen pieces of one object, received straight into many places, with few and large requests.
-
-Pieces that lie close together are asked for as one range, whose bytes go where they belong as they arrive: into the
-memory of the pieces, and, in the gaps between them, into a scrap that all share. Nothing is copied or held in between,
-so that the memory taken is that of the pieces. The first request reads the object's beginning, where formats keep their
-directory, and pins its version; every other is held to that.
-"""
+"""One range received into many places, which may be chosen while it arrives."""
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
-from typing import NamedTuple
-
-from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
-from s3torchconnector._transfer._fetch_group import FetchGroup
-from s3torchconnector._transfer._memory import copy
-from s3torchconnector._transfer._ranges import Range
-from s3torchconnector._transfer._runtime import Runtime
-
-_SCRAP = 64 * 1024  # bytes received at a time of what nobody wants
-
-
-class Piece(NamedTuple):
-    """Bytes of an object from ``start`` on, and where they go: as many as ``view`` has."""
-
-    start: int
-    view: memoryview
-
-    @property
-    def stop(self) -> int:
-        return self.start + len(self.view)
+from collections.abc import Iterator
 
 
 class Scatter:
-    """Memory for the bytes of one range, from ``start`` up to ``stop``, in as many places as there are pieces.
+    """The destination of a ``RangeFetch`` whose bytes go to ``views``, one after the other.
 
-    Sliced from a count of received bytes on, it gives the memory for the next of them, as far as that is in one place.
+    The iterator is asked for its next view when the one before is full, so it can look at what has arrived and decide
+    where the rest goes. A fetch that is resumed goes on where it was. For one thread at a time.
     """
 
-    def __init__(self, pieces: Sequence[Piece], starts: Sequence[int], received: Range) -> None:
-        self._pieces = pieces
-        self._starts = starts
-        self._range = received
-        self._scrap = memoryview(bytearray(_SCRAP))
+    def __init__(self, views: Iterator[memoryview]) -> None:
+        self._views = views
+        self._view = memoryview(b"")
+        self._start = self._stop = 0  # of the view, in bytes received
 
-    def __getitem__(self, rest: slice) -> memoryview:
-        position = self._range.start + int(rest.start)
-        after = bisect_right(self._starts, position)
-        piece = self._pieces[after - 1]
-        if after and position < piece.stop:
-            return piece.view[position - piece.start : self._range.stop - piece.start]
-        stop = self._range.stop if after == len(self._pieces) else min(self._range.stop, self._starts[after])
-        return self._scrap[: stop - position]
+    def __getitem__(self, rest: slice, /) -> memoryview:
+        while rest.start >= self._stop:
+            self._view = next(self._views)
+            self._start, self._stop = self._stop, self._stop + len(self._view)
+        return self._view[rest.start - self._start :]
 
-
-def plan(pieces: Iterable[Piece], max_gap: int, most: int) -> Iterator[Range]:
-    """The ranges to ask for: pieces no more than ``max_gap`` bytes apart together, cut evenly to ``most`` bytes.
-
-    ``pieces`` are in order, disjoint, and not empty.
-    """
-    for span in _spans(pieces, max_gap):
-        count = math.ceil(len(span) / most)
-        edges = [span.start + len(span) * i // count for i in range(count + 1)]
-        yield from map(Range, edges, edges[1:])
-
-
-def _spans(pieces: Iterable[Piece], max_gap: int) -> Iterator[Range]:
-    span: Range | None = None
-    for piece in pieces:
-        if span is not None and piece.start - span.stop <= max_gap:
-            span = Range(span.start, piece.stop)
-        else:
-            if span is not None:
-                yield span
-            span = Range(piece.start, piece.stop)
-    if span is not None:
-        yield span
-
-
-class ScatterReader:
-    """One version of one object, by pieces.
-
-    Args:
-        runtime: the process's connections and threads.
-        max_gap: bytes between two pieces that cost less than a request of their own.
-    """
-
-    def __init__(self, runtime: Runtime, bucket: str, key: str, *, max_gap: int) -> None:
-        self._runtime = runtime
-        self._version = ObjectVersion(bucket, key)
-        self._max_gap = max_gap
-        self._head = memoryview(b"")
-
-    @property
-    def size(self) -> int:
-        """The object's size in bytes, known once its head was read."""
-        assert self._version.size is not None, "read_head comes first"
-        return self._version.size
-
-    def read_head(self, count: int) -> memoryview:
-        """The object's first ``count`` bytes, or all there are; kept, so that no piece fetches them again.
-
-        Raises:
-            S3Exception: an error occurred accessing S3.
-        """
-        if self._version.size is None:
-            RangeFetch(self._version, 0, count, self._new_head).run(self._runtime.caller)
-        elif count > len(self._head):
-            longer = memoryview(bytearray(min(count, self.size)))
-            self.read([Piece(0, longer)])
-            self._head = longer
-        return self._head[:count]
-
-    def _new_head(self, got: Range) -> memoryview:
-        self._head = memoryview(bytearray(len(got)))
-        return self._head
-
-    def read(self, pieces: Iterable[Piece]) -> None:
-        """Fill the pieces, which must be disjoint and inside the object, many ranges at a time.
-
-        Raises:
-            S3Exception: an error occurred accessing S3; what the pieces hold is then undefined.
-        """
-        missing = [rest for piece in pieces if len((rest := self._from_head(piece)).view)]
-        missing.sort(key=lambda piece: piece.start)
-        starts = [piece.start for piece in missing]
-        ranges = list(plan(missing, self._max_gap, self._runtime.config.part_size))
-        with FetchGroup(self._runtime.lane(), self._runtime.caller) as group:
-            for wanted in ranges:
-                fetch = RangeFetch(self._version, wanted.start, wanted.stop, partial(Scatter, missing, starts))
-                if wanted is ranges[-1]:
-                    group.run(fetch)
-                else:
-                    group.start(fetch)
-
-    def _from_head(self, piece: Piece) -> Piece:
-        """Fill the beginning of a piece with what is here already, and return what is not."""
-        here = self._head[piece.start : piece.stop]
-        if len(here):
-            copy(piece.view[: len(here)], here)
-        return Piece(piece.start + len(here), piece.view[len(here) :])
+    def finish(self) -> None:
+        """All bytes are there: let the iterator look at the last of them."""
+        self._view = memoryview(b"")
+        next(self._views, None)

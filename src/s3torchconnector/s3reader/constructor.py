@@ -60,9 +60,11 @@ class S3ReaderConstructor:
     def dcp_optimized(max_gap_size: int = 32 * MIB) -> S3ReaderConstructorProtocol:
         """For distributed checkpoints: reads that move forward, where gaps up to ``max_gap_size`` bytes are skipped.
 
+        ``S3StorageReader`` fetches what it wants of a file together where no larger gaps lie between.
+
         Raises:
             ValueError: ``max_gap_size`` is negative.
         """
         if max_gap_size < 0:
             raise ValueError(f"max_gap_size must not be negative: max_gap_size={max_gap_size}")
-        return partial(S3Reader, policy=ReadPolicy(near=max_gap_size))
+        return partial(S3Reader, policy=ReadPolicy(near=max_gap_size, max_gap=max_gap_size))

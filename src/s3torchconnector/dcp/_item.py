@@ -1,0 +1,173 @@
+"""One stored item of a checkpoint on its way into what the program loads: tensors or bytes.
+
+A large tensor is received straight into the memory of its target, if it lies there as it is stored; everything else
+into a buffer, and from there to where it belongs. ``prepare``, ``finish`` and whatever calls the planner run on the
+thread that loads; ``begin``, ``rest`` and ``whole`` on that which receives, one at a time for each request.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch.distributed._shard._utils import narrow_tensor_by_index
+from torch.distributed.checkpoint.planner import LoadItemType, LoadPlanner, ReadItem
+
+from s3torchconnector._config import KIB
+from s3torchconnector._transfer import Range
+from s3torchconnector.dcp._layout import TensorLayout, layout_of
+from s3torchconnector.dcp._plan import is_large
+
+_TRASH = memoryview(bytearray(256 * KIB))  # what nobody wants is received here, by many threads at a time
+
+
+class StoredItem:
+    """An item and everything that the plan wants from it.
+
+    Args:
+        info: PyTorch's ``_StorageInfo``.
+        transforms: PyTorch's ``_StorageReaderTransforms``, for items that an extension has encoded.
+    """
+
+    def __init__(self, info: Any, transforms: Any) -> None:
+        self.extent = Range(info.offset, info.offset + info.length)
+        self.wanted: list[ReadItem] = []
+        self.left = len(self.extent)  # bytes not yet received
+        self._descriptors = getattr(info, "transform_descriptors", None) or ()
+        self._transforms = transforms
+        self._targets: list[torch.Tensor] = []
+        self._content = memoryview(b"")  # of the whole item, unless it is received straight
+        self._straight: tuple[Range, memoryview] | None = None  # bytes of the item, and where they go
+
+    # -- on the thread that loads -------------------------------------------------------------------------------------
+
+    def prepare(self, planner: LoadPlanner) -> int:
+        """Before its first byte is asked for: find its targets. Returns the bytes of memory that it will probably take.
+
+        Also the memory of a target that a planner makes is only taken from here on.
+        """
+        if all(each.type == LoadItemType.TENSOR for each in self.wanted):
+            self._targets = [planner.resolve_tensor(each).detach() for each in self.wanted]
+        return 0 if is_large(self.extent) and self._straight_target() is not None else len(self.extent)
+
+    def needs(self, part: Range) -> bool:
+        """Whether these bytes of the file are wanted, once the item has begun."""
+        if self._straight is None:
+            return True
+        wanted = self._straight[0]
+        start, stop = part.start - self.extent.start, part.stop - self.extent.start
+        return start < wanted.stop and wanted.start < stop
+
+    def finish(self, planner: LoadPlanner) -> None:
+        """All bytes are there: put them where they belong, and let go of them."""
+        for number, each in enumerate(self.wanted):
+            if each.type == LoadItemType.BYTE_IO:
+                planner.load_bytes(each, self._stream(each))
+                continue
+            target = self._targets[number]
+            if self._straight is None:
+                stored = self._slice(each)
+                if target.size() != stored.size():
+                    raise ValueError(
+                        f"{each.storage_index.fqn} cannot be loaded: the checkpoint has a tensor of size "
+                        f"{tuple(stored.size())}, the program one of {tuple(target.size())}"
+                    )
+                target.copy_(stored)
+            planner.commit_tensor(each, target)
+        self._content, self._straight, self._targets = memoryview(b""), None, []
+
+    def _slice(self, wanted: ReadItem) -> torch.Tensor:
+        tensor = self._tensor_in_place() if not self._descriptors else None
+        if tensor is None:
+            tensor = cast(torch.Tensor, torch.load(self._stream(wanted), map_location="cpu", weights_only=True))
+        return narrow_tensor_by_index(tensor, wanted.storage_offsets, wanted.lengths)
+
+    def _tensor_in_place(self) -> torch.Tensor | None:
+        """The tensor on the memory that its bytes were received into; None where ``torch.load`` must make it."""
+        layout = layout_of(bytes(self._content[:_ENOUGH]), len(self._content))
+        if layout is None:
+            return None
+        numbers = self._content[layout.start : layout.stop]
+        if _address(numbers) % layout.dtype.itemsize:
+            numbers = memoryview(bytearray(numbers))
+        return torch.frombuffer(numbers, dtype=layout.dtype).view(layout.shape)
+
+    def _stream(self, wanted: ReadItem) -> io.BytesIO:
+        content = io.BytesIO(self._content)
+        if not self._descriptors:
+            return content
+        decoded = self._transforms.transform_load_stream(wanted, self._descriptors, content)
+        return io.BytesIO(decoded.read(-1))
+
+    def _straight_target(self) -> torch.Tensor | None:
+        if len(self._targets) != 1 or self._descriptors:
+            return None
+        target = self._targets[0]
+        simple = target.layout == torch.strided and target.device.type == "cpu" and type(target) is torch.Tensor
+        if not simple or target.is_conj() or target.is_neg() or not target.is_contiguous() or not target.numel():
+            return None
+        return target
+
+    # -- on the thread that receives ----------------------------------------------------------------------------------
+
+    def whole(self, content: memoryview) -> None:
+        """All of a small item has arrived."""
+        self._content = content
+
+    def begin(self, head: memoryview) -> int:
+        """The head of a large item has arrived: decide where the rest goes. Returns the bytes that this takes."""
+        layout = layout_of(bytes(head), len(self.extent))
+        target = self._straight_target()
+        span = None if layout is None or target is None else self._span(layout, target)
+        if span is None or target is None:
+            self._content = io.BytesIO(bytes(len(self.extent))).getbuffer()  # zeroed by the kernel, page by page
+            self._content[: len(head)] = head
+            return len(self._content)
+        memory = _memory_of(target)
+        self._straight = span, memory
+        here = head[span.start : span.stop]
+        memory[: len(here)] = here
+        return 0
+
+    def rest(self, part: Range) -> Iterator[memoryview]:
+        """Where to receive these bytes of the file, all behind the head."""
+        start, stop = part.start - self.extent.start, part.stop - self.extent.start
+        if self._straight is None:
+            yield self._content[start:stop]
+            return
+        wanted, memory = self._straight
+        first, last = (min(max(start, place), stop) for place in wanted)
+        yield from dropped(first - start)
+        if first < last:
+            yield memory[first - wanted.start : last - wanted.start]
+        yield from dropped(stop - last)
+
+    def _span(self, layout: TensorLayout, target: torch.Tensor) -> Range | None:
+        """The bytes of the item that can be received straight into the target."""
+        wanted = self.wanted[0]
+        span = layout.slice_of(wanted.storage_offsets, wanted.lengths)
+        same = layout.dtype == target.dtype and tuple(wanted.lengths) == tuple(target.size())
+        return span if same and span is not None and len(span) == target.nbytes else None
+
+
+_ENOUGH = 16 * KIB  # bytes of an item in which its tensor's numbers must begin to be used where they are
+
+
+def dropped(count: int) -> Iterator[memoryview]:
+    """Where to receive ``count`` bytes that nobody wants."""
+    while count > 0:
+        view = _TRASH[:count]
+        yield view
+        count -= len(view)
+
+
+def _memory_of(tensor: torch.Tensor) -> memoryview:
+    """A contiguous tensor's bytes. The tensor must outlive them."""
+    return memoryview((ctypes.c_ubyte * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
+
+
+def _address(view: memoryview) -> int:
+    return ctypes.addressof(ctypes.c_ubyte.from_buffer(view))

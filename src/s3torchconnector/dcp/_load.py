@@ -1,0 +1,199 @@
+"""A load: all requests that a plan needs, in flight at the same time, over all files.
+
+The thread that loads decides and talks to the planner; workers receive. They tell what has happened through a queue:
+that a large item has begun (which lets the requests go that lie inside it), that a request is done, or that one
+failed. Items that are received into buffers take their memory from the client's byte budget before they are asked for,
+and give it back when they are where they belong; when nothing is in flight, one may exceed it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from queue import SimpleQueue
+
+from torch.distributed.checkpoint.planner import LoadPlanner
+
+from s3torchconnector._errors import S3Exception
+from s3torchconnector._transfer import FetchGroup, ObjectVersion, Range, RangeFetch, Runtime, Scatter
+from s3torchconnector._uri import display_uri
+from s3torchconnector._wire import Caller, CancelToken
+from s3torchconnector.dcp._item import StoredItem, dropped
+from s3torchconnector.dcp._plan import Gather, Piece, Request, Skip, is_large, requests_for, steps_of
+
+_Event = Callable[[], None]
+
+
+class StoredFile:
+    """One object, and the items wanted from it, in the order of their position."""
+
+    def __init__(self, bucket: str, key: str, items: Sequence[StoredItem]) -> None:
+        self.version = ObjectVersion(bucket, key)
+        self.items = sorted(items, key=lambda item: item.extent)
+        self.extents = [item.extent for item in self.items]
+
+
+class _Job:
+    """One request on its way: receives its bytes, step by step."""
+
+    def __init__(self, load: Load, file: StoredFile, request: Request) -> None:
+        self.file = file
+        self.request = request
+        self.memory: int | None = None  # bytes to take from the budget, once that is known
+        self._load = load
+
+    @property
+    def beginning(self) -> list[StoredItem]:
+        """The items whose first byte is in this request."""
+        items = self.file.items
+        return [items[number] for number, start, _ in self.request.pieces if start == items[number].extent.start]
+
+    def run(self, caller: Caller, cancel: CancelToken | None = None, /) -> Range:
+        """Receive; runs on a worker."""
+        try:
+            scatter = Scatter(self._views())
+            wanted = Range(self.request.start, self.request.stop)
+            received = RangeFetch(self.file.version, *wanted, partial(self._complete, wanted, scatter)).run(
+                caller, cancel
+            )
+            scatter.finish()
+        except BaseException as error:
+            self._load.tell(partial(_raise, error))
+            raise
+        self._load.tell(partial(self._load.done, self))
+        return received
+
+    def _complete(self, wanted: Range, scatter: Scatter, actual: Range) -> Scatter:
+        if actual != wanted:
+            version = self.file.version
+            raise S3Exception(
+                f"{display_uri(version.bucket, version.key)} is not the file that the checkpoint's metadata describes: "
+                f"it has {version.size} bytes, and a stored item ends at {wanted.stop}. The checkpoint is damaged"
+            )
+        return scatter
+
+    def _views(self) -> Iterator[memoryview]:
+        for step in steps_of(self.request, self.file.extents):
+            if isinstance(step, Skip):
+                yield from dropped(step.count)
+            elif isinstance(step, Gather):
+                buffer = io.BytesIO(bytes(step.stop - step.start)).getbuffer()
+                yield buffer
+                self._hand_out(step, buffer)
+            else:
+                yield from self._item(step.piece).rest(Range(step.piece.start, step.piece.stop))
+
+    def _hand_out(self, step: Gather, buffer: memoryview) -> None:
+        for piece in step.pieces:
+            content = buffer[piece.start - step.start : piece.stop - step.start]
+            item = self._item(piece)
+            if is_large(item.extent):
+                self._load.tell(partial(self._load.begun, item, item.begin(content)))
+            else:
+                item.whole(content)
+
+    def _item(self, piece: Piece) -> StoredItem:
+        return self.file.items[piece.item]
+
+
+class Load:
+    """Loads the items of some files: ``Load(runtime, planner).run(files)``, once."""
+
+    def __init__(self, runtime: Runtime, planner: LoadPlanner, max_gap: int | None) -> None:
+        self._runtime = runtime
+        self._planner = planner
+        self._max_gap = max_gap
+        self._events: SimpleQueue[_Event] = SimpleQueue()
+        self._ready: deque[_Job] = deque()
+        self._waiting: defaultdict[StoredItem, list[_Job]] = defaultdict(list)  # for the item's head
+        self._memory: dict[StoredItem, int] = {}  # bytes of the budget that an item holds
+        self._in_flight = 0
+        self._taken = 0
+
+    def run(self, files: Sequence[StoredFile]) -> None:
+        """Load.
+
+        Raises:
+            S3Exception: an error occurred accessing S3, or a file is not what the metadata says.
+            ValueError: an item does not fit its target.
+        """
+        for file in files:
+            self._plan(file)
+        try:
+            with FetchGroup(self._runtime.lane(), self._runtime.caller) as group:
+                while self._ready or self._in_flight:
+                    while self._ready and self._has_room(self._ready[0]):
+                        self._in_flight += 1
+                        group.start(self._ready.popleft())
+                    self._events.get()()
+        finally:
+            self._runtime.budget.give(self._taken)
+
+    def tell(self, event: _Event) -> None:
+        """Have the thread that loads call ``event``."""
+        self._events.put(event)
+
+    def begun(self, item: StoredItem, memory: int) -> None:
+        """A large item's head is here: what is needed of the rest can be asked for."""
+        self._hold(item, memory)
+        for job in reversed(self._waiting.pop(item, [])):
+            request = job.request
+            if len(request.pieces) > 1 or item.needs(Range(request.start, request.stop)):
+                self._ready.appendleft(job)  # before others take memory: its item has it already
+            else:
+                self._account(job)
+
+    def done(self, job: _Job) -> None:
+        """A request's bytes are all there."""
+        self._in_flight -= 1
+        self._account(job)
+
+    def _plan(self, file: StoredFile) -> None:
+        for item in file.items:
+            if not item.left:
+                item.prepare(self._planner)
+                item.finish(self._planner)
+        file.items = [item for item in file.items if item.left]
+        file.extents = [item.extent for item in file.items]
+        for request in requests_for(file.extents, self._runtime.config.part_size, self._max_gap):
+            job = _Job(self, file, request)
+            first = file.items[request.pieces[0].item]
+            (self._waiting[first] if request.start > first.extent.start else self._ready).append(job)
+
+    def _has_room(self, job: _Job) -> bool:
+        """Take the memory for a request, if there is some: that of the items which begin in it."""
+        if job.memory is None:
+            job.memory = 0
+            for item in job.beginning:
+                self._memory[item] = item.prepare(self._planner)
+                job.memory += self._memory[item]
+        if not self._runtime.budget.try_take(job.memory):
+            if self._in_flight:
+                return False
+            self._runtime.budget.take(job.memory)
+        self._taken += job.memory
+        return True
+
+    def _account(self, job: _Job) -> None:
+        for piece in job.request.pieces:
+            item = job.file.items[piece.item]
+            item.left -= piece.stop - piece.start
+            if not item.left:
+                item.finish(self._planner)
+                self._give(self._memory.pop(item, 0))
+
+    def _hold(self, item: StoredItem, memory: int) -> None:
+        more = memory - self._memory.get(item, 0)
+        self._memory[item] = memory
+        self._runtime.budget.take(more)
+        self._taken += more
+
+    def _give(self, memory: int) -> None:
+        self._taken -= memory
+        self._runtime.budget.give(memory)
+
+
+def _raise(error: BaseException) -> None:
+    raise error

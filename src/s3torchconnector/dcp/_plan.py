@@ -1,0 +1,148 @@
+"""Pure: the stored items that a load wants, as requests of about one part, and each request as steps.
+
+Items that lie close to each other share a request; what lies between them is received and dropped. Large items are cut
+where a part ends. How a large item's bytes are laid out is told by its first bytes (``HEAD``), hence a request that
+begins inside an item waits for these, and no request ends inside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from s3torchconnector._config import KIB
+from s3torchconnector._transfer import Range
+
+HEAD = 4 * KIB
+"""Bytes at the beginning of a large item that are received before the rest, to see where that goes."""
+SMALL = 64 * KIB
+"""Items up to here, and gaps, are received together with their neighbours."""
+_MOST_WASTE = 0.1  # of the bytes wanted, fetched in gaps larger than SMALL
+
+
+class Piece(NamedTuple):
+    """Bytes ``start`` up to ``stop`` of a file, all of one item."""
+
+    item: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """Bytes ``start`` up to ``stop`` of a file, and the items that they belong to, in order."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def start(self) -> int:
+        """The first byte's position in the file."""
+        return self.pieces[0].start
+
+    @property
+    def stop(self) -> int:
+        """The position behind the last byte."""
+        return self.pieces[-1].stop
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Receive ``start`` up to ``stop`` into one buffer: whole small items, and the head of at most one large one."""
+
+    start: int
+    stop: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Receive more of a large item, whose head is known."""
+
+    piece: Piece
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Receive and drop."""
+
+    count: int
+
+
+Step = Gather | Rest | Skip
+
+
+def bridged(items: Sequence[Range], max_gap: int | None) -> list[bool]:
+    """For each item but the last, whether the gap behind it is to be fetched too.
+
+    Args:
+        items: in the order of their position.
+        max_gap: the largest gap to fetch, in bytes. None: small ones, and larger ones as long as all of these
+            together are no more than a tenth of what is wanted.
+    """
+    gaps = [after.start - before.stop for before, after in pairwise(items)]
+    if max_gap is not None:
+        return [0 <= gap <= max_gap for gap in gaps]
+    left = _MOST_WASTE * sum(map(len, items))
+    found = [0 <= gap <= SMALL for gap in gaps]
+    for gap, place in sorted((gap, place) for place, gap in enumerate(gaps) if gap > SMALL):
+        left -= gap
+        if left < 0:
+            break
+        found[place] = True
+    return found
+
+
+def requests_for(items: Sequence[Range], part_size: int, max_gap: int | None = None) -> Iterator[Request]:
+    """The requests for all items of a file, none empty: in the order of their position.
+
+    A request is at most a quarter longer than ``part_size``.
+    """
+    pieces: list[Piece] = []
+    joined = [False, *bridged(items, max_gap)]
+    for number, (start, stop) in enumerate(items):
+        first = stop if stop - start <= SMALL else start + HEAD
+        if pieces and (not joined[number] or first - pieces[0].start > part_size):
+            yield Request(tuple(pieces))
+            pieces = []
+        while stop - (pieces[0].start if pieces else start) > part_size + part_size // 4:
+            cut = (pieces[0].start if pieces else start) + part_size
+            yield Request((*pieces, Piece(number, start, cut)))
+            pieces, start = [], cut
+        pieces.append(Piece(number, start, stop))
+    if pieces:
+        yield Request(tuple(pieces))
+
+
+def steps_of(request: Request, items: Sequence[Range]) -> Iterator[Step]:
+    """What to do with a request's bytes, in their order."""
+    position = begin = request.start
+    gathered: list[Piece] = []
+    for piece in request.pieces:
+        continues = piece.start > items[piece.item].start
+        gap = piece.start - position
+        if gathered and gap > SMALL:
+            yield Gather(begin, position, tuple(gathered))
+            gathered = []
+        if not gathered:
+            if gap:
+                yield Skip(gap)
+            begin = piece.start
+        position = piece.stop
+        if continues:
+            yield Rest(piece)
+            continue
+        gathered.append(piece)
+        if is_large(items[piece.item]):
+            head = piece.start + HEAD
+            yield Gather(begin, head, tuple(gathered))
+            gathered = []
+            yield Rest(Piece(piece.item, head, piece.stop))
+    if gathered:
+        yield Gather(begin, position, tuple(gathered))
+
+
+def is_large(item: Range) -> bool:
+    """Whether an item is received on its own behind its head."""
+    return len(item) > SMALL

@@ -1,0 +1,113 @@
+"""``S3FileSystem``: S3 as the file system that ``torch.distributed.checkpoint`` writes to and reads from."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch.distributed.checkpoint.filesystem import FileSystemBase
+
+from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._errors import S3NotFoundError
+from s3torchconnector._s3client import S3Client
+from s3torchconnector._uri import parse_object_uri, parse_s3_uri
+from s3torchconnector.s3reader import S3ReaderConstructorProtocol
+from s3torchconnector.s3writer import S3Writer
+
+_COLLAPSED = re.compile("^s3:/(?=[^/])")  # what pathlib makes of s3://
+
+
+class S3FileSystem(FileSystemBase):
+    """Checkpoints' paths are ``s3://bucket/prefix``, also as ``pathlib`` writes them. It pickles.
+
+    Args:
+        region: AWS region of the bucket.
+        s3_client: the client to use, in place of one made from the other arguments.
+        s3client_config: settings of the client, see ``S3ClientConfig``.
+        reader_constructor: how ``create_stream(path, "rb")`` reads, see ``S3ReaderConstructor``.
+        endpoint: URL of the S3 server, where it is not AWS's for that region.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        s3_client: S3Client | None = None,
+        s3client_config: S3ClientConfig | None = None,
+        reader_constructor: S3ReaderConstructorProtocol | None = None,
+        *,
+        endpoint: str | None = None,
+    ) -> None:
+        self.client = s3_client or S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
+        self.reader_constructor = reader_constructor
+
+    @contextmanager
+    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Iterator[io.BufferedIOBase]:
+        """Open one object: an ``S3Reader`` (``"rb"``) or an ``S3Writer`` (``"wb"``), which aborts on an exception.
+
+        Raises:
+            ValueError: another mode, or a path that names no object.
+            S3Exception: an error occurred accessing S3.
+        """
+        bucket, key = parse_object_uri(self.init_path(path))
+        if mode == "rb":
+            with self.client.get_object(bucket, key, reader_constructor=self.reader_constructor) as reader:
+                yield reader
+        elif mode == "wb":
+            with S3Writer(self.client.put_object(bucket, key)) as writer:
+                yield writer
+        else:
+            raise ValueError(f"an S3 object is opened to read ('rb') or to write ('wb'), not with mode={mode!r}")
+
+    def concat_path(self, path: str | os.PathLike[str], suffix: str) -> str:
+        """``path/suffix``."""
+        folder = self.init_path(path)
+        return folder + suffix if folder.endswith("/") else f"{folder}/{suffix}"
+
+    def init_path(self, path: str | os.PathLike[str]) -> str:
+        """The path as a string.
+
+        Raises:
+            ValueError: it is not an ``s3://`` URI.
+        """
+        uri = _COLLAPSED.sub("s3://", os.fspath(path))
+        parse_s3_uri(uri)
+        return uri
+
+    def rename(self, path: str | os.PathLike[str], new_path: str | os.PathLike[str]) -> None:
+        """Copy an object of up to 5 GiB, then delete it. Saving a checkpoint does not need this."""
+        source, target = (parse_object_uri(self.init_path(each)) for each in (path, new_path))
+        if source != target:
+            self.client.copy_object(*source, *target)
+            self.client.delete_object(*source)
+
+    def mkdir(self, path: str | os.PathLike[str]) -> None:
+        """Nothing: S3 has no folders."""
+
+    @classmethod
+    def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
+        """Whether it is an ``s3://`` URI."""
+        return _COLLAPSED.sub("s3://", os.fspath(checkpoint_id)).startswith("s3://")
+
+    def exists(self, path: str | os.PathLike[str]) -> bool:
+        """Whether there is such an object.
+
+        Raises:
+            S3Exception: S3 does not tell.
+        """
+        try:
+            self.client.head_object(*parse_object_uri(self.init_path(path)))
+        except S3NotFoundError:
+            return False
+        return True
+
+    def rm_file(self, path: str | os.PathLike[str]) -> None:
+        """Delete an object; one that does not exist is deleted already."""
+        self.client.delete_object(*parse_object_uri(self.init_path(path)))
+
+    def ls(self, path: str | os.PathLike[str]) -> list[str]:
+        """The URIs of all objects below the path."""
+        bucket, prefix = parse_s3_uri(self.concat_path(path, ""))
+        return [f"s3://{bucket}/{info.key}" for page in self.client.list_all(bucket, prefix) for info in page]

@@ -1,0 +1,115 @@
+"""``S3StorageReader``: loads distributed checkpoints, whole or in part, into any number of ranks.
+
+A plan names stored items; ``_plan`` makes requests of them, ``_load`` has these fetched over all files at a time, and
+``_item`` puts the bytes where they belong. No file is read twice, and no item has a request of its own unless it is
+large.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from functools import partial
+from typing import Any
+
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner
+from torch.futures import Future
+
+from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._transfer import ReadPolicy
+from s3torchconnector._uri import parse_object_uri
+from s3torchconnector.dcp._item import StoredItem
+from s3torchconnector.dcp._load import Load, StoredFile
+from s3torchconnector.dcp.s3_file_system import S3FileSystem
+from s3torchconnector.s3reader import S3ReaderConstructorProtocol
+
+
+class S3StorageReader(FileSystemReader):
+    """Loads with ``torch.distributed.checkpoint``: ``dcp.load(state_dict, storage_reader=S3StorageReader(...))``.
+
+    Reads what ``S3StorageWriter`` wrote, and what PyTorch's ``FileSystemWriter`` wrote and was copied to S3. Large
+    tensors are received straight into the memory of ``state_dict`` where they lie there as they are stored.
+
+    Args:
+        region: AWS region of the bucket.
+        path: the checkpoint: ``s3://bucket/prefix``.
+        s3client_config: settings of the client, see ``S3ClientConfig``. Its ``memory_budget`` bounds what is received
+            into buffers; an item that is larger is received alone.
+        reader_constructor: ``S3ReaderConstructor.dcp_optimized(max_gap_size)`` says how many unwanted bytes between two
+            wanted ranges are fetched rather than asked around. By default small gaps are, and larger ones as long as
+            they add no more than a tenth.
+        endpoint: URL of the S3 server, where it is not AWS's for that region.
+        kwargs: the keywords of PyTorch's ``FileSystemReader``.
+
+    Raises:
+        ValueError: the path is not an ``s3://`` URI.
+
+    Example:
+        >>> state = {"model": model.state_dict()}
+        >>> dcp.load(state, storage_reader=S3StorageReader("us-east-1", "s3://bucket/step-100"))
+    """
+
+    def __init__(
+        self,
+        region: str,
+        path: str | os.PathLike[str],
+        s3client_config: S3ClientConfig | None = None,
+        reader_constructor: S3ReaderConstructorProtocol | None = None,
+        *,
+        endpoint: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(path, **kwargs)
+        self.fs: S3FileSystem = S3FileSystem(  # type: ignore[assignment]
+            region, None, s3client_config, reader_constructor, endpoint=endpoint
+        )
+        self.path: str = self.fs.init_path(path)
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        """What is stored; with ``rank=``, what that rank has stored on its own.
+
+        Raises:
+            S3NotFoundError: there is no complete checkpoint.
+        """
+        rank = kwargs.get("rank")
+        name = ".metadata" if rank is None else f"__{rank}.metadata"
+        with self.fs.create_stream(self.fs.concat_path(self.path, name), "rb") as stream:
+            metadata: Metadata = pickle.loads(stream.read())
+        if getattr(metadata, "storage_meta", None) is None:
+            metadata.storage_meta = StorageMeta()
+        metadata.storage_meta.load_id = self.load_id  # type: ignore[union-attr]
+        return metadata
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        """Load what the plan wants.
+
+        Raises:
+            S3Exception: an error occurred accessing S3, or a file is not what the metadata says.
+            ValueError: a tensor's size is not that of its target.
+        """
+        items: dict[str, dict[tuple[int, int], StoredItem]] = {}
+        for wanted in plan.items:
+            info = self.storage_data[wanted.storage_index]
+            of_file = items.setdefault(info.relative_path, {})
+            item = of_file.setdefault((info.offset, info.length), StoredItem(info, getattr(self, "transforms", None)))
+            item.wanted.append(wanted)
+        files = [
+            StoredFile(*parse_object_uri(self.fs.concat_path(self.path, name)), list(of_file.values()))
+            for name, of_file in items.items()
+        ]
+        Load(self.fs.client.runtime(), planner, self._max_gap()).run(files)
+        future: Future[None] = Future()
+        future.set_result(None)
+        return future
+
+    def _max_gap(self) -> int | None:
+        constructor = self.fs.reader_constructor
+        policy = constructor.keywords.get("policy") if isinstance(constructor, partial) else None
+        return policy.max_gap if isinstance(policy, ReadPolicy) else None
+
+    @classmethod
+    def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
+        """Whether it is an ``s3://`` URI."""
+        return S3FileSystem.validate_checkpoint_id(checkpoint_id)

@@ -1,0 +1,249 @@
+"""``S3StorageWriter``: saves distributed checkpoints so that they are either complete or invisible.
+
+A save writes its files under names that were never used, and then ``.metadata``, which names them, by one PUT: that is
+the commit. Until then readers find the previous ``.metadata`` and the files that it names, all untouched; afterwards
+the new one. Only then are the files deleted that the previous one named. Whatever stops a save, and whenever, one of
+the two checkpoints is whole; what else an interrupted save leaves behind are files that no ``.metadata`` names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import logging
+import os
+import pickle
+import uuid
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any
+
+from torch.distributed.checkpoint import filesystem
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteItem
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
+
+from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._errors import S3Exception, S3NotFoundError
+from s3torchconnector.dcp.s3_file_system import S3FileSystem
+from s3torchconnector.dcp.s3_prefix_strategy import DefaultPrefixStrategy, S3PrefixStrategyBase
+
+_log = logging.getLogger(__name__)
+
+_METADATA = ".metadata"
+_DELETES = 16  # at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """A file to be written: its name below the checkpoint, and what goes into it."""
+
+    name: str
+    items: list[WriteItem]
+
+
+class S3StorageWriter(FileSystemWriter):
+    """Saves with ``torch.distributed.checkpoint``: ``dcp.save(state_dict, storage_writer=S3StorageWriter(...))``.
+
+    A checkpoint appears whole, with its ``.metadata``, when all ranks have stored their files. Saving to the same path
+    again leaves the checkpoint that is there as it is until that moment; see the module. One whose ``.metadata`` was
+    replaced while it is being loaded loses its files: load before the next save, or give each save a path of its own.
+
+    Args:
+        region: AWS region of the bucket.
+        path: where the checkpoint goes: ``s3://bucket/prefix``.
+        s3client_config: settings of the client, see ``S3ClientConfig``.
+        prefix_strategy: names the ranks' files; ``DefaultPrefixStrategy()`` if not given.
+        thread_count: files that each rank writes at a time.
+        endpoint: URL of the S3 server, where it is not AWS's for that region.
+        kwargs: the keywords of PyTorch's ``FileSystemWriter``. ``overwrite=False`` refuses a path with a checkpoint.
+            ``sync_files`` has no effect: what S3 has confirmed is durable.
+
+    Raises:
+        ValueError: the path is not an ``s3://`` URI.
+
+    Example:
+        >>> writer = S3StorageWriter("us-east-1", "s3://bucket/step-100", thread_count=2)
+        >>> dcp.save({"model": model.state_dict()}, storage_writer=writer)
+    """
+
+    def __init__(
+        self,
+        region: str,
+        path: str | os.PathLike[str],
+        s3client_config: S3ClientConfig | None = None,
+        prefix_strategy: S3PrefixStrategyBase | None = None,
+        thread_count: int = 1,
+        *,
+        endpoint: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        file_system = S3FileSystem(region, s3client_config=s3client_config, endpoint=endpoint)
+        kwargs.setdefault("sync_files", False)
+        super().__init__(path, thread_count=thread_count, **kwargs)
+        self.fs: S3FileSystem = file_system  # type: ignore[assignment]
+        self.path: str = file_system.init_path(path)
+        self.prefix_strategy = prefix_strategy or DefaultPrefixStrategy()
+        self._is_coordinator = True
+        self._rank: int | None = None
+        self._ranks_alone = False
+
+    # -- planning ---------------------------------------------------------------------------------------------------
+
+    def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
+        """A save begins; see PyTorch's ``StorageWriter``."""
+        super().set_up_storage_writer(is_coordinator, *args, **kwargs)
+        self._is_coordinator = is_coordinator
+        self._rank = kwargs.get("rank")
+        self._ranks_alone = self._rank is not None and not kwargs.get("use_collectives", True)
+
+    def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
+        """Refuse to overwrite, if told so.
+
+        Raises:
+            RuntimeError: there is a checkpoint, and ``overwrite`` is false.
+        """
+        if not self.overwrite and (self._is_coordinator or self._ranks_alone):
+            self._refuse_existing(self.fs.exists(self._commit_path()))
+        return plan
+
+    def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
+        """Give each rank the prefix of its files."""
+        ranks = [self._rank or 0] if self._ranks_alone else range(len(plans))
+        return [
+            dataclasses.replace(plan, storage_data=filesystem._StoragePrefix(self.prefix_strategy(rank)))
+            for rank, plan in zip(ranks, plans, strict=True)
+        ]
+
+    def _refuse_existing(self, exists: bool) -> None:
+        if exists:
+            raise RuntimeError(
+                f"Checkpoint already exists and self.overwrite=False: {self._commit_path()}. Save to another path, or "
+                "allow it with overwrite=True"
+            )
+
+    # -- the files ---------------------------------------------------------------------------------------------------
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        """Store this rank's items, ``thread_count`` files at a time.
+
+        Raises:
+            S3Exception: an error occurred accessing S3; this rank's files of this save are gone again.
+        """
+        files = self._files(plan)
+        with ThreadPoolExecutor(max(1, self.thread_count), "s3torchconnector-dcp") as threads:
+            running = [threads.submit(self._write_file, file, planner) for file in files]
+            try:
+                results = [result for each in running for result in each.result()]
+            except BaseException:
+                for each in running:
+                    each.cancel()
+                threads.shutdown()
+                self._delete(file.name for file in files)
+                raise
+        future: Future[list[WriteResult]] = Future()
+        future.set_result(results)
+        return future
+
+    def _files(self, plan: SavePlan) -> list[_File]:
+        """The plan's items as files. The names are new even where a planner brings back a plan of an earlier save."""
+        prefix = plan.storage_data.prefix if self._rank is None else self.prefix_strategy(self._rank)
+        token = uuid.uuid4().hex[:16]
+        if self.single_file_per_rank:
+            buckets = filesystem._split_by_size_and_type(self.thread_count, plan.items)
+        else:
+            buckets = [[item] for item in plan.items]
+        filled = [bucket for bucket in buckets if bucket]
+        suffix = filesystem.DEFAULT_SUFFIX
+        return [_File(f"{prefix}{token}_{number}{suffix}", bucket) for number, bucket in enumerate(filled)]
+
+    def _write_file(self, file: _File, planner: SavePlanner) -> list[WriteResult]:
+        """Have PyTorch serialise the items into an upload, whose parts go out meanwhile."""
+        files: SimpleQueue[Any] = SimpleQueue()
+        files.put((self.fs.concat_path(self.path, file.name), file.name, file.items))
+        written: SimpleQueue[list[WriteResult]] = SimpleQueue()
+        arguments: dict[str, Any] = {
+            "create_stream": self.fs.create_stream,
+            "file_queue": files,
+            "result_queue": written,
+            "planner": planner,
+            "transforms": getattr(self, "transforms", None),
+            "inflight_threshhold": self.per_thread_copy_ahead,
+            "use_fsync": False,
+            "thread_count": self.thread_count,
+            "serialization_format": getattr(self, "serialization_format", None),
+        }
+        accepted = inspect.signature(filesystem._write_files_from_queue).parameters  # they differ between versions
+        filesystem._write_files_from_queue(**{name: value for name, value in arguments.items() if name in accepted})
+        return written.get_nowait()
+
+    # -- the commit ----------------------------------------------------------------------------------------------------
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        """Commit: publish ``.metadata``, then delete the files that only the one before it named.
+
+        Raises:
+            RuntimeError: a checkpoint has appeared meanwhile, and ``overwrite`` is false.
+            S3Exception: an error occurred accessing S3; the previous checkpoint is still there.
+        """
+        metadata.version = getattr(filesystem, "CURRENT_DCP_VERSION", None)
+        metadata.storage_data = {each.index: each.storage_data for written in results for each in written}
+        metadata.storage_meta = self.storage_meta()
+        previous = self._previous_files()
+        self._refuse_existing(previous is not None and not self.overwrite)
+        with self.fs.create_stream(self._commit_path(), "wb") as stream:
+            stream.write(pickle.dumps(metadata))
+        self._delete((previous or set()) - _files_of(metadata))
+
+    def _commit_path(self) -> str:
+        return self.fs.concat_path(self.path, f"__{self._rank}{_METADATA}" if self._ranks_alone else _METADATA)
+
+    def _previous_files(self) -> set[str] | None:
+        """The files of the checkpoint that is there; none where its ``.metadata`` says nothing; None without one."""
+        path = self._commit_path()
+        try:
+            with self.fs.create_stream(path, "rb") as stream:
+                content = stream.read()
+        except S3NotFoundError:
+            return None
+        try:
+            return _files_of(pickle.loads(content))
+        except Exception as error:
+            _log.warning("%s cannot be read, and the files that it names will remain: %r", path, error)
+            return set()
+
+    def _delete(self, names: Iterable[str]) -> None:
+        """Delete files of this checkpoint. What cannot be deleted remains: no reader looks at it."""
+
+        def delete(name: str) -> None:
+            path = self.fs.concat_path(self.path, name)
+            try:
+                self.fs.rm_file(path)
+            except S3Exception as error:
+                _log.warning("%s is not part of the checkpoint any more, and could not be deleted: %s", path, error)
+
+        with ThreadPoolExecutor(_DELETES, "s3torchconnector-dcp") as threads:
+            list(threads.map(delete, names))
+
+    # -- the rest of PyTorch's interface -------------------------------------------------------------------------------
+
+    @classmethod
+    def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
+        """Whether it is an ``s3://`` URI."""
+        return S3FileSystem.validate_checkpoint_id(checkpoint_id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A staged state dict that is kept for the next save is not for the process that saves this one.
+        return {**self.__dict__, "state_dict_cache": None}
+
+
+def _files_of(metadata: Metadata) -> set[str]:
+    """The relative paths of all files that a checkpoint's metadata names."""
+    names: set[str] = set()
+    with suppress(AttributeError):
+        names.update(info.relative_path for info in metadata.storage_data.values())
+    return names

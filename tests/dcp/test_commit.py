@@ -1,0 +1,120 @@
+"""A checkpoint is complete or invisible, and saving again does not touch it before the new one is complete."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+
+from tests.dcp.support import CONFIG, keys_of, load, same, writer_of
+from tests.servers.http_messages import Request, s3_error
+from tests.servers.proxy import RecordingProxy, Replace
+
+OLD = {"a": torch.full((50, 50), 1.0), "b": [1], "c": torch.full((3,), 1)}
+NEW = {"a": torch.full((50, 50), 2.0), "b": [2], "c": torch.full((3,), 2)}
+
+
+def save(bucket: str, state: dict[str, Any], proxy: RecordingProxy, **options: Any) -> None:
+    dcp.save(state, storage_writer=writer_of(f"s3://{bucket}/x", endpoint=proxy.endpoint, **options))
+
+
+def loaded(bucket: str) -> dict[str, Any]:
+    return load(f"s3://{bucket}/x", OLD)
+
+
+def test_data_come_first_then_one_put_then_the_old_files_go(bucket: str, proxy: RecordingProxy) -> None:
+    save(bucket, OLD, proxy, thread_count=2)
+    old = set(keys_of(bucket)) - {"x/.metadata"}
+    before = len(proxy.exchanges)
+    save(bucket, NEW, proxy, thread_count=2)
+    seen = [(each.method, each.path.removeprefix(f"/{bucket}/")) for each in proxy.exchanges[before:]]
+    new = set(keys_of(bucket)) - {"x/.metadata"}
+    assert not new & old
+    assert sorted(seen[:2]) == sorted(("PUT", name) for name in new)
+    assert seen[2:4] == [("GET", "x/.metadata"), ("PUT", "x/.metadata")]
+    assert sorted(seen[4:]) == sorted(("DELETE", name) for name in old)
+    assert same(loaded(bucket), NEW)
+
+
+@pytest.mark.parametrize("refused", [".distcp", ".metadata"])
+def test_a_save_that_fails_leaves_the_checkpoint_alone(bucket: str, proxy: RecordingProxy, refused: str) -> None:
+    save(bucket, OLD, proxy)
+    before = keys_of(bucket)
+    proxy.misbehave = lambda request: (
+        Replace(s3_error(403, "AccessDenied")) if request.method == "PUT" and refused in request.path else None
+    )
+    with pytest.raises(CheckpointException, match="AccessDenied"):
+        save(bucket, NEW, proxy, thread_count=2)
+    assert same(loaded(bucket), OLD)
+    if refused == ".distcp":
+        assert keys_of(bucket) == before
+
+
+def test_an_error_while_serialising_stores_nothing(bucket: str, proxy: RecordingProxy) -> None:
+    class Unpicklable:
+        def __reduce__(self) -> Any:
+            raise KeyError("cannot be pickled")
+
+    save(bucket, OLD, proxy)
+    before = keys_of(bucket)
+    with pytest.raises(CheckpointException, match="cannot be pickled"):
+        save(bucket, {**NEW, "d": Unpicklable()}, proxy, thread_count=3)
+    assert keys_of(bucket) == before
+    assert same(loaded(bucket), OLD)
+
+
+def test_overwrite_can_be_refused(bucket: str, proxy: RecordingProxy) -> None:
+    save(bucket, OLD, proxy, overwrite=False)
+    before = keys_of(bucket)
+    with pytest.raises(CheckpointException, match="Checkpoint already exists and self.overwrite=False"):
+        save(bucket, NEW, proxy, overwrite=False)
+    assert keys_of(bucket) == before
+    assert same(loaded(bucket), OLD)
+
+
+def test_a_checkpoint_that_appears_during_the_save_is_not_overwritten(bucket: str, proxy: RecordingProxy) -> None:
+    def other_save(request: Request) -> None:
+        if request.method == "PUT":
+            proxy.misbehave = lambda request: None
+            dcp.save(OLD, storage_writer=writer_of(f"s3://{bucket}/x"))
+
+    proxy.misbehave = other_save
+    with pytest.raises(CheckpointException, match="Checkpoint already exists"):
+        save(bucket, NEW, proxy, overwrite=False)
+    assert same(loaded(bucket), OLD)
+
+
+def test_files_that_cannot_be_deleted_do_not_fail_the_save(
+    bucket: str, proxy: RecordingProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(bucket, OLD, proxy)
+    proxy.misbehave = lambda request: Replace(s3_error(403, "AccessDenied")) if request.method == "DELETE" else None
+    with caplog.at_level(logging.WARNING, "s3torchconnector"):
+        save(bucket, NEW, proxy)
+    assert "could not be deleted" in caplog.text
+    assert same(loaded(bucket), NEW)
+
+
+def test_metadata_that_cannot_be_read_are_replaced(bucket: str, proxy: RecordingProxy) -> None:
+    writer = writer_of(f"s3://{bucket}/x")
+    with writer.fs.create_stream(f"s3://{bucket}/x/.metadata", "wb") as stream:
+        stream.write(b"no pickle")
+    save(bucket, NEW, proxy)
+    assert same(loaded(bucket), NEW)
+
+
+def test_plans_that_a_planner_keeps_do_not_bring_old_names_back(bucket: str, proxy: RecordingProxy) -> None:
+    from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+
+    names = []
+    for state in (OLD, NEW, OLD):
+        planner = DefaultSavePlanner(enable_plan_caching=True)
+        writer = writer_of(f"s3://{bucket}/x", s3client_config=CONFIG)
+        dcp.save(state, storage_writer=writer, planner=planner)
+        assert same(loaded(bucket), state)
+        names.append([key for key in keys_of(bucket) if key.endswith(".distcp")])
+    assert len({name for each in names for name in each}) == 3

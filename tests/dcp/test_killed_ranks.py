@@ -1,0 +1,77 @@
+"""SIGKILL of ranks at random moments of a save never costs the previous checkpoint, nor publishes a half."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import random
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+
+from tests.dcp import jobs
+from tests.dcp.support import in_group, mixed_state, reader_of, same
+
+_KILLS = 50
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(bucket: str, tmp_path: Path) -> None:
+    path = f"s3://{bucket}/x"
+    chance = random.Random(0)
+    first = 1
+    for number in range(_KILLS):
+        count = number % 2 + 1
+        told = _save_until_killed(count, tmp_path / str(number), path, first, chance)
+        state = _loaded(path, count)
+        # The last that was told of, or the one that was committed but not told of any more.
+        assert state["step"] in (told, told + 1)
+        first = told + 2
+
+
+def _save_until_killed(count: int, store: Path, path: str, first: int, chance: random.Random) -> int:
+    """Let ranks save, kill one of them some time after a checkpoint is complete, then the others.
+
+    Returns the last step that was told to be complete.
+    """
+    context = multiprocessing.get_context("spawn")
+    told, telling = context.Pipe(duplex=False)
+    arguments = (count, f"file://{store}", jobs.save_for_ever, (path, first, telling))
+    ranks = [context.Process(target=in_group, args=(rank, *arguments)) for rank in range(count)]
+    try:
+        for rank in ranks:
+            rank.start()
+        telling.close()
+        wait([told, *(rank.sentinel for rank in ranks)])
+        time.sleep(chance.uniform(0.0, 0.15))  # the random moment
+        victim = chance.choice(ranks)
+        assert victim.exitcode is None
+        victim.kill()
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.join()
+    return max(_received(told))
+
+
+def _received(told: Connection) -> Iterator[int]:
+    with told, contextlib.suppress(EOFError):
+        while True:
+            yield told.recv()
+
+
+def _loaded(path: str, count: int) -> dict[str, Any]:
+    """The checkpoint that is there, all of one save."""
+    state: dict[str, Any] = {f"of rank {rank}": torch.zeros(1000, 500, dtype=torch.int64) for rank in range(count)}
+    state |= {"step": 0, "mixed": {name: torch.zeros_like(each) for name, each in mixed_state()["small"].items()}}
+    dcp.load(state, storage_reader=reader_of(path))
+    for rank in range(count):
+        assert state[f"of rank {rank}"].unique().tolist() == [state["step"]]
+    assert same(state["mixed"], mixed_state(state["step"])["small"])
+    return state

@@ -1,0 +1,37 @@
+"""Checkpoints of 1.5.0 load here, and those of this package there. The peer is that of the benchmark."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import peer
+from s3torchconnector.testing import S3Server
+from tests.dcp import peer_job
+
+_FOLDER = Path(peer.__file__).parents[1] / ".venv-peer"
+
+
+def _run(python: str | Path, action: str, path: str, variables: dict[str, str]) -> str:
+    done = subprocess.run(
+        [python, peer_job.__file__, action, path], env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peer_saves", [True, False])
+def test_each_loads_what_the_other_saved(bucket: str, s3_server: S3Server, peer_saves: bool) -> None:
+    variables = {**os.environ, "AWS_ENDPOINT_URL": s3_server.endpoint}
+    theirs = peer.interpreter(_FOLDER), peer.environment(variables)
+    ours = sys.executable, variables
+    (saver, its_variables), (loader, other_variables) = (theirs, ours) if peer_saves else (ours, theirs)
+    path = f"s3://{bucket}/x"
+    versions = [_run(saver, "save", path, its_variables), _run(loader, "load", path, other_variables)]
+    assert versions.index(peer.VERSION) == (0 if peer_saves else 1)
+    assert versions[0] != versions[1]
