@@ -12,7 +12,7 @@ from s3torchconnector._errors import S3FormatError
 from s3torchconnector._safetensors._header import LENGTH_BYTES, Entry, header_bytes, parse
 from s3torchconnector._safetensors._memory import TORCH_TYPES
 from s3torchconnector._safetensors._selection import Index, Selection, as_index
-from s3torchconnector._transfer import Runtime, PiecesReader
+from s3torchconnector._transfer import PiecesReader, Runtime
 from s3torchconnector._uri import display_uri
 
 HEAD_BYTES = 512 * KIB  # holds the header of nearly every model, and all of a small file
