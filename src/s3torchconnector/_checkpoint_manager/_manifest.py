@@ -73,7 +73,7 @@ def parse_manifest(data: bytes, step: int) -> Manifest:
             raise S3FormatError(f"its version is {document['version']!r}, and this release reads version {_VERSION}")
         objects = tuple(StoredObject(**each) for each in document["objects"])
         manifest = Manifest(document["step"], document["format"], document["path"], objects)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         if isinstance(error, S3FormatError):
             raise
         raise S3FormatError(f"it is no manifest ({type(error).__name__}: {error})") from error
