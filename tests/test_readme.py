@@ -70,6 +70,7 @@ _PRINTED = {
     "def decode": "6 images, the first of (8, 8) pixels",
     "torch.save": "",
     "save_safetensors": "torch.Size([8])\ntorch.Size([100, 8])",
+    "S3CheckpointManager": "2700 [1000, 2000, 2600, 2700]",
     "BoringModel": "s3://my-bucket/run-1/checkpoints/epoch=0-step=64.ckpt s3://my-bucket/run-1/checkpoints/last.ckpt",
     "zipfile": "['hello.txt'] in archive.zip",
     "S3ReaderConstructor": r"b'\x89PNG\r\n\x1a\n'",

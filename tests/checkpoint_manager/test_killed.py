@@ -46,6 +46,8 @@ def _killed_while_saving(proxy: RecordingProxy, bucket: str, stage: Callable[[Re
     pid = os.fork()
     if pid == 0:
         try:
+            signal.alarm(30)
+            torch.set_num_threads(1)  # OpenMP's threads are the parent's
             os.read(begin, 1)
             _save(proxy.endpoint, bucket, 2)
         finally:

@@ -213,7 +213,9 @@ def test_a_truncated_page_of_uploads_tells_where_to_go_on() -> None:
     marker = (
         "<NextKeyMarker>a+b</NextKeyMarker><NextUploadIdMarker>i+1</NextUploadIdMarker><EncodingType>url</EncodingType>"
     )
-    assert parse_uploads_page(uploads_page(truncated="true", encoding=marker + "<EncodingType>url</EncodingType>")).next_marker == ("a b", "i+1")
+    assert parse_uploads_page(
+        uploads_page(truncated="true", encoding=marker + "<EncodingType>url</EncodingType>")
+    ).next_marker == ("a b", "i+1")
     with pytest.raises(S3ProtocolError, match="NextKeyMarker"):
         parse_uploads_page(uploads_page(truncated="true"))
 
