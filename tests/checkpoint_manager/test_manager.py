@@ -145,11 +145,12 @@ def test_saving_in_the_background_takes_a_copy(manager: S3CheckpointManager, pro
     proxy.misbehave = lambda request: StallBody(release) if request.method == "PUT" else None
     base = torch.zeros(1000)
     state = {"weight": base, "view": base[:10], "lists": [base.clone(), {"step": 1}], "step": 1}
+    first = manager.save_async(0, {})  # stands in the way of the other, which begins when its state has changed
     future = manager.save_async(1, state)
     base += 1
     state["lists"][1]["step"] = 2  # type: ignore[index]
     state["step"] = 2
-    assert not future.done()
+    assert not first.done()
     release.set()
     assert future.result(timeout=30) is None
     loaded = manager.load(1)
