@@ -201,7 +201,7 @@ def test_all_is_sorted_and_complete() -> None:
     assert s3torchconnector.__all__ == sorted(s3torchconnector.__all__)
     documented = {
         "S3Checkpoint", "S3ClientConfig", "S3Exception", "S3IterableDataset", "S3MapDataset", "S3Reader", "S3Writer",
-        "S3ReaderConstructor", "__version__",
+        "S3CheckpointManager", "S3ReaderConstructor", "__version__",
     }  # fmt: skip
     assert documented == set(s3torchconnector.__all__)
     for name in s3torchconnector.__all__:

@@ -8,6 +8,7 @@
     ├── S3ConnectionError (ConnectionError)      no answer: refused, reset, cut off
     │   └── S3TimeoutError (TimeoutError)        no answer in time
     ├── S3ProtocolError                          an answer that is not S3's, or not what was asked for
+    ├── S3FormatError (ValueError)               an object whose content is not what its format demands
     ├── S3ServiceError                           S3 answered with an error
     │   ├── S3NotFoundError (FileNotFoundError)  no such bucket, key or upload
     │   ├── S3AccessDeniedError (PermissionError)
@@ -82,6 +83,10 @@ class S3TimeoutError(S3ConnectionError, TimeoutError):
 
 class S3ProtocolError(S3Exception):
     """What came back is not S3's, or not what was asked for (wrong range, broken framing, malformed XML)."""
+
+
+class S3FormatError(S3Exception, ValueError):
+    """An object came as it is stored, but its content is not what its format (safetensors, a manifest) demands."""
 
 
 class S3ServiceError(S3Exception):

@@ -38,3 +38,11 @@ class ListObjectResult(NamedTuple):
 
     object_info: list[ObjectInfo]
     common_prefixes: list[str]
+
+
+class UploadInfo(NamedTuple):
+    """A multipart upload that was begun and not ended; ``initiated`` in seconds since 1970 (UTC)."""
+
+    key: str
+    upload_id: str
+    initiated: int

@@ -1,7 +1,12 @@
-"""``S3Checkpoint``: readers and writers for ``torch.load`` and ``torch.save``."""
+"""``S3Checkpoint``: readers and writers for ``torch.load`` and ``torch.save``, and safetensors files."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from s3torchconnector import _safetensors
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._uri import parse_object_uri
@@ -75,3 +80,58 @@ class S3Checkpoint:
         """
         bucket, key = parse_object_uri(s3_uri)
         return S3Writer(self._client.put_object(bucket, key))
+
+    def save_safetensors(
+        self, state_dict: Mapping[str, torch.Tensor], uri: str, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Store tensors as a safetensors file, which appears whole or not at all.
+
+        Their bytes are sent from where they are. Tensors with gaps, and those of other devices, are copied one at a
+        time. Tensors that share memory (tied weights) are stored once for each name, which the format demands.
+
+        Args:
+            state_dict: dense tensors by name, on any device.
+            uri: the object to store, ``s3://bucket/key``.
+            metadata: strings by name, kept in the header.
+
+        Raises:
+            TypeError: something else than a tensor, or one that the format cannot hold; nothing is stored.
+            ValueError: ``uri`` does not name an object.
+            S3Exception: an error occurred accessing S3.
+        """
+        with self.writer(uri) as writer:
+            _safetensors.save(state_dict, writer, metadata)
+
+    def load_safetensors(
+        self,
+        uri: str,
+        *,
+        names: Iterable[str] | Mapping[str, slice | tuple[slice, ...] | None] | None = None,
+        device: torch.device | str | int = "cpu",
+    ) -> dict[str, torch.Tensor]:
+        """Read a safetensors file, or some of its tensors, or some of their rows.
+
+        One request reads the header (and small files whole); the wanted bytes come in parallel ranges, neighbours in
+        one, straight into the tensors' memory. The header is checked against the file before memory is taken.
+
+        Args:
+            uri: the object to read, ``s3://bucket/key``.
+            names: which tensors: all of them (None), some, or a mapping to what to read of each: a slice, a tuple of
+                slices for its first dimensions, or None for all. Of a slice of the first dimension, no other row is
+                read; where later dimensions are sliced too, rows of less than 1 MiB are read whole.
+            device: where to put the tensors.
+
+        Returns:
+            The tensors by name, each with memory of its own.
+
+        Raises:
+            S3FormatError: (a ``ValueError``) the object is no valid safetensors file.
+            KeyError: it has no tensor of such a name.
+            TypeError, ValueError: ``uri``, or an index, cannot be.
+            S3Exception: an error occurred accessing S3.
+
+        Example:
+            >>> checkpoint.load_safetensors(uri, names={"embed.weight": slice(0, 1000), "head.bias": None})
+        """
+        bucket, key = parse_object_uri(uri)
+        return _safetensors.load(self._client.runtime(), bucket, key, names, device)

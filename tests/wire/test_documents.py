@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3torchconnector._errors import S3ProtocolError
-from s3torchconnector._types import ObjectInfo, RestoreStatus
-from s3torchconnector._wire import CompletedPart, parse_http_date, parse_list_page, parse_upload_id
+from s3torchconnector._types import ObjectInfo, RestoreStatus, UploadInfo
+from s3torchconnector._wire import CompletedPart, parse_http_date, parse_list_page, parse_upload_id, parse_uploads_page
 from s3torchconnector._wire._documents import (
     complete_multipart_document,
     find_text,
@@ -187,3 +187,48 @@ def test_dates() -> None:
     assert parse_http_date("Fri, 02 Jan 1970 00:00:01 GMT") == 86401
     assert parse_http_date("0") == 0
     assert parse_timestamp("1970-01-02T00:00:01Z") == 86401
+
+
+def uploads_page(*elements: str, truncated: str = "false", encoding: str = "<EncodingType>url</EncodingType>") -> bytes:
+    uploads = "".join(f"<Upload>{each}<Initiated>2026-01-31T10:20:30.000Z</Initiated></Upload>" for each in elements)
+    return (
+        f'<ListMultipartUploadsResult xmlns="{NAMESPACE}"><Bucket>b</Bucket><KeyMarker/>{encoding}'
+        f"<IsTruncated>{truncated}</IsTruncated>{uploads}</ListMultipartUploadsResult>"
+    ).encode()
+
+
+@quickly
+@given(keys)
+def test_keys_of_uploads_survive_the_trip(key: str) -> None:
+    page = parse_uploads_page(uploads_page(f"<Key>{quote_plus(key)}</Key><UploadId>i+%41</UploadId>"))
+    assert page == ([UploadInfo(key, "i+%41", parse_timestamp("2026-01-31T10:20:30.000Z"))], None)
+
+
+def test_keys_of_uploads_that_are_not_encoded() -> None:
+    page = parse_uploads_page(uploads_page("<Key>a+%41</Key><UploadId>i</UploadId>", encoding=""))
+    assert page.uploads[0].key == "a+%41"
+
+
+def test_a_truncated_page_of_uploads_tells_where_to_go_on() -> None:
+    marker = (
+        "<NextKeyMarker>a+b</NextKeyMarker><NextUploadIdMarker>i+1</NextUploadIdMarker><EncodingType>url</EncodingType>"
+    )
+    assert parse_uploads_page(
+        uploads_page(truncated="true", encoding=marker + "<EncodingType>url</EncodingType>")
+    ).next_marker == ("a b", "i+1")
+    with pytest.raises(S3ProtocolError, match="NextKeyMarker"):
+        parse_uploads_page(uploads_page(truncated="true"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<ListBucketResult/>",
+        uploads_page("<Key>a</Key>"),
+        uploads_page("<UploadId>i</UploadId>"),
+        uploads_page("<Key>a</Key><UploadId>i</UploadId>").replace(b"2026-01", b"2026-x"),
+    ],
+)
+def test_a_page_of_uploads_that_lacks_something_is_refused(data: bytes) -> None:
+    with pytest.raises(S3ProtocolError):
+        parse_uploads_page(data)

@@ -7,20 +7,21 @@ lets go of its parent's without a word to the server; nothing has to be joined o
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._errors import S3ConfigurationError
+from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError
 from s3torchconnector._transfer import ListObjectStream, ObjectSource, PutObjectStream, Runtime, list_all
-from s3torchconnector._types import HeadObjectResult, ObjectInfo, RestoreStatus
+from s3torchconnector._types import HeadObjectResult, ObjectInfo, RestoreStatus, UploadInfo
 from s3torchconnector._version import __version__
-from s3torchconnector._wire import parse_http_date, read_document, refuse_late_error, requests
+from s3torchconnector._wire import parse_http_date, parse_uploads_page, read_document, refuse_late_error, requests
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
 
 _clients: weakref.WeakSet[S3Client] = weakref.WeakSet()
@@ -143,6 +144,53 @@ class S3Client:
     def delete_object(self, bucket: str, key: str) -> None:
         """Delete an object; one that does not exist is deleted already."""
         self.runtime().caller.call(requests.delete_object(bucket, key), read_document)
+
+    def delete_objects(self, bucket: str, keys: Iterable[str]) -> None:
+        """Delete objects, many at a time.
+
+        Raises:
+            S3Exception: one could not be deleted; others may be.
+        """
+        lane = self.runtime().lane()
+        for deleted in [lane.submit(partial(self.delete_object, bucket, key)) for key in keys]:
+            deleted.result()
+
+    def delete_prefix(self, bucket: str, prefix: str) -> None:
+        """Delete all objects whose keys begin with ``prefix``, which must not be empty.
+
+        Raises:
+            ValueError: the prefix is empty, so that the bucket would be.
+            S3Exception: one could not be deleted; others may be.
+        """
+        if not prefix.strip("/"):
+            raise ValueError(f"the prefix {prefix!r} would delete all of s3://{bucket}: name one that is not empty")
+        for page in self.list_objects(bucket, prefix):
+            self.delete_objects(bucket, [info.key for info in page.object_info])
+
+    def list_multipart_uploads(self, bucket: str, prefix: str = "") -> Iterator[UploadInfo]:
+        """The multipart uploads to keys with this prefix that were begun and not ended, in key order.
+
+        Raises:
+            S3Exception: an error occurred accessing S3.
+        """
+        marker = None
+        while True:
+            request = requests.list_multipart_uploads(bucket, prefix, marker)
+            try:
+                page = self.runtime().caller.call(request, lambda response: parse_uploads_page(read_document(response)))
+            except S3NotFoundError as error:
+                if error.code == "NoSuchUpload":  # what rclone says of a bucket that never had one
+                    return
+                raise
+            yield from page.uploads
+            marker = page.next_marker
+            if marker is None:
+                return
+
+    def abort_multipart_upload(self, bucket: str, key: str, upload_id: str) -> None:
+        """End a multipart upload and delete its parts; one that has ended is none."""
+        with contextlib.suppress(S3NotFoundError):
+            self.runtime().caller.call(requests.abort_multipart_upload(bucket, key, upload_id), read_document)
 
     def copy_object(self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str) -> None:
         """Copy an object of up to 5 GiB inside S3.

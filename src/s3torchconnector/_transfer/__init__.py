@@ -7,6 +7,7 @@ from s3torchconnector._transfer._look_ahead import look_ahead
 from s3torchconnector._transfer._object_reader import ObjectReader
 from s3torchconnector._transfer._object_source import GetObjectStream, ObjectSource
 from s3torchconnector._transfer._parallel_listing import list_all
+from s3torchconnector._transfer._pieces import Piece, PiecesReader
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._read_policy import ADAPTIVE, SEQUENTIAL, ReadPolicy, range_based
 from s3torchconnector._transfer._runtime import OpenRuntime, Runtime
@@ -22,6 +23,8 @@ __all__ = [
     "ObjectSource",
     "ObjectVersion",
     "OpenRuntime",
+    "Piece",
+    "PiecesReader",
     "PutObjectStream",
     "Range",
     "RangeFetch",

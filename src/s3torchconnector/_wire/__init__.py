@@ -4,7 +4,7 @@ from s3torchconnector._wire import _requests as requests
 from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
 from s3torchconnector._wire._connection import Buffer, NotYet
-from s3torchconnector._wire._documents import CompletedPart, parse_http_date, parse_upload_id
+from s3torchconnector._wire._documents import CompletedPart, parse_http_date, parse_upload_id, parse_uploads_page
 from s3torchconnector._wire._exchange import Exchange
 from s3torchconnector._wire._list_page import ListPage, parse_list_page
 from s3torchconnector._wire._pool import PoolIsFull
@@ -27,6 +27,7 @@ __all__ = [
     "parse_http_date",
     "parse_list_page",
     "parse_upload_id",
+    "parse_uploads_page",
     "read_document",
     "refuse_late_error",
     "requests",

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote_plus
 
 from s3torchconnector._errors import S3ProtocolError
+from s3torchconnector._types import UploadInfo
 
 if TYPE_CHECKING:
     from xml.etree import ElementTree
@@ -24,6 +26,13 @@ class CompletedPart(NamedTuple):
 
     number: int
     etag: str
+
+
+class UploadsPage(NamedTuple):
+    """A page of multipart uploads; ``next_marker`` is None on the last."""
+
+    uploads: list[UploadInfo]
+    next_marker: tuple[str, str] | None
 
 
 class ErrorDocument(NamedTuple):
@@ -108,6 +117,34 @@ def parse_session(data: bytes) -> SessionDocument:
     names = ("AccessKeyId", "SecretAccessKey", "SessionToken")
     access_key, secret_key, token = (required_text(root, name) for name in names)
     return SessionDocument(access_key, secret_key, token, parse_timestamp(required_text(root, "Expiration")))
+
+
+def parse_uploads_page(data: bytes) -> UploadsPage:
+    """A page of ListMultipartUploads.
+
+    Raises:
+        S3ProtocolError: it is malformed, or lacks what a page must have.
+    """
+    root = parse(data)
+    if local_name(root) != "ListMultipartUploadsResult":
+        raise S3ProtocolError(f"the answer to a listing of uploads is a <{local_name(root)}> document")
+    decoded = unquote_plus if find_text(root, "EncodingType") == "url" else str
+    try:
+        uploads = [
+            UploadInfo(
+                decoded(required_text(each, "Key")),
+                required_text(each, "UploadId"),
+                parse_timestamp(required_text(each, "Initiated")),
+            )
+            for each in root
+            if local_name(each) == "Upload"
+        ]
+    except ValueError as error:
+        raise S3ProtocolError(f"a listing of uploads has a malformed field: {error}") from error
+    if (find_text(root, "IsTruncated") or "").lower() != "true":
+        return UploadsPage(uploads, None)
+    marker = required_text(root, "NextKeyMarker"), required_text(root, "NextUploadIdMarker")
+    return UploadsPage(uploads, (decoded(marker[0]), marker[1]))
 
 
 def complete_multipart_document(parts: Iterable[CompletedPart]) -> bytes:

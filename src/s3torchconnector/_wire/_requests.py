@@ -108,6 +108,14 @@ def abort_multipart_upload(bucket: str, key: str, upload_id: str) -> Request:
     return Request("AbortMultipartUpload", "DELETE", bucket, key, query=(("uploadId", upload_id),))
 
 
+def list_multipart_uploads(bucket: str, prefix: str = "", marker: tuple[str, str] | None = None) -> Request:
+    """One page of the multipart uploads that were begun and not ended, behind ``marker``: a key and an upload's id."""
+    query = [("encoding-type", "url"), ("max-uploads", "1000"), ("prefix", prefix), ("uploads", "")]
+    if marker:
+        query += [("key-marker", marker[0]), ("upload-id-marker", marker[1])]
+    return Request("ListMultipartUploads", "GET", bucket, query=tuple(query))
+
+
 def create_session(bucket: str) -> Request:
     """Short-lived credentials for a directory bucket."""
     headers = {"x-amz-create-session-mode": "ReadWrite"}

@@ -1,0 +1,1 @@
+"""What ``S3CheckpointManager`` is made of: names, manifests and retention (pure), snapshots, ranks, the store."""

@@ -1,0 +1,35 @@
+"""A folder of one checkpoint that ranks save and load together, by ``torch.distributed.checkpoint``.
+
+Imported when it is needed: that takes longer than the rest of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save, save
+
+from s3torchconnector._s3client import S3Client
+from s3torchconnector.dcp import S3StorageReader, S3StorageWriter
+
+
+def save_ranks(client: S3Client, uri: str, state_dict: Mapping[str, Any]) -> None:
+    """Store every rank's share below ``uri``."""
+    save(dict(state_dict), storage_writer=_writer(client, uri))
+
+
+def save_ranks_async(client: S3Client, uri: str, state_dict: Mapping[str, Any]) -> Any:
+    """Like ``save_ranks``, from a copy: returns a future when that is made."""
+    return async_save(dict(state_dict), storage_writer=_writer(client, uri))
+
+
+def load_ranks(client: S3Client, uri: str, state_dict: dict[str, Any]) -> None:
+    """Fill every rank's ``state_dict`` from what is below ``uri``."""
+    reader = S3StorageReader(client.region, uri, s3client_config=client.s3client_config, endpoint=client.endpoint)
+    load(state_dict, storage_reader=reader)
+
+
+def _writer(client: S3Client, uri: str) -> S3StorageWriter:
+    return S3StorageWriter(client.region, uri, s3client_config=client.s3client_config, endpoint=client.endpoint)

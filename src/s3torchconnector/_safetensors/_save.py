@@ -1,0 +1,54 @@
+"""Saving: the header, then every tensor's bytes from where they are.
+
+What a file cannot hold as it is (other devices, gaps between rows) is copied one tensor at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from s3torchconnector._safetensors._header import BITS, build
+from s3torchconnector._safetensors._memory import NAMES, memory_of
+from s3torchconnector.s3writer import S3Writer
+
+
+def save(state_dict: Mapping[str, torch.Tensor], writer: S3Writer, metadata: Mapping[str, str] | None) -> None:
+    """Write a file; see ``S3Checkpoint.save_safetensors``. Everything is checked before the first byte is written."""
+    _check_metadata(metadata)
+    for name, tensor in state_dict.items():
+        _check(name, tensor)
+    # As the safetensors library orders them: with the widest types first, each tensor is aligned to its own.
+    names = sorted(state_dict, key=lambda name: (-BITS[NAMES[state_dict[name].dtype]], name))
+    writer.write(build(((name, NAMES[state_dict[name].dtype], state_dict[name].shape) for name in names), metadata))
+    for name in names:
+        plain = state_dict[name].detach().resolve_conj().resolve_neg().cpu().contiguous()
+        writer.write(memory_of(plain))
+
+
+def _check(name: Any, tensor: Any) -> None:
+    if not isinstance(name, str) or name == "__metadata__":
+        raise TypeError(f"the name of a tensor is a string other than '__metadata__', not {name!r}")
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"safetensors holds tensors alone: {name!r} is of type {type(tensor).__name__}")
+    if tensor.dtype not in NAMES:
+        raise TypeError(f"safetensors has no type for {name!r}, which is {tensor.dtype}: convert it first")
+    if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
+        raise TypeError(f"safetensors holds dense tensors with data: {name!r} is {tensor.layout} on {tensor.device}")
+    if _is_wrapper(tensor):
+        raise TypeError(
+            f"safetensors holds whole, plain tensors: {name!r} is a {type(tensor).__name__}; gather it first, "
+            "a DTensor with full_tensor()"
+        )
+
+
+def _is_wrapper(tensor: torch.Tensor) -> bool:
+    """Whether a tensor only stands for others (DTensor): such a one has no memory of its own."""
+    return hasattr(tensor, "__tensor_flatten__")
+
+
+def _check_metadata(metadata: Any) -> None:
+    if metadata is not None and not all(isinstance(text, str) for pair in dict(metadata).items() for text in pair):
+        raise TypeError(f"safetensors metadata maps strings to strings, not {metadata!r}")

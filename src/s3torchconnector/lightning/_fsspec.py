@@ -1,0 +1,161 @@
+"""The file system of ``s3://`` paths for Lightning, where ``s3fs`` is not installed.
+
+Lightning hands checkpoints to its plugin, and asks fsspec for everything else: whether a path exists, what is below
+it, and for the small files of its loggers. This answers through an ``S3Client``. S3 has no directories: one exists
+where there are objects below it, or where this process has made it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from datetime import datetime, timezone
+from typing import Any, ClassVar
+
+import fsspec
+from fsspec import AbstractFileSystem
+
+from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError
+from s3torchconnector._s3client import S3Client
+from s3torchconnector._types import ObjectInfo
+from s3torchconnector.s3writer import S3Writer
+
+
+def serve_s3_paths() -> None:
+    """Answer for ``s3://`` paths in this process from now on, unless another package does.
+
+    On import, since callbacks ask for their file system when they are made, often before the plugin is.
+    """
+    if importlib.util.find_spec("s3fs") is None and "s3" not in fsspec.registry:
+        fsspec.register_implementation("s3", S3PathFileSystem)
+
+
+def answer_through(client: S3Client) -> None:
+    """Have all ``s3://`` paths answered through this client."""
+    S3PathFileSystem.latest = client
+
+
+class _UncommittedWriter(S3Writer):
+    """A file written inside a transaction of fsspec: stored by ``commit``, not by ``close``."""
+
+    def close(self) -> None:
+        """Wait for ``commit``, or ``discard``."""
+
+    def commit(self) -> None:
+        super().close()
+
+    def discard(self) -> None:
+        self.abort()
+
+
+class S3PathFileSystem(AbstractFileSystem):
+    """Objects as files, through the client of the plugin made last."""
+
+    protocol = "s3"
+    cachable = False
+    latest: ClassVar[S3Client | None] = None
+    made: ClassVar[set[str]] = set()
+    """The directories that this process has made; a logger looks for its own before it writes there."""
+
+    @property
+    def client(self) -> S3Client:
+        if self.latest is None:
+            raise S3ConfigurationError(
+                "nobody has said yet how to reach S3: make an S3LightningCheckpoint before s3:// paths are used"
+            )
+        return self.latest
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        path = self._strip_protocol(path)
+        bucket, _, key = path.partition("/")
+        entries: list[dict[str, Any]] = []
+        for page in self.client.list_objects(bucket, f"{key}/" if key else "", "/"):
+            entries += [_directory(f"{bucket}/{prefix.rstrip('/')}") for prefix in page.common_prefixes]
+            entries += [_file(bucket, info) for info in page.object_info if info.key != f"{key}/"]
+        if not entries and path not in self.made:
+            entries = [self._info_of_file(path)]
+        return entries if detail else [entry["name"] for entry in entries]
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        path = self._strip_protocol(path)
+        bucket, _, key = path.partition("/")
+        if path in self.made:
+            return _directory(path)
+        if key:
+            try:
+                return self._info_of_file(path)
+            except S3NotFoundError as error:
+                if error.code == "NoSuchBucket":
+                    raise
+        page = next(self.client.list_objects(bucket, f"{key}/" if key else "", max_keys=1))
+        if page.object_info or not key:
+            return _directory(path)
+        raise FileNotFoundError(f"there is nothing at s3://{path}, and nothing below it")
+
+    def exists(self, path: str, **kwargs: Any) -> bool:
+        # The inherited one takes every error, a refused access too, for an answer.
+        try:
+            self.info(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def modified(self, path: str) -> datetime:
+        return datetime.fromtimestamp(self.info(path)["LastModified"], timezone.utc)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        self.made.add(self._strip_protocol(path))
+
+    def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
+        self.makedirs(path)
+
+    def rm_file(self, path: str) -> None:
+        self.client.delete_object(*self._strip_protocol(path).split("/", 1))
+
+    def rm(self, path: str | list[str], recursive: bool = False, maxdepth: int | None = None) -> None:
+        for each in [path] if isinstance(path, str) else path:
+            if recursive:
+                bucket, key = self._strip_protocol(each).split("/", 1)
+                self.client.delete_prefix(bucket, f"{key}/")
+                self.made.discard(f"{bucket}/{key}")
+            self.rm_file(each)
+
+    def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        self.client.copy_object(*self._strip_protocol(path1).split("/", 1), *self._strip_protocol(path2).split("/", 1))
+
+    def _open(self, path: str, mode: str = "rb", *args: Any, autocommit: bool = True, **kwargs: Any) -> Any:
+        bucket, key = path.split("/", 1)
+        if mode == "rb":
+            self._info_of_file(path)  # as open() does: not at the first read
+            return self.client.get_object(bucket, key)
+        if mode not in ("wb", "ab"):
+            raise ValueError(f"an object is opened to be read, written or appended to, not with the mode {mode!r}")
+        before = self._content(bucket, key) if mode == "ab" else b""
+        writer = (S3Writer if autocommit else _UncommittedWriter)(self.client.put_object(bucket, key))
+        writer.write(before)
+        return writer
+
+    def _content(self, bucket: str, key: str) -> bytes:
+        try:
+            with self.client.get_object(bucket, key) as reader:
+                return reader.read()
+        except S3NotFoundError:
+            return b""
+
+    def _info_of_file(self, path: str) -> dict[str, Any]:
+        bucket, _, key = path.partition("/")
+        found = self.client.head_object(bucket, key)
+        return _file(bucket, ObjectInfo(key, *found))
+
+
+def _file(bucket: str, info: ObjectInfo) -> dict[str, Any]:
+    return {
+        "name": f"{bucket}/{info.key}",
+        "size": info.size,
+        "type": "file",
+        "ETag": info.etag,
+        "LastModified": info.last_modified,
+    }
+
+
+def _directory(name: str) -> dict[str, Any]:
+    return {"name": name, "size": 0, "type": "directory"}

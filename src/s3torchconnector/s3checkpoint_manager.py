@@ -1,0 +1,289 @@
+"""``S3CheckpointManager``: numbered checkpoints below one prefix; saves, finds, keeps and removes them.
+
+A save stores data under names that no earlier save used, then a manifest by one PUT: that is the commit, for one
+process (``torch.save``) and for ranks (``torch.distributed.checkpoint``) alike. What is there is what has a manifest;
+no pointer says which is the latest, so none can be stale.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import IO, Any, cast
+
+import torch
+
+from s3torchconnector._checkpoint_manager._checksummed_writer import ChecksummedWriter
+from s3torchconnector._checkpoint_manager._manifest import LARGEST_STEP, Manifest
+from s3torchconnector._checkpoint_manager._ranks import by_first, has_ranks, is_first
+from s3torchconnector._checkpoint_manager._retention import to_delete
+from s3torchconnector._checkpoint_manager._snapshot import snapshot
+from s3torchconnector._checkpoint_manager._store import Leftovers, Store
+from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._errors import S3Exception, S3NotFoundError
+from s3torchconnector._s3client import S3Client
+
+_log = logging.getLogger(__name__)
+_STATE = "state.pt"
+
+
+class S3CheckpointManager:
+    """Numbered checkpoints below ``uri``: each is there whole, or not at all, whenever a save is interrupted.
+
+    In a job of several ranks (``torch.distributed`` initialised), ``save``, ``save_async``, ``latest``, ``load`` are
+    called by all of them, and each stores and loads its share with ``torch.distributed.checkpoint``; the rest is for
+    one of them. Only one job at a time may save below the same ``uri``.
+
+    Args:
+        uri: where the checkpoints go, ``s3://bucket/prefix``; step 100 lies under ``<uri>/step-0000000100/``.
+        region: AWS region of the bucket.
+        endpoint: URL of the S3 server, where it is not AWS's for that region.
+        s3client_config: settings of the client, see ``S3ClientConfig``.
+        keep_last: how many of the newest checkpoints to keep, at least 1; older ones are deleted when a new one is
+            committed. None keeps all.
+        keep_every: steps divisible by it are kept for ever.
+
+    Raises:
+        TypeError, ValueError: ``uri``, ``keep_last`` or ``keep_every`` cannot be.
+
+    Example:
+        >>> manager = S3CheckpointManager("s3://bucket/run-1", "us-east-1", keep_last=3, keep_every=1000)
+        >>> if manager.latest() is not None:
+        ...     model.load_state_dict(manager.load())
+        >>> manager.save(step, model.state_dict())
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        region: str,
+        *,
+        endpoint: str | None = None,
+        s3client_config: S3ClientConfig | None = None,
+        keep_last: int | None = None,
+        keep_every: int | None = None,
+    ) -> None:
+        for name, value in (("keep_last", keep_last), ("keep_every", keep_every)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number from 1 on, or None: {name}={value!r}")
+        self.uri = uri
+        self.region = region
+        self.endpoint = endpoint
+        self.keep_last = keep_last
+        self.keep_every = keep_every
+        self._store = Store(uri, S3Client(region, endpoint=endpoint, s3client_config=s3client_config))
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        self._lock = threading.Lock()
+        self._threads: ThreadPoolExecutor | None = None
+
+    # -- what is there ------------------------------------------------------------------------------------------------
+
+    def steps(self) -> list[int]:
+        """The committed steps, in order.
+
+        Raises:
+            S3Exception: an error occurred accessing S3.
+        """
+        return self._store.steps()
+
+    def latest(self) -> int | None:
+        """The largest committed step; None where there is none. All ranks get what rank 0 sees.
+
+        Raises:
+            S3Exception: an error occurred accessing S3.
+        """
+        return by_first(lambda: max(self.steps(), default=None))
+
+    # -- saving -------------------------------------------------------------------------------------------------------
+
+    def save(self, step: int, state_dict: Mapping[str, Any]) -> None:
+        """Store a checkpoint, commit it, then delete those that need not be kept any more.
+
+        A step that is there already is replaced when the new one is committed.
+
+        Args:
+            step: its number, from 0 on.
+            state_dict: whatever ``torch.save`` takes; in a job of ranks what ``dcp.save`` takes.
+
+        Raises:
+            TypeError, ValueError: ``step`` cannot be.
+            S3Exception: it was not committed; what was there still is.
+        """
+        path = self._new_path(step)
+        if not has_ranks():
+            self._save_alone(step, path, state_dict)
+            return
+        from s3torchconnector._checkpoint_manager._distributed import save_ranks
+
+        save_ranks(self._store.client, self._store.address(step, path), state_dict)
+        by_first(lambda: self._commit_ranks(step, path))
+
+    def save_async(self, step: int, state_dict: Mapping[str, Any]) -> Future[None]:
+        """``save`` in the background; when this returns, training may go on to change the tensors.
+
+        Saves are carried out one after the other. In a job of ranks (whose process group needs a CPU backend, such as
+        gloo), the checkpoint is committed when the future of rank 0 is done.
+
+        Returns:
+            A future, whose ``result()`` raises what ``save`` would have.
+
+        Raises:
+            TypeError, ValueError: ``step`` cannot be.
+        """
+        path = self._new_path(step)
+        if not has_ranks():
+            return self._in_background(self._save_alone, step, path, snapshot(state_dict))
+        from s3torchconnector._checkpoint_manager._distributed import save_ranks_async
+
+        stored = save_ranks_async(self._store.client, self._store.address(step, path), state_dict)
+        return self._in_background(self._commit_when_stored, step, path, stored)
+
+    def _in_background(self, job: Any, *arguments: Any) -> Future[None]:
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(1, "s3torchconnector-save")
+            return self._threads.submit(job, *arguments)
+
+    def _new_path(self, step: int) -> str:
+        """The folder of a new save: no earlier one used it, so that nothing committed is touched."""
+        if isinstance(step, bool) or not isinstance(step, int):
+            raise TypeError(f"a step is a whole number, not {step!r}")
+        if not 0 <= step <= LARGEST_STEP:
+            raise ValueError(f"a step is a number from 0 to {LARGEST_STEP}, not {step}")
+        return by_first(lambda: f"{uuid.uuid4().hex[:16]}/")
+
+    def _save_alone(self, step: int, path: str, state_dict: Mapping[str, Any]) -> None:
+        store, name = self._store, f"{path}{_STATE}"
+        with ChecksummedWriter(store.client.put_object(store.bucket, store.key(step, name))) as writer:
+            torch.save(state_dict, cast(IO[bytes], writer))
+            size = writer.tell()
+        store.commit(step, "torch", path, {name: (size, writer.crc32)})
+        self._retain(step)
+
+    def _commit_when_stored(self, step: int, path: str, stored: Any) -> None:
+        stored.result()
+        if is_first():
+            self._commit_ranks(step, path)
+
+    def _commit_ranks(self, step: int, path: str) -> None:
+        self._store.commit(step, "dcp", path, {})
+        self._retain(step)
+
+    def _retain(self, saved: int) -> None:
+        if self.keep_last is None:
+            return
+        for step in to_delete(self.steps(), self.keep_last, self.keep_every, saved):
+            try:
+                self.delete(step)
+            except S3Exception as error:
+                # The new one is committed: this is no reason to stop a job. The next save tries again.
+                _log.warning("the checkpoint of step %d need not be kept, and could not be deleted: %s", step, error)
+
+    # -- loading ------------------------------------------------------------------------------------------------------
+
+    def load(
+        self,
+        step: int | None = None,
+        *,
+        state_dict: dict[str, Any] | None = None,
+        map_location: Any = None,
+        weights_only: bool | None = None,
+    ) -> Any:
+        """Load a checkpoint.
+
+        Args:
+            step: which one; None for the latest.
+            state_dict: what to load into, for a checkpoint that ranks saved (by as many ranks as there are now).
+            map_location, weights_only: as ``torch.load`` takes them, for a checkpoint that one process saved.
+
+        Returns:
+            The state; for a checkpoint that ranks saved ``state_dict``, filled.
+
+        Raises:
+            S3NotFoundError: (a ``FileNotFoundError``) it is not committed, or there is none at all.
+            ValueError: ``state_dict`` is missing, or given for a checkpoint that one process saved.
+            S3Exception: an error occurred accessing S3.
+        """
+        manifest = by_first(lambda: self._manifest(step))
+        if (manifest.format == "dcp") != (state_dict is not None):
+            advice = "give the state_dict to load into" if state_dict is None else "leave out state_dict"
+            saved_by = "ranks (format dcp)" if manifest.format == "dcp" else "one process (format torch)"
+            raise ValueError(f"the checkpoint of step {manifest.step} was saved by {saved_by}: {advice}")
+        if state_dict is None:
+            key = self._store.key(manifest.step, f"{manifest.path}{_STATE}")
+            with self._store.client.get_object(self._store.bucket, key) as reader:
+                return torch.load(cast(IO[bytes], reader), map_location=map_location, weights_only=weights_only)
+        from s3torchconnector._checkpoint_manager._distributed import load_ranks
+
+        load_ranks(self._store.client, self._store.address(manifest.step, manifest.path), state_dict)
+        return state_dict
+
+    def _manifest(self, step: int | None) -> Manifest:
+        chosen = max(self.steps(), default=None) if step is None else step
+        if chosen is None:
+            raise S3NotFoundError(f"there is no committed checkpoint at {self.uri}", bucket=self._store.bucket)
+        return self._store.manifest(chosen)
+
+    # -- upkeep -------------------------------------------------------------------------------------------------------
+
+    def delete(self, step: int) -> None:
+        """Delete a checkpoint, its manifest first; one that is not there is deleted already.
+
+        Raises:
+            S3Exception: an error occurred accessing S3. What is left is no checkpoint any more, see ``clean``.
+        """
+        self._store.delete(step)
+
+    def verify(self, step: int) -> None:
+        """Check that every object of a checkpoint is there, of its length and with its content.
+
+        What one process saved is read, and compared with the CRC-32 of what was written. Of what ranks saved, S3 tells
+        by the ETag whether it is the version that was committed.
+
+        Raises:
+            S3FormatError: (a ``ValueError``) it is damaged; the text names every object concerned.
+            S3NotFoundError: it is not committed.
+            S3Exception: an error occurred accessing S3.
+        """
+        self._store.verify(step)
+
+    def clean(self, dry_run: bool = True, *, min_age: float = 0.0) -> Leftovers:
+        """Find what interrupted saves left below ``uri``: objects of no checkpoint, and unfinished multipart uploads.
+
+        Call it when nothing is being saved, or with a ``min_age`` that is longer than a save takes: what a save has
+        stored so far looks the same.
+
+        Args:
+            dry_run: only tell; with False, delete it.
+            min_age: seconds since it was stored, or begun.
+
+        Returns:
+            What is, or was, there: lists of URIs, as ``objects`` and ``uploads``.
+
+        Raises:
+            S3Exception: an error occurred accessing S3.
+        """
+        return self._store.clean(dry_run=dry_run, min_age=min_age)
+
+    def close(self) -> None:
+        """Wait for saves in the background, end threads and close connections. The manager can be used again."""
+        with self._lock:
+            threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown()
+        self._store.client.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_threads")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start_afresh()
+
+    def __repr__(self) -> str:
+        return f"S3CheckpointManager({self.uri!r}, {self.region!r})"

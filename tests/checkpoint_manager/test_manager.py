@@ -1,0 +1,350 @@
+"""The manager on a real server: what is committed, kept, found damaged, and cleaned."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from s3torchconnector import S3CheckpointManager, S3ClientConfig, S3Exception
+from s3torchconnector._config import MIB
+from s3torchconnector._errors import S3FormatError, S3NotFoundError
+from s3torchconnector._s3client import S3Client
+from s3torchconnector.testing import S3Server
+from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.moto_server import MotoServer
+from tests.servers.proxy import RecordingProxy, Replace, StallBody
+
+CONFIG = S3ClientConfig(part_size=5 * MIB, max_attempts=2)
+_INITIATED = "<Initiated>2026-01-31T10:20:30.000Z</Initiated>"
+
+
+def _manager(endpoint: str, bucket: str, **arguments: Any) -> S3CheckpointManager:
+    return S3CheckpointManager(
+        f"s3://{bucket}/run", "us-east-1", endpoint=endpoint, s3client_config=CONFIG, **arguments
+    )
+
+
+@pytest.fixture
+def manager(proxy: RecordingProxy, bucket: str) -> Iterator[S3CheckpointManager]:
+    manager = _manager(proxy.endpoint, bucket)
+    yield manager
+    manager.close()
+
+
+def _state(step: int, size: int = 10) -> dict[str, Any]:
+    return {"weight": torch.full((size,), float(step)), "step": step}
+
+
+def _keys(server: S3Server, bucket: str) -> list[str]:
+    client = S3Client("us-east-1", endpoint=server.endpoint)
+    return [info.key for page in client.list_objects(bucket) for info in page.object_info]
+
+
+def _is_manifest(request: Request) -> bool:
+    return request.path.endswith("/manifest.json")
+
+
+def test_what_was_saved_is_loaded(manager: S3CheckpointManager) -> None:
+    assert (manager.latest(), manager.steps()) == (None, [])
+    for step in (5, 100, 20):
+        manager.save(step, _state(step))
+    assert (manager.latest(), manager.steps()) == (100, [5, 20, 100])
+    assert manager.load()["step"] == 100
+    assert torch.equal(manager.load(20)["weight"], torch.full((10,), 20.0))
+    assert manager.load(5, map_location="meta")["weight"].is_meta
+
+
+def test_data_comes_first_and_the_manifest_last(
+    manager: S3CheckpointManager, proxy: RecordingProxy, bucket: str
+) -> None:
+    manager.save(7, _state(7))
+    folder = f"/{bucket}/run/step-0000000007/"
+    stored = [each.path.removeprefix(folder) for each in proxy.of("PUT")]
+    assert stored == [stored[0].split("/")[0] + "/state.pt", "manifest.json"]
+    assert [each.method for each in proxy.exchanges] == ["PUT", "GET", "PUT"]
+
+
+def test_weights_only_is_handed_on(manager: S3CheckpointManager) -> None:
+    manager.save(1, {"config": CONFIG})
+    with pytest.raises(pickle.UnpicklingError):
+        manager.load(1, weights_only=True)
+    assert manager.load(1, weights_only=False) == {"config": CONFIG}
+
+
+def test_a_step_is_replaced_when_the_new_one_is_committed(
+    manager: S3CheckpointManager, proxy: RecordingProxy, s3_server: S3Server, bucket: str
+) -> None:
+    manager.save(1, _state(1))
+    before = _keys(s3_server, bucket)
+    proxy.misbehave = lambda request: (
+        Replace(s3_error(403, "AccessDenied")) if request.method == "PUT" and _is_manifest(request) else None
+    )
+    with pytest.raises(S3Exception):
+        manager.save(1, _state(2))
+    assert manager.load(1)["step"] == 1
+    proxy.misbehave = lambda request: None
+    manager.save(1, _state(3))
+    assert manager.load(1)["step"] == 3
+    after = _keys(s3_server, bucket)
+    assert len(after) == 2  # what the first two saves stored is gone
+    assert set(before) & set(after) == {"run/step-0000000001/manifest.json"}
+
+
+def test_old_ones_are_deleted_after_the_commit(proxy: RecordingProxy, bucket: str, s3_server: S3Server) -> None:
+    manager = _manager(proxy.endpoint, bucket, keep_last=2, keep_every=10)
+    for step in range(8, 16):
+        proxy.exchanges.clear()
+        manager.save(step, _state(step))
+        deleted = [number for number, each in enumerate(proxy.exchanges) if each.method == "DELETE"]
+        committed = [n for n, each in enumerate(proxy.exchanges) if each.method == "PUT" and _is_manifest(each.request)]
+        assert all(number > committed[0] for number in deleted)
+        if deleted:
+            assert _is_manifest(proxy.exchanges[deleted[0]].request)  # first, so that no half is a checkpoint
+    assert manager.steps() == [10, 14, 15]
+    assert len(_keys(s3_server, bucket)) == 6
+
+
+def test_a_commit_that_fails_deletes_nothing(proxy: RecordingProxy, bucket: str) -> None:
+    manager = _manager(proxy.endpoint, bucket, keep_last=1)
+    manager.save(1, _state(1))
+    proxy.misbehave = lambda request: (
+        Replace(s3_error(403, "AccessDenied")) if request.method == "PUT" and _is_manifest(request) else None
+    )
+    with pytest.raises(S3Exception):
+        manager.save(2, _state(2))
+    assert manager.load()["step"] == 1
+
+
+def test_a_deletion_that_fails_does_not_fail_the_save(
+    proxy: RecordingProxy, bucket: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = _manager(proxy.endpoint, bucket, keep_last=1)
+    manager.save(1, _state(1))
+    proxy.misbehave = lambda request: Replace(s3_error(403, "AccessDenied")) if request.method == "DELETE" else None
+    manager.save(2, _state(2))
+    assert "step 1 need not be kept, and could not be deleted" in caplog.text
+    proxy.misbehave = lambda request: None
+    manager.save(3, _state(3))
+    assert manager.steps() == [3]
+
+
+def test_going_back_keeps_what_is_saved_then(proxy: RecordingProxy, bucket: str) -> None:
+    manager = _manager(proxy.endpoint, bucket, keep_last=1)
+    for step in (100, 50):
+        manager.save(step, _state(step))
+    assert manager.steps() == [50, 100]
+
+
+def test_saving_in_the_background_takes_a_copy(manager: S3CheckpointManager, proxy: RecordingProxy) -> None:
+    release = threading.Event()
+    proxy.misbehave = lambda request: StallBody(release) if request.method == "PUT" else None
+    base = torch.zeros(1000)
+    state = {"weight": base, "view": base[:10], "lists": [base.clone(), {"step": 1}], "step": 1}
+    first = manager.save_async(0, {})  # stands in the way of the other, which begins when its state has changed
+    future = manager.save_async(1, state)
+    base += 1
+    state["lists"][1]["step"] = 2  # type: ignore[index]
+    state["step"] = 2
+    assert not first.done()
+    release.set()
+    assert future.result(timeout=30) is None
+    loaded = manager.load(1)
+    assert loaded["weight"].sum() == loaded["view"].sum() == loaded["lists"][0].sum() == 0
+    assert (loaded["step"], loaded["lists"][1]) == (1, {"step": 1})
+    assert loaded["view"].untyped_storage().data_ptr() == loaded["weight"].untyped_storage().data_ptr()
+
+
+def test_an_error_in_the_background_is_raised_by_the_future(
+    manager: S3CheckpointManager, proxy: RecordingProxy
+) -> None:
+    proxy.misbehave = lambda request: Replace(s3_error(403, "AccessDenied"))
+    future = manager.save_async(1, _state(1))
+    with pytest.raises(PermissionError):
+        future.result(timeout=30)
+
+
+def test_close_waits_for_saves(manager: S3CheckpointManager) -> None:
+    futures = [manager.save_async(step, _state(step)) for step in range(3)]
+    manager.close()
+    assert all(future.done() for future in futures)
+    assert manager.steps() == [0, 1, 2]
+
+
+def test_a_state_dict_keeps_what_hangs_on_it(manager: S3CheckpointManager) -> None:
+    model = torch.nn.BatchNorm1d(3)
+    manager.save_async(1, model.state_dict()).result(timeout=30)
+    loaded = manager.load(1)
+    assert loaded._metadata == model.state_dict()._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(loaded)
+
+
+def test_what_is_not_there(manager: S3CheckpointManager, bucket: str) -> None:
+    with pytest.raises(S3NotFoundError, match=f"no committed checkpoint at s3://{bucket}/run"):
+        manager.load()
+    with pytest.raises(S3NotFoundError, match="no committed checkpoint of step 3"):
+        manager.load(3)
+    with pytest.raises(S3NotFoundError, match="no committed checkpoint of step 3"):
+        manager.verify(3)
+    manager.delete(3)
+
+
+def test_deleting(manager: S3CheckpointManager, s3_server: S3Server, bucket: str) -> None:
+    for step in (1, 2):
+        manager.save(step, _state(step))
+    manager.delete(2)
+    assert manager.latest() == 1
+    assert len(_keys(s3_server, bucket)) == 2
+
+
+def _damage(manager: S3CheckpointManager, how: str) -> None:
+    store = manager._store
+    [key] = [info.key for info in store.objects(1) if info.key != "manifest.json"]
+    if how == "is missing":
+        store.client.delete_object(store.bucket, store.key(1, key))
+        return
+    data = bytearray(store.client.get_object(store.bucket, store.key(1, key)).read())
+    data[len(data) // 2] ^= 1
+    stream = store.client.put_object(store.bucket, store.key(1, key))
+    stream.write(bytes(data[:-1] if "bytes, not" in how else data))
+    stream.close()
+
+
+@pytest.mark.parametrize("how", ["is missing", "bytes, not", "was overwritten"])
+def test_damage_is_found(manager: S3CheckpointManager, how: str) -> None:
+    manager.save(1, _state(1, size=MIB))
+    manager.verify(1)
+    _damage(manager, how)
+    with pytest.raises(S3FormatError, match=f"step 1 .* is damaged: .*{how}"):
+        manager.verify(1)
+
+
+def test_other_bytes_are_found_where_the_server_says_nothing(
+    manager: S3CheckpointManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager.save(1, _state(1))
+    _damage(manager, "was overwritten")
+    monkeypatch.setattr("s3torchconnector._checkpoint_manager._store.differences", lambda *_: [])
+    with pytest.raises(S3FormatError, match=r"state\.pt has other bytes"):
+        manager.verify(1)
+
+
+def test_a_manifest_that_is_none_is_an_error_that_names_it(manager: S3CheckpointManager, bucket: str) -> None:
+    manager.save(1, _state(1))
+    stream = manager._store.client.put_object(bucket, "run/step-0000000001/manifest.json")
+    stream.write(b"{}")
+    stream.close()
+    with pytest.raises(S3FormatError, match=f"s3://{bucket}/run/step-0000000001/manifest.json cannot be used"):
+        manager.load()
+
+
+def test_leftovers_are_listed_before_they_are_deleted(
+    manager: S3CheckpointManager, s3_server: S3Server, bucket: str
+) -> None:
+    manager.save(1, _state(1))
+    whole = _keys(s3_server, bucket)
+    left = ["run/step-0000000001/old/state.pt", "run/step-0000000002/new/state.pt"]
+    others = ["run/notes.txt", "run/step-2/x", "run2/step-0000000002/x"]
+    for key in left + others:
+        stream = manager._store.client.put_object(bucket, key)
+        stream.write(b"x")
+        stream.close()
+    expected = [f"s3://{bucket}/{key}" for key in left]
+    assert manager.steps() == [1]
+    assert manager.clean(min_age=3600).objects == []
+    assert manager.clean() == (expected, [])
+    assert manager.clean(dry_run=False) == (expected, [])
+    assert sorted(_keys(s3_server, bucket)) == sorted(whole + others)
+    assert manager.clean() == ([], [])
+    manager.verify(1)
+
+
+def test_unfinished_uploads_are_aborted(moto_server: MotoServer, moto_bucket: str) -> None:
+    manager = _manager(moto_server.endpoint, moto_bucket)
+    manager.save(1, _state(1))
+    client = manager._store.client
+    keys = ["run/step-0000000002/a b+c/ä.pt", "run/other", "run2/step-0000000002/x"]
+    streams = [client.put_object(moto_bucket, key) for key in keys]
+    for stream in streams:
+        stream.write(bytes(6 * MIB))
+        stream._upload._upload_id.result()  # type: ignore[union-attr]
+    assert sorted(each.key for each in client.list_multipart_uploads(moto_bucket)) == sorted(keys)
+    expected = ([], [f"s3://{moto_bucket}/{keys[0]}"])
+    assert manager.clean() == expected
+    assert manager.clean(dry_run=False) == expected
+    assert sorted(each.key for each in client.list_multipart_uploads(moto_bucket)) == sorted(keys[1:])
+    for stream in streams:
+        stream.abort()
+    assert manager.latest() == 1
+
+
+def test_many_unfinished_uploads_are_listed_page_by_page(proxy: RecordingProxy, bucket: str) -> None:
+    def answer(request: Request) -> Replace:
+        number = int(request.query.get("upload-id-marker", "0"))
+        assert request.query.get("key-marker", "") == (f"k {number}" if number else "")
+        more = f"<NextKeyMarker>k+{number + 1}</NextKeyMarker><NextUploadIdMarker>{number + 1}</NextUploadIdMarker>"
+        upload = f"<Upload><Key>k+{number}</Key><UploadId>{number}</UploadId>{_INITIATED}</Upload>"
+        body = f"<EncodingType>url</EncodingType><IsTruncated>{str(number < 2).lower()}</IsTruncated>{upload}{more}"
+        return Replace(response(200, f"<ListMultipartUploadsResult>{body}</ListMultipartUploadsResult>".encode()))
+
+    proxy.misbehave = answer
+    client = S3Client("us-east-1", endpoint=proxy.endpoint)
+    assert [each.key for each in client.list_multipart_uploads(bucket, "k")] == ["k 0", "k 1", "k 2"]
+    assert {each.query["prefix"] for each in proxy.exchanges} == {"k"}
+
+
+def test_a_commit_finds_that_its_data_was_taken_away(
+    manager: S3CheckpointManager, proxy: RecordingProxy, bucket: str
+) -> None:
+    cleaner = _manager(proxy.endpoint, bucket)
+
+    def clean_before_the_commit(request: Request) -> None:
+        if request.method == "GET" and "step-0000000001" in request.query.get("prefix", ""):
+            proxy.misbehave = lambda request: None
+            cleaner.clean(dry_run=False)
+
+    proxy.misbehave = clean_before_the_commit
+    with pytest.raises(S3Exception, match="step 1 was not committed"):
+        manager.save(1, _state(1))
+    assert manager.latest() is None
+
+
+@pytest.mark.parametrize("step", [-1, 10**10])
+def test_steps_that_cannot_be_are_refused(manager: S3CheckpointManager, step: int) -> None:
+    with pytest.raises(ValueError, match=str(step)):
+        manager.save(step, {})
+
+
+@pytest.mark.parametrize("step", [True, 1.0, "1", None])
+def test_steps_that_are_no_numbers_are_refused(manager: S3CheckpointManager, step: Any) -> None:
+    with pytest.raises(TypeError, match="whole number"):
+        manager.save_async(step, {})
+
+
+@pytest.mark.parametrize("settings", [{"keep_last": 0}, {"keep_every": -1}, {"keep_last": True}, {"keep_every": 1.5}])
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        S3CheckpointManager("s3://bucket/run", "us-east-1", **settings)
+
+
+def test_a_state_dict_to_fill_is_for_ranks(manager: S3CheckpointManager) -> None:
+    manager.save(1, _state(1))
+    with pytest.raises(ValueError, match="leave out state_dict"):
+        manager.load(1, state_dict={})
+
+
+def test_a_whole_bucket_and_a_slash_at_the_end(s3_server: S3Server, bucket: str) -> None:
+    for uri in (f"s3://{bucket}", f"s3://{bucket}/a/"):
+        manager = S3CheckpointManager(uri, "us-east-1", endpoint=s3_server.endpoint)
+        manager.save(1, _state(1))
+        assert manager.load()["step"] == 1
+    assert {key.split("step-")[0] for key in _keys(s3_server, bucket)} == {"", "a/"}
+
+
+def test_it_pickles(manager: S3CheckpointManager) -> None:
+    manager.save_async(1, _state(1)).result(timeout=30)
+    assert pickle.loads(pickle.dumps(manager)).load()["step"] == 1

@@ -1,0 +1,105 @@
+"""Lightning's own trainer on S3: what it saves, keeps, removes and resumes from."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
+
+from s3torchconnector._s3client import S3Client
+from s3torchconnector.lightning import S3LightningCheckpoint
+from s3torchconnector.testing import S3Server
+from tests.lightning.support import Model, trainer
+
+
+@pytest.fixture
+def server(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3Server:
+    monkeypatch.chdir(tmp_path)  # a path that is taken for a local one must not come into the repository
+    return s3_server
+
+
+def _names(server: S3Server, bucket: str, prefix: str = "") -> set[str]:
+    pages = S3Client("us-east-1", endpoint=server.endpoint).list_objects(bucket, prefix)
+    return {info.key.removeprefix(prefix) for page in pages for info in page.object_info}
+
+
+def test_the_default_root_may_be_in_s3(server: S3Server, bucket: str, tmp_path: Path) -> None:
+    trainer(f"s3://{bucket}/run", server.endpoint, max_epochs=2).fit(Model())
+    assert _names(server, bucket, "run/lightning_logs/version_0/") == {
+        "checkpoints/epoch=1-step=8.ckpt",
+        "hparams.yaml",
+        "metrics.csv",
+    }
+    trainer(f"s3://{bucket}/run", server.endpoint, max_epochs=1).fit(Model())
+    assert "checkpoints/epoch=0-step=4.ckpt" in _names(server, bucket, "run/lightning_logs/version_1/")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_best_and_the_last_are_kept(server: S3Server, bucket: str) -> None:
+    saving = ModelCheckpoint(f"s3://{bucket}/kept", save_top_k=2, monitor="loss", save_last=True)
+    trained = trainer(f"s3://{bucket}/run", server.endpoint, max_epochs=5, callbacks=[saving], logger=False)
+    trained.fit(Model())
+    assert _names(server, bucket) == {"kept/epoch=3-step=16.ckpt", "kept/epoch=4-step=20.ckpt", "kept/last.ckpt"}
+    assert saving.best_model_path == f"s3://{bucket}/kept/epoch=4-step=20.ckpt"
+
+
+@pytest.mark.parametrize("wrap", [lambda plugin: plugin, AsyncCheckpointIO], ids=["plain", "async"])
+def test_a_run_resumes(server: S3Server, bucket: str, wrap: Any) -> None:
+    def plugin() -> Any:
+        return wrap(S3LightningCheckpoint("us-east-1", endpoint=server.endpoint))
+
+    def run(model: Model, epochs: int, **arguments: Any) -> Any:
+        saving = ModelCheckpoint(f"s3://{bucket}/kept", save_last=True)
+        of_run: dict[str, Any] = {"max_epochs": epochs, "plugin": plugin(), "logger": False, "callbacks": [saving]}
+        trained = trainer("s3://unused", server.endpoint, **of_run)
+        trained.fit(model, **arguments)
+        return trained
+
+    run(Model(), 2)
+    model = Model()
+    resumed = run(model, 3, ckpt_path=f"s3://{bucket}/kept/last.ckpt")
+    assert model.weight.item() == 12  # 8 steps before, 4 now
+    assert resumed.global_step == 12
+
+
+def test_metrics_are_logged(server: S3Server, bucket: str) -> None:
+    logger = CSVLogger(f"s3://{bucket}/logs", flush_logs_every_n_steps=2)
+    trainer("s3://unused", server.endpoint, max_epochs=1, logger=logger).fit(Model())
+    client = S3Client("us-east-1", endpoint=server.endpoint)
+    text = client.get_object(bucket, "logs/lightning_logs/version_0/metrics.csv").read().decode()
+    assert [line.split(",")[1] for line in text.splitlines()] == ["loss", "-0.0", "-1.0", "-2.0", "-3.0"]
+
+
+def test_save_checkpoint_of_the_trainer(server: S3Server, bucket: str) -> None:
+    trained = trainer("s3://unused", server.endpoint, max_epochs=1, logger=False, enable_checkpointing=False)
+    trained.fit(Model())
+    trained.save_checkpoint(f"s3://{bucket}/by-hand.ckpt")
+    plugin = S3LightningCheckpoint("us-east-1", endpoint=server.endpoint)
+    loaded = plugin.load_checkpoint(f"s3://{bucket}/by-hand.ckpt", weights_only=True)
+    assert torch.equal(loaded["state_dict"]["weight"], torch.tensor(4.0))
+
+
+def test_two_processes_fit_save_and_resume(server: S3Server, bucket: str, tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    uri = f"s3://{bucket}/ddp"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.lightning.ddp_fit", uri, server.endpoint],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        cwd=root,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    said = {line for line in done.stdout.splitlines() if line.startswith("rank")}
+    assert said == {"rank 0 of 2: 12", "rank 1 of 2: 12"}, done.stdout
+    assert {"last.ckpt", "epoch=1-step=8.ckpt"} <= _names(server, bucket, "ddp/checkpoints/")

@@ -1,0 +1,136 @@
+"""The plugin by itself: objects stored, loaded and removed, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from s3torchconnector import S3ClientConfig
+from s3torchconnector._s3client import S3Client
+from s3torchconnector.lightning import S3LightningCheckpoint
+from s3torchconnector.testing import S3Server
+from tests.servers.proxy import RecordingProxy
+
+
+@pytest.fixture
+def plugin(proxy: RecordingProxy) -> S3LightningCheckpoint:
+    return S3LightningCheckpoint("us-east-1", endpoint=proxy.endpoint)
+
+
+def _keys(s3_server: S3Server, bucket: str) -> list[str]:
+    pages = S3Client("us-east-1", endpoint=s3_server.endpoint).list_objects(bucket)
+    return [info.key for page in pages for info in page.object_info]
+
+
+def test_what_was_saved_is_loaded(plugin: S3LightningCheckpoint, proxy: RecordingProxy, bucket: str) -> None:
+    checkpoint = {"state_dict": {"weight": torch.arange(5.0)}, "epoch": 3}
+    plugin.save_checkpoint(checkpoint, f"s3://{bucket}/a/last.ckpt")
+    assert [each.method for each in proxy.exchanges] == ["PUT"]
+    loaded = plugin.load_checkpoint(f"s3://{bucket}/a/last.ckpt")
+    assert loaded["epoch"] == 3
+    assert torch.equal(loaded["state_dict"]["weight"], torch.arange(5.0))
+    moved = plugin.load_checkpoint(f"s3://{bucket}/a/last.ckpt", map_location="meta")
+    assert moved["state_dict"]["weight"].is_meta
+
+
+def test_weights_only_is_handed_on(plugin: S3LightningCheckpoint, bucket: str) -> None:
+    plugin.save_checkpoint({"config": S3ClientConfig()}, f"s3://{bucket}/last.ckpt")
+    with pytest.raises(pickle.UnpicklingError):
+        plugin.load_checkpoint(f"s3://{bucket}/last.ckpt", weights_only=True)
+    assert plugin.load_checkpoint(f"s3://{bucket}/last.ckpt", weights_only=False) == {"config": S3ClientConfig()}
+
+
+def test_a_checkpoint_that_is_not_there_is_a_file_not_found(plugin: S3LightningCheckpoint, bucket: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"s3://{bucket}/none.ckpt"):
+        plugin.load_checkpoint(f"s3://{bucket}/none.ckpt")
+
+
+def test_a_file_is_removed_and_no_other(plugin: S3LightningCheckpoint, s3_server: S3Server, bucket: str) -> None:
+    for key in ("epoch=1", "epoch=10", "epoch=1-v1"):
+        plugin.save_checkpoint({}, f"s3://{bucket}/{key}")
+    plugin.remove_checkpoint(f"s3://{bucket}/epoch=1")
+    assert _keys(s3_server, bucket) == ["epoch=1-v1", "epoch=10"]
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_directory_is_removed_whole(
+    plugin: S3LightningCheckpoint, s3_server: S3Server, bucket: str, end: str
+) -> None:
+    for key in ("epoch=1/0.distcp", "epoch=1/deep/.metadata", "epoch=10/0.distcp"):
+        plugin.save_checkpoint({}, f"s3://{bucket}/{key}")
+    plugin.remove_checkpoint(f"s3://{bucket}/epoch=1{end}")
+    assert _keys(s3_server, bucket) == ["epoch=10/0.distcp"]
+
+
+def test_removing_nothing_is_no_error(plugin: S3LightningCheckpoint, bucket: str) -> None:
+    plugin.remove_checkpoint(f"s3://{bucket}/none.ckpt")
+
+
+@pytest.mark.parametrize("path", [Path("s3://bucket/key"), "s3:/bucket/key", "/tmp/key", b"s3://bucket/key", None])
+def test_a_path_that_is_no_s3_string_is_a_type_error(plugin: S3LightningCheckpoint, path: Any) -> None:
+    for call in (lambda: plugin.save_checkpoint({}, path), lambda: plugin.load_checkpoint(path)):
+        with pytest.raises(TypeError, match="string that begins with 's3://'"):
+            call()
+    with pytest.raises(TypeError, match="string that begins with 's3://'"):
+        plugin.remove_checkpoint(path)
+
+
+def test_storage_options_are_refused(plugin: S3LightningCheckpoint, bucket: str) -> None:
+    with pytest.raises(TypeError, match="S3ClientConfig"):
+        plugin.save_checkpoint({}, f"s3://{bucket}/key", storage_options={"anon": True})
+
+
+def test_teardown_leaves_a_plugin_that_works(plugin: S3LightningCheckpoint, bucket: str) -> None:
+    plugin.save_checkpoint({"a": 1}, f"s3://{bucket}/key")
+    plugin.teardown()
+    assert plugin.load_checkpoint(f"s3://{bucket}/key") == {"a": 1}
+
+
+def test_it_pickles(plugin: S3LightningCheckpoint, bucket: str) -> None:
+    plugin.save_checkpoint({"a": 1}, f"s3://{bucket}/key")
+    assert pickle.loads(pickle.dumps(plugin)).load_checkpoint(f"s3://{bucket}/key") == {"a": 1}
+
+
+def test_it_is_a_checkpoint_io(plugin: S3LightningCheckpoint) -> None:
+    assert isinstance(plugin, CheckpointIO)
+
+
+_PROGRAM = """
+import importlib.abc, sys
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name in {missing}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+{program}
+"""
+
+
+def _run(program: str, *missing: str) -> str:
+    code = _PROGRAM.format(missing=missing, program=program)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    return done.stdout + done.stderr
+
+
+def test_missing_lightning_is_an_import_error_that_says_what_to_install() -> None:
+    said = _run("import s3torchconnector; import s3torchconnector.lightning", "lightning", "lightning_fabric")
+    assert "\nImportError: s3torchconnector.lightning needs Lightning" in said
+    assert "pip install s3torchconnector[lightning]" in said
+
+
+def test_the_package_of_the_other_name_knows_it() -> None:
+    program = (
+        "import pytorch_lightning as pl; from s3torchconnector.lightning import S3LightningCheckpoint as C; "
+        "pl.Trainer(plugins=[C('us-east-1')], accelerator='cpu', logger=False)\nprint('fine')"
+    )
+    assert "\nfine\n" in "\n" + _run(program)  # beside the package that it was made for
+    assert "\nfine\n" in "\n" + _run(program, "lightning")

@@ -1,0 +1,117 @@
+"""Files of ours are read by the safetensors library, and its files by us: every type and shape, bit for bit."""
+
+from __future__ import annotations
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from s3torchconnector import S3Checkpoint
+from s3torchconnector.testing import S3Server
+from tests.safetensors.support import DTYPES, checkpoint_of, same, tensor_of
+
+_LIBRARY_DTYPES = list(safetensors.torch._TYPES.values())
+
+
+@pytest.fixture
+def checkpoint(s3_server: S3Server) -> S3Checkpoint:
+    return checkpoint_of(s3_server.endpoint)
+
+
+def _stored(checkpoint: S3Checkpoint, uri: str) -> bytes:
+    with checkpoint.reader(uri) as reader:
+        return reader.read()
+
+
+def _store(checkpoint: S3Checkpoint, uri: str, data: bytes) -> None:
+    with checkpoint.writer(uri) as writer:
+        writer.write(data)
+
+
+def test_every_type_of_the_library_is_known() -> None:
+    assert set(_LIBRARY_DTYPES) <= set(DTYPES)
+
+
+_tensors = st.builds(
+    lambda dtype, shape, seed: tensor_of(dtype, *shape, seed=seed),
+    st.sampled_from(_LIBRARY_DTYPES),
+    st.lists(st.integers(0, 5), max_size=4),
+    st.integers(0, 2**32),
+)
+_dicts = st.dictionaries(st.text(max_size=8).filter(lambda name: name != "__metadata__"), _tensors, max_size=6)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_dicts, st.none() | st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2))
+def test_both_ways(
+    checkpoint: S3Checkpoint, bucket: str, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None
+) -> None:
+    uri = f"s3://{bucket}/model.safetensors"
+    checkpoint.save_safetensors(tensors, uri, metadata)
+    assert same(safetensors.torch.load(_stored(checkpoint, uri)), tensors)
+    # The library writes metadata without tensors so that it cannot read it itself.
+    _store(checkpoint, uri, safetensors.torch.save(tensors, metadata if tensors else None))
+    assert same(checkpoint.load_safetensors(uri), tensors)
+
+
+def test_types_that_the_library_cannot_write_come_back(checkpoint: S3Checkpoint, bucket: str) -> None:
+    tensors = {str(dtype): tensor_of(dtype, 3, 2) for dtype in DTYPES}
+    checkpoint.save_safetensors(tensors, f"s3://{bucket}/key")
+    assert same(checkpoint.load_safetensors(f"s3://{bucket}/key"), tensors)
+
+
+def test_metadata_is_that_of_the_library(
+    checkpoint: S3Checkpoint, bucket: str, tmp_path: pytest.TempPathFactory
+) -> None:
+    checkpoint.save_safetensors({"a": torch.ones(2)}, f"s3://{bucket}/key", {"format": "pt"})
+    path = f"{tmp_path}/file"
+    with open(path, "wb") as file:
+        file.write(_stored(checkpoint, f"s3://{bucket}/key"))
+    with safe_open(path, "pt") as opened:
+        assert opened.metadata() == {"format": "pt"}
+
+
+def test_views_are_stored_as_what_they_show(checkpoint: S3Checkpoint, bucket: str) -> None:
+    base = torch.arange(24.0).reshape(4, 6)
+    tensors = {
+        "transposed": base.T,
+        "every second": base[:, ::2],
+        "from the middle": base[1:3],
+        "expanded": base[:1].expand(3, 6),
+        "conjugate": torch.complex(base, base).conj(),
+        "negated": torch.complex(base, base).conj().imag,
+        "tied": base,
+        "parameter": torch.nn.Parameter(base),
+    }
+    checkpoint.save_safetensors(tensors, f"s3://{bucket}/key")
+    loaded = checkpoint.load_safetensors(f"s3://{bucket}/key")
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+    assert len({tensor.untyped_storage().data_ptr() for tensor in loaded.values()}) == len(tensors)
+
+
+_REFUSED = {
+    "no tensor": {"a": [1.0]},
+    "type": {"a": torch.zeros(2, dtype=torch.complex128)},
+    "sparse": {"a": torch.eye(3).to_sparse()},
+    "meta": {"a": torch.empty(3, device="meta")},
+    "number as name": {1: torch.ones(2)},
+    "reserved name": {"__metadata__": torch.ones(2)},
+}
+
+
+@pytest.mark.parametrize("what", _REFUSED)
+def test_what_the_format_cannot_hold_is_refused_and_nothing_stored(
+    checkpoint: S3Checkpoint, bucket: str, what: str
+) -> None:
+    with pytest.raises(TypeError):
+        checkpoint.save_safetensors({"fine": torch.ones(2), **_REFUSED[what]}, f"s3://{bucket}/key")
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load_safetensors(f"s3://{bucket}/key")
+
+
+def test_metadata_of_other_things_than_strings_is_refused(checkpoint: S3Checkpoint, bucket: str) -> None:
+    with pytest.raises(TypeError, match="maps strings to strings"):
+        checkpoint.save_safetensors({}, f"s3://{bucket}/key", {"epoch": 3})  # type: ignore[dict-item]
