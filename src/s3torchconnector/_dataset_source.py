@@ -12,6 +12,7 @@ from s3torchconnector._key_table import KeyTable
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer import look_ahead
+from s3torchconnector._types import ObjectInfo
 from s3torchconnector._uri import parse_object_uri, parse_s3_uri
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
 
@@ -43,6 +44,13 @@ class DatasetSource:
     def objects(self) -> Iterable[S3BucketKeyData]:
         """The objects; a listing is made as they are asked for."""
         return self.get_dataset_objects(self.client)
+
+    def table(self) -> KeyTable:
+        """The objects by index; a listing is made now."""
+        objects = self.objects()
+        if isinstance(objects, ListedObjects):
+            return objects.table()
+        return objects if isinstance(objects, KeyTable) else KeyTable(objects)
 
     def open(self, item: S3BucketKeyData) -> S3Reader:
         """A reader of one of them. Makes no request."""
@@ -76,16 +84,28 @@ def objects_from_prefix(s3_uri: str) -> GetDatasetObjects:
     Raises:
         TypeError, ValueError: it is not an S3 URI.
     """
-    return partial(_listed, *parse_s3_uri(s3_uri))
+    return partial(ListedObjects, *parse_s3_uri(s3_uri))
 
 
 def _given(objects: KeyTable, _: S3Client) -> Iterable[S3BucketKeyData]:
     return objects
 
 
-def _listed(bucket: str, prefix: str, client: S3Client) -> Iterator[S3BucketKeyData]:
-    for page in client.list_all(bucket, prefix):
-        for info in page:
+class ListedObjects(Iterable[S3BucketKeyData]):
+    """The objects below a prefix, listed anew whenever they are asked for."""
+
+    def __init__(self, bucket: str, prefix: str, client: S3Client) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+        self._client = client
+
+    def __iter__(self) -> Iterator[S3BucketKeyData]:
+        return (S3BucketKeyData(self._bucket, info.key, info) for page in self._pages() for info in page)
+
+    def table(self) -> KeyTable:
+        return KeyTable.of_pages(self._bucket, self._pages())
+
+    def _pages(self) -> Iterator[list[ObjectInfo]]:
+        for page in self._client.list_all(self._bucket, self._prefix):
             # Consoles mark "directories" by empty objects of that name: no sample is meant by them.
-            if info.size or not info.key.endswith("/"):
-                yield S3BucketKeyData(bucket, info.key, info)
+            yield [info for info in page if info.size or not info.key.endswith("/")]

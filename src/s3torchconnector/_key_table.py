@@ -9,31 +9,51 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import accumulate, groupby, islice
+from operator import attrgetter
 
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._types import ObjectInfo
 
 _UNKNOWN = -1
+_BATCH = 1000
 
 
 class KeyTable:
     """An immutable sequence of objects: buckets, keys and, where a listing told them, sizes."""
 
-    def __init__(self, objects: Iterable[S3BucketKeyData]) -> None:
+    def __init__(self, objects: Iterable[S3BucketKeyData] = ()) -> None:
         self._buckets: list[str] = []
+        self._numbers: dict[str, int] = {}  # of the buckets
         self._bucket_of = array("I")
         self._keys = bytearray()
         self._ends = array("Q", [0])
         self._sizes = array("q")
-        numbers: dict[str, int] = {}
-        for item in objects:
-            number = numbers.setdefault(item.bucket, len(numbers))
-            if number == len(self._buckets):
-                self._buckets.append(item.bucket)
-            self._bucket_of.append(number)
-            self._keys += item.key.encode("utf-8", "surrogatepass")
-            self._ends.append(len(self._keys))
-            self._sizes.append(_UNKNOWN if item.object_info is None else item.object_info.size)
+        for bucket, items in groupby(objects, attrgetter("bucket")):
+            while batch := list(islice(items, _BATCH)):
+                infos = [item.object_info for item in batch]
+                sizes = [_UNKNOWN if info is None else info.size for info in infos]
+                self._add(bucket, [item.key for item in batch], sizes)
+
+    @classmethod
+    def of_pages(cls, bucket: str, pages: Iterable[list[ObjectInfo]]) -> KeyTable:
+        """The table of a listing, made page by page: an object for each of millions of keys takes longer than they."""
+        table = cls()
+        for page in pages:
+            table._add(bucket, [info.key for info in page], [info.size for info in page])
+        return table
+
+    def _add(self, bucket: str, keys: list[str], sizes: list[int]) -> None:
+        number = self._numbers.setdefault(bucket, len(self._buckets))
+        if number == len(self._buckets):
+            self._buckets.append(bucket)
+        self._bucket_of.extend([number] * len(keys))
+        encoded = [key.encode("utf-8", "surrogatepass") for key in keys]
+        ends = accumulate(map(len, encoded), initial=len(self._keys))
+        next(ends)
+        self._ends.extend(ends)
+        self._keys += b"".join(encoded)
+        self._sizes.extend(sizes)
 
     def __len__(self) -> int:
         return len(self._sizes)

@@ -134,6 +134,5 @@ class S3MapDataset(Dataset[Any]):
 
     def _objects(self) -> KeyTable:
         if self._table is None:
-            objects = self._source.objects()
-            self._table = objects if isinstance(objects, KeyTable) else KeyTable(objects)
+            self._table = self._source.table()
         return self._table

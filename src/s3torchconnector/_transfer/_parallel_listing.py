@@ -38,7 +38,7 @@ def list_all(runtime: Runtime, bucket: str, prefix: str) -> Iterator[list[Object
     def fetch(ask: Ask) -> None:
         try:
             request = requests.list_objects(bucket, prefix, start_after=ask.start_after or None)
-            answers.put((ask, runtime.caller.call(request, _parse, cancel)))
+            answers.put((ask, runtime.caller.call(request, partial(_parse, ask.segment.high), cancel)))
         except BaseException as error:
             answers.put((ask, error))
 
@@ -58,5 +58,5 @@ def list_all(runtime: Runtime, bucket: str, prefix: str) -> Iterator[list[Object
         cancel.cancel()
 
 
-def _parse(response: Response) -> ListPage:
-    return parse_list_page(read_document(response))
+def _parse(up_to: str | None, response: Response) -> ListPage:
+    return parse_list_page(read_document(response), up_to)

@@ -7,6 +7,7 @@ saw every entry is checked; where it did not, a real parser reads the page.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_plus
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from xml.etree import ElementTree
 
 _ENTRY = re.compile(
-    r"<Contents>\s*<Key>([^<&]*)</Key>\s*<LastModified>([^<&]*)</LastModified>\s*<ETag>([^<]*)</ETag>\s*"
+    r"<Contents>\s*<Key>([^<&]*)</Key>\s*<LastModified>([^<&]*)</LastModified>\s*<ETag>(&quot;[^<&]*&quot;|[^<&]*)</ETag>\s*"
     r"(?:<Checksum(?:Algorithm|Type)>[^<]*</Checksum(?:Algorithm|Type)>\s*)*"
     r"<Size>(\d{1,19})</Size>\s*(?:<StorageClass>([^<&]*)</StorageClass>\s*)?</Contents>",
     re.ASCII,
@@ -34,8 +35,8 @@ class ListPage(NamedTuple):
     next_token: str | None
 
 
-def parse_list_page(data: bytes) -> ListPage:
-    """A page of ListObjectsV2.
+def parse_list_page(data: bytes, up_to: str | None = None) -> ListPage:
+    """A page of ListObjectsV2; with ``up_to``, as if the listing ended with that key, where that saves work.
 
     Raises:
         S3ProtocolError: it is malformed, or lacks what a page must have.
@@ -50,8 +51,20 @@ def parse_list_page(data: bytes) -> ListPage:
     token = root.findtext(f"{namespace}NextContinuationToken")
     if truncated and not token:
         raise S3ProtocolError("a truncated listing has no NextContinuationToken: keys would be lost")
+    if up_to is not None and entries and _decoded(entries[-1][0], encoded) > up_to:
+        del entries[bisect_right(entries, up_to, key=lambda entry: _decoded(entry[0], encoded)) :]
+        truncated = False
     try:
-        objects = [_from_match(entry, encoded) for entry in entries]
+        objects = [
+            ObjectInfo(
+                _decoded(key, encoded) if "%" in key or "+" in key else key,
+                f'"{etag[6:-6]}"' if etag.startswith("&quot;") else etag,
+                int(size),
+                _timestamp(modified),
+                storage_class or None,
+            )
+            for key, modified, etag, size, storage_class in entries
+        ]
         objects += [_from_element(each, len(namespace), encoded) for each in root.iterfind(f"{namespace}Contents")]
     except (KeyError, ValueError) as error:
         raise S3ProtocolError(f"a listing's entry lacks a field or has a malformed one: {error}") from error
@@ -76,13 +89,6 @@ def _split(data: bytes) -> tuple[bytes, list[tuple[str, ...]]]:
     if len(entries) != block.count("<Contents") or "<CommonPrefixes" in block or "<!" in block:
         return data, []
     return data[:first] + data[last:], entries
-
-
-def _from_match(entry: tuple[str, ...], encoded: bool) -> ObjectInfo:
-    key, modified, etag, size, storage_class = entry
-    if encoded and ("%" in key or "+" in key):
-        key = unquote_plus(key)
-    return ObjectInfo(key, etag.replace("&quot;", '"'), int(size), _timestamp(modified), storage_class or None, None)
 
 
 def _from_element(contents: ElementTree.Element, skip: int, encoded: bool) -> ObjectInfo:
