@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.endpoint_provider import EndpointProvider
 from botocore.loaders import create_loader
 from botocore.session import Session
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from s3torchconnector._config import S3ClientConfig
@@ -68,6 +68,8 @@ def test_path_style_is_that_of_the_rules(rules: EndpointProvider, bucket: str, e
 
 @ISOLATED
 @given(bucket=st.one_of(BUCKETS, st.just("my train")), endpoint=ENDPOINTS, force=st.booleans(), region=REGIONS)
+@example(bucket="0.a", endpoint="http://[::1]", force=False, region="us-east-1")
+@example(bucket="0.0", endpoint="http://127.0.0.1", force=False, region="us-east-1")
 def test_both_paths_agree(bucket: str, endpoint: str, force: bool, region: str) -> None:
     config = S3ClientConfig(force_path_style=force)
     by_rules = EndpointRules(region, parse_endpoint("endpoint", endpoint), config).resolve(bucket)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from botocore.endpoint_provider import EndpointProvider
 from botocore.exceptions import BotoCoreError
@@ -71,13 +72,13 @@ class EndpointRules:
         return self._address(bucket, found.url).endpoint(region, service, scheme["name"] == "sigv4-s3express")
 
     def _address(self, bucket: str, url: str) -> Address:
-        address = parse_endpoint("endpoint", url)
         custom = self._custom
-        if custom is None:
-            return address
-        if custom.is_path_only and address.host == f"{bucket}.{custom.host}":
+        if custom is not None and custom.is_path_only and urlsplit(url).netloc.startswith(f"{bucket}."):
             # The rules know this only of IP addresses, and there not for names with dots.
             return custom.with_bucket(bucket)
+        address = parse_endpoint("endpoint", url)
+        if custom is None:
+            return address
         return address._replace(path=custom.path + address.path)
 
     def _parameters(self, session: Session, config: S3ClientConfig) -> dict[str, Any]:
