@@ -16,6 +16,7 @@ from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Caller, CancelToken, Exchange, Request, Response, requests
 
 _LARGEST = 2**50  # bytes; S3's own limit is 50 TB. Nobody should try to get memory for a broken answer.
+_FULL = memoryview(b"")
 _SKIP = 256 * 1024  # bytes received at a time of what was not asked for
 
 
@@ -91,7 +92,7 @@ class RangeFetch:
         self._allocate = allocate
         self._accept = accept
         self._range: Range | None = None  # known from the first answer on
-        self._view = memoryview(b"")
+        self._view = _FULL
         self._done = 0  # bytes received, over all attempts
         self._begun: tuple[Request, Exchange] | None = None
         self._verified: Response | None = None  # the answer being received, once it was found to be what is wanted
@@ -184,9 +185,9 @@ class RangeFetch:
             if not count:
                 raise S3ProtocolError(f"the answer ended after {self._done} of {size} bytes")
             self._done += count
-            self._view = self._view[count:]
-        # The memory must be free of views when its owner is told that it is full.
-        self._view = memoryview(b"")
+            # The memory must be free of views when its owner is told that it is full.
+            self._view = self._view[count:] if count < len(self._view) else _FULL
+        self._view = _FULL
         return wanted
 
     def _take_whole(self, response: Response, wanted: Range) -> bool:

@@ -48,11 +48,15 @@ class Landing:
         Raises:
             BaseException: the error it was settled with.
         """
+        self.join()
+        if self._error is not None:
+            raise self._error
+
+    def join(self) -> None:
+        """Wait until it is settled, either way."""
         if not self.settled:
             self._latch.acquire()
             self._latch.release()  # for the next who waits
-        if self._error is not None:
-            raise self._error
 
     def when_settled(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once it is settled: at once if it is, otherwise on the thread that settles."""

@@ -16,16 +16,17 @@ import os
 
 from s3torchconnector._config import MIB
 from s3torchconnector._transfer._budget import BLOCK
-from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
+from s3torchconnector._transfer._fetch import ObjectVersion
 from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._memory import copy
-from s3torchconnector._transfer._part import Part
+from s3torchconnector._transfer._part import Offers, Part
 from s3torchconnector._transfer._part_fetch import FetchedPart
 from s3torchconnector._transfer._ranges import Range, split_on_grid
 from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy
 from s3torchconnector._transfer._runtime import OpenRuntime
 from s3torchconnector._transfer._shelf import Shelf
 from s3torchconnector._transfer._train import Train, deposit
+from s3torchconnector._transfer._unsized import direct, read_unsized
 from s3torchconnector._transfer._workers import Lane
 
 _SMALL = 1 * MIB  # objects up to here are fetched by the carrier, many on one thread
@@ -85,7 +86,9 @@ class ObjectReader:
         if self._pid != os.getpid():
             self._version = self._version.fork()
             self._settle_in_process()
-            inherited = [part.inherited(self._runtime.budget) for part in self._shelf if part.landed]
+            inherited = [
+                part.inherited(self._runtime.budget) for part in self._shelf if part.landed and not part.elsewhere
+            ]
             self._shelf = Shelf()
             for part in inherited:
                 self._shelf.add(part)
@@ -140,12 +143,12 @@ class ObjectReader:
         plan = self._plan(position, stop)
         with FetchGroup(self._lane, self._runtime.caller) as group:
             for wanted in plan[:-1]:
-                group.start(self._direct(wanted, view, position))
+                group.start(direct(self._version, wanted, view, position))
             if self._pattern.in_order:
                 self._read_ahead(stop)
             if plan:
-                group.run(self._direct(plan[-1], view, position))
-        self._copy_parts(position, stop, view)
+                group.run(direct(self._version, plan[-1], view, position))
+        self._take_parts(position, stop, view)
         return max(0, self._clip(stop) - position)
 
     def read_to_end(self, position: int) -> bytes:
@@ -266,32 +269,10 @@ class ObjectReader:
         self._await(self._start(Range(-length, 0), reserved=length))
 
     def _read_unsized(self, position: int, count: int | None) -> bytes:
-        """Read without knowing how much there is: the first answer tells, while its bytes are still to come."""
-        buffer = io.BytesIO()
-
-        def allocate(got: Range) -> memoryview:
-            nonlocal buffer
-            stop = self._clip(position + count) if count is not None else self._version.size or 0
-            buffer = io.BytesIO(bytes(max(0, stop - position)))
-            view = buffer.getbuffer()
-            for piece in split_on_grid(got.stop, stop, self._part_size):
-                group.start(self._direct(piece, view, position))
-            return view[: len(got)]
-
-        end = position + self._part_size - position % self._part_size
-        if count is not None:
-            end = min(end, position + count)
-        with FetchGroup(self._lane, self._runtime.caller) as group:
-            group.run(RangeFetch(self._version, position, end, allocate))
-        data = buffer.getvalue()
+        group = FetchGroup(self._lane, self._runtime.caller)
+        data = read_unsized(self._version, group, self._part_size, position, count)
         self._pattern.note(position, position + len(data))
         return data
-
-    def _direct(self, wanted: Range, view: memoryview, position: int) -> RangeFetch:
-        def allocate(got: Range) -> memoryview:
-            return view[got.start - position : got.stop - position]
-
-        return RangeFetch(self._version, wanted.start, wanted.stop, allocate)
 
     def _await(self, part: Part) -> memoryview | bytes:
         """A part's bytes. After an error all is forgotten that is not here, so that the next read asks again."""
@@ -307,13 +288,18 @@ class ObjectReader:
         for part in self._shelf.take_passed(position, large=BLOCK // 2 + 1):
             part.discard()
 
-    def _copy_parts(self, position: int, stop: int, view: memoryview) -> None:
-        for part in self._shelf.overlapping(position, stop):
-            data = self._await(part)
-            begin, end = max(position, part.start), min(stop, part.stop)
-            if begin < end:
-                copy(view[begin - position : end - position], data[begin - part.start : end - part.start])
-            if self._pattern.in_order:
-                # Its memory is worth more for what comes next: now, and not when the next read begins.
-                self._forget_behind(end)
-                self._read_ahead(stop)
+    def _take_parts(self, position: int, stop: int, view: memoryview) -> None:
+        """Have the bytes of parts in ``view``: received into it, where that is not too late, or else copied."""
+        parts = self._shelf.overlapping(position, stop)
+        with Offers(self._runtime.budget, parts, Range(position, stop), view):
+            for part in parts:
+                data = self._await(part)
+                begin, end = max(position, part.start), min(stop, part.stop)
+                if part.elsewhere:
+                    self._shelf.remove(part)
+                elif begin < end:
+                    copy(view[begin - position : end - position], data[begin - part.start : end - part.start])
+                if self._pattern.in_order:
+                    # Its memory is worth more for what comes next: now, and not when the next read begins.
+                    self._forget_behind(end)
+                    self._read_ahead(stop)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import TracebackType
+
 from s3torchconnector._transfer._budget import ByteBudget
 from s3torchconnector._transfer._landing import Landing
 from s3torchconnector._transfer._memory import LargeBuffer
@@ -19,6 +22,7 @@ class Part:
     def __init__(self, budget: ByteBudget, wanted: Range, reserved: int) -> None:
         self.start, self.stop = wanted
         self.landed = False  # whether the bytes are there; asked without a lock, also by a forked child
+        self.elsewhere = False  # whether they are in memory that was offered
         self._budget = budget
         self._reserved = reserved
         self._landing = Landing()
@@ -44,6 +48,16 @@ class Part:
             self._landing.wait()
         return self._data
 
+    def offer(self, view: memoryview) -> bool:
+        """Let the bytes be received into ``view``, which has as many, until ``withdraw``; ``elsewhere`` tells.
+
+        Returns whether a worker waits for memory, and is to be woken.
+        """
+        return False
+
+    def withdraw(self) -> None:
+        """Stop fetching, if need be: when this returns, nothing touches the memory that was offered."""
+
     def _hasten(self) -> None:
         """A reader waits for this part."""
 
@@ -66,3 +80,31 @@ class Part:
         if block is not None:
             self._budget.recycle(block)
         self.hand_over()
+
+
+class Offers:
+    """Offers each part that is not here its place in a reader's memory: ``with Offers(budget, parts, wanted, view)``.
+
+    Whatever way the block is left, nothing touches the memory afterwards.
+    """
+
+    def __init__(self, budget: ByteBudget, parts: Sequence[Part], wanted: Range, view: memoryview) -> None:
+        self._budget = budget
+        inside = [part for part in parts if wanted.start <= part.start and part.stop <= wanted.stop]
+        self._missing = [part for part in inside if not part.landed]
+        self._start = wanted.start
+        self._view = view
+
+    def __enter__(self) -> Offers:
+        someone_waits = False
+        for part in self._missing:
+            someone_waits |= part.offer(self._view[part.start - self._start : part.stop - self._start])
+        if someone_waits:
+            self._budget.wake()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for part in self._missing:
+            part.withdraw()

@@ -28,6 +28,10 @@ class Shelf:
         """Put a part in its place; it must not overlap another."""
         insort(self._parts, part, key=_start)
 
+    def remove(self, part: Part) -> None:
+        """Take off a part whose bytes are elsewhere."""
+        self._parts.remove(part)
+
     def take_missing(self) -> list[Part]:
         """Take off the parts whose bytes are not here: failed, or under way; who does it discards them."""
         missing = [part for part in self._parts if not part.landed]

@@ -31,7 +31,7 @@ class Train:
         self._credit = deposit(len(wanted))
         self._fetch = RangeFetch(version, wanted.start, wanted.stop, self._next)
         self.parts = [Car(self, self._budget, piece) for piece in split_on_grid(*wanted, BLOCK)]
-        self._wanted = len(self.parts)
+        self._tickets = [True] * len(self.parts)  # one for each part that is wanted and not here
         self._coming = iter(self.parts)
         self._filling: Car | None = None
 
@@ -49,21 +49,24 @@ class Train:
         for part in self._coming:
             part.settle(error)
 
-    def drop_one(self) -> None:
-        """One part fewer is wanted; without any, nothing is fetched."""
-        self._wanted -= 1
-        if not self._wanted:
-            self._cancel.cancel()
-            self._budget.wake()
+    def count_down(self) -> None:
+        """One part fewer is to come or wanted; without any, nothing more is fetched."""
+        self._tickets.pop()
+        if not self._tickets:
+            self.stop()
+
+    def stop(self) -> None:
+        """Fetch nothing more: the parts that are not here fail."""
+        self._cancel.cancel()
+        self._budget.wake()
 
     def _next(self, _: Range) -> memoryview:
         if self._filling is not None:
             self._filling.settle(None)
         self._filling = part = next(self._coming)
-        from_credit = min(self._credit, part.stop - part.start)
-        self._credit -= from_credit
-        part.take_memory(from_credit, self._cancel)
-        return part.view()
+        view = part.memory(min(self._credit, part.stop - part.start), self._cancel)
+        self._credit -= part.from_deposit
+        return view
 
 
 class Car(Part):
@@ -72,29 +75,51 @@ class Car(Part):
     def __init__(self, train: Train, budget: ByteBudget, wanted: Range) -> None:
         super().__init__(budget, wanted, 0)
         self._train = train
+        self._ticket = [True]
+        self.from_deposit = 0  # bytes of its memory that the train had taken from the budget
         self._awaited = False
         self._lacks_memory = False
+        self._begun = False
+        self._offered: memoryview | None = None
 
-    def take_memory(self, credit: int, cancel: CancelToken) -> None:
-        """Have a block, ``credit`` of whose bytes were taken from the budget before. Waits for room for the others."""
-        self._reserved = credit
-        missing = self.stop - self.start - credit
-        if missing:
-            self._lacks_memory = True  # before the look at _awaited, as _hasten does it the other way round
-            self._budget.wait_take(missing, lambda: self._awaited or cancel.cancelled)
+    def memory(self, deposit: int, cancel: CancelToken) -> memoryview:
+        """Where to receive the bytes: what was offered, or a block, which waits for room in the budget.
+
+        ``deposit`` bytes have been taken for it.
+        """
+        missing = self.stop - self.start - deposit
+        if missing and self._offered is None:
+            self._lacks_memory = True  # before the look at the others, as offer and _hasten do it the other way round
+            self._budget.wait_take(missing, lambda: self._awaited or self._offered is not None or cancel.cancelled)
             self._lacks_memory = False
-            self._reserved += missing
+            self._reserved = missing
+        self._begun = True  # before the look at what is offered, as withdraw does it the other way round
+        offered, self._offered = self._offered, None
         cancel.check()
+        if offered is not None:
+            self.elsewhere = True
+            self.hand_over()
+            return offered
+        self.from_deposit = deposit
+        self._reserved += deposit
         self._block = self._budget.block()
-
-    def view(self) -> memoryview:
-        assert self._block is not None
         self._data = view = memoryview(self._block)[: self.stop - self.start]
         return view
+
+    def offer(self, view: memoryview) -> bool:
+        self._offered = view
+        return self._lacks_memory
+
+    def withdraw(self) -> None:
+        self._offered = None
+        if self._begun and not self._landing.settled:
+            self._train.stop()
+            self._landing.join()
 
     def settle(self, error: BaseException | None) -> None:
         self.landed = error is None
         self._landing.settle(error)
+        self._count_down()
 
     def _hasten(self) -> None:
         self._awaited = True
@@ -102,6 +127,13 @@ class Car(Part):
             self._budget.wake()
 
     def discard(self) -> None:
-        if not self.landed:
-            self._train.drop_one()
+        self._count_down()
         super().discard()
+
+    def _count_down(self) -> None:
+        """Tell the train, once, that this part is here or not wanted any more."""
+        try:
+            self._ticket.pop()
+        except IndexError:
+            return
+        self._train.count_down()
