@@ -1,0 +1,131 @@
+"""Parts that one request fills: each readable as soon as it is full, and never into memory that was withdrawn."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from s3torchconnector._errors import S3Exception
+from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer._fetch import ObjectVersion
+from s3torchconnector._transfer._ranges import Range
+from s3torchconnector._transfer._train import Car, Train, deposit
+from tests.reading.support import MIB, client_of, content
+from tests.servers.http_messages import Request, response
+from tests.servers.scripted import ScriptedServer, Send, Stall
+
+SIZE = 5 * MIB
+PATIENCE = 30.0
+
+
+class Slow:
+    """Sends a mebibyte, one and a half when ``first`` is set, and the rest when ``second`` is."""
+
+    def __init__(self) -> None:
+        self.first, self.second = threading.Event(), threading.Event()
+
+    def __call__(self, request: Request) -> list[Send | Stall]:
+        headers = {"ETag": '"e"', "Content-Range": f"bytes 0-{SIZE - 1}/{SIZE}", "Content-Length": str(SIZE)}
+        head, body = response(206, b"", headers), content(0, SIZE)
+        half = 5 * MIB // 2
+        return [Send(head + body[:MIB]), Stall(self.first), Send(body[MIB:half]), Stall(self.second), Send(body[half:])]
+
+
+@pytest.fixture
+def slow() -> Slow:
+    return Slow()
+
+
+@pytest.fixture
+def client(slow: Slow) -> Iterator[S3Client]:
+    with ScriptedServer(handler=slow) as server, client_of(server.endpoint, unsigned=True, max_attempts=1) as client:
+        yield client
+        assert client.runtime().budget.taken == 0
+
+
+@pytest.fixture
+def train(client: S3Client) -> Train:
+    """Under way, with its first part here."""
+    version = ObjectVersion("bucket", "key")
+    version.hold_to(SIZE, '"e"')
+    runtime = client.runtime()
+    runtime.budget.take(deposit(SIZE))
+    train = Train(runtime, version, Range(0, SIZE))
+    runtime.workers.run(train.fetch)
+    train.parts[0].data()
+    return train
+
+
+def wait_for_byte(memory: memoryview, value: int) -> None:
+    """Until the first byte is there: only memory tells that a receive into it is under way."""
+    deadline = time.monotonic() + PATIENCE
+    while memory[0] != value and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert memory[0] == value
+
+
+def discard(parts: list[Car]) -> None:
+    for part in parts:
+        part.discard()
+
+
+def test_each_part_is_here_when_it_is_full(train: Train, slow: Slow) -> None:
+    assert [part.landed for part in train.parts] == [True, False, False, False, False]
+    slow.first.set()
+    assert train.parts[1].data() == content(MIB, 2 * MIB)
+    assert not train.parts[2].landed
+    slow.second.set()
+    assert b"".join(part.data() for part in train.parts) == content(0, SIZE)
+    assert not any(part.elsewhere for part in train.parts)
+    discard(train.parts)
+
+
+def test_an_offered_place_is_filled_and_takes_no_budget(client: S3Client, train: Train, slow: Slow) -> None:
+    memory = memoryview(bytearray(3 * MIB))
+    for i, part in enumerate(train.parts[2:]):
+        part.offer(memory[i * MIB : (i + 1) * MIB])
+    slow.first.set()
+    slow.second.set()
+    for part in train.parts:
+        part.data()
+    assert memory == content(2 * MIB, SIZE)
+    assert [part.elsewhere for part in train.parts] == [False, False, True, True, True]
+    assert client.runtime().budget.taken <= 2 * MIB
+    discard(train.parts)
+
+
+def test_nothing_touches_memory_that_was_withdrawn(train: Train, slow: Slow) -> None:
+    memory = memoryview(bytearray(2 * MIB))
+    receiving, coming = train.parts[2:4]
+    receiving.offer(memory[:MIB])
+    coming.offer(memory[MIB:])
+    slow.first.set()
+    wait_for_byte(memory, content(2 * MIB, 2 * MIB + 1)[0])
+    coming.withdraw()
+    receiving.withdraw()
+    memory[:] = untouched = b"\xa5" * len(memory)
+    slow.second.set()
+    with pytest.raises(S3Exception):
+        train.parts[4].data()
+    assert memory == untouched
+    discard(train.parts)
+
+
+def test_a_train_that_nobody_wants_stops(train: Train, slow: Slow) -> None:
+    discard(train.parts[1:])
+    with pytest.raises(S3Exception):
+        train.parts[4].data()  # although the server has sent no more
+    assert train.parts[0].data() == content(0, MIB)
+    discard(train.parts[:1])
+    slow.first.set()
+
+
+def test_a_train_goes_on_for_the_parts_that_are_wanted(train: Train, slow: Slow) -> None:
+    discard(train.parts[:4])
+    slow.first.set()
+    slow.second.set()
+    assert train.parts[4].data() == content(4 * MIB, SIZE)
+    discard(train.parts[4:])
