@@ -70,13 +70,13 @@ def _store(job: Job, _: Meter) -> int:
 
 def _load(job: Job, meter: Meter) -> int:
     """Load the model. Returns the bytes of this rank's tensors."""
-    return _load_into(job, meter, model_state(job.size, value=-1))
+    return _load_into(job, meter, model_state(job.size, value=-1.0))
 
 
 def _load_part(job: Job, meter: Meter) -> int:
     """Load a tenth of the tensors, and count what the server sends meanwhile."""
     before = _sent(job)
-    amount = _load_into(job, meter, model_state(job.size, value=-1, step=_TENTH), warm=False)
+    amount = _load_into(job, meter, model_state(job.size, value=-1.0, step=_TENTH), warm=False)
     meter.transferred = _sent(job) - before
     return amount
 
