@@ -31,7 +31,7 @@ _HELP = """Compare this connector with the native one (1.5.0) and with the limit
 Starts its own servers (nginx), installs the native connector into .venv-peer, runs every contender in turn in
 fresh processes and prints speeds, ratios, processor time and memory beside the goals.
 
-A complete run takes about eight minutes and writes benchmarks/results/latest.json, .md and .png; a part of it
+A complete run takes about twelve minutes and writes benchmarks/results/latest.json, .md and .png; a part of it
 (names, --quick, --bucket) writes build/bench.json, .md and .png instead.
 """
 
