@@ -25,12 +25,13 @@ from benchmarks.runner import Contenders
 
 _SIZE, _QUICK_SIZE = 1 << 30, 256 << 20
 _BUCKET_OBJECTS, _QUICK_BUCKET_OBJECTS = 2000, 400
+_LOADS = ("dcp-load", "dcp-partial")  # the works that need a distributed checkpoint
 _HELP = """Compare this connector with the native one (1.5.0) and with the limit of this machine.
 
 Starts its own servers (nginx), installs the native connector into .venv-peer, runs every contender in turn in
 fresh processes and prints speeds, ratios, processor time and memory beside the goals.
 
-A complete run takes about eight minutes and writes benchmarks/results/latest.json, .md and .png; a part of it
+A complete run takes about twelve minutes and writes benchmarks/results/latest.json, .md and .png; a part of it
 (names, --quick, --bucket) writes build/bench.json, .md and .png instead.
 """
 
@@ -98,6 +99,8 @@ def _place(folder: Path, wanted: tuple[Case, ...], target: bucket.Target | None,
     python = peer.interpreter(objects.root() / ".venv-peer")
     compileall.compile_dir(objects.root() / "src", quiet=1)  # as pip does with what it installs
     if target is None:
+        for ranks in {case.ranks for case in wanted if case.work in _LOADS}:
+            objects.write_distributed(folder, _checkpoint(folder).stat().st_size, ranks)
         with servers.running(folder) as running:
             contenders = Contenders(python, runner.local_environment(running.authority))
             jobs = {case.name: _local_job(case, folder, running.endpoints[case.server]) for case in wanted}
@@ -112,7 +115,7 @@ def _place(folder: Path, wanted: tuple[Case, ...], target: bucket.Target | None,
 
 
 def _local_job(case: Case, folder: Path, endpoint: str) -> Job:
-    checkpoint = folder / objects.BUCKET / "checkpoint.pt"
+    checkpoint = _checkpoint(folder)
     return Job(
         bucket=objects.BUCKET,
         size=checkpoint.stat().st_size,
@@ -122,7 +125,12 @@ def _local_job(case: Case, folder: Path, endpoint: str) -> Job:
         connections=case.connections,
         tree="train/",
         endpoint=endpoint,
+        ranks=case.ranks,
     )
+
+
+def _checkpoint(folder: Path) -> Path:
+    return folder / objects.BUCKET / "checkpoint.pt"
 
 
 def _measure(case: Case, place: Place, runs: int, quick: bool) -> Row:

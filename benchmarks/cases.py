@@ -29,6 +29,10 @@ class Goal:
     def met(self, measured: float) -> bool:
         return measured <= self.value if self.at_most else measured >= self.value
 
+    def judged(self, measured: float) -> str:
+        """In words, with what was measured where no column of the table says it."""
+        return f"{self} ({measured:.2f}x)" if self.quantity == "transfer" else str(self)
+
     def __str__(self) -> str:
         sign = "≤" if self.at_most else "≥"
         return {
@@ -37,6 +41,7 @@ class Goal:
             "cpu_ms": f"{sign} {self.value:g} ms CPU each",
             "cpu_us": f"{sign} {self.value:g} us CPU each",
             "growth_mib": f"{sign} {self.value:g} MiB",
+            "transfer": f"{sign} {self.value:g}x the bytes needed",
         }[self.quantity]
 
 
@@ -46,7 +51,8 @@ class Case:
 
     `unit` is what is counted: objects, keys, bytes of the checkpoint, or starts. `amount` is how many of
     them, `peer_amount` how many the peer does where `amount` would take it minutes; speeds are compared,
-    not times. `connections` is what the limit uses: the number that was fastest on this server.
+    not times. `connections` is what the limit uses: the number that was fastest on this server. `ranks` are
+    processes of one distributed checkpoint.
     """
 
     name: str
@@ -59,6 +65,7 @@ class Case:
     amount: int = 0
     peer_amount: int = 0
     connections: int = 16
+    ranks: int = 1
 
     def heading(self, size: int) -> str:
         """The row's title, for a checkpoint of `size` bytes."""
@@ -74,6 +81,10 @@ class Case:
 _READERS = (OURS, PEER, RANGED, LIMIT)
 _WIRE = (Goal("versus_limit", 0.9),)
 _LOAD = (Goal("versus_peer", 5), Goal("versus_limit", 1))
+_DCP_LOAD, _DCP_SAVE = (Goal("versus_peer", 4),), (Goal("versus_peer", 2),)
+_BOTH = (OURS, PEER)
+_TENTH = "a tenth of the tensors of {size} by dcp.load"
+_BLOCKED = "dcp.async_save of {size}: what blocks the caller"
 
 CASES = (
     Case(
@@ -121,6 +132,12 @@ CASES = (
         "bytes",
         (Goal("versus_peer", 2.5),),
     ),
+    Case("dcp-load", "dcp.load of {size}", "dcp-load", "s3", "bytes", _DCP_LOAD, _BOTH),
+    Case("dcp-load-2", "dcp.load of {size} by 2 ranks", "dcp-load", "s3", "bytes", _DCP_LOAD, _BOTH, ranks=2),
+    Case("dcp-partial", _TENTH, "dcp-partial", "s3", "bytes", (Goal("transfer", 1.2, at_most=True),), _BOTH),
+    Case("dcp-save", "dcp.save of {size}", "dcp-save", "uploads", "bytes", _DCP_SAVE, _BOTH),
+    Case("dcp-save-2", "dcp.save of {size} by 2 ranks", "dcp-save", "uploads", "bytes", _DCP_SAVE, _BOTH, ranks=2),
+    Case("dcp-async", _BLOCKED, "dcp-async", "uploads", "bytes", (Goal("versus_limit", 0.9),)),
     Case(
         "stream",
         "{size} in reads of 1 MiB",
@@ -156,10 +173,15 @@ BY_NAME = {case.name: case for case in CASES}
 
 def in_bucket(objects: int) -> tuple[Case, ...]:
     """The rows that make sense against a real bucket that holds so many small objects."""
-    chosen = [case for case in CASES if not case.name.endswith(("-plain", "-tls"))]
+    chosen = [case for case in CASES if not _is_local(case)]
     return tuple(
         replace(case, server="bucket", amount=_bucket_amount(case, objects), connections=64) for case in chosen
     )
+
+
+def _is_local(case: Case) -> bool:
+    # Distributed checkpoints are files of our server, which also counts what it sends.
+    return case.name.endswith(("-plain", "-tls")) or case.name.startswith("dcp-")
 
 
 def _bucket_amount(case: Case, objects: int) -> int:

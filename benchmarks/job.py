@@ -15,7 +15,7 @@ class Job:
 
     `big` is a checkpoint of `size` bytes; `small` and six digits name objects of `small_size` bytes, of
     which `objects` are read; `tree` is the prefix to list; `copy` is the checkpoint as a local file;
-    `connections` is for the limit.
+    `connections` is for the limit; `ranks` processes save or load a distributed checkpoint.
     """
 
     bucket: str
@@ -30,6 +30,7 @@ class Job:
     endpoint: str | None = None
     path_style: bool = True
     signed: bool = False  # whether the server insists on signatures
+    ranks: int = 1
 
     @property
     def big(self) -> str:
@@ -38,6 +39,10 @@ class Job:
     @property
     def saved(self) -> str:
         return f"{self.prefix}saved.pt"
+
+    def stored(self, ranks: int) -> str:
+        """The prefix of the distributed checkpoint that so many ranks have stored."""
+        return f"{self.prefix}dcp-{ranks}"
 
     def small(self, number: int) -> str:
         return f"{self.prefix}small/{number:06d}"

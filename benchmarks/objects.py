@@ -49,6 +49,14 @@ def write_checkpoint(path: Path, size: int) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root())
 
 
+def write_distributed(folder: Path, size: int, ranks: int) -> None:
+    """The distributed checkpoint of so many ranks, in the bucket below `folder`."""
+    target = folder / BUCKET / f"dcp-{ranks}"
+    # A file and not `-c`: the ranks are processes that import what their parent was started with.
+    command = [sys.executable, "-m", "benchmarks.store", str(target), str(size), str(ranks)]
+    subprocess.run(command, check=True, cwd=root())
+
+
 def root() -> Path:
     """The folder that `benchmarks` is imported from."""
     return Path(__file__).resolve().parent.parent

@@ -37,6 +37,11 @@ class Row:
         costs = [sample.cpu_seconds / sample.amount for sample in self.samples.get(who, [])]
         return median(costs) * (2**30 if self.case.unit == "bytes" else 1) if costs else None
 
+    def transfer(self, who: str) -> float | None:
+        """Median of the bytes that the server sent for each byte that was wanted."""
+        ratios = [sample.transferred / sample.amount for sample in self.samples.get(who, [])]
+        return median(ratios) if any(ratios) else None
+
     def ratio(self, who: str) -> float | None:
         """Median over the rounds of our speed divided by that of `who` in the same round."""
         pairs = zip(self.samples.get(OURS, []), self.samples.get(who, []), strict=False)
@@ -52,9 +57,10 @@ class Row:
             "cpu_ms": None if cost is None else cost * 1e3,
             "cpu_us": None if cost is None else cost * 1e6,
             "growth_mib": self.growth(OURS),
+            "transfer": self.transfer(OURS),
         }
         judged = [(goal, measured[goal.quantity]) for goal in self.case.goals]
-        return [(str(goal), goal.met(value)) for goal, value in judged if value is not None]
+        return [(goal.judged(value), goal.met(value)) for goal, value in judged if value is not None]
 
     def as_dict(self) -> dict[str, Any]:
         """For latest.json: every sample and everything derived."""
@@ -73,6 +79,7 @@ class Row:
             "spread": self.spread(who),
             "cpu_seconds_per_unit": self.cpu(who),
             "growth_mib": self.growth(who),
+            "transfer": self.transfer(who),
             "samples": [vars(sample) for sample in self.samples[who]],
         }
 

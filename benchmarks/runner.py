@@ -32,12 +32,13 @@ class MeasurementError(Exception):
 
 @dataclass(frozen=True)
 class Sample:
-    """One measurement. `amount` is in the unit of its case."""
+    """One measurement. `amount` is in the unit of its case; `transferred` is in bytes, 0 where nobody counts."""
 
     seconds: float
     amount: float
     cpu_seconds: float
     growth_mib: float
+    transferred: int = 0
 
     @property
     def speed(self) -> float:

@@ -27,6 +27,7 @@ def measure(who: str, work: str, job: Job) -> dict[str, float]:
         "amount": amount,
         "cpu_seconds": meter.cpu_seconds,
         "growth_mib": meter.growth_mib,
+        "transferred": meter.transferred,
     }
 
 
@@ -35,9 +36,9 @@ def _find(who: str, work: str) -> Callable[[Job, Meter], int]:
         from benchmarks import limit
 
         return limit.WORK[work]
-    from benchmarks import connector
+    from benchmarks import connector, distributed
 
-    return connector.workloads(ranged=who == "peer-ranged")[work]
+    return {**connector.workloads(ranged=who == "peer-ranged"), **distributed.workloads()}[work]
 
 
 def check_version(who: str) -> None:

@@ -1,8 +1,13 @@
 -- Swallows uploads: reads the body whole, waits, and answers as S3 does to PutObject, CreateMultipartUpload, UploadPart,
--- CompleteMultipartUpload and AbortMultipartUpload.
+-- CompleteMultipartUpload and AbortMultipartUpload. Objects of one small part are kept, for GetObject, HeadObject,
+-- CopyObject and DeleteObject: a distributed checkpoint commits with one that is read or copied again.
 local XML = '<?xml version="1.0" encoding="UTF-8"?>\n<%s xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
   .. '<Bucket>%s</Bucket><Key>%s</Key>%s</%s>'
 local ETAG = '"d41d8cd98f00b204e9800998ecf8427e-%d"'
+local NO_SUCH_KEY = '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>NoSuchKey</Code>'
+  .. '<Message>There is no such object, or it was not small.</Message></Error>'
+local SMALL = 1024 * 1024
+local DATE = "<LastModified>2024-02-29T12:00:00.000Z</LastModified>"
 
 local function document(name, more)
   local bucket, key = ngx.var.uri:match("^/([^/]*)/?(.*)")
@@ -12,6 +17,67 @@ local function document(name, more)
   ngx.print(body)
 end
 
+local function missing()
+  ngx.status = 404
+  ngx.header["Content-Type"] = "application/xml"
+  if ngx.req.get_method() ~= "HEAD" then ngx.print(NO_SUCH_KEY) end
+end
+
+local function etag_element(number)
+  return "<ETag>" .. ETAG:format(number):gsub('"', "&quot;") .. "</ETag>"
+end
+
+local function keep(name)
+  local body = ngx.req.get_body_data()
+  if body and #body <= SMALL then ngx.shared.small_objects:set(name, body) end
+end
+
+local function put(query)
+  local source = ngx.req.get_headers()["x-amz-copy-source"]
+  if source then
+    local object = ngx.shared.small_objects:get("/" .. ngx.unescape_uri(source):gsub("^/", ""))
+    if not object then return missing() end
+    ngx.shared.small_objects:set(ngx.var.uri, object)
+    return document("CopyObjectResult", DATE .. etag_element(0))
+  end
+  if query.partNumber == nil then
+    keep(ngx.var.uri)
+  elseif query.partNumber == "1" then
+    keep(ngx.var.uri .. "?" .. query.uploadId)
+  end
+  ngx.header["ETag"] = ETAG:format(tonumber(query.partNumber or 0))
+  ngx.header["Content-Length"] = 0
+  ngx.exit(200)
+end
+
+local function complete(query)
+  local part = ngx.var.uri .. "?" .. query.uploadId
+  local object = ngx.shared.small_objects:get(part)
+  if object then
+    ngx.shared.small_objects:delete(part)
+    ngx.shared.small_objects:set(ngx.var.uri, object)
+  end
+  document("CompleteMultipartUploadResult", etag_element(0))
+end
+
+local function get()
+  local object = ngx.shared.small_objects:get(ngx.var.uri)
+  if not object then return missing() end
+  local first, last = (ngx.var.http_range or ""):match("^bytes=(%d*)-(%d*)$")
+  if first then
+    local from, to = tonumber(first), tonumber(last)
+    if not from then from, to = math.max(0, #object - to), nil end
+    to = math.min(to or #object, #object - 1)
+    ngx.status = 206
+    ngx.header["Content-Range"] = ("bytes %d-%d/%d"):format(from, to, #object)
+    object = object:sub(from + 1, to + 1)
+  end
+  ngx.header["ETag"] = ETAG:format(0)
+  ngx.header["Last-Modified"] = "Thu, 29 Feb 2024 12:00:00 GMT"
+  ngx.header["Content-Length"] = #object
+  if ngx.req.get_method() == "GET" then ngx.print(object) end
+end
+
 local function answer(delay)
   ngx.req.read_body()
   ngx.sleep(delay)
@@ -19,13 +85,14 @@ local function answer(delay)
   if method == "POST" and query.uploads then
     document("InitiateMultipartUploadResult", "<UploadId>upload-" .. ngx.now() .. "</UploadId>")
   elseif method == "POST" and query.uploadId then
-    document("CompleteMultipartUploadResult", "<ETag>" .. ETAG:format(1):gsub('"', "&quot;") .. "</ETag>")
+    complete(query)
   elseif method == "PUT" then
-    ngx.header["ETag"] = ETAG:format(tonumber(query.partNumber or 0))
-    ngx.header["Content-Length"] = 0
-    ngx.exit(200)
+    put(query)
   elseif method == "DELETE" then
+    ngx.shared.small_objects:delete(ngx.var.uri)
     ngx.exit(204)
+  elseif method == "GET" or method == "HEAD" then
+    get()
   else
     ngx.exit(404)
   end

@@ -4,6 +4,7 @@ from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
 from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._listing import ListObjectStream
 from s3torchconnector._transfer._look_ahead import look_ahead
+from s3torchconnector._transfer._memory import address_of
 from s3torchconnector._transfer._object_reader import ObjectReader
 from s3torchconnector._transfer._object_source import GetObjectStream, ObjectSource
 from s3torchconnector._transfer._parallel_listing import list_all
@@ -30,6 +31,7 @@ __all__ = [
     "RangeFetch",
     "ReadPolicy",
     "Runtime",
+    "address_of",
     "list_all",
     "look_ahead",
     "range_based",

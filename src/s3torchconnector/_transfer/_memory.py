@@ -29,11 +29,44 @@ def copy(destination: memoryview, source: memoryview | bytes) -> None:
     Assigning to a slice holds the interpreter lock, and with it every other transfer, while the destination's pages are
     touched for the first time; ``ctypes.memmove`` does not.
     """
-    if len(source) < _LARGE or isinstance(source, bytes) or source.readonly:
+    if len(source) < _LARGE or isinstance(source, bytes):
         destination[:] = source
     else:
-        ctypes.memmove(_address(destination), _address(source), len(source))
+        ctypes.memmove(address_of(destination), address_of(source), len(source))
 
 
-def _address(view: memoryview) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(view))
+def address_of(view: memoryview) -> int:
+    """Where C-contiguous memory begins, also where ``ctypes`` refuses because it is read-only."""
+    if not view.readonly:
+        return ctypes.addressof(ctypes.c_char.from_buffer(view))
+    buffer = _PyBuffer()
+    _get_buffer(view, buffer, 0)
+    try:
+        return int(buffer.buf)
+    finally:
+        _release_buffer(buffer)
+
+
+class _PyBuffer(ctypes.Structure):
+    """``Py_buffer`` of https://docs.python.org/3/c-api/buffer.html"""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.c_void_p),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+_get_buffer = ctypes.pythonapi.PyObject_GetBuffer
+_get_buffer.argtypes = (ctypes.py_object, ctypes.POINTER(_PyBuffer), ctypes.c_int)
+_release_buffer = ctypes.pythonapi.PyBuffer_Release
+_release_buffer.argtypes = (ctypes.POINTER(_PyBuffer),)
+_release_buffer.restype = None

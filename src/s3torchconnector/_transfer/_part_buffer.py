@@ -16,8 +16,8 @@ class PartBuffer:
     """The part that is being filled: a list of buffers, sent one after the other.
 
     ``bytes`` cannot change and are kept as they are; everything else belongs to the program again as soon as
-    ``write`` returns, and is copied into buffers of the budget. Every byte held has been taken from the budget;
-    ``release`` gives all of them back, once the part is stored or given up.
+    ``write`` returns, and is copied into buffers of the budget. Every byte held has been taken from the budget, but for
+    those that are lent; ``release`` gives all of them back, once the part is stored or given up.
     """
 
     def __init__(self, budget: ByteBudget, may_overdraw: Callable[[], bool]) -> None:
@@ -34,9 +34,7 @@ class PartBuffer:
         """Append all of ``data``; waits for room in the budget."""
         if immutable and len(data) >= _WORTH_KEEPING:
             self._take(len(data))
-            self._seal()
-            self.segments.append(data)
-            self.size += len(data)
+            self.lend(data)
             return
         while len(data):
             if not self._buffers or self._filled == BLOCK:
@@ -47,6 +45,12 @@ class PartBuffer:
             self._filled += count
             self.size += count
             data = data[count:]
+
+    def lend(self, data: memoryview) -> None:
+        """Append ``data``, which stays as it is until the part is stored: its owner keeps it anyway."""
+        self._seal()
+        self.segments.append(data)
+        self.size += len(data)
 
     def body(self) -> list[Buffer]:
         """The part's bytes, in order."""

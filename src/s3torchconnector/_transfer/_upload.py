@@ -48,13 +48,16 @@ class PutObjectStream:
     def __init__(self, open_runtime: OpenRuntime, bucket: str, key: str, storage_class: str | None = None) -> None:
         self._upload = Upload(open_runtime, bucket, key, storage_class)
 
-    def write(self, data: Buffer) -> int:
+    def write(self, data: Buffer, *, lent: bool = False) -> int:
         """Take ``data`` (anything with C-contiguous memory) and return its length in bytes.
+
+        Args:
+            lent: the memory stays as it is until the upload has ended. It is sent from where it is.
 
         Raises:
             S3UploadAbortedError: the upload has ended, or belongs to the parent of this process.
         """
-        return self._upload.write(data)
+        return self._upload.write(data, lent)
 
     def close(self) -> None:
         """Complete: return when the object is stored. A second call does nothing.
@@ -95,18 +98,19 @@ class Upload:
         self._cancel = CancelToken()
         self._upload_id: Future[str] | None = None
         self._parts: list[Future[CompletedPart]] = []
+        self._failures: list[BaseException] = []
         self._started = time.time()
         self._written = 0
         self._filling = self._new_part()
         _open_uploads.add(self)
 
-    def write(self, data: Buffer) -> int:
+    def write(self, data: Buffer, lent: bool = False) -> int:
         self._check_open()
         view = memoryview(data)
         if view.nbytes == 0:
             return 0
         try:
-            self._fill(view.cast("B"), immutable=isinstance(view.obj, bytes))
+            self._fill(view.cast("B"), immutable=isinstance(view.obj, bytes), lent=lent)
         except BaseException as error:  # also KeyboardInterrupt: a part of the data may be missing now
             self._fail(error)
             raise
@@ -168,22 +172,24 @@ class Upload:
             raise S3UploadAbortedError(
                 f"the upload of {display_uri(self._bucket, self._key)} was {self._state}{reason}"
             ) from self._error
-        errors = (part.exception() for part in self._parts if part.done())
-        if error := next((error for error in errors if error is not None), None):
-            self._fail(error)
-            raise error
+        if self._failures:  # asking every part at every write would cost more than the write
+            self._fail(self._failures[0])
+            raise self._failures[0]
 
     def _fail(self, error: BaseException) -> None:
         self._error = error
         self.abort()
 
-    def _fill(self, view: memoryview, *, immutable: bool) -> None:
+    def _fill(self, view: memoryview, *, immutable: bool, lent: bool) -> None:
         while len(view):
             room = size_of_part(len(self._parts) + 1, self._runtime.config.part_size) - self._filling.size
             if not room:
                 self._send_part()
                 continue
-            self._filling.add(view[:room], immutable=immutable)
+            if lent:
+                self._filling.lend(view[:room])
+            else:
+                self._filling.add(view[:room], immutable=immutable)
             view = view[room:]
 
     def _new_part(self) -> PartBuffer:
@@ -203,6 +209,7 @@ class Upload:
         full, self._filling = self._filling, self._new_part()
         self._parts.append(self._lane.submit(partial(self._upload, number, full, self._upload_id)))
         self._parts[-1].add_done_callback(lambda _: full.release())
+        self._parts[-1].add_done_callback(partial(_note_failure, self._failures))
 
     def _create(self) -> str:
         self._cancel.check()
@@ -236,6 +243,12 @@ class Upload:
                 display_uri(self._bucket, self._key),
                 error,
             )
+
+
+def _note_failure(failures: list[BaseException], part: Future[CompletedPart]) -> None:
+    error = None if part.cancelled() else part.exception()
+    if error is not None:
+        failures.append(error)
 
 
 def _etag_of(response: Response) -> str:

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -30,6 +31,7 @@ from torch.futures import Future
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3NotFoundError, S3UploadAbortedError
+from s3torchconnector.dcp._lend import LendingPlanner, LendingWriter
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.dcp.s3_prefix_strategy import DefaultPrefixStrategy, S3PrefixStrategyBase
 from s3torchconnector.s3writer import S3Writer
@@ -58,8 +60,8 @@ class _Uploads:
         self._aborted = False
 
     @contextmanager
-    def create_stream(self, path: str, mode: str) -> Iterator[S3Writer]:
-        """``S3FileSystem.create_stream`` for one of the files.
+    def create_stream(self, planner: LendingPlanner, path: str, mode: str) -> Iterator[S3Writer]:
+        """``S3FileSystem.create_stream`` for one of the files, into which goes what ``planner`` resolves.
 
         Raises:
             S3UploadAbortedError: another one has failed.
@@ -70,7 +72,7 @@ class _Uploads:
                 if self._aborted:
                     raise S3UploadAbortedError(f"{path} is not written, since another file of this save failed")
                 self._streams.append(stream)
-            yield stream
+            yield LendingWriter(stream.stream, planner)
 
     def abort(self) -> None:
         """Give up what is being written, and what would be. Writing it raises an error from now on."""
@@ -203,11 +205,12 @@ class S3StorageWriter(FileSystemWriter):
         files: SimpleQueue[Any] = SimpleQueue()
         files.put((self.fs.concat_path(self.path, file.name), file.name, file.items))
         written: SimpleQueue[list[WriteResult]] = SimpleQueue()
+        lending = LendingPlanner(planner)
         arguments: dict[str, Any] = {
-            "create_stream": uploads.create_stream,
+            "create_stream": partial(uploads.create_stream, lending),
             "file_queue": files,
             "result_queue": written,
-            "planner": planner,
+            "planner": lending,
             "transforms": getattr(self, "transforms", None),
             "inflight_threshhold": self.per_thread_copy_ahead,
             "use_fsync": False,

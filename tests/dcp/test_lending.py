@@ -1,0 +1,99 @@
+"""Tensors that are stored from where they are: which are lent, and that their memory stays until it is sent."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+from torch.distributed.checkpoint.planner import WriteItem
+
+from s3torchconnector._transfer import PutObjectStream, address_of
+from tests.dcp.support import load, same, writer_of
+
+MIB = 1024**2
+
+
+@pytest.fixture
+def lent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Address and length of everything that is lent to an upload."""
+    seen: list[tuple[int, int]] = []
+    write = PutObjectStream.write
+
+    def spy(stream: PutObjectStream, data: Any, *, lent: bool = False) -> int:
+        if lent:
+            seen.append((address_of(data), data.nbytes))
+        return write(stream, data, lent=lent)
+
+    monkeypatch.setattr(PutObjectStream, "write", spy)
+    return seen
+
+
+def _place(tensor: torch.Tensor) -> tuple[int, int]:
+    return tensor.data_ptr(), tensor.nbytes
+
+
+def test_what_the_program_keeps_is_lent_and_the_rest_copied(bucket: str, lent: list[tuple[int, int]]) -> None:
+    base = torch.randn(1000, 1000)
+    state = {
+        "whole": torch.randn(3000, 1000),  # several parts
+        "transposed": torch.randn(500, 700).t(),
+        "parameter": torch.nn.Parameter(torch.randn(300, 300)),
+        "conjugate": torch.view_as_complex(torch.randn(200, 200, 2)).conj(),
+        "small": torch.randn(10),
+        "part of a storage": base[100:200],
+    }
+    dcp.save(state, storage_writer=writer_of(f"s3://{bucket}/lent"))
+    assert sorted(lent) == sorted(_place(state[name]) for name in ("whole", "transposed", "parameter", "conjugate"))
+    assert same(load(f"s3://{bucket}/lent", state), state)
+
+
+def test_one_tensor_under_two_names(bucket: str) -> None:
+    tensor = torch.randn(1000, 300)
+    state = {"one": tensor, "two": tensor}
+    dcp.save(
+        state,
+        storage_writer=writer_of(f"s3://{bucket}/twice"),
+        planner=DefaultSavePlanner(dedup_replicated_tensors=False),
+    )
+    assert same(load(f"s3://{bucket}/twice", state), state)
+
+
+class _Doubling(DefaultSavePlanner):
+    """Makes what is saved for the save alone."""
+
+    def resolve_data(self, write_item: WriteItem) -> Any:
+        data = super().resolve_data(write_item)
+        return data * 2 if isinstance(data, torch.Tensor) else data
+
+
+def test_what_a_planner_makes_is_copied(bucket: str, lent: list[tuple[int, int]]) -> None:
+    state = {str(number): torch.full((1000, 300), float(number)) for number in range(20)}
+    dcp.save(state, storage_writer=writer_of(f"s3://{bucket}/made"), planner=_Doubling())
+    assert not lent
+    assert same(load(f"s3://{bucket}/made", state), {name: tensor * 2 for name, tensor in state.items()})
+
+
+def test_lent_memory_outlives_its_tensor(bucket: str) -> None:
+    """The view that the upload gets keeps the storage, whatever becomes of the tensor."""
+    from s3torchconnector.dcp._lend import LendingPlanner
+
+    tensor = torch.full((1000, 300), 7.0)
+    planner = DefaultSavePlanner()
+    planner.set_up_planner({"it": tensor}, is_coordinator=True)
+    lending = LendingPlanner(planner)
+    [item] = planner.create_local_plan().items
+    lending.resolve_data(item)
+    shown = memoryview(tensor.numpy()).cast("B").toreadonly()
+    assert lending.take(shown[4:]) is None
+    view = lending.take(shown)
+    assert view is not None
+    expected = bytes(shown)
+    del shown, tensor, planner, lending, item
+    gc.collect()
+    others = [torch.zeros(1000, 300) for _ in range(20)]  # would be put where the tensor was
+    assert view == expected
+    assert len(others) == 20

@@ -1,0 +1,51 @@
+"""A part is what was added to it, whichever way, and gives back the memory that it took."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3torchconnector._transfer import address_of
+from s3torchconnector._transfer._budget import ByteBudget
+from s3torchconnector._transfer._part_buffer import PartBuffer
+
+MIB = 1024**2
+_WAYS = st.sampled_from(["copied", "kept", "lent"])
+_PIECES = st.lists(st.tuples(_WAYS, st.integers(1, 200_000) | st.just(MIB) | st.just(MIB + 1)), max_size=8)
+
+
+@given(_PIECES)
+def test_a_part_is_its_pieces_in_order(pieces: list[tuple[str, int]]) -> None:
+    budget = ByteBudget(64 * MIB)
+    part = PartBuffer(budget, lambda: True)
+    expected = bytearray()
+    for number, (way, size) in enumerate(pieces):
+        data = bytearray([number + 1]) * size
+        expected += data
+        if way == "lent":
+            part.lend(memoryview(data))
+        else:
+            part.add(memoryview(bytes(data) if way == "kept" else data), immutable=way == "kept")
+            if way == "copied":
+                data[:] = bytes(size)  # is the program's again
+    assert b"".join(part.body()) == expected
+    assert part.size == len(expected)
+    part.release()
+    assert budget.taken == 0
+
+
+def test_what_is_lent_takes_no_memory() -> None:
+    budget = ByteBudget(MIB)
+    part = PartBuffer(budget, lambda: False)
+    data = memoryview(bytearray(10 * MIB))
+    part.lend(data)
+    assert budget.taken == 0
+    assert part.body() == [data]
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray])
+def test_the_address_of_memory_that_can_and_cannot_be_written(make: type[bytes] | type[bytearray]) -> None:
+    view = memoryview(make(b"some bytes"))
+    assert address_of(view[5:]) - address_of(view) == 5
+    assert address_of(view) == address_of(view.toreadonly())
