@@ -1,7 +1,7 @@
 """A page of ListObjectsV2: the one document that is worth reading fast, since there is one for each thousand keys.
 
-The entries of nearly all servers have their fields in one order, and are taken with one regular expression. Whether it
-saw every entry is checked; where it did not, a real parser reads the page.
+The entries of nearly all servers have their fields in one order, and are taken with one regular expression. Whether
+that is all a parser would have seen is checked; where it is not, a parser reads the page.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ _ENTRY = re.compile(
 )
 
 
+_PLACE = b"<Contents/>"
+_Fields = tuple[str, ...]
+
+
 class ListPage(NamedTuple):
     """One page of a listing; ``next_token`` is None on the last."""
 
@@ -42,6 +46,8 @@ def parse_list_page(data: bytes) -> ListPage:
     """
     page, entries = _split(data)
     root = parse(page)
+    if entries and not _stood_in_place(root):
+        root, entries = parse(data), []
     if local_name(root) != "ListBucketResult":
         raise S3ProtocolError(f"the answer to a listing is a <{local_name(root)}> document")
     namespace = root.tag[: -len("ListBucketResult")]
@@ -51,8 +57,10 @@ def parse_list_page(data: bytes) -> ListPage:
     if truncated and not token:
         raise S3ProtocolError("a truncated listing has no NextContinuationToken: keys would be lost")
     try:
-        objects = [_from_match(entry, encoded) for entry in entries]
-        objects += [_from_element(each, len(namespace), encoded) for each in root.iterfind(f"{namespace}Contents")]
+        if entries:
+            objects = [_from_match(entry, encoded) for entry in entries]
+        else:
+            objects = [_from_element(each, len(namespace), encoded) for each in root.iterfind(f"{namespace}Contents")]
     except (KeyError, ValueError) as error:
         raise S3ProtocolError(f"a listing's entry lacks a field or has a malformed one: {error}") from error
     prefixes = [
@@ -62,27 +70,43 @@ def parse_list_page(data: bytes) -> ListPage:
     return ListPage(objects, prefixes, token if truncated else None)
 
 
-def _split(data: bytes) -> tuple[bytes, list[tuple[str, ...]]]:
-    """The page without its entries, and the entries; the page as it is and none, where they cannot be taken out."""
+def _split(data: bytes) -> tuple[bytes, list[_Fields]]:
+    """The page with one empty entry in place of all, and their fields; the page as it is and none, where that fails."""
     first, last = data.find(b"<Contents>"), data.rfind(b"</Contents>") + len(b"</Contents>")
-    if first < 0 or last <= first:
+    prolog, declared, _ = data[:first].partition(b"?>")
+    if first < 0 or last <= first or (declared and b"encoding" in prolog and b"utf-8" not in prolog.lower()):
         return data, []
     try:
         block = data[first:last].decode()
     except UnicodeDecodeError:
         return data, []
-    entries = _ENTRY.findall(block)
-    # Each match is a whole entry, so as many matches as entries are all of them; and nothing else stands between.
-    if len(entries) != block.count("<Contents") or "<CommonPrefixes" in block or "<!" in block:
+    if block.count("&") != block.count("&quot;") + block.count("&#34;") or not _is_plain(block):
         return data, []
-    return data[:first] + data[last:], entries
+    # What stands between the entries, and their fields, in turn.
+    pieces = _ENTRY.split(block)
+    if "".join(pieces[::6]).strip(" \n\t"):
+        return data, []
+    entries = list(zip(*(pieces[field::6] for field in range(1, 6)), strict=True))
+    return data[:first] + _PLACE + data[last:], entries
 
 
-def _from_match(entry: tuple[str, ...], encoded: bool) -> ObjectInfo:
+def _is_plain(block: str) -> bool:
+    """Whether no character in it would be refused or replaced by a parser (control characters, CDATA's end)."""
+    return block.replace("\n", " ").isprintable() and "]]>" not in block
+
+
+def _stood_in_place(root: ElementTree.Element) -> bool:
+    """Whether the entries that were taken out were what a parser would have found: in no comment, all there are."""
+    found = root.findall(f"{root.tag[: -len(local_name(root))]}Contents")
+    return len(found) == 1 and not len(found[0]) and not found[0].attrib and not found[0].text
+
+
+def _from_match(entry: _Fields, encoded: bool) -> ObjectInfo:
     key, modified, etag, size, storage_class = entry
     if encoded and ("%" in key or "+" in key):
         key = unquote_plus(key)
-    return ObjectInfo(key, etag.replace("&quot;", '"'), int(size), _timestamp(modified), storage_class or None, None)
+    etag = etag.replace("&quot;", '"').replace("&#34;", '"')
+    return ObjectInfo(key, etag, int(size), _timestamp(modified), storage_class or None, None)
 
 
 def _from_element(contents: ElementTree.Element, skip: int, encoded: bool) -> ObjectInfo:
