@@ -175,6 +175,7 @@ _KEY = st.text(
 @example(key="?versionId=1&uploads#x")
 @example(key="e\u0301 \u00e9")
 @example(key="k" * 1024)
+@example(key="é" * 512)  # 1,024 bytes
 def test_any_key_on_moto(moto: S3Client, moto_bucket: str, key: str) -> None:
     data = key.encode()
     put(moto, moto_bucket, key, data)

@@ -14,6 +14,7 @@
     │   ├── S3AccessDeniedError (PermissionError)
     │   ├── S3WrongRegionError                   the bucket lives elsewhere; says where
     │   ├── S3ObjectChangedError                 another version took the object's place while it was read
+    │   ├── S3ObjectExistsError (FileExistsError)  a write with overwrite=False found an object
     │   └── S3ThrottledError                     SlowDown until the attempts were used up
     └── S3UploadAbortedError                     the upload was given up; nothing was published
 
@@ -117,6 +118,12 @@ class S3WrongRegionError(S3ServiceError):
 
 class S3ObjectChangedError(S3ServiceError):
     """The object was overwritten while it was being read; its versions are never mixed. Open it again."""
+
+
+class S3ObjectExistsError(S3ServiceError, FileExistsError):
+    """There is an object already, and ``overwrite=False`` said to leave it alone; it is what it was before."""
+
+    errno = _errno.EEXIST
 
 
 class S3ThrottledError(S3ServiceError):

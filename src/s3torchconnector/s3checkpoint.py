@@ -63,23 +63,28 @@ class S3Checkpoint:
         bucket, key = parse_object_uri(s3_uri)
         return self._client.get_object(bucket, key, reader_constructor=self._reader_constructor)
 
-    def writer(self, s3_uri: str) -> S3Writer:
+    def writer(self, s3_uri: str, *, overwrite: bool = True) -> S3Writer:
         """Creates an S3Writer from a given s3_uri.
 
         Use it in a ``with`` block: left by an exception, the object stays what it was before.
 
         Args:
             s3_uri: A valid s3_uri. (i.e. s3://<BUCKET>/<KEY>)
+            overwrite: whether an object that is there is replaced. If not, of many writers of a key one succeeds
+                (``If-None-Match``; servers that do not know it are asked when the writer is opened, and a writer that
+                comes between goes unnoticed).
 
         Returns:
             a write-only binary stream. The content is saved to S3 using the specified s3_uri.
 
         Raises:
             TypeError, ValueError: ``s3_uri`` does not name an object.
+            S3ObjectExistsError: (a ``FileExistsError``) there is an object and ``overwrite`` is false. Raised here,
+                and by the writer's ``close`` where another writer was faster.
             S3Exception: An error occurred accessing S3.
         """
         bucket, key = parse_object_uri(s3_uri)
-        return S3Writer(self._client.put_object(bucket, key))
+        return S3Writer(self._client.put_object(bucket, key, overwrite=overwrite))
 
     def save_safetensors(
         self, state_dict: Mapping[str, torch.Tensor], uri: str, metadata: Mapping[str, str] | None = None

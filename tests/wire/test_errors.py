@@ -25,6 +25,7 @@ BUILTINS = {
     "S3TimeoutError": TimeoutError,
     "S3NotFoundError": FileNotFoundError,
     "S3AccessDeniedError": PermissionError,
+    "S3ObjectExistsError": FileExistsError,
 }
 FACTS = {
     "operation": "GetObject", "bucket": "b", "key": "k", "status": 404, "code": "NoSuchKey", "request_id": "R",

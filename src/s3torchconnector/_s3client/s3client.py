@@ -108,9 +108,14 @@ class S3Client:
 
         return (reader_constructor or S3ReaderConstructor.default())(bucket, key, get_object_info, source)
 
-    def put_object(self, bucket: str, key: str, storage_class: str | None = None) -> PutObjectStream:
-        """A stream that stores one object when it is closed; see ``S3Writer`` for the file-like form."""
-        return PutObjectStream(self.runtime, bucket, key, storage_class)
+    def put_object(
+        self, bucket: str, key: str, storage_class: str | None = None, *, overwrite: bool = True
+    ) -> PutObjectStream:
+        """A stream that stores one object when it is closed; see ``S3Writer`` for the file-like form.
+
+        With ``overwrite=False`` only where there is none; see ``S3Checkpoint.writer``.
+        """
+        return PutObjectStream(self.runtime, bucket, key, storage_class, overwrite=overwrite)
 
     def list_objects(
         self, bucket: str, prefix: str = "", delimiter: str = "", max_keys: int = 1000

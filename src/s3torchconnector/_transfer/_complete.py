@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3NotFoundError, S3ProtocolError
 from s3torchconnector._transfer._multipart import multipart_etag
+from s3torchconnector._transfer._publication import Replacing
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import (
     Caller,
@@ -45,14 +45,15 @@ class Completion:
         self._size = size
         self._started = started
 
-    def run(self, caller: Caller) -> None:
+    def run(self, caller: Caller, publication: Replacing) -> None:
         """Complete.
 
         Raises:
+            S3ObjectExistsError: ``publication`` demands that there be no object, and there is.
             S3Exception: the object was not stored.
         """
         try:
-            caller.call(self._request, partial(refuse_late_error, self._request))
+            publication.publish(caller, self._request, refuse_late_error)
         except (S3NotFoundError, S3ConnectionError, S3ProtocolError) as error:
             if error.code == "NoSuchBucket" or not self._is_stored(caller):
                 raise

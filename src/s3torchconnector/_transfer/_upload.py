@@ -23,6 +23,7 @@ from s3torchconnector._transfer import _open_uploads
 from s3torchconnector._transfer._complete import Completion
 from s3torchconnector._transfer._multipart import MAX_PARTS, size_of_part
 from s3torchconnector._transfer._part_buffer import PartBuffer
+from s3torchconnector._transfer._publication import CreateOnly, Replacing
 from s3torchconnector._transfer._runtime import OpenRuntime
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import (
@@ -43,10 +44,23 @@ class PutObjectStream:
 
     Raises:
         S3Exception: from ``write`` and ``close``, when S3 refuses or cannot be reached.
+        S3ObjectExistsError: without ``overwrite``, at once and from ``close``: there is an object.
     """
 
-    def __init__(self, open_runtime: OpenRuntime, bucket: str, key: str, storage_class: str | None = None) -> None:
-        self._upload = Upload(open_runtime, bucket, key, storage_class)
+    def __init__(
+        self,
+        open_runtime: OpenRuntime,
+        bucket: str,
+        key: str,
+        storage_class: str | None = None,
+        *,
+        overwrite: bool = True,
+    ) -> None:
+        publication = Replacing()
+        if not overwrite:
+            publication = CreateOnly()
+            publication.refuse_existing(open_runtime().caller, bucket, key)
+        self._upload = Upload(open_runtime, bucket, key, storage_class, publication)
 
     def write(self, data: Buffer, *, lent: bool = False) -> int:
         """Take ``data`` (anything with C-contiguous memory) and return its length in bytes.
@@ -83,10 +97,13 @@ class PutObjectStream:
 class Upload:
     """One upload; see ``PutObjectStream`` for its methods."""
 
-    def __init__(self, open_runtime: OpenRuntime, bucket: str, key: str, storage_class: str | None = None) -> None:
+    def __init__(
+        self, open_runtime: OpenRuntime, bucket: str, key: str, storage_class: str | None, publication: Replacing
+    ) -> None:
         self._bucket = bucket
         self._key = key
         self._storage_class = storage_class
+        self._publication = publication
         self._pid = os.getpid()
         self._state = "open"
         self._undoing = threading.RLock()
@@ -215,7 +232,8 @@ class Upload:
         self._cancel.check()
         # Not with our cancel token: an upload that S3 may have begun must be known, to be aborted.
         request = requests.create_multipart_upload(self._bucket, self._key, storage_class=self._storage_class)
-        return self._runtime.caller.call(request, lambda response: parse_upload_id(read_document(response)))
+        marked = self._publication.marked(request)
+        return self._runtime.caller.call(marked, lambda response: parse_upload_id(read_document(response)))
 
     def _upload(self, number: int, part: PartBuffer, upload_id: Future[str]) -> CompletedPart:
         request = requests.upload_part(self._bucket, self._key, upload_id.result(), number, part.body())
@@ -223,11 +241,13 @@ class Upload:
 
     def _put_whole(self) -> None:
         request = requests.put_object(self._bucket, self._key, self._filling.body(), storage_class=self._storage_class)
-        self._runtime.caller.call(request, _etag_of, self._cancel)
+        marked = self._publication.marked(request)
+        self._publication.publish(self._runtime.caller, marked, lambda _, answer: _etag_of(answer), self._cancel)
 
     def _complete(self, upload_id: str) -> None:
         parts = [part.result() for part in self._parts]
-        Completion(self._bucket, self._key, upload_id, parts, self._written, self._started).run(self._runtime.caller)
+        completion = Completion(self._bucket, self._key, upload_id, parts, self._written, self._started)
+        completion.run(self._runtime.caller, self._publication)
 
     def _abort_upload(self, upload_id: Future[str]) -> None:
         if upload_id.exception() is not None:

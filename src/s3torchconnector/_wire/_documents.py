@@ -116,7 +116,11 @@ def parse_session(data: bytes) -> SessionDocument:
     root = parse(data)
     names = ("AccessKeyId", "SecretAccessKey", "SessionToken")
     access_key, secret_key, token = (required_text(root, name) for name in names)
-    return SessionDocument(access_key, secret_key, token, parse_timestamp(required_text(root, "Expiration")))
+    try:
+        expires = parse_timestamp(required_text(root, "Expiration"))
+    except ValueError as error:
+        raise S3ProtocolError(f"the session's Expiration is malformed: {error}") from error
+    return SessionDocument(access_key, secret_key, token, expires)
 
 
 def parse_uploads_page(data: bytes) -> UploadsPage:
@@ -181,5 +185,5 @@ def parse_http_date(text: str) -> int:
 
     try:
         return int(parsedate_to_datetime(text).timestamp())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0

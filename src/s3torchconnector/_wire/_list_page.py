@@ -1,7 +1,7 @@
 """A page of ListObjectsV2: the one document that is worth reading fast, since there is one for each thousand keys.
 
-The entries of nearly all servers have their fields in one order, and are taken with one regular expression. Whether it
-saw every entry is checked; where it did not, a real parser reads the page.
+The entries of nearly all servers have their fields in one order, and are taken with one regular expression. Whether
+that is all a parser would have seen is checked; where it is not, a parser reads the page.
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ if TYPE_CHECKING:
     from xml.etree import ElementTree
 
 _ENTRY = re.compile(
-    r"<Contents>\s*<Key>([^<&]*)</Key>\s*<LastModified>([^<&]*)</LastModified>\s*<ETag>(&quot;[^<&]*&quot;|[^<&]*)</ETag>\s*"
+    r"<Contents>\s*<Key>([^<&]*)</Key>\s*<LastModified>([^<&]*)</LastModified>\s*<ETag>([^<]*)</ETag>\s*"
     r"(?:<Checksum(?:Algorithm|Type)>[^<]*</Checksum(?:Algorithm|Type)>\s*)*"
     r"<Size>(\d{1,19})</Size>\s*(?:<StorageClass>([^<&]*)</StorageClass>\s*)?</Contents>",
     re.ASCII,
 )
+
+
+_CONTROLS = bytes({*range(32), 127} - {10})
+_PLACE = b"<Contents/>"
+_Fields = tuple[str, ...]
 
 
 class ListPage(NamedTuple):
@@ -43,6 +48,8 @@ def parse_list_page(data: bytes, up_to: str | None = None) -> ListPage:
     """
     page, entries = _split(data)
     root = parse(page)
+    if entries and not _stood_in_place(root):
+        root, entries = parse(data), []
     if local_name(root) != "ListBucketResult":
         raise S3ProtocolError(f"the answer to a listing is a <{local_name(root)}> document")
     namespace = root.tag[: -len("ListBucketResult")]
@@ -51,21 +58,15 @@ def parse_list_page(data: bytes, up_to: str | None = None) -> ListPage:
     token = root.findtext(f"{namespace}NextContinuationToken")
     if truncated and not token:
         raise S3ProtocolError("a truncated listing has no NextContinuationToken: keys would be lost")
+    is_split = bool(entries)
     if up_to is not None and entries and _decoded(entries[-1][0], encoded) > up_to:
         del entries[bisect_right(entries, up_to, key=lambda entry: _decoded(entry[0], encoded)) :]
         truncated = False
     try:
-        objects = [
-            ObjectInfo(
-                _decoded(key, encoded) if "%" in key or "+" in key else key,
-                f'"{etag[6:-6]}"' if etag.startswith("&quot;") else etag,
-                int(size),
-                _timestamp(modified),
-                storage_class or None,
-            )
-            for key, modified, etag, size, storage_class in entries
-        ]
-        objects += [_from_element(each, len(namespace), encoded) for each in root.iterfind(f"{namespace}Contents")]
+        if is_split:
+            objects = _from_entries(entries, encoded)
+        else:
+            objects = [_from_element(each, len(namespace), encoded) for each in root.iterfind(f"{namespace}Contents")]
     except (KeyError, ValueError) as error:
         raise S3ProtocolError(f"a listing's entry lacks a field or has a malformed one: {error}") from error
     prefixes = [
@@ -75,20 +76,53 @@ def parse_list_page(data: bytes, up_to: str | None = None) -> ListPage:
     return ListPage(objects, prefixes, token if truncated else None)
 
 
-def _split(data: bytes) -> tuple[bytes, list[tuple[str, ...]]]:
-    """The page without its entries, and the entries; the page as it is and none, where they cannot be taken out."""
+def _split(data: bytes) -> tuple[bytes, list[_Fields]]:
+    """The page with one empty entry in place of all, and their fields; the page as it is and none, where that fails."""
     first, last = data.find(b"<Contents>"), data.rfind(b"</Contents>") + len(b"</Contents>")
-    if first < 0 or last <= first:
+    prolog, declared, _ = data[:first].partition(b"?>")
+    if first < 0 or last <= first or (declared and b"encoding" in prolog and b"utf-8" not in prolog.lower()):
         return data, []
+    raw = data[first:last]
     try:
-        block = data[first:last].decode()
+        block = raw.decode()
     except UnicodeDecodeError:
         return data, []
-    entries = _ENTRY.findall(block)
-    # Each match is a whole entry, so as many matches as entries are all of them; and nothing else stands between.
-    if len(entries) != block.count("<Contents") or "<CommonPrefixes" in block or "<!" in block:
+    if block.count("&") != block.count("&quot;") + block.count("&#34;") or not _is_plain(raw, block):
         return data, []
-    return data[:first] + data[last:], entries
+    # What stands between the entries, and their fields, in turn.
+    pieces = _ENTRY.split(block)
+    if "".join(pieces[::6]).strip(" \n\t"):
+        return data, []
+    entries = list(zip(*(pieces[field::6] for field in range(1, 6)), strict=True))
+    return data[:first] + _PLACE + data[last:], entries
+
+
+def _is_plain(raw: bytes, block: str) -> bool:
+    """Whether no character in it would be refused or replaced by a parser (control characters, CDATA's end)."""
+    if block.isascii():
+        printable = len(raw.translate(None, _CONTROLS)) == len(raw)  # five times as fast
+    else:
+        printable = block.replace("\n", " ").isprintable()
+    return printable and "]]>" not in block
+
+
+def _stood_in_place(root: ElementTree.Element) -> bool:
+    """Whether the entries that were taken out were what a parser would have found: in no comment, all there are."""
+    found = root.findall(f"{root.tag[: -len(local_name(root))]}Contents")
+    return len(found) == 1 and not len(found[0]) and not found[0].attrib and not found[0].text
+
+
+def _from_entries(entries: list[_Fields], encoded: bool) -> list[ObjectInfo]:
+    return [
+        ObjectInfo(
+            _decoded(key, encoded) if "%" in key or "+" in key else key,
+            etag.replace("&quot;", '"').replace("&#34;", '"'),
+            int(size),
+            _timestamp(modified),
+            storage_class or None,
+        )
+        for key, modified, etag, size, storage_class in entries
+    ]
 
 
 def _from_element(contents: ElementTree.Element, skip: int, encoded: bool) -> ObjectInfo:

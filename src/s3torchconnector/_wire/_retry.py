@@ -17,8 +17,9 @@ from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ProtocolE
 
 RETRYABLE_STATUS = frozenset({429, 500, 502, 503, 504})
 RETRYABLE_CODES = frozenset(
-    {"RequestTimeout", "RequestTimeoutException", "SlowDown", "InternalError", "ServiceUnavailable", "OperationAborted"}
-)
+    {"RequestTimeout", "RequestTimeoutException", "SlowDown", "InternalError", "ServiceUnavailable", "OperationAborted",
+     "ConditionalRequestConflict"}
+)  # fmt: skip
 THROTTLING_CODES = frozenset({"SlowDown", "RequestLimitExceeded", "Throttling", "ThrottlingException"})
 
 

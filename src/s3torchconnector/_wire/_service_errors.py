@@ -10,6 +10,7 @@ from s3torchconnector._errors import (
     S3Exception,
     S3NotFoundError,
     S3ObjectChangedError,
+    S3ObjectExistsError,
     S3ProtocolError,
     S3ServiceError,
     S3ThrottledError,
@@ -22,6 +23,8 @@ from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._retry import THROTTLING_CODES
 
 _MISSING_CODES = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NoSuchVersion", "NotFound"})
+# The second: another write to the key is under way, and was still when the attempts were used up.
+_EXISTS_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 _REGION_CODES = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "TemporaryRedirect"}
 )
@@ -93,6 +96,8 @@ def _classified(request: Request, status: int, headers: Mapping[str, str], docum
             f"Service error: the object changed while it was being read: {facts}. Nothing of the new version was "
             "handed out; open it again to read that"
         )
+    if "if-none-match" in request.headers and (status == 412 or code in _EXISTS_CODES):
+        return S3ObjectExistsError(f"Service error: the object exists, and was not to be overwritten: {facts}")
     if code in THROTTLING_CODES or status in (429, 503):
         return S3ThrottledError(f"Service error: S3 asks to slow down: {facts}")
     if code in _CREDENTIAL_CODES or status in (401, 403):

@@ -1,0 +1,136 @@
+"""Programs that are interrupted, or end, in the middle of transfers: ``python -m tests.processes.programs NAME ...``.
+
+Contract: a program says ``under way`` before the transfer that the test's proxy stalls, and waits for a line on its
+standard input where it must know that the test has gone on. It ends with status 0 when all was as it should be.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+
+from torch.utils.data import DataLoader
+
+from s3torchconnector import S3IterableDataset, S3MapDataset
+from s3torchconnector._config import MIB
+from s3torchconnector._s3client import S3Client
+from tests.reading.support import client_of, content, open_object, put
+
+SIZE = 12 * MIB + 5
+SMALL = 1000
+
+
+def say(word: str) -> None:
+    print(word, flush=True)
+
+
+def hear() -> None:
+    assert sys.stdin.readline(), "the test has ended"
+
+
+def interrupted(client: S3Client, transfer: Callable[[], object]) -> None:
+    say("under way")
+    try:
+        transfer()
+    except KeyboardInterrupt:
+        say("interrupted")
+    else:
+        raise AssertionError("it was not interrupted")
+    hear()
+
+
+def a_read_is_interrupted(client: S3Client, bucket: str) -> None:
+    """The reader, whose position did not move, reads on."""
+    budget = client.runtime().budget
+    with open_object(client, bucket) as reader:
+        interrupted(client, reader.read)
+        assert reader.tell() == 0
+        assert reader.read() == content(0, SIZE)
+    client.close()
+    assert budget.taken == 0, budget.taken
+
+
+def a_prefetched_read_is_interrupted(client: S3Client, bucket: str) -> None:
+    budget = client.runtime().budget
+    with open_object(client, bucket, "small") as reader:
+        reader.start_early(SMALL)
+        interrupted(client, reader.read)
+        assert reader.read() == content(0, SMALL)
+    client.close()
+    assert budget.taken == 0, budget.taken
+
+
+def a_save_is_interrupted(client: S3Client, bucket: str) -> None:
+    """Nothing is stored, and the same client saves again."""
+    budget = client.runtime().budget
+    stream = client.put_object(bucket, "saved")
+    stream.write(content(0, SIZE))
+    interrupted(client, stream.close)
+    assert "aborted" in repr(stream)
+    put(client, bucket, "saved again", content(0, SIZE))
+    client.close()
+    assert budget.taken == 0, budget.taken
+
+
+def it_ends_during_reads(client: S3Client, bucket: str) -> None:
+    """Small ones by the carrier, read ahead, and one that a thread waits for."""
+    small, large = open_object(client, bucket, "small"), open_object(client, bucket)
+    small.start_early(SMALL)
+    large.prefetch()
+    threading.Thread(target=open_object(client, bucket).read, daemon=True).start()
+    say("under way")
+    hear()
+
+
+def it_ends_during_a_save(client: S3Client, bucket: str) -> None:
+    global kept
+    kept = client.put_object(bucket, "saved")
+    kept.write(content(0, SIZE))
+    say("under way")
+    hear()
+
+
+def it_does_everything(client: S3Client, bucket: str) -> None:
+    """With nothing left open that would be warned of."""
+    put(client, bucket, "saved", content(0, SIZE))
+    dropped = client.put_object(bucket, "given up")
+    dropped.write(content(0, SIZE))
+    dropped.abort()
+    reader = open_object(client, bucket)
+    assert reader.read(MIB) + reader.read(MIB) + reader.read() == content(0, SIZE)
+    assert {info.key for page in client.list_objects(bucket) for info in page.object_info} >= {"key", "small", "saved"}
+    options = {"region": "us-east-1", "endpoint": client.endpoint, "transform": _read}
+    for dataset in (S3MapDataset, S3IterableDataset):
+        samples = dataset.from_prefix(f"s3://{bucket}/s/", **options)  # type: ignore[attr-defined]
+        assert list(samples) == [content(0, SIZE), content(0, SMALL)]
+        loader: DataLoader[bytes] = DataLoader(
+            samples, batch_size=None, num_workers=2 if dataset is S3MapDataset else 1, multiprocessing_context="fork"
+        )
+        assert list(loader) == [content(0, SIZE), content(0, SMALL)]
+    client.delete_object(bucket, "saved")
+    open_object(client, bucket).prefetch()  # dropped, under way
+    client.close()
+    assert client.head_object(bucket, "key").size == SIZE  # anew, and never closed
+
+
+def _read(reader: object) -> bytes:
+    return bytes(reader.read())  # type: ignore[attr-defined]
+
+
+kept: object = None
+PROGRAMS: dict[str, Callable[[S3Client, str], None]] = {
+    program.__name__: program
+    for program in (
+        a_read_is_interrupted,
+        a_prefetched_read_is_interrupted,
+        a_save_is_interrupted,
+        it_ends_during_reads,
+        it_ends_during_a_save,
+        it_does_everything,
+    )
+}
+
+if __name__ == "__main__":
+    _, name, endpoint, bucket = sys.argv
+    PROGRAMS[name](client_of(endpoint), bucket)

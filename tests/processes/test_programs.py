@@ -1,0 +1,159 @@
+"""Ctrl-C in the middle of a read and of a save, and programs that end while transfers are under way.
+
+The programs run under ``python -X dev -W error``: a ResourceWarning, or a traceback at exit, is a line on standard
+error, which must stay empty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from s3torchconnector._s3client import S3Client
+from s3torchconnector.testing import S3Server
+from tests.processes.programs import SIZE, SMALL
+from tests.reading.support import content
+from tests.servers.http_messages import Request
+from tests.servers.proxy import RecordingProxy, StallBody
+from tests.writing.support import assert_no_upload_remains, is_part, read_back
+
+_ROOT = Path(__file__).parents[2]
+_START_SECONDS = 60.0
+_END_SECONDS = 15.0  # the read timeout is 30 s: nobody waits for that
+
+
+class Program:
+    """One run of a program; see ``programs``."""
+
+    def __init__(self, name: str, endpoint: str, bucket: str, *options: str) -> None:
+        command = [sys.executable, *options, "-m", "tests.processes.programs", name, endpoint, bucket]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=_ROOT)
+
+    def expect(self, word: str) -> None:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        assert line == word, self._process.communicate(timeout=_END_SECONDS)[1]
+
+    def interrupt(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+
+    def go_on(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def end(self, seconds: float = _END_SECONDS) -> None:
+        """Wait for a good end, without a word."""
+        _, errors = self._process.communicate(timeout=seconds)
+        assert (errors, self._process.returncode) == ("", 0)
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture
+def filled(s3_server: S3Server, bucket: str) -> str:
+    for key, size in {"key": SIZE, "small": SMALL, "s/1": SIZE, "s/2": SMALL}.items():
+        path = s3_server.folder / bucket / key
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content(0, size))
+    return bucket
+
+
+class Stalls:
+    """A hook: stalls what matters until it is lifted, and says when there are enough of them."""
+
+    def __init__(self, proxy: RecordingProxy, kind: str, count: int = 1) -> None:
+        self.release = threading.Event()
+        self._kind = kind
+        self._left = threading.Semaphore(0)
+        self._count = count
+        self._lifted = False
+        proxy.misbehave = self
+
+    def __call__(self, request: Request) -> StallBody | None:
+        is_read = request.method == "GET" and request.path.count("/") > 1
+        if self._lifted or not (is_read if self._kind == "read" else is_part(request)):
+            return None
+        self._left.release()
+        return StallBody(self.release, after=100 if self._kind == "read" else None)
+
+    def wait(self) -> None:
+        for _ in range(self._count):
+            assert self._left.acquire(timeout=30)
+
+    def lift(self) -> None:
+        self._lifted = True
+        self.release.set()
+
+
+@contextlib.contextmanager
+def stalling(proxy: RecordingProxy, kind: str, count: int = 1) -> Iterator[Stalls]:
+    stalls = Stalls(proxy, kind, count)
+    try:
+        yield stalls
+    finally:
+        stalls.lift()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "count"),
+    [
+        ("a_read_is_interrupted", "read", 3),
+        ("a_prefetched_read_is_interrupted", "read", 1),
+        ("a_save_is_interrupted", "part", 2),
+    ],
+)
+def test_an_interruption(
+    proxy: RecordingProxy, s3_server: S3Server, filled: str, name: str, kind: str, count: int
+) -> None:
+    with stalling(proxy, kind, count) as stalls, Program(name, proxy.endpoint, filled) as program:
+        program.expect("under way")
+        stalls.wait()
+        program.interrupt()
+        program.expect("interrupted")
+        stalls.lift()
+        program.go_on()
+        program.end()
+    with S3Client("us-east-1", endpoint=s3_server.endpoint) as client:
+        if kind == "part":
+            assert read_back(client, filled, "saved again") == content(0, SIZE)
+            assert not (s3_server.folder / filled / "saved").exists()
+        assert_no_upload_remains(client, filled, proxy)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "count"), [("it_ends_during_reads", "read", 3), ("it_ends_during_a_save", "part", 2)]
+)
+def test_an_end_with_transfers_under_way(
+    proxy: RecordingProxy, s3_server: S3Server, filled: str, name: str, kind: str, count: int
+) -> None:
+    with (
+        stalling(proxy, kind, count) as stalls,
+        Program(name, proxy.endpoint, filled, "-X", "dev", "-W", "error") as program,
+    ):
+        program.expect("under way")
+        stalls.wait()
+        program.go_on()
+        program.end()  # with the answers still held back
+    with S3Client("us-east-1", endpoint=s3_server.endpoint) as client:
+        assert not (s3_server.folder / filled / "saved").exists()
+        assert_no_upload_remains(client, filled, proxy)
+
+
+def test_everything_without_a_warning(proxy: RecordingProxy, filled: str) -> None:
+    with Program("it_does_everything", proxy.endpoint, filled, "-X", "dev", "-W", "error") as program:
+        program.end(_START_SECONDS)

@@ -1,0 +1,26 @@
+"""docs/reliability.md: each promise names a test, and each test that it names exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parents[1]
+_PAGE = (_ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+_ROWS = [line.strip("|").split(" | ") for line in _PAGE.splitlines() if line.startswith("| ")][1:]
+_NAMED = sorted(set(re.findall(r"`(tests/[^`]*)`", _PAGE)))
+
+
+def test_each_promise_is_held_by_a_test() -> None:
+    assert len(_ROWS) > 20
+    for promise, held, *_ in _ROWS:
+        assert "`tests/" in held or promise.strip().startswith("**"), promise
+
+
+@pytest.mark.parametrize("named", _NAMED)
+def test_a_named_test_exists(named: str) -> None:
+    path, _, name = named.partition("::")
+    source = (_ROOT / path).read_text(encoding="utf-8")
+    assert re.search(rf"^def {name}\(", source, re.MULTILINE) if name else "def test_" in source
