@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import os
+from functools import partial
 
 from s3torchconnector._config import MIB
 from s3torchconnector._transfer._budget import BLOCK
@@ -26,6 +27,7 @@ from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy
 from s3torchconnector._transfer._runtime import OpenRuntime
 from s3torchconnector._transfer._shelf import Shelf
 from s3torchconnector._transfer._train import Train, deposit
+from s3torchconnector._transfer._verify import fetch_all, verify_if_complete, verify_whole
 from s3torchconnector._transfer._workers import Lane
 
 _SMALL = 1 * MIB  # objects up to here are fetched by the carrier, many on one thread
@@ -57,6 +59,7 @@ class ObjectReader:
         self._limit = limit
         self._pattern = ReadPattern(policy)
         self._shelf = Shelf()
+        self._asked = False
         self._pid = os.getpid()
         self._settle_in_process()
 
@@ -138,6 +141,7 @@ class ObjectReader:
         self._pattern.note(position, stop)
         self._forget_behind(position)
         plan = self._plan(position, stop)
+        self._ask_early()
         with FetchGroup(self._lane, self._runtime.caller) as group:
             for wanted in plan[:-1]:
                 group.start(self._direct(wanted, view, position))
@@ -146,7 +150,9 @@ class ObjectReader:
             if plan:
                 group.run(self._direct(plan[-1], view, position))
         self._copy_parts(position, stop, view)
-        return max(0, self._clip(stop) - position)
+        stop = max(position, self._clip(stop))
+        self._verify(position, view[: stop - position])
+        return stop - position
 
     def read_to_end(self, position: int) -> bytes:
         """Everything from ``position`` on, received straight into the ``bytes`` that are returned."""
@@ -158,6 +164,7 @@ class ObjectReader:
         if first is not None and position == 0 and first.stop == size:
             data = self._await(first)
             if isinstance(data, bytes):
+                verify_if_complete(self._version, self._runtime.caller)  # here for the first time
                 return data
         return self.read(position, max(0, size - position))
 
@@ -276,6 +283,8 @@ class ObjectReader:
             view = buffer.getbuffer()
             for piece in split_on_grid(got.stop, stop, self._part_size):
                 group.start(self._direct(piece, view, position))
+            if got.stop < stop and len(view) == self._version.size:
+                self._lane.submit(self._ask)
             return view[: len(got)]
 
         end = position + self._part_size - position % self._part_size
@@ -283,6 +292,8 @@ class ObjectReader:
             end = min(end, position + count)
         with FetchGroup(self._lane, self._runtime.caller) as group:
             group.run(RangeFetch(self._version, position, end, allocate))
+        with buffer.getbuffer() as view:
+            self._verify(position, view)
         data = buffer.getvalue()
         self._pattern.note(position, position + len(data))
         return data
@@ -292,6 +303,33 @@ class ObjectReader:
             return view[got.start - position : got.stop - position]
 
         return RangeFetch(self._version, wanted.start, wanted.stop, allocate)
+
+    # -- integrity ----------------------------------------------------------------------------------------------
+
+    def _verify(self, position: int, view: memoryview) -> None:
+        """What was read is about to be handed over."""
+        if position == 0 and len(view) == self._version.size:
+            verify_whole(self._version, self._runtime.caller, view, partial(self._fetch_again, view))
+        else:
+            verify_if_complete(self._version, self._runtime.caller)
+
+    def _fetch_again(self, view: memoryview) -> None:
+        """The whole object, and nothing of what is here."""
+        for part in self._shelf.take_all():
+            part.discard()
+        fetch_all(self._version, self._runtime, self._lane, view)
+
+    def _ask_early(self) -> None:
+        """Ask for the checksum of a large object that will probably be read to its end, while its bytes come."""
+        integrity, size = self._version.integrity, self._version.size or 0
+        unasked = not self._asked and (integrity is None or not integrity.is_asked)
+        if unasked and self._part_size < size <= 2 * self._pattern.run:
+            self._asked = True
+            self._lane.submit(self._ask)
+
+    def _ask(self) -> None:
+        caller = self._runtime.caller
+        self._version.integrity_by(caller).ask_early(caller, self._version.etag)
 
     def _await(self, part: Part) -> memoryview | bytes:
         """A part's bytes. After an error all is forgotten that is not here, so that the next read asks again."""
