@@ -31,7 +31,7 @@ def refused(**fields: Any) -> str:
 
 def test_every_field_is_under_test() -> None:
     names = [field.name for field in dataclasses.fields(S3ClientConfig)]
-    assert sorted(names) == sorted([*_COUNTS, *_AMOUNTS, *_SWITCHES, "profile"])
+    assert sorted(names) == sorted([*_COUNTS, *_AMOUNTS, *_SWITCHES, "profile", "checksum"])
 
 
 @pytest.mark.parametrize("name", _COUNTS + _AMOUNTS)
@@ -62,6 +62,11 @@ def test_switches_are_booleans(name: str, value: Any) -> None:
 @pytest.mark.parametrize("value", [1, True, b"default"])
 def test_a_profile_is_a_name(value: Any) -> None:
     assert f"profile={value!r}" in refused(profile=value)
+
+
+@pytest.mark.parametrize("value", ["on", "", "OFF", None, True])
+def test_checksum_is_one_of_three(value: Any) -> None:
+    assert f"checksum={value!r}" in refused(checksum=value)
 
 
 @given(st.integers(MIN_PART_SIZE, MAX_PART_SIZE))

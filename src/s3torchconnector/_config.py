@@ -18,10 +18,12 @@ MAX_PART_SIZE = 5 * GIB
 _COUNTS = ("part_size", "max_attempts", "max_connections", "memory_budget")
 _AMOUNTS = ("throughput_target_gbps", "connect_timeout", "read_timeout")
 _SWITCHES = ("unsigned", "force_path_style", "requester_pays")
+_CHECKSUM_MODES = ("when_supported", "required", "off")
 _TYPES = (
     (_COUNTS, Integral, "an integer"),
     (_AMOUNTS, Real, "a number"),
     (_SWITCHES, bool, "True or False"),
+    (("checksum",), str, "a string"),
     (("profile",), (str, type(None)), "the name of a profile, or None"),
 )
 
@@ -50,6 +52,8 @@ class S3ClientConfig:
         memory_budget: bytes that all read-ahead, look-ahead and upload buffers of one process may take.
         connect_timeout: seconds to wait for a connection (name lookup excluded, TLS handshake included).
         read_timeout: seconds without a single byte after which a request is given up and tried again.
+        checksum: ``"when_supported"`` sends checksums with uploads and verifies downloads where the server offers
+            one of the whole object; ``"required"`` makes it an error where it does not; ``"off"`` does neither.
 
     Raises:
         S3ConfigurationError: (a ``ValueError``) a value that cannot work.
@@ -67,6 +71,7 @@ class S3ClientConfig:
     memory_budget: int = 128 * MIB
     connect_timeout: float = 10.0
     read_timeout: float = 30.0
+    checksum: str = "when_supported"
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -80,6 +85,11 @@ class S3ClientConfig:
                 raise S3ConfigurationError(
                     f"invalid configuration: {name} must be positive and finite: {name}={value!r}"
                 )
+        if self.checksum not in _CHECKSUM_MODES:
+            raise S3ConfigurationError(
+                f"invalid configuration: checksum must be one of {', '.join(_CHECKSUM_MODES)}: "
+                f"checksum={self.checksum!r}"
+            )
         if self.requester_pays and self.unsigned:
             raise S3ConfigurationError(
                 "invalid configuration: requester_pays=True needs signed requests, since somebody must be billed: "

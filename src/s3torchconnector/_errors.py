@@ -8,6 +8,7 @@
     ├── S3ConnectionError (ConnectionError)      no answer: refused, reset, cut off
     │   └── S3TimeoutError (TimeoutError)        no answer in time
     ├── S3ProtocolError                          an answer that is not S3's, or not what was asked for
+    │   └── S3ChecksumError                      bytes that are not those that were stored
     ├── S3FormatError (ValueError)               an object whose content is not what its format demands
     ├── S3ServiceError                           S3 answered with an error
     │   ├── S3NotFoundError (FileNotFoundError)  no such bucket, key or upload
@@ -84,6 +85,19 @@ class S3TimeoutError(S3ConnectionError, TimeoutError):
 
 class S3ProtocolError(S3Exception):
     """What came back is not S3's, or not what was asked for (wrong range, broken framing, malformed XML)."""
+
+
+class S3ChecksumError(S3ProtocolError):
+    """Bytes that came, also when asked for again, do not have the checksum that S3 keeps of the object.
+
+    Also: there is no checksum to verify them by, although the configuration says ``checksum="required"``.
+
+    Attributes:
+        start, stop: the range of the object (bytes, half-open) in which the wrong bytes are.
+    """
+
+    start: int | None = None
+    stop: int | None = None
 
 
 class S3FormatError(S3Exception, ValueError):

@@ -225,7 +225,7 @@ def test_nothing_is_fetched_twice_and_large_tensors_go_in_parts(bucket: str, pro
         size = client.head_object(bucket, file).size
     assert sum(get.body_bytes for get in gets) == size
     assert size // PART <= len(gets) <= size // PART + 2
-    assert len(proxy.exchanges) == len(gets) + 1
+    assert len(proxy.of("GET")) == len(gets) + 1
 
 
 def test_a_tenth_of_the_tensors_costs_a_tenth(bucket: str, proxy: RecordingProxy) -> None:

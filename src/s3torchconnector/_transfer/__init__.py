@@ -13,6 +13,7 @@ from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._read_policy import ADAPTIVE, SEQUENTIAL, ReadPolicy, range_based
 from s3torchconnector._transfer._runtime import OpenRuntime, Runtime
 from s3torchconnector._transfer._upload import PutObjectStream
+from s3torchconnector._transfer._verify import verify_if_complete
 
 __all__ = [
     "ADAPTIVE",
@@ -35,4 +36,5 @@ __all__ = [
     "list_all",
     "look_ahead",
     "range_based",
+    "verify_if_complete",
 ]

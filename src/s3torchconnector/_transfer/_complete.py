@@ -19,6 +19,7 @@ from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import (
     Caller,
     CompletedPart,
+    Request,
     parse_http_date,
     refuse_late_error,
     requests,
@@ -32,15 +33,14 @@ class Completion:
     """Completes one multipart upload, once.
 
     Args:
+        request: completes it.
         parts: what was uploaded, in order.
         size: bytes of the whole object.
         started: when the upload began, in seconds since 1970.
     """
 
-    def __init__(
-        self, bucket: str, key: str, upload_id: str, parts: Sequence[CompletedPart], size: int, started: float
-    ) -> None:
-        self._request = requests.complete_multipart_upload(bucket, key, upload_id, parts)
+    def __init__(self, request: Request, parts: Sequence[CompletedPart], size: int, started: float) -> None:
+        self._request = request
         self._etag = multipart_etag(parts)
         self._size = size
         self._started = started

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import cast
 
-from s3torchconnector._errors import S3ObjectChangedError, S3ProtocolError
+from s3torchconnector._errors import S3ChecksumError, S3ObjectChangedError, S3ProtocolError
+from s3torchconnector._transfer._integrity import ObjectIntegrity, Sum
 from s3torchconnector._transfer._ranges import ContentRange, Range, parse_content_range
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Caller, CancelToken, Exchange, Request, Response, requests
@@ -28,7 +29,16 @@ class ObjectVersion:
         self.key = key
         self.size: int | None = None
         self.etag: str | None = None
+        self.integrity: ObjectIntegrity | None = None  # from the first request on
         self._lock = threading.Lock()
+
+    def integrity_by(self, caller: Caller) -> ObjectIntegrity:
+        """The checksums of what has come, as far as ``caller``'s client wants them."""
+        if self.integrity is None:
+            with self._lock:
+                if self.integrity is None:
+                    self.integrity = ObjectIntegrity(caller.checksums, self.bucket, self.key)
+        return self.integrity
 
     def request(self, start: int | None, stop: int | None) -> Request:
         """The request for a range of this version; see ``requests.get_object``."""
@@ -92,7 +102,9 @@ class RangeFetch:
         self._allocate = allocate
         self._accept = accept
         self._range: Range | None = None  # known from the first answer on
-        self._view = _FULL
+        self._memory = _FULL  # what was allocated last
+        self._view = _FULL  # what is left of it
+        self._sum: Sum | None = None
         self._done = 0  # bytes received, over all attempts
         self._begun: tuple[Request, Exchange] | None = None
         self._verified: Response | None = None  # the answer being received, once it was found to be what is wanted
@@ -105,6 +117,7 @@ class RangeFetch:
             PoolIsFull: all connections are in use, and ``wait`` is false.
             S3Exception: it could not be sent; ``run`` tries again.
         """
+        self._version.integrity_by(caller)
         request = self._request()
         exchange = caller.begin(request, cancel, wait=wait)
         self._begun = request, exchange
@@ -132,6 +145,7 @@ class RangeFetch:
         Raises:
             S3Exception: see ``Caller.call``; S3ObjectChangedError, S3ProtocolError: the answer is not what was asked.
         """
+        self._version.integrity_by(caller)
         begun = None
         if self._begun is not None:
             begun, self._begun = self._begun[1], None
@@ -153,8 +167,10 @@ class RangeFetch:
 
     def _begin(self, actual: Range) -> Range:
         """From the first answer on it is known which bytes will come, and memory can be had for them."""
+        assert self._version.integrity is not None
         self._range = actual
-        self._view = self._allocate(actual)
+        self._sum = Sum(self._version.integrity)
+        self._memory = self._view = self._allocate(actual)
         return actual
 
     def _learn(self, response: Response) -> Range:
@@ -167,6 +183,7 @@ class RangeFetch:
             if content is None:
                 return None
             self._verify(response, content)
+            self._learn_checksum(response, content)
             wanted = self._range
             if wanted is None:
                 wanted = self._expected(content.size)
@@ -180,21 +197,48 @@ class RangeFetch:
         size = wanted.stop - wanted.start
         while self._done < size:
             while not self._view:
-                self._view = self._allocate(Range(wanted.start + self._done, wanted.stop))
+                self._memory = self._view = self._allocate(Range(wanted.start + self._done, wanted.stop))
             count = response.readinto(self._view)
             if not count:
                 raise S3ProtocolError(f"the answer ended after {self._done} of {size} bytes")
             self._done += count
-            # The memory must be free of views when its owner is told that it is full.
-            self._view = self._view[count:] if count < len(self._view) else _FULL
-        self._view = _FULL
+            self._view = self._view[count:]
+            if not self._view or self._done == size:
+                self._fill_up(wanted)
         return wanted
+
+    def _fill_up(self, wanted: Range) -> None:
+        """The memory given last is full, or all has come."""
+        full, size = self._memory[: len(self._memory) - len(self._view)], wanted.stop - wanted.start
+        # The memory must be free of views when its owner is told that it is full.
+        self._memory = self._view = _FULL
+        integrity = self._version.integrity
+        assert self._sum is not None
+        assert integrity is not None
+        self._sum.add(full)
+        if self._done < size:
+            return
+        at_once = len(full) == size  # so that nobody has seen any of it
+        try:
+            self._sum.end(wanted, whole=at_once and self._is_all(wanted))
+        except S3ChecksumError:
+            # Asked again, it is received anew.
+            self._memory = self._view = full
+            self._done, self._verified, self._sum = 0, None, Sum(integrity)
+            raise
+
+    def _is_all(self, wanted: Range) -> bool:
+        return wanted == (0, self._version.size)
 
     def _take_whole(self, response: Response, wanted: Range) -> bool:
         """Hand over the body if it came with the head, and is what is wanted."""
         data = response.take_whole() if response.length == wanted.stop - wanted.start else None
         if data is None or self._accept is None:
             return False
+        assert self._version.integrity is not None
+        received = Sum(self._version.integrity)
+        received.add(data)
+        received.end(wanted, whole=self._is_all(wanted))
         self._range, self._done = wanted, len(data)
         self._accept(wanted, data)
         self._accept = None
@@ -215,6 +259,11 @@ class RangeFetch:
             )
         if response.status != 416 and response.length not in (None, len(got)):
             raise S3ProtocolError(f"the answer has {response.length} bytes, but its Content-Range says {len(got)}")
+
+    def _learn_checksum(self, response: Response, content: ContentRange) -> None:
+        # An answer with a range may tell the checksum of that.
+        if self._version.integrity is not None and content.size and content[:2] == (0, content.size):
+            self._version.integrity.learn(response)
 
     def _expected(self, size: int) -> Range:
         if self._range is not None:

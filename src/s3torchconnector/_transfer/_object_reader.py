@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import os
+from functools import partial
 
 from s3torchconnector._config import MIB
 from s3torchconnector._transfer._budget import BLOCK
@@ -26,7 +27,8 @@ from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy
 from s3torchconnector._transfer._runtime import OpenRuntime
 from s3torchconnector._transfer._shelf import Shelf
 from s3torchconnector._transfer._train import Train, deposit
-from s3torchconnector._transfer._unsized import direct, read_unsized
+from s3torchconnector._transfer._unsized import UnsizedRead, direct
+from s3torchconnector._transfer._verify import Verification
 from s3torchconnector._transfer._workers import Lane
 
 _SMALL = 1 * MIB  # objects up to here are fetched by the carrier, many on one thread
@@ -66,6 +68,7 @@ class ObjectReader:
         self._runtime = self._open_runtime()
         self._part_size = self._runtime.config.part_size
         self._own_lane: Lane | None = None
+        self._verification = Verification(self._version, self._runtime)
         self._most_ahead = self._runtime.streams * self._part_size
 
     @property
@@ -141,6 +144,7 @@ class ObjectReader:
         self._pattern.note(position, stop)
         self._forget_behind(position)
         plan = self._plan(position, stop)
+        self._verification.ask_early(self._lane, self._pattern.run)
         with FetchGroup(self._lane, self._runtime.caller) as group:
             for wanted in plan[:-1]:
                 group.start(direct(self._version, wanted, view, position))
@@ -149,7 +153,9 @@ class ObjectReader:
             if plan:
                 group.run(direct(self._version, plan[-1], view, position))
         self._take_parts(position, stop, view)
-        return max(0, self._clip(stop) - position)
+        stop = max(position, self._clip(stop))
+        self._verify(position, view[: stop - position])
+        return stop - position
 
     def read_to_end(self, position: int) -> bytes:
         """Everything from ``position`` on, received straight into the ``bytes`` that are returned."""
@@ -161,6 +167,7 @@ class ObjectReader:
         if first is not None and position == 0 and first.stop == size:
             data = self._await(first)
             if isinstance(data, bytes):
+                self._verification.check()  # here for the first time
                 return data
         return self.read(position, max(0, size - position))
 
@@ -270,9 +277,21 @@ class ObjectReader:
 
     def _read_unsized(self, position: int, count: int | None) -> bytes:
         group = FetchGroup(self._lane, self._runtime.caller)
-        data = read_unsized(self._version, group, self._part_size, position, count)
+        wanted = UnsizedRead(self._version, self._part_size, position, count)
+        buffer = wanted.run(group, partial(self._verification.ask_in_background, self._lane))
+        with buffer.getbuffer() as view:
+            self._verify(position, view)
+        data = buffer.getvalue()
         self._pattern.note(position, position + len(data))
         return data
+
+    def _verify(self, position: int, view: memoryview) -> None:
+        """What was read is about to be handed over."""
+        self._verification.hand_over(position, view, self._lane, self._forget_all)
+
+    def _forget_all(self) -> None:
+        for part in self._shelf.take_all():
+            part.discard()
 
     def _await(self, part: Part) -> memoryview | bytes:
         """A part's bytes. After an error all is forgotten that is not here, so that the next read asks again."""

@@ -19,6 +19,7 @@ from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._memory import copy
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._runtime import Runtime
+from s3torchconnector._transfer._verify import verify_if_complete
 
 _SCRAP = 64 * 1024  # bytes received at a time of what nobody wants
 
@@ -131,6 +132,7 @@ class PiecesReader:
                     group.run(fetch)
                 else:
                     group.start(fetch)
+        verify_if_complete(self._version, self._runtime.caller)
 
     def _from_head(self, piece: Piece) -> Piece:
         """Fill the beginning of a piece with what is here already, and return what is not."""

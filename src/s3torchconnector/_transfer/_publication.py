@@ -17,7 +17,7 @@ import logging
 import uuid
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from s3torchconnector._errors import S3AccessDeniedError, S3Exception, S3NotFoundError, S3ObjectExistsError
 from s3torchconnector._uri import display_uri
@@ -26,6 +26,12 @@ from s3torchconnector._wire import Caller, CancelToken, Request, Response, reque
 _log = logging.getLogger(__name__)
 _MARK = "x-amz-meta-s3torchconnector-write"
 _T = TypeVar("_T")
+
+
+class Calls(Protocol):
+    """A ``Caller``, or something that does more with one."""
+
+    def call(self, request: Request, consume: Callable[[Response], _T], cancel: CancelToken | None = None, /) -> _T: ...
 
 
 class Replacing:
@@ -37,7 +43,7 @@ class Replacing:
 
     def publish(
         self,
-        caller: Caller,
+        caller: Calls,
         request: Request,
         consume: Callable[[Request, Response], _T],
         cancel: CancelToken | None = None,
@@ -72,7 +78,7 @@ class CreateOnly(Replacing):
 
     def publish(
         self,
-        caller: Caller,
+        caller: Calls,
         request: Request,
         consume: Callable[[Request, Response], _T],
         cancel: CancelToken | None = None,
@@ -91,7 +97,7 @@ class CreateOnly(Replacing):
         _log.info("%s was stored by an attempt whose answer got lost", display_uri(request.bucket, request.key))
         return None
 
-    def _is_ours(self, caller: Caller, request: Request) -> bool:
+    def _is_ours(self, caller: Calls, request: Request) -> bool:
         try:
             look = requests.head_object(request.bucket, request.key)
             return caller.call(look, lambda response: response.headers.get(_MARK)) == self._token

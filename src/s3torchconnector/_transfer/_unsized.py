@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
 from s3torchconnector._transfer._fetch_group import FetchGroup
@@ -18,28 +19,41 @@ def direct(version: ObjectVersion, wanted: Range, view: memoryview, position: in
     return RangeFetch(version, wanted.start, wanted.stop, allocate)
 
 
-def read_unsized(version: ObjectVersion, group: FetchGroup, part_size: int, position: int, count: int | None) -> bytes:
-    """Read up to ``count`` bytes, or all, from ``position`` on.
+class UnsizedRead:
+    """Up to ``count`` bytes, or all, from ``position`` on.
 
     The first answer tells how much there is; while its bytes are still to come, the other parts are asked for.
     """
-    buffer = io.BytesIO()
 
-    def clip(stop: int) -> int:
-        return stop if version.size is None else min(stop, version.size)
+    def __init__(self, version: ObjectVersion, part_size: int, position: int, count: int | None) -> None:
+        self._version = version
+        self._part_size = part_size
+        self._position = position
+        self._count = count
+        self._buffer = io.BytesIO()
 
-    def allocate(got: Range) -> memoryview:
-        nonlocal buffer
-        stop = clip(position + count) if count is not None else version.size or 0
-        buffer = io.BytesIO(bytes(max(0, stop - position)))
-        view = buffer.getbuffer()
-        for piece in split_on_grid(got.stop, stop, part_size):
-            group.start(direct(version, piece, view, position))
-        return view[: len(got)]
+    def run(self, group: FetchGroup, whole_in_parts: Callable[[], None]) -> io.BytesIO:
+        """Read; ``whole_in_parts`` is called if this turns out to be a whole object, in several requests.
 
-    end = position + part_size - position % part_size
-    if count is not None:
-        end = min(end, position + count)
-    with group:
-        group.run(RangeFetch(version, position, end, allocate))
-    return buffer.getvalue()
+        Raises:
+            S3Exception: an error occurred accessing S3.
+        """
+        position, part_size = self._position, self._part_size
+
+        def allocate(got: Range) -> memoryview:
+            size = self._version.size or 0
+            stop = size if self._count is None else min(size, position + self._count)
+            self._buffer = io.BytesIO(bytes(max(0, stop - position)))
+            view = self._buffer.getbuffer()
+            for piece in split_on_grid(got.stop, stop, part_size):
+                group.start(direct(self._version, piece, view, position))
+            if got.stop < stop and len(view) == size:
+                whole_in_parts()
+            return view[: len(got)]
+
+        end = position + part_size - position % part_size
+        if self._count is not None:
+            end = min(end, position + self._count)
+        with group:
+            group.run(RangeFetch(self._version, position, end, allocate))
+        return self._buffer

@@ -25,6 +25,7 @@ from s3torchconnector._transfer._multipart import MAX_PARTS, size_of_part
 from s3torchconnector._transfer._part_buffer import PartBuffer
 from s3torchconnector._transfer._publication import CreateOnly, Replacing
 from s3torchconnector._transfer._runtime import OpenRuntime
+from s3torchconnector._transfer._upload_checksums import UploadChecksums
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import (
     Buffer,
@@ -111,6 +112,7 @@ class Upload:
         self._error: BaseException | None = None
         self._open_runtime = open_runtime  # keeps the client alive: its end would take the threads away
         self._runtime = open_runtime()
+        self._checksums = UploadChecksums(self._runtime.caller)
         self._lane = self._runtime.lane()
         self._cancel = CancelToken()
         self._upload_id: Future[str] | None = None
@@ -231,23 +233,36 @@ class Upload:
     def _create(self) -> str:
         self._cancel.check()
         # Not with our cancel token: an upload that S3 may have begun must be known, to be aborted.
-        request = requests.create_multipart_upload(self._bucket, self._key, storage_class=self._storage_class)
+        request = requests.create_multipart_upload(
+            self._bucket, self._key, storage_class=self._storage_class, checksum=self._checksums.announced()
+        )
         marked = self._publication.marked(request)
-        return self._runtime.caller.call(marked, lambda response: parse_upload_id(read_document(response)))
+        return self._checksums.call(marked, lambda response: parse_upload_id(read_document(response)))
 
     def _upload(self, number: int, part: PartBuffer, upload_id: Future[str]) -> CompletedPart:
-        request = requests.upload_part(self._bucket, self._key, upload_id.result(), number, part.body())
-        return CompletedPart(number, self._runtime.caller.call(request, _etag_of, self._cancel))
+        identifier, body = upload_id.result(), part.body()
+        checksum = self._checksums.of_part(number, body)
+        request = requests.upload_part(self._bucket, self._key, identifier, number, body, checksum=checksum)
+        return CompletedPart(number, self._checksums.call(request, _etag_of, self._cancel))
 
     def _put_whole(self) -> None:
-        request = requests.put_object(self._bucket, self._key, self._filling.body(), storage_class=self._storage_class)
+        body = self._filling.body()
+        request = requests.put_object(
+            self._bucket,
+            self._key,
+            body,
+            storage_class=self._storage_class,
+            checksum=self._checksums.of_part(1, body),
+        )
         marked = self._publication.marked(request)
-        self._publication.publish(self._runtime.caller, marked, lambda _, answer: _etag_of(answer), self._cancel)
+        self._publication.publish(self._checksums, marked, lambda _, answer: _etag_of(answer), self._cancel)
 
     def _complete(self, upload_id: str) -> None:
         parts = [part.result() for part in self._parts]
-        completion = Completion(self._bucket, self._key, upload_id, parts, self._written, self._started)
-        completion.run(self._runtime.caller, self._publication)
+        request = requests.complete_multipart_upload(
+            self._bucket, self._key, upload_id, parts, checksum=self._checksums.of_whole()
+        )
+        Completion(request, parts, self._written, self._started).run(self._runtime.caller, self._publication)
 
     def _abort_upload(self, upload_id: Future[str]) -> None:
         if upload_id.exception() is not None:

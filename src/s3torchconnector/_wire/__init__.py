@@ -3,6 +3,8 @@
 from s3torchconnector._wire import _requests as requests
 from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
+from s3torchconnector._wire._checksum_support import ChecksumSupport
+from s3torchconnector._wire._checksums import ALGORITHM_HEADER, TYPE_HEADER, Algorithm, offered
 from s3torchconnector._wire._connection import Buffer, NotYet
 from s3torchconnector._wire._documents import CompletedPart, parse_http_date, parse_upload_id, parse_uploads_page
 from s3torchconnector._wire._exchange import Exchange
@@ -13,10 +15,14 @@ from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._service_errors import refuse_late_error
 
 __all__ = [
+    "ALGORITHM_HEADER",
+    "TYPE_HEADER",
+    "Algorithm",
     "Buffer",
     "Caller",
     "CancelToken",
     "CancelledByCaller",
+    "ChecksumSupport",
     "CompletedPart",
     "Exchange",
     "ListPage",
@@ -24,6 +30,7 @@ __all__ = [
     "PoolIsFull",
     "Request",
     "Response",
+    "offered",
     "parse_http_date",
     "parse_list_page",
     "parse_upload_id",

@@ -23,6 +23,7 @@ from s3torchconnector._identity import Endpoint, EndpointResolver
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire._authority import Authority, Identity
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
+from s3torchconnector._wire._checksum_support import ChecksumSupport
 from s3torchconnector._wire._exchange import ClosedMeanwhile, Exchange
 from s3torchconnector._wire._head import HeadBuilder
 from s3torchconnector._wire._pool import Address, ConnectionPool
@@ -60,7 +61,8 @@ class Caller:
         self._moved: dict[str, tuple[str, EndpointResolver]] = {}  # buckets that turned out to be in another region
         self._authority = Authority(config, region, self._request_session)
         self._pool = ConnectionPool(config)
-        self._heads = HeadBuilder(user_agent, config.requester_pays)
+        self.checksums = ChecksumSupport(config.checksum)
+        self._heads = HeadBuilder(user_agent, config.requester_pays, not self.checksums.off)
         self._addresses: dict[tuple[str, str, int], Address] = {}
         self._rule = rule or RetryRule(RetryPolicy(config.max_attempts), RetryQuota())
 

@@ -18,7 +18,7 @@ from s3torchconnector._identity import (
     quote_path,
 )
 from s3torchconnector._wire._proxy import Proxy
-from s3torchconnector._wire._requests import Request
+from s3torchconnector._wire._requests import CHECKSUM_MODE, Request
 
 _METHODS_WITH_BODY = ("PUT", "POST")
 
@@ -29,6 +29,7 @@ class HeadBuilder:
 
     user_agent: str
     requester_pays: bool = False
+    checksums: bool = False  # whether to ask for those of what is downloaded
 
     def build(
         self,
@@ -49,6 +50,8 @@ class HeadBuilder:
         headers = {"host": endpoint.host_header, **request.headers}
         if self.requester_pays:
             headers["x-amz-request-payer"] = "requester"
+        if self.checksums and request.operation == "GetObject":
+            headers.update(CHECKSUM_MODE)
         if signer is not None and credentials is not None:
             payload = UNSIGNED_PAYLOAD if request.body else EMPTY_SHA256
             headers.update(signer.sign(credentials, request.method, path, query, headers, payload, timestamp))

@@ -16,6 +16,7 @@ from s3torchconnector._wire._connection import Buffer
 from s3torchconnector._wire._documents import CompletedPart, complete_multipart_document
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+CHECKSUM_MODE: Mapping[str, str] = MappingProxyType({"x-amz-checksum-mode": "ENABLED"})
 
 
 class Request(NamedTuple):
@@ -51,12 +52,21 @@ def get_object(
     return Request("GetObject", "GET", bucket, key, headers=headers, also_good=(416,) if "range" in headers else ())
 
 
-def head_object(bucket: str, key: str) -> Request:
-    return Request("HeadObject", "HEAD", bucket, key)
+def head_object(bucket: str, key: str, *, checksum: bool = False) -> Request:
+    """What S3 knows of an object, with its checksums if asked (which takes the right to decrypt it)."""
+    return Request("HeadObject", "HEAD", bucket, key, headers=CHECKSUM_MODE if checksum else _NO_HEADERS)
 
 
-def put_object(bucket: str, key: str, body: Sequence[Buffer], *, storage_class: str | None = None) -> Request:
-    return Request("PutObject", "PUT", bucket, key, headers=_storage_headers(storage_class), body=body)
+def put_object(
+    bucket: str,
+    key: str,
+    body: Sequence[Buffer],
+    *,
+    storage_class: str | None = None,
+    checksum: Mapping[str, str] = _NO_HEADERS,
+) -> Request:
+    headers = {**_storage_headers(storage_class), **checksum}
+    return Request("PutObject", "PUT", bucket, key, headers=headers, body=body)
 
 
 def delete_object(bucket: str, key: str) -> Request:
@@ -88,19 +98,36 @@ def list_objects(
     return Request("ListObjectsV2", "GET", bucket, query=tuple(query))
 
 
-def create_multipart_upload(bucket: str, key: str, *, storage_class: str | None = None) -> Request:
-    headers = _storage_headers(storage_class)
+def create_multipart_upload(
+    bucket: str, key: str, *, storage_class: str | None = None, checksum: Mapping[str, str] = _NO_HEADERS
+) -> Request:
+    headers = {**_storage_headers(storage_class), **checksum}
     return Request("CreateMultipartUpload", "POST", bucket, key, query=(("uploads", ""),), headers=headers)
 
 
-def upload_part(bucket: str, key: str, upload_id: str, number: int, body: Sequence[Buffer]) -> Request:
+def upload_part(
+    bucket: str,
+    key: str,
+    upload_id: str,
+    number: int,
+    body: Sequence[Buffer],
+    *,
+    checksum: Mapping[str, str] = _NO_HEADERS,
+) -> Request:
     query = (("partNumber", str(number)), ("uploadId", upload_id))
-    return Request("UploadPart", "PUT", bucket, key, query=query, body=body)
+    return Request("UploadPart", "PUT", bucket, key, query=query, headers=checksum, body=body)
 
 
-def complete_multipart_upload(bucket: str, key: str, upload_id: str, parts: Iterable[CompletedPart]) -> Request:
+def complete_multipart_upload(
+    bucket: str,
+    key: str,
+    upload_id: str,
+    parts: Iterable[CompletedPart],
+    *,
+    checksum: Mapping[str, str] = _NO_HEADERS,
+) -> Request:
     body = (complete_multipart_document(parts),)
-    headers = {"content-type": "application/xml"}
+    headers = {"content-type": "application/xml", **checksum}
     return Request("CompleteMultipartUpload", "POST", bucket, key, (("uploadId", upload_id),), headers, body)
 
 

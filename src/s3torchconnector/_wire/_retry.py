@@ -18,7 +18,8 @@ from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ProtocolE
 RETRYABLE_STATUS = frozenset({429, 500, 502, 503, 504})
 RETRYABLE_CODES = frozenset(
     {"RequestTimeout", "RequestTimeoutException", "SlowDown", "InternalError", "ServiceUnavailable", "OperationAborted",
-     "ConditionalRequestConflict"}
+     "ConditionalRequestConflict",
+     "BadDigest", "XAmzContentChecksumMismatch"}  # the last two: an upload arrived wrong
 )  # fmt: skip
 THROTTLING_CODES = frozenset({"SlowDown", "RequestLimitExceeded", "Throttling", "ThrottlingException"})
 

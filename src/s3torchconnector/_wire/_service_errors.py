@@ -40,6 +40,7 @@ _ADVICE = {
     "RequestTimeTooSkewed": "This machine's clock is wrong by more than 15 minutes: set it.",
     "NoSuchUpload": "The upload was aborted meanwhile, by a lifecycle rule or another program.",
     "InvalidObjectState": "The object is archived: restore it before reading.",
+    "BadDigest": "Other bytes arrived than were sent: something in between changes them.",
     "EntityTooLarge": "Raise part_size in S3ClientConfig.",
 }
 

@@ -21,7 +21,7 @@ from s3torchconnector._transfer import Range
 from s3torchconnector.dcp._layout import TensorLayout, layout_of
 from s3torchconnector.dcp._plan import is_large
 
-_TRASH = memoryview(bytearray(256 * KIB))  # what nobody wants is received here, by many threads at a time
+_TRASH = 256 * KIB  # bytes received at a time of what nobody wants
 
 
 class StoredItem:
@@ -162,8 +162,10 @@ _ENOUGH = 16 * KIB  # bytes of an item in which its tensor's numbers must begin 
 
 def dropped(count: int) -> Iterator[memoryview]:
     """Where to receive ``count`` bytes that nobody wants."""
+    # Not shared with other threads: what comes is summed, and must be what came until that is done.
+    trash = memoryview(bytearray(max(0, min(count, _TRASH))))
     while count > 0:
-        view = _TRASH[:count]
+        view = trash[:count]
         yield view
         count -= len(view)
 

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from torch.distributed.checkpoint.planner import LoadPlanner
 
 from s3torchconnector._errors import S3Exception
-from s3torchconnector._transfer import FetchGroup, ObjectVersion, Range, RangeFetch, Runtime
+from s3torchconnector._transfer import FetchGroup, ObjectVersion, Range, RangeFetch, Runtime, verify_if_complete
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Caller, CancelToken
 from s3torchconnector.dcp._item import StoredItem, dropped
@@ -127,8 +127,14 @@ class Load:
                         self._in_flight += 1
                         group.start(self._ready.popleft())
                     self._events.get()()
+            self._verify(files)
         finally:
             self._runtime.budget.give(self._taken)
+
+    def _verify(self, files: Sequence[StoredFile]) -> None:
+        lane, caller = self._runtime.lane(), self._runtime.caller
+        for verified in [lane.submit(partial(verify_if_complete, file.version, caller)) for file in files]:
+            verified.result()
 
     def tell(self, event: _Event) -> None:
         """Have the thread that loads call ``event``."""

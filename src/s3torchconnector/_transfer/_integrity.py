@@ -1,0 +1,188 @@
+"""Whether the bytes of an object that came, in whatever ranges, are those that S3 keeps a checksum of.
+
+Ranges are summed by the threads that receive them, and their sums put together once every byte has come. S3 tells the
+checksum of the whole with an answer that holds the whole object; an object that came in several ranges is asked for
+its checksum separately, once. The kind of checksum must be known before that, and is taken to be that of other objects
+in the bucket.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import NamedTuple
+
+from s3torchconnector._errors import S3ChecksumError, S3Exception
+from s3torchconnector._transfer._ranges import Range
+from s3torchconnector._uri import display_uri
+from s3torchconnector._wire import Algorithm, Buffer, Caller, ChecksumSupport, Response, offered, requests
+
+_log = logging.getLogger(__name__)
+_MOST_PIECES = 50_000  # a reader of small ranges at random would collect them for ever
+
+
+class Summed(NamedTuple):
+    """A range that has come, up to but without ``stop``, and its checksum."""
+
+    stop: int
+    crc: int
+
+
+class ObjectIntegrity:
+    """The checksums of what has come of one version. Thread-safe.
+
+    Attributes:
+        algorithm: what to sum ranges with; None where that is of no use.
+        expected: the checksums of the whole object; None until S3 was asked.
+    """
+
+    def __init__(self, support: ChecksumSupport, bucket: str, key: str) -> None:
+        self.algorithm = support.likely(bucket)
+        self.expected: dict[Algorithm, int] | None = None
+        self._support = support
+        self._bucket = bucket
+        self._key = key
+        self._lock = threading.Lock()
+        self._asking = threading.Lock()
+        self._pieces: dict[int, Summed] = {}  # by where they start
+        self._covered = 0
+
+    # -- what is expected -----------------------------------------------------------------------------------------
+
+    def learn(self, response: Response) -> None:
+        """Take the checksums of the whole object from the headers of an answer that is about all of it."""
+        if self.expected is not None or self._support.off:
+            return
+        found = offered(response.headers)
+        self._support.note(self._bucket, found)
+        with self._lock:
+            self.expected = found
+            if self.algorithm not in found and not self._pieces and not (self._support.required and not found):
+                self.algorithm = next(iter(found), None)
+
+    def ask(self, caller: Caller, etag: str | None) -> dict[Algorithm, int]:
+        """The checksums of the whole object; asks S3 unless they are known.
+
+        Raises:
+            S3ChecksumError: there are none, although the configuration requires them.
+        """
+        self.ask_early(caller, etag)
+        if not self.expected and self._support.required:
+            raise self._error(
+                'the server offers no checksum of the whole object, and the configuration says checksum="required"',
+                None,
+            )
+        return self.expected or {}
+
+    def ask_early(self, caller: Caller, etag: str | None) -> None:
+        """Ask S3 for the checksums of the whole object, unless they are known. Does not raise."""
+        with self._asking:
+            if self.expected is None and self._support.likely(self._bucket) is not None:
+                request = requests.head_object(self._bucket, self._key, checksum=True)
+                if etag:
+                    request = request._replace(headers={**request.headers, "if-match": etag})
+                try:
+                    caller.call(request, self.learn)
+                except S3Exception as error:
+                    # The bytes are here, and nothing is wrong with them as far as anybody knows.
+                    _log.info("%s cannot be verified: %s", display_uri(self._bucket, self._key), error)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether there is no more to learn."""
+        return self.expected is not None or self._support.likely(self._bucket) is None
+
+    # -- what has come ----------------------------------------------------------------------------------------------
+
+    def add(self, received: Range, algorithm: Algorithm, crc: int) -> None:
+        """These bytes are here."""
+        with self._lock:
+            if algorithm is not self.algorithm or not len(received):
+                return
+            replaced = self._pieces.get(received.start)
+            if replaced is not None:
+                self._covered -= replaced.stop - received.start
+            self._pieces[received.start] = Summed(received.stop, crc)
+            self._covered += len(received)
+            if len(self._pieces) > _MOST_PIECES:
+                self._pieces.clear()
+                self.algorithm = None
+
+    def covers(self, size: int | None) -> bool:
+        """Whether every byte may have come since the last ``take``: if not, ``take`` need not be tried."""
+        return size is not None and 0 < size <= self._covered
+
+    def take(self) -> dict[int, Summed]:
+        """What has come; from now on all begins anew."""
+        with self._lock:
+            taken, self._pieces = self._pieces, {}
+            self._covered = 0
+            return taken
+
+    def combined(self, pieces: dict[int, Summed], size: int) -> int | None:
+        """The checksum of the whole object; None where pieces are missing, or overlap."""
+        crc = position = 0
+        while position < size:
+            piece = pieces.get(position)
+            if piece is None or self.algorithm is None:
+                return None
+            crc = self.algorithm.combine(crc, piece.crc, piece.stop - position)
+            position = piece.stop
+        return crc if position == size else None
+
+    def contradicts(self, algorithm: Algorithm, crc: int) -> bool:
+        """Whether this is not the checksum of the whole object."""
+        return self.expected is not None and self.expected.get(algorithm, crc) != crc
+
+    def mismatch(self, wrong: Range) -> S3ChecksumError:
+        """The error for wrong bytes in this range."""
+        return self._error(
+            f"bytes {wrong.start} to {wrong.stop} are not those that were stored: their checksum is another. They "
+            "were changed on their way or in memory, or are damaged in storage; read them again, by another way if you "
+            "can",
+            wrong,
+        )
+
+    def _error(self, text: str, wrong: Range | None) -> S3ChecksumError:
+        error = S3ChecksumError(
+            f"{display_uri(self._bucket, self._key)}: {text}",
+            operation="GetObject",
+            bucket=self._bucket,
+            key=self._key,
+        )
+        if wrong is not None:
+            error.start, error.stop = wrong
+        return error
+
+
+class Sum:
+    """The checksum of one range while it is received into one piece of memory after the other."""
+
+    def __init__(self, integrity: ObjectIntegrity) -> None:
+        self._integrity = integrity
+        self._algorithm = integrity.algorithm
+        self._crc = 0
+
+    def add(self, data: Buffer) -> None:
+        """These bytes came next. Lets other threads run while it goes through large memory."""
+        if self._algorithm is not None:
+            self._crc = self._algorithm.update(data, self._crc)
+
+    def end(self, received: Range, *, whole: bool) -> None:
+        """All has come, and nothing of it was handed out.
+
+        Raises:
+            S3ChecksumError: it is the whole object, and wrong.
+        """
+        if self._algorithm is None:
+            return
+        if whole and self._integrity.contradicts(self._algorithm, self._crc):
+            raise self._integrity.mismatch(received)
+        self._integrity.add(received, self._algorithm, self._crc)
+
+
+def differing(first: dict[int, Summed], second: dict[int, Summed], size: int) -> Range:
+    """From the first to the last range that came differently; all of the object where none is known to."""
+    both = [(start, piece, second[start]) for start, piece in first.items() if start in second]
+    ranges = [Range(start, one.stop) for start, one, two in both if one.stop == two.stop and one.crc != two.crc]
+    return Range(min(ranges)[0], max(ranges)[1]) if ranges else Range(0, size)

@@ -1,0 +1,72 @@
+"""The checksums that one upload carries, so that the server refuses what arrived wrong.
+
+Each byte is summed once, by the thread that sends it; the checksum of the whole is put together from those of the
+parts. A server that does not take checksums says so by an error: then it gets the request again without, see
+``ChecksumSupport``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from s3torchconnector._errors import S3Exception
+from s3torchconnector._wire import (
+    ALGORITHM_HEADER,
+    TYPE_HEADER,
+    Buffer,
+    Caller,
+    CancelToken,
+    Request,
+    Response,
+)
+
+_T = TypeVar("_T")
+
+
+class UploadChecksums:
+    """One upload's. Any thread may ask for its part's; whoever completes comes after all of them."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._algorithm = caller.checksums.for_upload()
+        self._parts: dict[int, tuple[int, int]] = {}  # checksum and bytes, by the part's number
+
+    def announced(self) -> Mapping[str, str]:
+        """For the request that begins a multipart upload."""
+        algorithm = self._algorithm
+        return {} if algorithm is None else {ALGORITHM_HEADER: algorithm.name, TYPE_HEADER: "FULL_OBJECT"}
+
+    def of_part(self, number: int, body: Sequence[Buffer]) -> Mapping[str, str]:
+        """For the request that sends a part, or an object in one: sums its bytes."""
+        algorithm = self._algorithm
+        if algorithm is None:
+            return {}
+        crc = algorithm.of(body)
+        self._parts[number] = crc, sum(map(len, body))
+        return {algorithm.header: algorithm.encode(crc)}
+
+    def of_whole(self) -> Mapping[str, str]:
+        """For the request that completes."""
+        algorithm = self._algorithm
+        if algorithm is None:
+            return {}
+        whole = 0
+        for _, (crc, size) in sorted(self._parts.items()):
+            whole = algorithm.combine(whole, crc, size)
+        return {algorithm.header: algorithm.encode(whole), TYPE_HEADER: "FULL_OBJECT"}
+
+    def call(self, request: Request, consume: Callable[[Response], _T], cancel: CancelToken | None = None) -> _T:
+        """``Caller.call``, and once more without checksums where the server does not take them.
+
+        Raises:
+            S3Exception: as there.
+        """
+        try:
+            return self._caller.call(request, consume, cancel)
+        except S3Exception as error:
+            plain = {name: value for name, value in request.headers.items() if not name.startswith("x-amz-checksum")}
+            if len(plain) == len(request.headers) or not self._caller.checksums.refused(error):
+                raise
+        self._algorithm = None
+        return self._caller.call(request._replace(headers=plain), consume, cancel)

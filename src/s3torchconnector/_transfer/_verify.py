@@ -1,0 +1,118 @@
+"""The moment when all of an object has come: its checksum is compared before its last bytes are handed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
+from s3torchconnector._transfer._fetch_group import FetchGroup
+from s3torchconnector._transfer._integrity import ObjectIntegrity, Summed, differing
+from s3torchconnector._transfer._ranges import Range, split_on_grid
+from s3torchconnector._transfer._runtime import Runtime
+from s3torchconnector._transfer._workers import Lane
+from s3torchconnector._wire import Caller
+
+
+class Verification:
+    """What one reader reads, against the checksum of its object."""
+
+    def __init__(self, version: ObjectVersion, runtime: Runtime) -> None:
+        self._version = version
+        self._runtime = runtime
+        self._asked = False
+
+    def ask_early(self, lane: Lane, run: int) -> None:
+        """``run`` bytes were read in order: a large object that will probably be read to its end has its checksum asked
+        for while its bytes come."""
+        integrity, size = self._version.integrity, self._version.size or 0
+        unasked = not self._asked and (integrity is None or not integrity.is_asked)
+        if unasked and self._runtime.config.part_size < size <= 2 * run:
+            self.ask_in_background(lane)
+
+    def ask_in_background(self, lane: Lane) -> None:
+        self._asked = True
+        lane.submit(self._ask)
+
+    def hand_over(self, position: int, view: memoryview, lane: Lane, forget: Callable[[], None]) -> None:
+        """What is in ``view`` is about to be the program's; ``forget`` drops what else was read.
+
+        Raises:
+            S3ChecksumError: bytes are wrong, or cannot be verified although they must be.
+        """
+        if position == 0 and len(view) == self._version.size:
+            again = partial(self._fetch_again, view, lane, forget)
+            verify_whole(self._version, self._runtime.caller, view, again)
+        else:
+            self.check()
+
+    def check(self) -> None:
+        """Compare, if every byte of the object has come.
+
+        Raises:
+            S3ChecksumError: see ``hand_over``.
+        """
+        verify_if_complete(self._version, self._runtime.caller)
+
+    def _ask(self) -> None:
+        caller = self._runtime.caller
+        self._version.integrity_by(caller).ask_early(caller, self._version.etag)
+
+    def _fetch_again(self, view: memoryview, lane: Lane, forget: Callable[[], None]) -> None:
+        """The whole object, and nothing of what is here."""
+        forget()
+        fetch_all(self._version, self._runtime, lane, view)
+
+
+def verify_if_complete(version: ObjectVersion, caller: Caller) -> None:
+    """Compare, if every byte of the object has come since this was done last.
+
+    Raises:
+        S3ChecksumError: some are wrong, or cannot be verified although they must be.
+    """
+    integrity, size = version.integrity, version.size
+    if integrity is None or size is None or not integrity.covers(size):
+        return
+    expected = integrity.ask(caller, version.etag)  # first, since it may tell what to sum with
+    crc = integrity.combined(integrity.take(), size)
+    if crc is not None and integrity.algorithm is not None and expected.get(integrity.algorithm, crc) != crc:
+        raise integrity.mismatch(Range(0, size))
+
+
+def verify_whole(version: ObjectVersion, caller: Caller, view: memoryview, refetch: Callable[[], None]) -> None:
+    """Compare the whole object that one read has put into ``view``, and fetch it again once where it is wrong.
+
+    Raises:
+        S3ChecksumError: it is wrong again, or cannot be verified although it must be.
+    """
+    integrity = version.integrity
+    if integrity is None or not len(view) or not integrity.ask(caller, version.etag):
+        return
+    first = integrity.take()
+    if _is_right(integrity, first, view):
+        return
+    refetch()
+    second = integrity.take()
+    if not _is_right(integrity, second, view):
+        raise integrity.mismatch(differing(first, second, len(view)))
+
+
+def fetch_all(version: ObjectVersion, runtime: Runtime, lane: Lane, view: memoryview) -> None:
+    """Fetch a whole object into ``view``."""
+    with FetchGroup(lane, runtime.caller) as group:
+        for piece in split_on_grid(0, len(view), runtime.config.part_size):
+            group.start(RangeFetch(version, *piece, partial(_place, view)))
+
+
+def _place(view: memoryview, got: Range) -> memoryview:
+    return view[got.start : got.stop]
+
+
+def _is_right(integrity: ObjectIntegrity, pieces: dict[int, Summed], view: memoryview) -> bool:
+    """Compare by what was summed on arrival, or, where some of that is missing or of another kind, by going through."""
+    expected = integrity.expected or {}
+    crc = integrity.combined(pieces, len(view))
+    if crc is not None and integrity.algorithm in expected:
+        return expected[integrity.algorithm] == crc
+    algorithm = next(iter(expected))
+    return algorithm.update(view, 0) == expected[algorithm]

@@ -1,0 +1,169 @@
+"""Downloads from a server that keeps checksums and changes bytes: whole reads are right, or an error says where."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from s3torchconnector import S3ReaderConstructor
+from s3torchconnector._errors import S3ChecksumError
+from s3torchconnector._wire._checksums import Algorithm
+from tests.integrity.support import CRC32, CRC32C, CRC64NVME, ChecksummedObject
+from tests.reading.support import KIB, MIB, PART, client_of, content, open_object
+from tests.servers.scripted import ScriptedServer
+
+SMALL = content(0, 300 * KIB)
+LARGE = content(0, 3 * PART + 1234)  # four ranges
+
+pytestmark = pytest.mark.usefixtures("s3_server")  # for its keys
+
+
+def readinto_all(reader: Any) -> bytes:
+    size = reader.seek(0, io.SEEK_END)
+    reader.seek(0)
+    memory = bytearray(size)
+    assert reader.readinto(memory) == size
+    return bytes(memory)
+
+
+def in_pieces(reader: Any) -> bytes:
+    return b"".join(iter(lambda: reader.read(700 * KIB), b""))
+
+
+WHOLE = {"read": lambda reader: reader.read(), "readinto": readinto_all}
+ALL = {**WHOLE, "in pieces": in_pieces}
+
+
+def read(obj: ChecksummedObject, how: Callable[[Any], bytes], **settings: Any) -> bytes:
+    with ScriptedServer(handler=obj) as server, client_of(server.endpoint, **settings) as client:
+        return how(open_object(client, "b"))
+
+
+@pytest.mark.parametrize("how", ALL)
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("algorithm", [CRC64NVME, CRC32C, CRC32, None])
+def test_right_bytes_are_found_right(algorithm: Algorithm | None, data: bytes, how: str) -> None:
+    obj = ChecksummedObject(data, algorithm)
+    assert read(obj, ALL[how]) == data
+    assert obj.count("HEAD") <= 1
+    assert all(request.headers["x-amz-checksum-mode"] == "ENABLED" for request in obj.requests)
+
+
+@pytest.mark.parametrize("how", WHOLE)
+@pytest.mark.parametrize("algorithm", [CRC64NVME, CRC32])
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("place", [0, PART])
+def test_a_whole_read_recovers(place: int, data: bytes, algorithm: Algorithm, how: str) -> None:
+    obj = ChecksummedObject(data, algorithm, lambda start, times: start == place and times == 1)
+    assert read(obj, WHOLE[how]) == data
+    assert obj.spoilt == ([place] if place < len(data) else [])
+
+
+@pytest.mark.parametrize("how", WHOLE)
+def test_what_stays_wrong_is_an_error_that_names_the_range(how: str) -> None:
+    wrong = iter(range(1, 256))
+
+    class Rotten(ChecksummedObject):
+        def _body(self, start: int, stop: int) -> bytes:
+            body = super()._body(start, stop)
+            if start != PART:
+                return body
+            self.spoilt.append(start)
+            return bytes([body[0] ^ next(wrong)]) + body[1:]
+
+    with pytest.raises(S3ChecksumError, match=f"s3://b/key: bytes {PART} to {2 * PART} ") as caught:
+        read(Rotten(LARGE), WHOLE[how])
+    assert (caught.value.bucket, caught.value.key) == ("b", "key")
+    assert (caught.value.start, caught.value.stop) == (PART, 2 * PART)
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.start) == (str(caught.value), PART)
+
+
+@pytest.mark.parametrize("how", ALL)
+def test_a_small_object_that_stays_wrong(how: str) -> None:
+    obj = ChecksummedObject(SMALL, spoil=lambda start, times: True)
+    with pytest.raises(S3ChecksumError, match=f"bytes 0 to {len(SMALL)} ") as caught:
+        read(obj, ALL[how])
+    assert caught.value.stop == len(SMALL)
+
+
+def test_a_stream_says_so_before_it_ends() -> None:
+    obj = ChecksummedObject(LARGE, spoil=lambda start, times: start == 2 * PART)
+    got: list[bytes] = []
+
+    def collect(reader: Any) -> bytes:
+        got.extend(iter(lambda: reader.read(MIB), b""))
+        return b""
+
+    with pytest.raises(S3ChecksumError, match=f"bytes 0 to {len(LARGE)} "):
+        read(obj, collect)
+    assert sum(map(len, got)) < len(LARGE)
+
+
+@pytest.mark.parametrize("constructor", [S3ReaderConstructor.sequential(), S3ReaderConstructor.range_based(MIB)])
+def test_other_ways_of_reading(constructor: Any) -> None:
+    for wrong in (False, True):
+        obj = ChecksummedObject(LARGE, spoil=lambda start, times, wrong=wrong: wrong and start == 0)
+        with ScriptedServer(handler=obj) as server, client_of(server.endpoint) as client:
+            reader = open_object(client, "b", reader_constructor=constructor)
+            if wrong:
+                with pytest.raises(S3ChecksumError):
+                    in_pieces(reader)
+            else:
+                assert in_pieces(reader) == LARGE
+
+
+def test_torch_load_never_returns_wrong_tensors() -> None:
+    saved = io.BytesIO()
+    torch.save({"weight": torch.arange(3 * 2**20), "bias": torch.ones(1000)}, saved)
+    data = saved.getvalue()
+
+    def load(reader: Any) -> bytes:
+        return bytes(torch.load(reader)["weight"].numpy().tobytes())
+
+    assert read(ChecksummedObject(data), load) == torch.arange(3 * 2**20).numpy().tobytes()
+    spoilt = ChecksummedObject(data, spoil=lambda start, times: start == 2 * PART)
+    with pytest.raises(S3ChecksumError):
+        read(spoilt, load)
+    assert spoilt.spoilt
+
+
+@pytest.mark.parametrize("how", WHOLE)
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+def test_required_needs_an_offer(data: bytes, how: str) -> None:
+    assert read(ChecksummedObject(data), WHOLE[how], checksum="required") == data
+    with pytest.raises(S3ChecksumError, match=r'offers no checksum .* checksum="required"'):
+        read(ChecksummedObject(data, None), WHOLE[how], checksum="required")
+
+
+def test_composite_checksums_are_none() -> None:
+    obj = ChecksummedObject(SMALL)
+    obj.checksums["x-amz-checksum-type"] = "COMPOSITE"
+    obj.checksums[CRC64NVME.header] = CRC64NVME.encode(1)
+    assert read(obj, WHOLE["read"]) == SMALL
+
+
+def test_off_asks_for_nothing() -> None:
+    obj = ChecksummedObject(LARGE, spoil=lambda start, times: start == 0)
+    assert read(obj, WHOLE["read"], checksum="off") != LARGE
+    assert [request.method for request in obj.requests] == ["GET"] * 4
+    assert not any("checksum" in name for request in obj.requests for name in request.headers)
+
+
+def test_a_bucket_without_checksums_is_not_asked_for_ever() -> None:
+    obj = ChecksummedObject(LARGE, None)
+    with ScriptedServer(handler=obj) as server, client_of(server.endpoint) as client:
+        for number in range(6):
+            assert open_object(client, "b", f"key-{number}").read() == LARGE
+    assert obj.count("HEAD") == 3
+
+
+def test_the_checksum_mode_is_signed() -> None:
+    obj = ChecksummedObject(SMALL)
+    read(obj, WHOLE["read"])
+    assert "x-amz-checksum-mode" in obj.requests[0].headers["authorization"]
