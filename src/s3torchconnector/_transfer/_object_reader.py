@@ -27,7 +27,7 @@ from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy
 from s3torchconnector._transfer._runtime import OpenRuntime
 from s3torchconnector._transfer._shelf import Shelf
 from s3torchconnector._transfer._train import Train, deposit
-from s3torchconnector._transfer._verify import fetch_all, verify_if_complete, verify_whole
+from s3torchconnector._transfer._verify import ask_early, fetch_all, verify_if_complete, verify_whole
 from s3torchconnector._transfer._workers import Lane
 
 _SMALL = 1 * MIB  # objects up to here are fetched by the carrier, many on one thread
@@ -141,7 +141,7 @@ class ObjectReader:
         self._pattern.note(position, stop)
         self._forget_behind(position)
         plan = self._plan(position, stop)
-        self._ask_early()
+        self._ask_early(position)
         with FetchGroup(self._lane, self._runtime.caller) as group:
             for wanted in plan[:-1]:
                 group.start(self._direct(wanted, view, position))
@@ -284,7 +284,7 @@ class ObjectReader:
             for piece in split_on_grid(got.stop, stop, self._part_size):
                 group.start(self._direct(piece, view, position))
             if got.stop < stop and len(view) == self._version.size:
-                self._lane.submit(self._ask)
+                self._lane.submit(partial(ask_early, self._version, self._runtime.caller))
             return view[: len(got)]
 
         end = position + self._part_size - position % self._part_size
@@ -319,17 +319,14 @@ class ObjectReader:
             part.discard()
         fetch_all(self._version, self._runtime, self._lane, view)
 
-    def _ask_early(self) -> None:
+    def _ask_early(self, position: int) -> None:
         """Ask for the checksum of a large object that will probably be read to its end, while its bytes come."""
-        integrity, size = self._version.integrity, self._version.size or 0
-        unasked = not self._asked and (integrity is None or not integrity.is_asked)
-        if unasked and self._part_size < size <= 2 * self._pattern.run:
+        size = self._version.size
+        if size is None:
+            size = self._pattern.run if position == 0 else 0  # a large first read from the beginning is of all
+        if not self._asked and self._part_size < size <= 2 * self._pattern.run:
             self._asked = True
-            self._lane.submit(self._ask)
-
-    def _ask(self) -> None:
-        caller = self._runtime.caller
-        self._version.integrity_by(caller).ask_early(caller, self._version.etag)
+            self._lane.submit(partial(ask_early, self._version, self._runtime.caller))
 
     def _await(self, part: Part) -> memoryview | bytes:
         """A part's bytes. After an error all is forgotten that is not here, so that the next read asks again."""

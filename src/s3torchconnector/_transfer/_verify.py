@@ -11,7 +11,19 @@ from s3torchconnector._transfer._integrity import ObjectIntegrity, Summed, diffe
 from s3torchconnector._transfer._ranges import Range, split_on_grid
 from s3torchconnector._transfer._runtime import Runtime
 from s3torchconnector._transfer._workers import Lane
-from s3torchconnector._wire import Caller
+from s3torchconnector._wire import Caller, Response, requests
+
+
+def ask_early(version: ObjectVersion, caller: Caller) -> None:
+    """Learn the checksum of the whole object, unless it is known. Does not raise."""
+
+    def learn(response: Response) -> None:
+        version.hold_to(response.length or 0, response.headers.get("etag"))
+        integrity.learn(response)
+
+    integrity = version.integrity_by(caller)
+    request = requests.head_object(version.bucket, version.key, checksum=True, if_match=version.etag)
+    integrity.ask(lambda: caller.call(request, learn))
 
 
 def verify_if_complete(version: ObjectVersion, caller: Caller) -> None:
@@ -23,7 +35,8 @@ def verify_if_complete(version: ObjectVersion, caller: Caller) -> None:
     integrity, size = version.integrity, version.size
     if integrity is None or size is None or not integrity.covers(size):
         return
-    expected = integrity.ask(caller, version.etag)  # first, since it may tell what to sum with
+    ask_early(version, caller)  # first, since it may tell what to sum with
+    expected = integrity.demand()
     crc = integrity.combined(integrity.take(), size)
     if crc is not None and integrity.algorithm is not None and expected.get(integrity.algorithm, crc) != crc:
         raise integrity.mismatch(Range(0, size))
@@ -36,7 +49,10 @@ def verify_whole(version: ObjectVersion, caller: Caller, view: memoryview, refet
         S3ChecksumError: it is wrong again, or cannot be verified although it must be.
     """
     integrity = version.integrity
-    if integrity is None or not len(view) or not integrity.ask(caller, version.etag):
+    if integrity is None or not len(view):
+        return
+    ask_early(version, caller)
+    if not integrity.demand():
         return
     first = integrity.take()
     if _is_right(integrity, first, view):
