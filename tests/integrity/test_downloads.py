@@ -92,6 +92,26 @@ def test_a_small_object_that_stays_wrong(how: str) -> None:
     assert caught.value.stop == len(SMALL)
 
 
+def prefetched(reader: Any) -> bytes:
+    reader.prefetch()
+    return bytes(reader.read())
+
+
+def streamed(reader: Any) -> bytes:
+    return b"".join(iter(lambda: reader.read(1000), b""))
+
+
+@pytest.mark.parametrize("how", [prefetched, streamed])
+@pytest.mark.parametrize("data", [SMALL[: 200 * KIB], SMALL[:2000]], ids=["200 KiB", "with its head"])
+def test_an_object_in_one_answer_is_asked_for_again_before_anybody_sees_it(
+    data: bytes, how: Callable[[Any], bytes]
+) -> None:
+    obj = ChecksummedObject(data, spoil=lambda start, times: times == 1)
+    assert read(obj, how) == data
+    assert obj.spoilt
+    assert obj.count("HEAD") == 0
+
+
 def test_a_stream_says_so_before_it_ends() -> None:
     obj = ChecksummedObject(LARGE, spoil=lambda start, times: start == 2 * PART)
     got: list[bytes] = []
