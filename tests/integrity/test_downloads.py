@@ -15,6 +15,7 @@ from s3torchconnector._errors import S3ChecksumError
 from s3torchconnector._wire._checksums import Algorithm
 from tests.integrity.support import CRC32, CRC32C, CRC64NVME, ChecksummedObject
 from tests.reading.support import KIB, MIB, PART, client_of, content, open_object
+from tests.servers.http_messages import response
 from tests.servers.scripted import ScriptedServer
 
 SMALL = content(0, 300 * KIB)
@@ -166,6 +167,24 @@ def test_composite_checksums_are_none() -> None:
     obj.checksums["x-amz-checksum-type"] = "COMPOSITE"
     obj.checksums[CRC64NVME.header] = CRC64NVME.encode(1)
     assert read(obj, WHOLE["read"]) == SMALL
+
+
+def test_a_checksum_of_another_version_is_none() -> None:
+    """HEAD may be answered before the object is overwritten, or after."""
+
+    class Overwritten(ChecksummedObject):
+        def __call__(self, request: Any) -> Any:
+            if request.method == "HEAD":
+                self.requests.append(request)
+                other = {"ETag": '"two"', CRC64NVME.header: CRC64NVME.encode(7), "Content-Length": str(len(LARGE))}
+                return response(200, headers=other)
+            return super().__call__(request)
+
+    obj = Overwritten(LARGE)
+    assert read(obj, WHOLE["read"]) == LARGE
+    assert obj.count("HEAD") == 1
+    with pytest.raises(S3ChecksumError, match="offers no checksum"):
+        read(Overwritten(LARGE), WHOLE["read"], checksum="required")
 
 
 def test_off_asks_for_nothing() -> None:

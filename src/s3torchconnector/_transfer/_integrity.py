@@ -45,19 +45,21 @@ class ObjectIntegrity:
         self._key = key
         self._lock = threading.Lock()
         self._asking = threading.Lock()
+        self._about: tuple[int, str | None] | None = None  # size and ETag of what S3 told them of
         self._pieces: dict[int, Summed] = {}  # by where they start
         self._covered = 0
 
     # -- what is expected -----------------------------------------------------------------------------------------
 
-    def learn(self, response: Response) -> None:
+    def learn(self, response: Response, size: int) -> None:
         """Take the checksums of the whole object from the headers of an answer that is about all of it."""
-        if self.expected is not None or self._support.off:
+        about = size, response.headers.get("etag")
+        if self._about == about or self._support.off:
             return
         found = offered(response.headers)
         self._support.note(self._bucket, found)
         with self._lock:
-            self.expected = found
+            self._about, self.expected = about, found
             if self.algorithm not in found and not self._pieces and not (self._support.required and not found):
                 self.algorithm = next(iter(found), None)
 
@@ -71,18 +73,22 @@ class ObjectIntegrity:
                     # The bytes come anyway, and nothing is wrong with them as far as anybody knows.
                     _log.info("%s cannot be verified: %s", display_uri(self._bucket, self._key), error)
 
-    def demand(self) -> dict[Algorithm, int]:
-        """The checksums of the whole object, as far as they are known.
+    def demand(self, size: int, etag: str | None) -> dict[Algorithm, int]:
+        """The checksums of the whole object of this size and ETag, as far as they are known.
 
         Raises:
             S3ChecksumError: there are none, although the configuration requires them.
         """
-        if not self.expected and self._support.required:
+        told_size, told_etag = self._about or (None, None)
+        # Asked early, S3 may have told of another version than the one that was read.
+        same = told_size == size and (etag is None or told_etag in (None, etag))
+        found = (self.expected or {}) if same else {}
+        if not found and self._support.required:
             raise self._error(
                 'the server offers no checksum of the whole object, and the configuration says checksum="required"',
                 None,
             )
-        return self.expected or {}
+        return found
 
     # -- what has come ----------------------------------------------------------------------------------------------
 

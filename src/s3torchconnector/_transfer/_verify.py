@@ -11,19 +11,15 @@ from s3torchconnector._transfer._integrity import ObjectIntegrity, Summed, diffe
 from s3torchconnector._transfer._ranges import Range, split_on_grid
 from s3torchconnector._transfer._runtime import Runtime
 from s3torchconnector._transfer._workers import Lane
-from s3torchconnector._wire import Caller, Response, requests
+from s3torchconnector._wire import Caller, requests
 
 
 def ask_early(version: ObjectVersion, caller: Caller) -> None:
     """Learn the checksum of the whole object, unless it is known. Does not raise."""
 
-    def learn(response: Response) -> None:
-        version.hold_to(response.length or 0, response.headers.get("etag"))
-        integrity.learn(response)
-
     integrity = version.integrity_by(caller)
     request = requests.head_object(version.bucket, version.key, checksum=True, if_match=version.etag)
-    integrity.ask(lambda: caller.call(request, learn))
+    integrity.ask(lambda: caller.call(request, lambda response: integrity.learn(response, response.length or 0)))
 
 
 def verify_if_complete(version: ObjectVersion, caller: Caller) -> None:
@@ -36,7 +32,7 @@ def verify_if_complete(version: ObjectVersion, caller: Caller) -> None:
     if integrity is None or size is None or not integrity.covers(size):
         return
     ask_early(version, caller)  # first, since it may tell what to sum with
-    expected = integrity.demand()
+    expected = integrity.demand(size, version.etag)
     crc = integrity.combined(integrity.take(), size)
     if crc is not None and integrity.algorithm is not None and expected.get(integrity.algorithm, crc) != crc:
         raise integrity.mismatch(Range(0, size))
@@ -52,7 +48,7 @@ def verify_whole(version: ObjectVersion, caller: Caller, view: memoryview, refet
     if integrity is None or not len(view):
         return
     ask_early(version, caller)
-    if not integrity.demand():
+    if not integrity.demand(len(view), version.etag):
         return
     first = integrity.take()
     if _is_right(integrity, first, view):
