@@ -15,6 +15,7 @@ from s3torchconnector._errors import S3ChecksumError
 from s3torchconnector._wire._checksums import Algorithm
 from tests.integrity.support import CRC32, CRC32C, CRC64NVME, ChecksummedObject
 from tests.reading.support import KIB, MIB, PART, client_of, content, open_object
+from tests.servers.http_messages import response
 from tests.servers.scripted import ScriptedServer
 
 SMALL = content(0, 300 * KIB)
@@ -92,6 +93,26 @@ def test_a_small_object_that_stays_wrong(how: str) -> None:
     assert caught.value.stop == len(SMALL)
 
 
+def prefetched(reader: Any) -> bytes:
+    reader.prefetch()
+    return bytes(reader.read())
+
+
+def streamed(reader: Any) -> bytes:
+    return b"".join(iter(lambda: reader.read(1000), b""))
+
+
+@pytest.mark.parametrize("how", [prefetched, streamed])
+@pytest.mark.parametrize("data", [SMALL[: 200 * KIB], SMALL[:2000]], ids=["200 KiB", "with its head"])
+def test_an_object_in_one_answer_is_asked_for_again_before_anybody_sees_it(
+    data: bytes, how: Callable[[Any], bytes]
+) -> None:
+    obj = ChecksummedObject(data, spoil=lambda start, times: times == 1)
+    assert read(obj, how) == data
+    assert obj.spoilt
+    assert obj.count("HEAD") == 0
+
+
 def test_a_stream_says_so_before_it_ends() -> None:
     obj = ChecksummedObject(LARGE, spoil=lambda start, times: start == 2 * PART)
     got: list[bytes] = []
@@ -146,6 +167,24 @@ def test_composite_checksums_are_none() -> None:
     obj.checksums["x-amz-checksum-type"] = "COMPOSITE"
     obj.checksums[CRC64NVME.header] = CRC64NVME.encode(1)
     assert read(obj, WHOLE["read"]) == SMALL
+
+
+def test_a_checksum_of_another_version_is_none() -> None:
+    """HEAD may be answered before the object is overwritten, or after."""
+
+    class Overwritten(ChecksummedObject):
+        def __call__(self, request: Any) -> Any:
+            if request.method == "HEAD":
+                self.requests.append(request)
+                other = {"ETag": '"two"', CRC64NVME.header: CRC64NVME.encode(7), "Content-Length": str(len(LARGE))}
+                return response(200, headers=other)
+            return super().__call__(request)
+
+    obj = Overwritten(LARGE)
+    assert read(obj, WHOLE["read"]) == LARGE
+    assert obj.count("HEAD") == 1
+    with pytest.raises(S3ChecksumError, match="offers no checksum"):
+        read(Overwritten(LARGE), WHOLE["read"], checksum="required")
 
 
 def test_off_asks_for_nothing() -> None:

@@ -263,7 +263,7 @@ class RangeFetch:
     def _learn_checksum(self, response: Response, content: ContentRange) -> None:
         # An answer with a range may tell the checksum of that.
         if self._version.integrity is not None and content.size and content[:2] == (0, content.size):
-            self._version.integrity.learn(response)
+            self._version.integrity.learn(response, content.size)
 
     def _expected(self, size: int) -> Range:
         if self._range is not None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 from s3torchconnector._errors import S3ChecksumError, S3Exception
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._uri import display_uri
-from s3torchconnector._wire import Algorithm, Buffer, Caller, ChecksumSupport, Response, offered, requests
+from s3torchconnector._wire import Algorithm, Buffer, ChecksumSupport, Response, offered
 
 _log = logging.getLogger(__name__)
 _MOST_PIECES = 50_000  # a reader of small ranges at random would collect them for ever
@@ -44,53 +45,50 @@ class ObjectIntegrity:
         self._key = key
         self._lock = threading.Lock()
         self._asking = threading.Lock()
+        self._about: tuple[int, str | None] | None = None  # size and ETag of what S3 told them of
         self._pieces: dict[int, Summed] = {}  # by where they start
         self._covered = 0
 
     # -- what is expected -----------------------------------------------------------------------------------------
 
-    def learn(self, response: Response) -> None:
+    def learn(self, response: Response, size: int) -> None:
         """Take the checksums of the whole object from the headers of an answer that is about all of it."""
-        if self.expected is not None or self._support.off:
+        about = size, response.headers.get("etag")
+        if self._about == about or self._support.off:
             return
         found = offered(response.headers)
         self._support.note(self._bucket, found)
         with self._lock:
-            self.expected = found
+            self._about, self.expected = about, found
             if self.algorithm not in found and not self._pieces and not (self._support.required and not found):
                 self.algorithm = next(iter(found), None)
 
-    def ask(self, caller: Caller, etag: str | None) -> dict[Algorithm, int]:
-        """The checksums of the whole object; asks S3 unless they are known.
+    def ask(self, send: Callable[[], object]) -> None:
+        """Have ``send`` ask S3, whose answer is to be learnt, unless that was done or is of no use. Does not raise."""
+        with self._asking:
+            if self.expected is None and self._support.likely(self._bucket) is not None:
+                try:
+                    send()
+                except S3Exception as error:
+                    # The bytes come anyway, and nothing is wrong with them as far as anybody knows.
+                    _log.info("%s cannot be verified: %s", display_uri(self._bucket, self._key), error)
+
+    def demand(self, size: int, etag: str | None) -> dict[Algorithm, int]:
+        """The checksums of the whole object of this size and ETag, as far as they are known.
 
         Raises:
             S3ChecksumError: there are none, although the configuration requires them.
         """
-        self.ask_early(caller, etag)
-        if not self.expected and self._support.required:
+        told_size, told_etag = self._about or (None, None)
+        # Asked early, S3 may have told of another version than the one that was read.
+        same = told_size == size and (etag is None or told_etag in (None, etag))
+        found = (self.expected or {}) if same else {}
+        if not found and self._support.required:
             raise self._error(
                 'the server offers no checksum of the whole object, and the configuration says checksum="required"',
                 None,
             )
-        return self.expected or {}
-
-    def ask_early(self, caller: Caller, etag: str | None) -> None:
-        """Ask S3 for the checksums of the whole object, unless they are known. Does not raise."""
-        with self._asking:
-            if self.expected is None and self._support.likely(self._bucket) is not None:
-                request = requests.head_object(self._bucket, self._key, checksum=True)
-                if etag:
-                    request = request._replace(headers={**request.headers, "if-match": etag})
-                try:
-                    caller.call(request, self.learn)
-                except S3Exception as error:
-                    # The bytes are here, and nothing is wrong with them as far as anybody knows.
-                    _log.info("%s cannot be verified: %s", display_uri(self._bucket, self._key), error)
-
-    @property
-    def is_asked(self) -> bool:
-        """Whether there is no more to learn."""
-        return self.expected is not None or self._support.likely(self._bucket) is None
+        return found
 
     # -- what has come ----------------------------------------------------------------------------------------------
 

@@ -144,7 +144,7 @@ class ObjectReader:
         self._pattern.note(position, stop)
         self._forget_behind(position)
         plan = self._plan(position, stop)
-        self._verification.ask_early(self._lane, self._pattern.run)
+        self._verification.ask_early(self._lane, position, self._pattern.run)
         with FetchGroup(self._lane, self._runtime.caller) as group:
             for wanted in plan[:-1]:
                 group.start(direct(self._version, wanted, view, position))

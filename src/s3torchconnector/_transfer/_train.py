@@ -34,6 +34,7 @@ class Train:
         self._tickets = [True] * len(self.parts)  # one for each part that is wanted and not here
         self._coming = iter(self.parts)
         self._filling: Car | None = None
+        self._needed = -1  # the position that a reader waits for: the parts up to there cannot wait for memory
 
     def fetch(self) -> None:
         """Receive the bytes; runs on a worker. Does not raise."""
@@ -54,6 +55,16 @@ class Train:
         self._tickets.pop()
         if not self._tickets:
             self.stop()
+
+    def is_needed(self, position: int) -> bool:
+        """Whether a reader waits for the part at ``position``, or for one that comes behind it."""
+        return position <= self._needed
+
+    def need(self, position: int) -> None:
+        """A reader waits for the part at ``position``."""
+        self._needed = position
+        if self._filling is not None and self._filling.lacks_memory:
+            self._budget.wake()
 
     def stop(self) -> None:
         """Fetch nothing more: the parts that are not here fail."""
@@ -77,8 +88,7 @@ class Car(Part):
         self._train = train
         self._ticket = [True]
         self.from_deposit = 0  # bytes of its memory that the train had taken from the budget
-        self._awaited = False
-        self._lacks_memory = False
+        self.lacks_memory = False  # whether its train waits for room in the budget
         self._begun = False
         self._offered: memoryview | None = None
 
@@ -89,9 +99,9 @@ class Car(Part):
         """
         missing = self.stop - self.start - deposit
         if missing and self._offered is None:
-            self._lacks_memory = True  # before the look at the others, as offer and _hasten do it the other way round
-            self._budget.wait_take(missing, lambda: self._awaited or self._offered is not None or cancel.cancelled)
-            self._lacks_memory = False
+            self.lacks_memory = True  # before the look at the others, as offer and need do it the other way round
+            self._budget.wait_take(missing, lambda: self._may_overdraw(cancel))
+            self.lacks_memory = False
             self._reserved = missing
         self._begun = True  # before the look at what is offered, as withdraw does it the other way round
         offered, self._offered = self._offered, None
@@ -108,7 +118,7 @@ class Car(Part):
 
     def offer(self, view: memoryview) -> bool:
         self._offered = view
-        return self._lacks_memory
+        return self.lacks_memory
 
     def withdraw(self) -> None:
         self._offered = None
@@ -122,9 +132,10 @@ class Car(Part):
         self._count_down()
 
     def _hasten(self) -> None:
-        self._awaited = True
-        if self._lacks_memory:
-            self._budget.wake()
+        self._train.need(self.start)
+
+    def _may_overdraw(self, cancel: CancelToken) -> bool:
+        return self._train.is_needed(self.start) or self._offered is not None or cancel.cancelled
 
     def discard(self) -> None:
         self._count_down()

@@ -11,7 +11,15 @@ from s3torchconnector._transfer._integrity import ObjectIntegrity, Summed, diffe
 from s3torchconnector._transfer._ranges import Range, split_on_grid
 from s3torchconnector._transfer._runtime import Runtime
 from s3torchconnector._transfer._workers import Lane
-from s3torchconnector._wire import Caller
+from s3torchconnector._wire import Caller, requests
+
+
+def ask_early(version: ObjectVersion, caller: Caller) -> None:
+    """Learn the checksum of the whole object, unless it is known. Does not raise."""
+
+    integrity = version.integrity_by(caller)
+    request = requests.head_object(version.bucket, version.key, checksum=True, if_match=version.etag)
+    integrity.ask(lambda: caller.call(request, lambda response: integrity.learn(response, response.length or 0)))
 
 
 class Verification:
@@ -22,17 +30,18 @@ class Verification:
         self._runtime = runtime
         self._asked = False
 
-    def ask_early(self, lane: Lane, run: int) -> None:
-        """``run`` bytes were read in order: a large object that will probably be read to its end has its checksum asked
-        for while its bytes come."""
-        integrity, size = self._version.integrity, self._version.size or 0
-        unasked = not self._asked and (integrity is None or not integrity.is_asked)
-        if unasked and self._runtime.config.part_size < size <= 2 * run:
+    def ask_early(self, lane: Lane, position: int, run: int) -> None:
+        """``run`` bytes are being read in order, the last from ``position`` on: ask for the checksum of a large object
+        that will probably be read to its end, while its bytes come."""
+        size = self._version.size
+        if size is None:
+            size = run if position == 0 else 0  # a large first read from the beginning is of all
+        if not self._asked and self._runtime.config.part_size < size <= 2 * run:
             self.ask_in_background(lane)
 
     def ask_in_background(self, lane: Lane) -> None:
         self._asked = True
-        lane.submit(self._ask)
+        lane.submit(partial(ask_early, self._version, self._runtime.caller))
 
     def hand_over(self, position: int, view: memoryview, lane: Lane, forget: Callable[[], None]) -> None:
         """What is in ``view`` is about to be the program's; ``forget`` drops what else was read.
@@ -54,10 +63,6 @@ class Verification:
         """
         verify_if_complete(self._version, self._runtime.caller)
 
-    def _ask(self) -> None:
-        caller = self._runtime.caller
-        self._version.integrity_by(caller).ask_early(caller, self._version.etag)
-
     def _fetch_again(self, view: memoryview, lane: Lane, forget: Callable[[], None]) -> None:
         """The whole object, and nothing of what is here."""
         forget()
@@ -73,7 +78,8 @@ def verify_if_complete(version: ObjectVersion, caller: Caller) -> None:
     integrity, size = version.integrity, version.size
     if integrity is None or size is None or not integrity.covers(size):
         return
-    expected = integrity.ask(caller, version.etag)  # first, since it may tell what to sum with
+    ask_early(version, caller)  # first, since it may tell what to sum with
+    expected = integrity.demand(size, version.etag)
     crc = integrity.combined(integrity.take(), size)
     if crc is not None and integrity.algorithm is not None and expected.get(integrity.algorithm, crc) != crc:
         raise integrity.mismatch(Range(0, size))
@@ -86,7 +92,10 @@ def verify_whole(version: ObjectVersion, caller: Caller, view: memoryview, refet
         S3ChecksumError: it is wrong again, or cannot be verified although it must be.
     """
     integrity = version.integrity
-    if integrity is None or not len(view) or not integrity.ask(caller, version.etag):
+    if integrity is None or not len(view):
+        return
+    ask_early(version, caller)
+    if not integrity.demand(len(view), version.etag):
         return
     first = integrity.take()
     if _is_right(integrity, first, view):

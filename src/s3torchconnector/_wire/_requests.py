@@ -52,9 +52,10 @@ def get_object(
     return Request("GetObject", "GET", bucket, key, headers=headers, also_good=(416,) if "range" in headers else ())
 
 
-def head_object(bucket: str, key: str, *, checksum: bool = False) -> Request:
+def head_object(bucket: str, key: str, *, checksum: bool = False, if_match: str | None = None) -> Request:
     """What S3 knows of an object, with its checksums if asked (which takes the right to decrypt it)."""
-    return Request("HeadObject", "HEAD", bucket, key, headers=CHECKSUM_MODE if checksum else _NO_HEADERS)
+    headers = {**(CHECKSUM_MODE if checksum else {}), **({"if-match": if_match} if if_match else {})}
+    return Request("HeadObject", "HEAD", bucket, key, headers=headers)
 
 
 def put_object(
