@@ -16,7 +16,7 @@ MIN_PART_SIZE = 5 * MIB
 MAX_PART_SIZE = 5 * GIB
 
 _COUNTS = ("part_size", "max_attempts", "max_connections", "memory_budget")
-_AMOUNTS = ("throughput_target_gbps", "connect_timeout", "read_timeout")
+_AMOUNTS = ("throughput_target_gbps", "connect_timeout", "read_timeout", "operation_timeout")
 _SWITCHES = ("unsigned", "force_path_style", "requester_pays")
 _TYPES = (
     (_COUNTS, Integral, "an integer"),
@@ -50,6 +50,8 @@ class S3ClientConfig:
         memory_budget: bytes that all read-ahead, look-ahead and upload buffers of one process may take.
         connect_timeout: seconds to wait for a connection (name lookup excluded, TLS handshake included).
         read_timeout: seconds without a single byte after which a request is given up and tried again.
+        operation_timeout: seconds after which a request with all its attempts is given up with S3TimeoutError. Time
+            in which a read waits for the program, and not for S3, does not count.
 
     Raises:
         S3ConfigurationError: (a ``ValueError``) a value that cannot work.
@@ -67,6 +69,7 @@ class S3ClientConfig:
     memory_budget: int = 128 * MIB
     connect_timeout: float = 10.0
     read_timeout: float = 30.0
+    operation_timeout: float = 900.0
 
     def __post_init__(self) -> None:
         self._check_types()

@@ -41,8 +41,8 @@ DATA = bytes(range(256)) * 40
         (S3TimeoutError("x"), 10),
         (S3ServiceError("x", status=500), 10),
         (S3ServiceError("x", status=400, code="RequestTimeout"), 10),
-        (S3ThrottledError("x", status=429), 10),
-        (S3ThrottledError("x", status=503, code="SlowDown"), 10),
+        (S3ThrottledError("x", status=429), 100),
+        (S3ThrottledError("x", status=503, code="SlowDown"), 100),
         (S3ProtocolError("x"), 3),
         (S3ServiceError("x", status=400), 1),
         (S3ServiceError("x", status=501), 1),
@@ -55,7 +55,7 @@ DATA = bytes(range(256)) * 40
 )
 def test_attempts_depend_on_the_error(error: S3Exception, attempts: int) -> None:
     rule = RetryRule(RetryPolicy(10), RetryQuota())
-    assert attempts == next(failures for failures in range(1, 20) if rule.delay(error, failures) is None)
+    assert attempts == next(failures for failures in range(1, 200) if rule.delay(error, failures) is None)
 
 
 @given(st.integers(1, 999), st.floats(0, 1, exclude_max=True))
@@ -135,9 +135,9 @@ def test_what_will_not_pass_is_not_tried_again(answer: bytes, kind: type[S3Excep
 
 def test_slow_down_to_the_end_names_its_attempts() -> None:
     with ScriptedServer(handler=in_turn(s3_error(503, "SlowDown"))) as server, open_caller(server.endpoint) as caller:
-        with pytest.raises(S3ThrottledError, match=r"slow down.*SlowDown.*\(after 3 attempts\)") as caught:
+        with pytest.raises(S3ThrottledError, match=r"slow down.*SlowDown.*\(after 9 attempts\)") as caught:
             get(caller)
-        assert len(server.requests) == caught.value.attempts == 3
+        assert len(server.requests) == caught.value.attempts == 9
         assert (caught.value.status, caught.value.code, caught.value.request_id) == (503, "SlowDown", "TEST")
 
 

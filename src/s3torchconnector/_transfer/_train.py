@@ -8,6 +8,8 @@ budget; the average one is half here.
 
 from __future__ import annotations
 
+import time
+
 from s3torchconnector._transfer._budget import BLOCK, ByteBudget
 from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
 from s3torchconnector._transfer._part import Part
@@ -81,7 +83,9 @@ class Car(Part):
         missing = self.stop - self.start - credit
         if missing:
             self._lacks_memory = True  # before the look at _awaited, as _hasten does it the other way round
+            began = time.perf_counter()
             self._budget.wait_take(missing, lambda: self._awaited or cancel.cancelled)
+            cancel.excused += time.perf_counter() - began  # the program took its time
             self._lacks_memory = False
             self._reserved += missing
         cancel.check()

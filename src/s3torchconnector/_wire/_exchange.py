@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import TypeVar, cast
 
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3TimeoutError
-from s3torchconnector._wire._cancel import CancelToken
 from s3torchconnector._wire._connection import NotYet
+from s3torchconnector._wire._patience import Patience
 from s3torchconnector._wire._pool import Address, ConnectionPool
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response
@@ -32,14 +32,13 @@ class Exchange:
         address: where it goes.
         request: what is asked.
         head: its head, addressed and signed.
-        token: while it lasts, cancelling this token aborts the connection.
+        patience: how long it may last. Cancelling its token aborts the connection.
         fresh: whether it must have a new connection.
-        wait: whether to wait for a connection while all are in use.
 
     Raises:
-        PoolIsFull: they are, and ``wait`` is false.
+        PoolIsFull: all connections are in use, and ``patience`` says not to wait for one.
         S3ConnectionError, S3TimeoutError: it could not be sent.
-        CancelledByCaller: ``token`` was cancelled before.
+        CancelledByCaller: the token was cancelled before.
     """
 
     def __init__(
@@ -48,22 +47,21 @@ class Exchange:
         address: Address,
         request: Request,
         head: bytes,
-        token: CancelToken,
+        patience: Patience,
         *,
         fresh: bool,
-        wait: bool,
     ) -> None:
         self._pool = pool
         self._address = address
         self._request = request
-        self._token = token
+        self._token = patience.token
         self._early: Response | None = None
         self._failure: BaseException | None = None
-        self._connection = pool.acquire(address, fresh=fresh, wait=wait)
+        self._connection = pool.acquire(address, patience, fresh=fresh)
         self.response: Response | None = None
         self.started = time.perf_counter()
         try:
-            token.enter(self._connection)
+            self._token.enter(self._connection)
             self._send(head)
         except BaseException as error:
             self.discard()
