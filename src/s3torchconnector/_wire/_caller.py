@@ -151,7 +151,6 @@ class Caller:
         if exchange is None:
             if throttle.active and request.operation != "CreateSession":  # which others wait for, turn in hand
                 course.take_turn(throttle)
-            course.sent = time.perf_counter()
 
         def receive(response: Response) -> _T:
             course.answered()
@@ -160,7 +159,7 @@ class Caller:
         try:
             return self._carry_out(exchange, shot, course.patience, receive)
         except S3ThrottledError:
-            throttle.refused(self._pool.in_use + 1, course.sent)
+            throttle.refused(self._pool.in_use + 1, course.since)
             raise
 
     def _carry_out(

@@ -1,7 +1,7 @@
 """How many requests an overloaded endpoint may be asked at a time: additive increase, multiplicative decrease.
 
 A pure value that changes: what happened and when are parameters. The rule is TCP's (RFC 5681), and AWS advises it for
-SlowDown: a refusal takes 30% of what was in flight, and refusals of requests that were sent before the last decrease
+SlowDown: a refusal takes 30% of what was in flight, and refusals of requests that began before the last decrease
 say nothing new. A good answer adds its share of one more request a round trip. Once as many are allowed as the client
 has connections, the limit is gone.
 """
@@ -34,9 +34,9 @@ class ConcurrencyLimit:
         """Whether one more may be asked."""
         return in_flight + 1 <= self._limit
 
-    def refused(self, in_flight: int, sent: float, now: float) -> None:
-        """S3 asked to slow down, refusing a request sent at ``sent``; ``in_flight`` were being asked, at most."""
-        if sent >= self._decreased:
+    def refused(self, in_flight: int, since: float, now: float) -> None:
+        """S3 asked to slow down, refusing a request that began at ``since``; so many were in flight."""
+        if since >= self._decreased:
             self._limit = max(_FEWEST, _DECREASE * min(self._limit, self._most, float(in_flight)))
             self._decreased = now
 

@@ -27,7 +27,7 @@ class Course:
         request: what the current attempt asks.
         identity: who signs it.
         begun: an exchange that waits to be received.
-        sent: when the current attempt began, by ``time.perf_counter``.
+        since: when it was first asked, or got its turn, by ``time.perf_counter``.
         mended: the causes of refusals that were removed; each is, once.
     """
 
@@ -35,7 +35,7 @@ class Course:
         self.request = request
         self.identity = Identity(None, None)
         self.begun = begun
-        self._began = self.sent = begun.started if begun else time.perf_counter()
+        self._began = self.since = begun.started if begun else time.perf_counter()
         self._timeout = timeout
         self.patience = Patience(token, self._began + timeout)
         self.mended: set[str] = set()
@@ -54,6 +54,7 @@ class Course:
             self.give_turn_back()
             if throttle.take_turn(self.patience):
                 self._throttle = throttle
+                self.since = time.perf_counter()
 
     def answered(self) -> None:
         """S3 answered well."""

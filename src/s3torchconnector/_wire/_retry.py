@@ -30,6 +30,9 @@ RETRYABLE_CODES = frozenset(
     {"RequestTimeout", "RequestTimeoutException", "SlowDown", "InternalError", "ServiceUnavailable", "OperationAborted"}
 )
 THROTTLING_CODES = frozenset({"SlowDown", "RequestLimitExceeded", "Throttling", "ThrottlingException"})
+# Of a client that was asked to slow down few requests come back, each in its turn: a long pause would leave an endpoint
+# idle that admits requests one by one.
+_TURNS_SPARE = 10
 
 
 def is_retryable(error: S3Exception) -> bool:
@@ -59,9 +62,10 @@ class RetryPolicy:
             return self.max_attempts**2
         return self.max_attempts
 
-    def backoff_bound(self, failures: int) -> float:
-        """The longest wait after so many failures."""
-        return min(self.longest_backoff, self.first_backoff * 2.0 ** min(failures - 1, 32))
+    def backoff_bound(self, error: S3Exception, failures: int) -> float:
+        """The longest wait after so many failures like ``error``."""
+        first = self.first_backoff / _TURNS_SPARE if isinstance(error, S3ThrottledError) else self.first_backoff
+        return min(self.longest_backoff, first * 2.0 ** min(failures - 1, 32))
 
 
 class RetryQuota:
@@ -106,4 +110,4 @@ class RetryRule:
             return None
         if not isinstance(error, S3ThrottledError) and not self.quota.spend():
             return self.policy.longest_backoff
-        return self.uniform() * self.policy.backoff_bound(failures)
+        return self.uniform() * self.policy.backoff_bound(error, failures)

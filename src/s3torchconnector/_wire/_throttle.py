@@ -68,10 +68,10 @@ class Throttle:
             self._limit.answered()
             self._pass_on()
 
-    def refused(self, in_flight: int, sent: float) -> None:
-        """S3 asked to slow down; ``in_flight`` requests were on their way when it did, one of them sent at ``sent``."""
+    def refused(self, in_flight: int, since: float) -> None:
+        """S3 asked to slow down; ``in_flight`` requests were on their way when it did, this one since ``since``."""
         with self._lock:
-            self._limit.refused(self._turns if self.active else in_flight, sent, time.perf_counter())
+            self._limit.refused(self._turns if self.active else in_flight, since, time.perf_counter())
             self.active = True
 
     def _pass_on(self) -> None:
