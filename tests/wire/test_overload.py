@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3torchconnector import S3ClientConfig, S3IterableDataset
+from s3torchconnector import S3ClientConfig
 from s3torchconnector._errors import S3TimeoutError
 from s3torchconnector._wire import CancelledByCaller, CancelToken
 from s3torchconnector._wire._caller import Caller

@@ -63,7 +63,7 @@ def test_backoff_is_full_jitter_under_a_growing_bound(failures: int, drawn: floa
     policy = RetryPolicy(1000, first_backoff=0.1, longest_backoff=10.0)
     delay = RetryRule(policy, RetryQuota(), lambda: drawn).delay(S3ConnectionError("x"), failures)
     assert delay == drawn * min(10.0, 0.1 * 2 ** min(failures - 1, 20))
-    delay = RetryRule(policy, RetryQuota(), lambda: drawn).delay(S3ThrottledError("x"), failures)
+    delay = RetryRule(policy, RetryQuota(), lambda: drawn).delay(S3ThrottledError("x", status=503), failures)
     assert delay == drawn * min(10.0, 0.01 * 2 ** min(failures - 1, 20))
 
 
@@ -84,7 +84,7 @@ def test_dry_quota_slows_retries_down_but_gives_up_nothing() -> None:
 def test_being_put_off_costs_no_quota() -> None:
     quota = RetryQuota()
     rule = RetryRule(RetryPolicy(1000, longest_backoff=7.0), quota, lambda: 0.0)
-    assert {rule.delay(S3ThrottledError("x"), 1) for _ in range(1000)} == {0.0}
+    assert {rule.delay(S3ThrottledError("x", status=503), 1) for _ in range(1000)} == {0.0}
     assert quota.spend()
 
 

@@ -26,6 +26,7 @@ from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
 from s3torchconnector._wire._course import Course, complete
 from s3torchconnector._wire._exchange import ClosedMeanwhile, Exchange
 from s3torchconnector._wire._head import HeadBuilder
+from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._patience import Patience
 from s3torchconnector._wire._pool import Address, ConnectionPool
 from s3torchconnector._wire._proxy import proxy_for
@@ -67,6 +68,8 @@ class Caller:
         self._heads = HeadBuilder(user_agent, config.requester_pays)
         self._routes: dict[tuple[str, str, int], tuple[Address, Throttle]] = {}
         self._max_connections = config.max_connections
+        self.hedging = Hedging(config.hedge)
+        self._read_timeout = config.read_timeout
         self._operation_timeout = config.operation_timeout
         self._rule = rule or RetryRule(RetryPolicy(config.max_attempts), RetryQuota())
 
@@ -148,9 +151,8 @@ class Caller:
         address, throttle = self._route(endpoint)
         shot = _Shot(request, endpoint, address, course.identity, course.attempts + 1)
         exchange, course.begun = course.begun, None
-        if exchange is None:
-            if throttle.active and request.operation != "CreateSession":  # which others wait for, turn in hand
-                course.take_turn(throttle)
+        if exchange is None and throttle.active and request.operation != "CreateSession":
+            course.take_turn(throttle)  # CreateSession needs none: others wait for it with their turn in hand
 
         def receive(response: Response) -> _T:
             course.answered()
@@ -192,6 +194,8 @@ class Caller:
         return Exchange(self._pool, shot.address, shot.request, head, patience, fresh=fresh)
 
     def _receive(self, exchange: Exchange, shot: _Shot, consume: Callable[[Response], _T]) -> _T:
+        if shot.request.operation == "GetObject":
+            exchange.await_answer(self.hedging, self._read_timeout)
         result = exchange.receive(consume, partial(self._refused, shot.request))
         if _log.isEnabledFor(logging.DEBUG):
             _log_request(shot.request, exchange, shot.number)
