@@ -118,7 +118,7 @@ class Exchange:
         return spare.fileno()
 
     def settle_on(self, descriptor: int) -> int | None:
-        """The answer begins on this descriptor. Returns the other, if there is one, to be forgotten before it is closed."""
+        """The answer begins on this descriptor. Returns the other: to be forgotten, then closed."""
         self.answering = True
         spare = self._spare
         if spare is None:
