@@ -13,7 +13,7 @@ from itertools import repeat
 
 import pytest
 
-from s3torchconnector import S3ClientConfig, S3IterableDataset, S3MapDataset, S3Writer
+from s3torchconnector import S3ClientConfig, S3IterableDataset, S3MapDataset, S3ReaderConstructor, S3Writer
 from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3ProtocolError, S3ThrottledError, S3TimeoutError
 from s3torchconnector._s3client import S3Client
@@ -22,6 +22,7 @@ from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._patience import Patience
 from s3torchconnector._wire._pool import Address, ConnectionPool, PoolIsFull
+from tests.reading.support import VirtualObject, client_of, content, open_object
 from tests.servers.http_messages import Request, response, s3_error
 from tests.servers.scripted import Answer, ScriptedServer, Send, Stall
 from tests.wire.support import REGION, get, in_turn, open_caller
@@ -196,6 +197,18 @@ def test_time_in_which_the_program_does_not_read_does_not_count() -> None:
     token.excused += 100.0
     patience.check()
     assert 98 < patience.left() <= 99
+
+
+def test_a_program_may_take_longer_between_two_reads() -> None:
+    size = 16 * MIB
+    with ScriptedServer(handler=VirtualObject(size)) as server:
+        settings = {"operation_timeout": TIMEOUT, "memory_budget": 6 * MIB, "max_attempts": 1}
+        with client_of(server.endpoint, **settings) as client:
+            reader = open_object(client, "b", reader_constructor=S3ReaderConstructor.sequential())
+            for start in range(0, size, MIB):
+                assert reader.read(MIB) == content(start, start + MIB)
+                if start in (4 * MIB, 8 * MIB):  # what is read ahead has no more room
+                    threading.Event().wait(2 * TIMEOUT)
 
 
 def test_a_connection_is_not_hurried_by_who_had_it_before() -> None:
