@@ -41,6 +41,8 @@ class Course:
         self.mended: set[str] = set()
         self._failures = 0
         self._put_off = 0  # by SlowDown
+        self._in_a_row = 0
+        self._answers = 0  # to others, when it was last put off
         self._throttle: Throttle | None = None  # while a turn is held
 
     @property
@@ -76,7 +78,7 @@ class Course:
         """
         if isinstance(error, S3ThrottledError):
             self._put_off += 1
-            delay = rule.delay(error, self._put_off)
+            delay = rule.delay(error, self._put_off, self._refusals_in_a_row())
         else:
             self.give_turn_back()
             self._failures += 1
@@ -88,6 +90,13 @@ class Course:
             complete(error, self.request, self.attempts)
             raise error
         return delay
+
+    def _refusals_in_a_row(self) -> int:
+        """Without a good answer to others in between: where these get through, a pause need not grow."""
+        answers = self._throttle.answers if self._throttle else 0
+        self._in_a_row = self._in_a_row + 1 if answers == self._answers else 1
+        self._answers = answers
+        return self._in_a_row
 
     def _too_late(self, error: S3Exception) -> S3TimeoutError:
         late = S3TimeoutError(

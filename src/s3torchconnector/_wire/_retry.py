@@ -101,13 +101,16 @@ class RetryRule:
     quota: RetryQuota
     uniform: Callable[[], float] = random.random
 
-    def delay(self, error: S3Exception, failures: int) -> float | None:
+    def delay(self, error: S3Exception, failures: int, in_a_row: int | None = None) -> float | None:
         """Seconds to wait before the next attempt, or None to give up.
 
-        ``failures`` is how many attempts failed; where ``error`` is SlowDown, how many were put off.
+        Args:
+            error: what came last.
+            failures: how many attempts failed; where ``error`` is SlowDown, how many were put off.
+            in_a_row: how many of them the pause depends on, if not all.
         """
         if failures >= self.policy.attempts_for(error):
             return None
         if not isinstance(error, S3ThrottledError) and not self.quota.spend():
             return self.policy.longest_backoff
-        return self.uniform() * self.policy.backoff_bound(error, failures)
+        return self.uniform() * self.policy.backoff_bound(error, in_a_row or failures)

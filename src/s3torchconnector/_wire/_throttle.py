@@ -26,10 +26,12 @@ class Throttle:
 
     Attributes:
         active: whether turns are needed.
+        answers: how many requests with a turn were answered well.
     """
 
     def __init__(self, most: int) -> None:
         self.active = False
+        self.answers = 0
         self._lock = threading.Lock()
         self._limit = ConcurrencyLimit(most)
         self._line = Line()
@@ -65,6 +67,7 @@ class Throttle:
     def answered(self) -> None:
         """S3 answered well to a request that had a turn: this gives it back, too."""
         with self._lock:
+            self.answers += 1
             self._limit.answered()
             self._pass_on()
 
