@@ -13,6 +13,8 @@ from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._retry import RetryRule, is_retryable
 from s3torchconnector._wire._throttle import Throttle
 
+_MODEST = 4  # refusals in a row that a pause grows by while others get through: 80 ms at most, by default
+
 
 class Course:
     """The state of one operation.
@@ -92,9 +94,9 @@ class Course:
         return delay
 
     def _refusals_in_a_row(self) -> int:
-        """Without a good answer to others in between: where these get through, a pause need not grow."""
+        """Without a good answer to others in between: where these get through, a pause need not grow for long."""
         answers = self._throttle.answers if self._throttle else 0
-        self._in_a_row = self._in_a_row + 1 if answers == self._answers else 1
+        self._in_a_row = self._in_a_row + 1 if answers == self._answers else min(self._in_a_row + 1, _MODEST)
         self._answers = answers
         return self._in_a_row
 
