@@ -18,8 +18,8 @@ from s3torchconnector._config import GIB, MAX_PART_SIZE, MIB, MIN_PART_SIZE
 from s3torchconnector._s3client import S3Client
 
 _COUNTS = ["part_size", "max_attempts", "max_connections", "memory_budget"]
-_AMOUNTS = ["throughput_target_gbps", "connect_timeout", "read_timeout"]
-_SWITCHES = ["unsigned", "force_path_style", "requester_pays"]
+_AMOUNTS = ["throughput_target_gbps", "connect_timeout", "read_timeout", "operation_timeout"]
+_SWITCHES = ["unsigned", "force_path_style", "requester_pays", "hedge"]
 
 
 def refused(**fields: Any) -> str:

@@ -16,8 +16,8 @@ MIN_PART_SIZE = 5 * MIB
 MAX_PART_SIZE = 5 * GIB
 
 _COUNTS = ("part_size", "max_attempts", "max_connections", "memory_budget")
-_AMOUNTS = ("throughput_target_gbps", "connect_timeout", "read_timeout")
-_SWITCHES = ("unsigned", "force_path_style", "requester_pays")
+_AMOUNTS = ("throughput_target_gbps", "connect_timeout", "read_timeout", "operation_timeout")
+_SWITCHES = ("unsigned", "force_path_style", "requester_pays", "hedge")
 _CHECKSUM_MODES = ("when_supported", "required", "off")
 _TYPES = (
     (_COUNTS, Integral, "an integer"),
@@ -54,6 +54,10 @@ class S3ClientConfig:
         read_timeout: seconds without a single byte after which a request is given up and tried again.
         checksum: ``"when_supported"`` sends checksums with uploads and verifies downloads where the server offers
             one of the whole object; ``"required"`` makes it an error where it does not; ``"off"`` does neither.
+        operation_timeout: seconds after which a request with all its attempts is given up with S3TimeoutError. Time
+            in which a read waits for the program, and not for S3, does not count.
+        hedge: ask again, on another connection, for bytes whose answer does not begin within three times the 95th
+            percentile of recent ones (at least 100 ms); at most one extra request for twenty.
 
     Raises:
         S3ConfigurationError: (a ``ValueError``) a value that cannot work.
@@ -72,6 +76,8 @@ class S3ClientConfig:
     connect_timeout: float = 10.0
     read_timeout: float = 30.0
     checksum: str = "when_supported"
+    operation_timeout: float = 900.0
+    hedge: bool = True
 
     def __post_init__(self) -> None:
         self._check_types()

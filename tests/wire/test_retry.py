@@ -41,8 +41,8 @@ DATA = bytes(range(256)) * 40
         (S3TimeoutError("x"), 10),
         (S3ServiceError("x", status=500), 10),
         (S3ServiceError("x", status=400, code="RequestTimeout"), 10),
-        (S3ThrottledError("x", status=429), 10),
-        (S3ThrottledError("x", status=503, code="SlowDown"), 10),
+        (S3ThrottledError("x", status=429), 100),
+        (S3ThrottledError("x", status=503, code="SlowDown"), 100),
         (S3ProtocolError("x"), 3),
         (S3ServiceError("x", status=400), 1),
         (S3ServiceError("x", status=501), 1),
@@ -55,7 +55,7 @@ DATA = bytes(range(256)) * 40
 )
 def test_attempts_depend_on_the_error(error: S3Exception, attempts: int) -> None:
     rule = RetryRule(RetryPolicy(10), RetryQuota())
-    assert attempts == next(failures for failures in range(1, 20) if rule.delay(error, failures) is None)
+    assert attempts == next(failures for failures in range(1, 200) if rule.delay(error, failures) is None)
 
 
 @given(st.integers(1, 999), st.floats(0, 1, exclude_max=True))
@@ -63,6 +63,8 @@ def test_backoff_is_full_jitter_under_a_growing_bound(failures: int, drawn: floa
     policy = RetryPolicy(1000, first_backoff=0.1, longest_backoff=10.0)
     delay = RetryRule(policy, RetryQuota(), lambda: drawn).delay(S3ConnectionError("x"), failures)
     assert delay == drawn * min(10.0, 0.1 * 2 ** min(failures - 1, 20))
+    delay = RetryRule(policy, RetryQuota(), lambda: drawn).delay(S3ThrottledError("x", status=503), failures)
+    assert delay == drawn * min(10.0, 0.01 * 2 ** min(failures - 1, 20))
 
 
 def test_dry_quota_slows_retries_down_but_gives_up_nothing() -> None:
@@ -77,6 +79,13 @@ def test_dry_quota_slows_retries_down_but_gives_up_nothing() -> None:
 
     assert rule.delay(S3ConnectionError("x"), 1) == 0.0
     assert rule.delay(S3ConnectionError("x"), 1) == 7.0
+
+
+def test_being_put_off_costs_no_quota() -> None:
+    quota = RetryQuota()
+    rule = RetryRule(RetryPolicy(1000, longest_backoff=7.0), quota, lambda: 0.0)
+    assert {rule.delay(S3ThrottledError("x", status=503), 1) for _ in range(1000)} == {0.0}
+    assert quota.spend()
 
 
 def test_quota_never_grows_beyond_its_capacity() -> None:
@@ -135,9 +144,9 @@ def test_what_will_not_pass_is_not_tried_again(answer: bytes, kind: type[S3Excep
 
 def test_slow_down_to_the_end_names_its_attempts() -> None:
     with ScriptedServer(handler=in_turn(s3_error(503, "SlowDown"))) as server, open_caller(server.endpoint) as caller:
-        with pytest.raises(S3ThrottledError, match=r"slow down.*SlowDown.*\(after 3 attempts\)") as caught:
+        with pytest.raises(S3ThrottledError, match=r"slow down.*SlowDown.*\(after 9 attempts\)") as caught:
             get(caller)
-        assert len(server.requests) == caught.value.attempts == 3
+        assert len(server.requests) == caught.value.attempts == 9
         assert (caught.value.status, caught.value.code, caught.value.request_id) == (503, "SlowDown", "TEST")
 
 

@@ -7,7 +7,7 @@ answer goes on first, and receives what is here of it, without ever waiting for 
 Contract: ``submit`` queues an errand; the carrier calls its ``begin``, waits until its exchange is readable, and calls
 its ``proceed`` until that says that it is over. The carrier runs on a worker thread while there are errands, and takes
 new ones between two receptions. An exchange that is not over after ``silence`` seconds is aborted, so that its errand
-can try again elsewhere.
+can try again elsewhere; before, one whose answer does not begin in the usual time is sent again (``_wire/_hedging``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections import deque
 from typing import Protocol
 
 from s3torchconnector._transfer._workers import Workers
-from s3torchconnector._wire import Exchange, PoolIsFull
+from s3torchconnector._wire import Exchange, Hedging, PoolIsFull
 
 _SCRATCH = 256 * 1024  # bytes: the head and the body of an object that is received in one system call
 
@@ -42,10 +42,11 @@ class Errand(Protocol):
 class Carrier:
     """Runs errands on at most one of ``workers``' threads, ``most`` on their way at a time."""
 
-    def __init__(self, workers: Workers, most: int, silence: float) -> None:
+    def __init__(self, workers: Workers, most: int, silence: float, hedging: Hedging) -> None:
         self._workers = workers
         self._most = most
         self._silence = silence
+        self._hedging = hedging
         self._lock = threading.Lock()
         self._queue: deque[Errand] = deque()
         self._round: _Round | None = None  # while a thread is at it
@@ -61,7 +62,7 @@ class Carrier:
             if self._round is not None:
                 self._round.wake()
                 return
-            self._round = current = _Round(self._silence)
+            self._round = current = _Round(self._silence, self._hedging)
         try:
             self._workers.run(lambda: self._carry(current))
         except RuntimeError:
@@ -100,14 +101,16 @@ class Carrier:
 class _Round:
     """The errands that are on their way. All but ``wake`` is the carrying thread's."""
 
-    def __init__(self, silence: float) -> None:
+    def __init__(self, silence: float, hedging: Hedging) -> None:
         self._silence = silence
+        self._hedging = hedging
         self._poll = select.poll()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         self._poll.register(self._wake_read, select.POLLIN)
         self._scratch = bytearray(_SCRATCH)
         self._under_way: dict[int, tuple[Errand, Exchange]] = {}  # by descriptor, the oldest first
+        self._unanswered: deque[tuple[Errand, Exchange]] = deque()  # not yet hedged; the oldest first
         self.sleeping = False  # under the carrier's lock: waiting, and not yet woken
 
     @property
@@ -118,9 +121,16 @@ class _Round:
         exchange = errand.begin(wait=wait)
         if exchange is None:
             return
-        descriptor = exchange.fileno()
+        self._watch(exchange.fileno(), errand, exchange)
+        self._unanswered.append((errand, exchange))
+
+    def _watch(self, descriptor: int, errand: Errand, exchange: Exchange) -> None:
         self._poll.register(descriptor, select.POLLIN)
         self._under_way[descriptor] = errand, exchange
+
+    def _forget(self, descriptor: int) -> None:
+        del self._under_way[descriptor]
+        self._poll.unregister(descriptor)
 
     def wake(self) -> None:
         """There is more to take."""
@@ -130,20 +140,44 @@ class _Round:
 
     def receive(self) -> None:
         """Wait until an answer goes on, there is more to take, or silence has lasted too long; receive what is here."""
+        now = time.perf_counter()
+        self._hedge(now)
         oldest = next(iter(self._under_way.values()))[1]
-        patience = oldest.started + self._silence - time.perf_counter()
-        ready = self._poll.poll(max(0.0, patience * 1000))
+        end = oldest.started + self._silence
+        due = self._unanswered[0][1].started + self._hedging.delay if self._unanswered else end
+        ready = self._poll.poll(max(0.0, (min(end, due) - now) * 1000))
+        now = time.perf_counter()
         self.sleeping = False
-        if not ready:
+        if now >= end and not ready:
             oldest.abort()  # which makes it readable
         for descriptor, _ in ready:
             if descriptor == self._wake_read:
                 os.read(descriptor, 4096)
-                continue
-            # Before another round finds the connection in the pool, it is no longer watched: this thread does both.
-            if self._under_way[descriptor][0].proceed(self._scratch):
-                del self._under_way[descriptor]
-                self._poll.unregister(descriptor)
+            elif (entry := self._under_way.get(descriptor)) is not None:
+                self._proceed(descriptor, *entry, now)
+
+    def _proceed(self, descriptor: int, errand: Errand, exchange: Exchange, now: float) -> None:
+        if not exchange.answering:
+            self._hedging.note(now - exchange.started)
+            other = exchange.settle_on(descriptor)
+            if other is not None:
+                self._forget(other)
+                exchange.drop_spare()
+        # Before another round finds the connection in the pool, it is no longer watched: this thread does both.
+        if errand.proceed(self._scratch):
+            self._forget(descriptor)
+
+    def _hedge(self, now: float) -> None:
+        """Send again what should have been answered by ``now``; each request has one chance of that."""
+        while self._unanswered:
+            errand, exchange = self._unanswered[0]
+            if not exchange.answering and now < exchange.started + self._hedging.delay:
+                return
+            self._unanswered.popleft()
+            if not exchange.answering and self._hedging.spend():
+                descriptor = exchange.hedge()
+                if descriptor is not None:
+                    self._watch(descriptor, errand, exchange)
 
     def close(self) -> None:
         os.close(self._wake_read)

@@ -26,7 +26,8 @@ class Runtime:
         self.config = config
         self.caller = Caller(region, endpoint, config, user_agent)
         self.workers = Workers(config.max_connections)
-        self.carrier = Carrier(self.workers, config.max_connections, config.read_timeout)
+        silence = min(config.read_timeout, config.operation_timeout)
+        self.carrier = Carrier(self.workers, config.max_connections, silence, self.caller.hedging)
         self.budget = ByteBudget(config.memory_budget)
         wanted = math.ceil(config.bytes_per_second / _BYTES_PER_SECOND_PER_STREAM)
         self.streams = max(1, min(config.max_connections, max(4, wanted)))

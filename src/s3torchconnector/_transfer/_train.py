@@ -8,6 +8,8 @@ budget; the average one is half here.
 
 from __future__ import annotations
 
+import time
+
 from s3torchconnector._transfer._budget import BLOCK, ByteBudget
 from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
 from s3torchconnector._transfer._part import Part
@@ -100,7 +102,9 @@ class Car(Part):
         missing = self.stop - self.start - deposit
         if missing and self._offered is None:
             self.lacks_memory = True  # before the look at the others, as offer and need do it the other way round
+            began = time.perf_counter()
             self._budget.wait_take(missing, lambda: self._may_overdraw(cancel))
+            cancel.excused += time.perf_counter() - began  # the program took its time
             self.lacks_memory = False
             self._reserved = missing
         self._begun = True  # before the look at what is offered, as withdraw does it the other way round

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import (
     S3Exception,
-    S3ServiceError,
+    S3ThrottledError,
     S3WrongRegionError,
 )
 from s3torchconnector._identity import Endpoint, EndpointResolver
@@ -24,14 +24,18 @@ from s3torchconnector._uri import display_uri
 from s3torchconnector._wire._authority import Authority, Identity
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
 from s3torchconnector._wire._checksum_support import ChecksumSupport
+from s3torchconnector._wire._course import Course, complete
 from s3torchconnector._wire._exchange import ClosedMeanwhile, Exchange
 from s3torchconnector._wire._head import HeadBuilder
+from s3torchconnector._wire._hedging import Hedging
+from s3torchconnector._wire._patience import Patience
 from s3torchconnector._wire._pool import Address, ConnectionPool
 from s3torchconnector._wire._proxy import proxy_for
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
 from s3torchconnector._wire._service_errors import service_error
+from s3torchconnector._wire._throttle import Overloaded, Throttle
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -43,6 +47,7 @@ class _Shot(NamedTuple):
 
     request: Request
     endpoint: Endpoint
+    address: Address
     identity: Identity
     number: int
 
@@ -63,7 +68,11 @@ class Caller:
         self._pool = ConnectionPool(config)
         self.checksums = ChecksumSupport(config.checksum)
         self._heads = HeadBuilder(user_agent, config.requester_pays, not self.checksums.off)
-        self._addresses: dict[tuple[str, str, int], Address] = {}
+        self._routes: dict[tuple[str, str, int], tuple[Address, Throttle]] = {}
+        self._max_connections = config.max_connections
+        self.hedging = Hedging(config.hedge)
+        self._read_timeout = config.read_timeout
+        self._operation_timeout = config.operation_timeout
         self._rule = rule or RetryRule(RetryPolicy(config.max_attempts), RetryQuota())
 
     def begin(self, request: Request, cancel: CancelToken, *, wait: bool) -> Exchange:
@@ -71,12 +80,16 @@ class Caller:
 
         Raises:
             PoolIsFull: all connections are in use, and ``wait`` is false.
+            Overloaded: it would have to wait for its turn; ``call`` does.
             S3Exception: it could not be sent.
         """
         endpoint = self._endpoint(request.bucket)
-        return self._send(
-            _Shot(request, endpoint, self._authority.identity_for(request, endpoint), 1), cancel, wait=wait
-        )
+        address, throttle = self._route(endpoint)
+        if throttle.active:
+            raise Overloaded("requests to this endpoint have to wait for their turn")
+        patience = Patience(cancel, time.perf_counter() + self._operation_timeout, wait)
+        identity = self._authority.identity_for(request, endpoint)
+        return self._send(_Shot(request, endpoint, address, identity, 1), patience)
 
     def call(
         self,
@@ -93,35 +106,24 @@ class Caller:
             S3Exception: its attempts are used up, or trying again cannot help.
             CancelledByCaller: ``cancel`` was.
         """
-        token = cancel or CancelToken()
-        failures = 0
-        mended: set[str] = set()
-        while True:
-            current = request if isinstance(request, Request) else request()
-            identity = Identity(None, None)
-            try:
-                endpoint = self._endpoint(current.bucket)
-                identity = self._authority.identity_for(current, endpoint)
-                shot = _Shot(current, endpoint, identity, failures + 1)
-                exchange, begun = begun, None
-                result = self._attempt(shot, exchange, consume, token)
-                self._rule.quota.earn()
-                return result
-            except CancelledByCaller:
-                raise
-            except S3Exception as error:
-                token.check()
-                cause = error.code or type(error).__name__
-                if cause not in mended and self._mend(error, identity, current, failures + 1):
-                    mended.add(cause)
-                    continue
-                failures += 1
-                delay = self._rule.delay(error, failures)
-                if delay is None:
-                    _complete(error, current, failures)
+        first = request if isinstance(request, Request) else request()
+        course = Course(first, begun, cancel or CancelToken(), self._operation_timeout)
+        try:
+            while True:
+                try:
+                    result = self._attempt(course, consume)
+                    self._rule.quota.earn()
+                    return result
+                except CancelledByCaller:
                     raise
-                _log.info("%s failed (%s), attempt %d follows in %.2f s", current, error, failures + 1, delay)
-            token.wait(delay)
+                except S3Exception as error:
+                    course.patience.token.check()
+                    delay = self._delay_after(error, course)
+                course.patience.token.wait(delay)
+                if not isinstance(request, Request):
+                    course.request = request()
+        finally:
+            course.give_turn_back()
 
     def receive(self, exchange: Exchange, request: Request, consume: Callable[[Response], _T]) -> _T:
         """Receive the answer to what ``begin`` has sent, once, for a caller that does not wait (``Exchange.lend``).
@@ -144,23 +146,58 @@ class Caller:
         """In a forked child: let go of the parent's sockets without disturbing them."""
         self._pool.forget()
 
-    def _attempt(
-        self, shot: _Shot, begun: Exchange | None, consume: Callable[[Response], _T], token: CancelToken
+    def _attempt(self, course: Course, consume: Callable[[Response], _T]) -> _T:
+        request = course.request
+        endpoint = self._endpoint(request.bucket)
+        course.identity = self._authority.identity_for(request, endpoint)
+        address, throttle = self._route(endpoint)
+        shot = _Shot(request, endpoint, address, course.identity, course.attempts + 1)
+        exchange, course.begun = course.begun, None
+        if exchange is None and throttle.active and request.operation != "CreateSession":
+            course.take_turn(throttle)  # CreateSession needs none: others wait for it with their turn in hand
+
+        def receive(response: Response) -> _T:
+            course.answered()
+            return consume(response)
+
+        try:
+            return self._carry_out(exchange, shot, course.patience, receive)
+        except S3ThrottledError:
+            throttle.refused(self._pool.in_use + 1, course.since)
+            raise
+
+    def _carry_out(
+        self, begun: Exchange | None, shot: _Shot, patience: Patience, consume: Callable[[Response], _T]
     ) -> _T:
         try:
-            return self._receive(begun or self._send(shot, token), shot, consume)
+            return self._receive(begun or self._send(shot, patience), shot, consume)
         except ClosedMeanwhile:
             # That the server had closed a kept-alive connection is no failure of the request.
-            return self._receive(self._send(shot, token, fresh=True), shot, consume)
+            return self._receive(self._send(shot, patience, fresh=True), shot, consume)
 
-    def _send(self, shot: _Shot, token: CancelToken, *, fresh: bool = False, wait: bool = True) -> Exchange:
-        token.check()
-        address = self._address(shot.endpoint)
+    def _delay_after(self, error: S3Exception, course: Course) -> float:
+        """Seconds until the next attempt: none if the cause of the refusal could be removed.
+
+        Raises:
+            S3Exception: there is no next attempt.
+        """
+        cause = error.code or type(error).__name__
+        if cause not in course.mended and self._mend(error, course.identity, course.request, course.attempts + 1):
+            course.mended.add(cause)
+            return 0.0
+        delay = course.delay_after(error, self._rule)
+        _log.info("%s failed (%s), attempt %d follows in %.2f s", course.request, error, course.attempts + 1, delay)
+        return delay
+
+    def _send(self, shot: _Shot, patience: Patience, *, fresh: bool = False) -> Exchange:
+        patience.check()
         timestamp = self._authority.timestamp()
-        head = self._heads.build(shot.request, shot.endpoint, *shot.identity, timestamp, address.proxy)
-        return Exchange(self._pool, address, shot.request, head, token, fresh=fresh, wait=wait)
+        head = self._heads.build(shot.request, shot.endpoint, *shot.identity, timestamp, shot.address.proxy)
+        return Exchange(self._pool, shot.address, shot.request, head, patience, fresh=fresh)
 
     def _receive(self, exchange: Exchange, shot: _Shot, consume: Callable[[Response], _T]) -> _T:
+        if shot.request.operation == "GetObject":
+            exchange.await_answer(self.hedging, self._read_timeout)
         result = exchange.receive(consume, partial(self._refused, shot.request))
         if _log.isEnabledFor(logging.DEBUG):
             _log_request(shot.request, exchange, shot.number)
@@ -177,19 +214,21 @@ class Caller:
             try:
                 return self._authority.mend(error, identity, bucket)
             except S3Exception as failure:
-                _complete(failure, request, attempts)
+                complete(failure, request, attempts)
                 raise
         if error.region and self._moved.get(bucket, ("", None))[0] != error.region:
             self._moved[bucket] = error.region, self._resolver_for(error.region)
             _log.info("%s is in region %s, where its requests go from now on", display_uri(bucket), error.region)
         return bool(error.region)
 
-    def _address(self, endpoint: Endpoint) -> Address:
+    def _route(self, endpoint: Endpoint) -> tuple[Address, Throttle]:
+        """Where a request goes, and whether that is overloaded."""
         key = (endpoint.scheme, endpoint.host, endpoint.port)
-        address = self._addresses.get(key)
-        if address is None:
-            address = self._addresses[key] = Address(*key, proxy_for(*key))
-        return address
+        route = self._routes.get(key)
+        if route is None:
+            route = Address(*key, proxy_for(*key)), Throttle(self._max_connections)
+            route = self._routes.setdefault(key, route)
+        return route
 
     def _refused(self, request: Request, response: Response) -> S3Exception:
         """What an error answer means."""
@@ -201,16 +240,6 @@ class Caller:
 
     def _request_session(self, request: Request) -> bytes:
         return self.call(request, read_document)
-
-
-def _complete(error: S3Exception, request: Request, attempts: int) -> None:
-    """Give an error that is about to be raised its context."""
-    error.operation, error.attempts = request.operation, attempts
-    error.bucket, error.key = request.bucket, request.key or None
-    if not isinstance(error, S3ServiceError) and not error.message.startswith(request.operation):
-        error.message = f"{request}: {error.message}"
-    if attempts > 1:
-        error.message += f" (after {attempts} attempts)"
 
 
 def _log_request(request: Request, exchange: Exchange, attempt: int) -> None:

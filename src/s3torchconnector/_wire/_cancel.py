@@ -26,9 +26,14 @@ class CancelledByCaller(S3Exception):
 
 
 class CancelToken:
-    """Cancels a group of requests, at most once."""
+    """Cancels a group of requests, at most once.
+
+    Attributes:
+        excused: seconds that these requests have spent on waiting for the program, which no deadline counts.
+    """
 
     def __init__(self) -> None:
+        self.excused = 0.0
         self._lock = threading.Lock()
         self._cancelled = False
         self._sleepers: threading.Event | None = None  # made by the first wait: most tokens never need one

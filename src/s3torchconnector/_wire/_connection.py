@@ -8,6 +8,10 @@ hands over one record (16 KiB) at a time whatever we ask for.
 A thread that looks after many connections lends each its scratch memory (``lend``): then nothing is waited for, and a
 small answer, head and body, is received in one system call.
 
+Deadlines: before it blocks, a connection asks how much time the operation has left, and shortens the socket's timeout
+to that. A server that trickles is found out as well: a kernel timeout counts for a whole system call, however many
+bytes it brings.
+
 A connection belongs to one thread at a time. Only ``abort`` may be called from another.
 """
 
@@ -22,10 +26,13 @@ from collections.abc import Sequence
 
 from s3torchconnector._errors import S3ConnectionError, S3ProtocolError, S3TimeoutError
 from s3torchconnector._wire._framing import MAX_HEAD, ResponseHead, parse_head
+from s3torchconnector._wire._patience import Patience
 
 _HEAD_BUFFER = 8 * 1024
 _KERNEL_TIMEOUTS = sys.platform != "win32"
 _SMALL_BODY = 64 * 1024  # bytes of request body that are worth copying behind the head to save a packet
+_TLS_PIECE = 1024 * 1024  # bytes sent between two looks at the clock
+_MOST_INTERIM = 16  # 1xx heads before an answer; S3 sends one at most
 _MAX_SEGMENTS = 1024  # IOV_MAX on Linux and macOS
 
 Buffer = bytes | bytearray | memoryview
@@ -48,16 +55,38 @@ class Connection:
         self._scratch: bytearray | None = None  # of a thread that does not wait
         if _KERNEL_TIMEOUTS and not self._tls:
             sock.settimeout(None)
-            value = struct.pack("ll", int(read_timeout), int(read_timeout % 1 * 1e6))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
             self._wait_all = socket.MSG_WAITALL
-        else:
-            sock.settimeout(read_timeout)
+        self._patience: Patience | None = None
+        self._set_timeout(read_timeout)
         self._buffer = bytearray(_HEAD_BUFFER)
         self._leftover = memoryview(b"")  # received behind a head, not yet handed over
         self.used = False  # whether a whole response came back on it before
         self.idle_since = 0.0
+
+    def hurry(self, patience: Patience | None) -> None:
+        """Have no operation last longer than this, from now on."""
+        self._patience = patience
+        if self._current_timeout != self._timeout:
+            self._set_timeout(self._timeout)
+
+    def _set_timeout(self, seconds: float) -> None:
+        self._current_timeout = seconds
+        if _KERNEL_TIMEOUTS and not self._tls:
+            value = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+        else:
+            self._sock.settimeout(seconds)
+
+    def _before_waiting(self) -> None:
+        """Let the next system call wait no longer than the operation may."""
+        if self._patience is None or self._scratch is not None:
+            return
+        left = self._patience.left()
+        if left < self._current_timeout:
+            if left <= 0:
+                raise S3TimeoutError(f"{self._description} took all the time of the operation")
+            self._set_timeout(max(0.001, left))
 
     def lend(self, scratch: bytearray | None) -> None:
         """Wait for nothing from now on, and raise ``NotYet`` instead; None: wait again.
@@ -65,13 +94,14 @@ class Connection:
         A head is received into ``scratch`` with what follows it, which must be taken before the scratch is used again.
         """
         if self._tls or not _KERNEL_TIMEOUTS:
-            self._sock.settimeout(0.0 if scratch is not None else self._timeout)
+            self._sock.settimeout(0.0 if scratch is not None else self._current_timeout)
         else:
             self._flags = socket.MSG_DONTWAIT if scratch is not None else 0
         self._scratch = scratch
 
     def send(self, head: bytes, body: Sequence[Buffer] = ()) -> None:
         """Send a request: its head and the buffers of its body, without joining large ones."""
+        self._before_waiting()
         try:
             if not body:
                 self._sock.sendall(head)
@@ -86,6 +116,7 @@ class Connection:
         views = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
         first = 0
         while first < len(views):
+            self._before_waiting()
             sent = self._sock.sendmsg(views[first : first + _MAX_SEGMENTS])
             while first < len(views) and sent >= len(views[first]):
                 sent -= len(views[first])
@@ -99,14 +130,18 @@ class Connection:
             return
         self._sock.sendall(head)
         for buffer in body:
-            self._sock.sendall(buffer)
+            view = memoryview(buffer).cast("B")
+            for start in range(0, len(view), _TLS_PIECE):
+                self._before_waiting()
+                self._sock.sendall(view[start : start + _TLS_PIECE])
 
     def receive_head(self) -> ResponseHead:
         """Receive the next final response head; interim (1xx) responses are passed over."""
-        while True:
+        for _ in range(_MOST_INTERIM + 1):
             head = parse_head(self._receive_until_blank_line())
             if head.status >= 200:
                 return head
+        raise S3ProtocolError(f"{self._description} sent more than {_MOST_INTERIM} interim (1xx) answers")
 
     def _receive_until_blank_line(self) -> bytes:
         buffer = self._buffer if self._scratch is None else self._scratch
@@ -162,6 +197,7 @@ class Connection:
         done = 0
         try:
             while done < len(view):
+                self._before_waiting()
                 count = receive(view[done:])
                 if not count:
                     break
@@ -174,6 +210,7 @@ class Connection:
         return done
 
     def _receive(self, view: memoryview, flags: int) -> int:
+        self._before_waiting()
         try:
             return self._sock.recv_into(view, 0, flags)
         except OSError as error:
@@ -225,5 +262,6 @@ class Connection:
 
     def _translated(self, error: OSError, doing: str) -> S3ConnectionError:
         if isinstance(error, (TimeoutError, BlockingIOError)):
-            return S3TimeoutError(f"{self._description} was silent for {self._timeout:g} s while {doing}")
+            seconds = self._current_timeout
+            return S3TimeoutError(f"{self._description} was silent for {seconds:g} s while {doing}")
         return S3ConnectionError(f"the connection to {self._description} broke while {doing}: {error}")

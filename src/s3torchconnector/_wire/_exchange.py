@@ -1,18 +1,21 @@
 """One request on one connection, and its answer.
 
 Made, it has been sent; then it is received or discarded, once. In between, its descriptor can be waited on together
-with others (see ``_transfer/_carrier``).
+with others (see ``_transfer/_carrier``), and it can be hedged: sent again on a second connection. The one on which the
+answer begins first is kept, and the other closed.
 """
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable
 from typing import TypeVar, cast
 
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3TimeoutError
-from s3torchconnector._wire._cancel import CancelToken
-from s3torchconnector._wire._connection import NotYet
+from s3torchconnector._wire._connection import Connection, NotYet
+from s3torchconnector._wire._hedging import Hedging
+from s3torchconnector._wire._patience import Patience
 from s3torchconnector._wire._pool import Address, ConnectionPool
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response
@@ -32,14 +35,13 @@ class Exchange:
         address: where it goes.
         request: what is asked.
         head: its head, addressed and signed.
-        token: while it lasts, cancelling this token aborts the connection.
+        patience: how long it may last. Cancelling its token aborts the connection.
         fresh: whether it must have a new connection.
-        wait: whether to wait for a connection while all are in use.
 
     Raises:
-        PoolIsFull: they are, and ``wait`` is false.
+        PoolIsFull: all connections are in use, and ``patience`` says not to wait for one.
         S3ConnectionError, S3TimeoutError: it could not be sent.
-        CancelledByCaller: ``token`` was cancelled before.
+        CancelledByCaller: the token was cancelled before.
     """
 
     def __init__(
@@ -48,22 +50,25 @@ class Exchange:
         address: Address,
         request: Request,
         head: bytes,
-        token: CancelToken,
+        patience: Patience,
         *,
         fresh: bool,
-        wait: bool,
     ) -> None:
         self._pool = pool
         self._address = address
         self._request = request
-        self._token = token
+        self._head = head
+        self._patience = patience
+        self._token = patience.token
         self._early: Response | None = None
         self._failure: BaseException | None = None
-        self._connection = pool.acquire(address, fresh=fresh, wait=wait)
+        self._connection = pool.acquire(address, patience, fresh=fresh)
+        self._spare: Connection | None = None
         self.response: Response | None = None
+        self.answering = False  # whether it is known on which connection the answer comes
         self.started = time.perf_counter()
         try:
-            token.enter(self._connection)
+            self._token.enter(self._connection)
             self._send(head)
         except BaseException as error:
             self.discard()
@@ -92,6 +97,60 @@ class Exchange:
     def abort(self) -> None:
         """Make ``receive`` fail at once."""
         self._connection.abort()
+        if self._spare is not None:
+            self._spare.abort()
+
+    def hedge(self) -> int | None:
+        """Send it again on another connection: its descriptor, or None if that could not be done without waiting."""
+        if self._spare is not None or self._failure is not None:
+            return None
+        try:
+            spare = self._pool.acquire(self._address, self._patience._replace(wait=False))
+        except S3Exception:
+            return None
+        self._spare = spare
+        try:
+            self._token.enter(spare)
+            spare.send(self._head, self._request.body)
+        except S3Exception:
+            self.drop_spare()
+            return None
+        return spare.fileno()
+
+    def settle_on(self, descriptor: int) -> int | None:
+        """The answer begins on this descriptor. Returns the other: to be forgotten, then closed."""
+        self.answering = True
+        spare = self._spare
+        if spare is None:
+            return None
+        if descriptor == spare.fileno():
+            self._connection, self._spare = spare, self._connection
+            self.started = time.perf_counter()
+        assert self._spare is not None
+        return self._spare.fileno()
+
+    def drop_spare(self) -> None:
+        """Close the connection on which no answer is awaited."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            self._token.leave(spare)
+            self._pool.discard(spare)
+
+    def await_answer(self, hedging: Hedging, silence: float) -> None:
+        """Wait until the answer begins or ``silence`` seconds are over, and hedge in between where that is due."""
+        if self.answering or self._failure is not None or self._early is not None:
+            return
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        longest = max(0.0, min(silence, self._patience.left()))
+        ready = poll.poll(min(longest, hedging.delay) * 1000)
+        if not ready and hedging.delay < longest and hedging.spend() and (other := self.hedge()) is not None:
+            poll.register(other, select.POLLIN)
+            ready = poll.poll((longest - hedging.delay) * 1000)
+        if ready:
+            hedging.note(time.perf_counter() - self.started)
+        self.settle_on(ready[0][0] if ready else self.fileno())
+        self.drop_spare()
 
     def lend(self, scratch: bytearray | None) -> None:
         """Have ``receive`` wait for nothing, see ``Connection.lend``."""
@@ -154,5 +213,6 @@ class Exchange:
 
     def discard(self) -> None:
         """End it without an answer."""
+        self.drop_spare()
         self._token.leave(self._connection)
         self._pool.discard(self._connection)

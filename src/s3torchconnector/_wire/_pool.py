@@ -16,6 +16,8 @@ from typing import NamedTuple
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError, S3Exception, S3TimeoutError
 from s3torchconnector._wire._connection import Connection
+from s3torchconnector._wire._line import Line, Ticket
+from s3torchconnector._wire._patience import Patience
 from s3torchconnector._wire._proxy import Proxy, open_tunnel
 
 _CHECK_AFTER = 1.0  # seconds idle after which a look tells whether the server closed it
@@ -45,40 +47,66 @@ class ConnectionPool:
     def __init__(self, config: S3ClientConfig) -> None:
         self._config = config
         self._lock = threading.Lock()
-        self._room = threading.Condition(self._lock)
+        self._line = Line()  # for room
         self._in_use = 0
-        self._waiting = 0  # threads that wait for room
         self._idle: dict[Address, list[Connection]] = {}
         self._open: set[Connection] = set()
         self._tls: ssl.SSLContext | None = None
         self._tls_sessions: dict[Address, ssl.SSLSession] = {}  # a resumed handshake checks no certificate again
         self._closed = False
 
-    def acquire(self, address: Address, *, fresh: bool = False, wait: bool = True) -> Connection:
-        """A connection to ``address``, an idle one unless ``fresh``. Waits while all allowed ones are in use.
+    @property
+    def in_use(self) -> int:
+        """How many connections are carrying requests."""
+        return self._in_use
+
+    def acquire(self, address: Address, patience: Patience, *, fresh: bool = False) -> Connection:
+        """A connection to ``address``, an idle one unless ``fresh``. Waits in line while all allowed ones are in use.
 
         Raises:
-            PoolIsFull: they are, and ``wait`` is false.
-            S3ConnectionError, S3TimeoutError: it could not be opened.
+            PoolIsFull: they are, and ``patience`` says not to wait.
+            S3ConnectionError, S3TimeoutError: it could not be opened, or none became free in time.
+            CancelledByCaller: the token of ``patience`` was cancelled while waiting.
         """
         with self._lock:
-            while self._in_use >= self._config.max_connections:
-                if not wait:
-                    raise PoolIsFull("all connections are in use")
-                self._waiting += 1
-                self._room.wait()
-                self._waiting -= 1
-            self._in_use += 1
-            connection = None if fresh else self._pop_idle(address)
+            ticket = None
+            if self._in_use < self._config.max_connections:
+                self._in_use += 1
+            elif patience.wait:
+                ticket = self._line.join()
+            else:
+                raise PoolIsFull("all connections are in use")
+            connection = None if fresh or ticket is not None else self._pop_idle(address)
+        if ticket is not None:
+            connection = self._wait_in_line(ticket, patience, None if fresh else address)
         try:
             while connection is not None and not self._is_usable(connection):
                 self._close(connection)
                 with self._lock:
                     connection = self._pop_idle(address)
-            return connection or self._connect(address)
+            connection = connection or self._connect(address, patience)
+            connection.hurry(patience)
+            return connection
         except BaseException:
             self._leave()
             raise
+
+    def _wait_in_line(self, ticket: Ticket, patience: Patience, address: Address | None) -> Connection | None:
+        """Wait for the place of another, and take its connection if it leads to ``address``."""
+        try:
+            ticket.wait(patience)
+        except BaseException as error:
+            with self._lock:
+                if self._line.leave(ticket):
+                    self._make_room()
+            if isinstance(error, S3TimeoutError):
+                raise S3TimeoutError(
+                    f"all of max_connections={self._config.max_connections} connections were in use until its time "
+                    "was over"
+                ) from error
+            raise
+        with self._lock:
+            return None if address is None else self._pop_idle(address)
 
     def release(self, address: Address, connection: Connection) -> None:
         """Give back a connection that can serve another request."""
@@ -90,9 +118,7 @@ class ConnectionPool:
             keep = not self._closed
             if keep:
                 self._idle.setdefault(address, []).append(connection)
-            self._in_use -= 1
-            if self._waiting:
-                self._room.notify()
+            self._make_room()
         if not keep:
             self._close(connection)
 
@@ -119,8 +145,12 @@ class ConnectionPool:
 
     def _leave(self) -> None:
         with self._lock:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Under the lock: the place goes to who waits longest, if anybody does."""
+        if not self._line.admit():
             self._in_use -= 1
-            self._room.notify()
 
     def _pop_idle(self, address: Address) -> Connection | None:
         """Under the lock: the connection that was used last, if there is one."""
@@ -136,10 +166,12 @@ class ConnectionPool:
             self._open.discard(connection)
         connection.close()
 
-    def _connect(self, address: Address) -> Connection:
+    def _connect(self, address: Address, patience: Patience) -> Connection:
         target = address.proxy or address
+        patience.check()
+        end = time.perf_counter() + min(self._config.connect_timeout, patience.left())
         try:
-            sock = socket.create_connection((target.host, target.port), self._config.connect_timeout)
+            sock = socket.create_connection((target.host, target.port), _until(end))
         except TimeoutError as error:
             raise S3TimeoutError(
                 f"no connection to {address} within connect_timeout={self._config.connect_timeout:g} s"
@@ -150,7 +182,8 @@ class ConnectionPool:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if address.scheme == "https":
                 if address.proxy is not None:
-                    open_tunnel(sock, address.proxy, address.host, address.port)
+                    open_tunnel(sock, address.proxy, address.host, address.port, lambda: _until(end))
+                sock.settimeout(_until(end))
                 sock = self._wrap(sock, address)
             connection = Connection(sock, self._config.read_timeout, str(address))
         except BaseException:
@@ -181,6 +214,11 @@ class ConnectionPool:
             if self._tls is None:
                 self._tls = _default_tls_context()
             return self._tls
+
+
+def _until(end: float) -> float:
+    """Seconds; at least one millisecond, since a socket takes 0 for "do not wait"."""
+    return max(0.001, end - time.perf_counter())
 
 
 def _default_tls_context() -> ssl.SSLContext:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
+from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
@@ -50,8 +51,8 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
     return Proxy(parts.hostname, parts.port or 80, authorization)
 
 
-def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int) -> None:
-    """Ask the proxy at the other end of ``sock`` for a tunnel (RFC 9110, section 9.3.6).
+def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, left: Callable[[], float]) -> None:
+    """Ask the proxy at the other end of ``sock`` for a tunnel (RFC 9110, section 9.3.6), in the seconds ``left``.
 
     Raises:
         S3ConnectionError: it does not open one.
@@ -65,6 +66,7 @@ def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int) -> None
         sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
         # One byte at a time: what follows the blank line already belongs to TLS.
         while not answer.endswith(b"\r\n\r\n") and len(answer) < MAX_HEAD:
+            sock.settimeout(left())
             byte = sock.recv(1)
             if not byte:
                 break

@@ -4,6 +4,10 @@ The policy is a frozen value; what randomness and clocks do is a parameter. Back
 to an exponentially growing bound, https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so that
 hundreds of ranks do not come back in step. The quota is shared by all requests of a client: during an outage it runs
 dry, and then retries wait the longest backoff instead of multiplying the load; work is never given up for its sake.
+
+SlowDown is no failure of a request: what it costs is bounded by turns (``_throttle``) and not by the quota, and a
+request that S3 keeps putting off may come again ``max_attempts`` times as often as one that fails. With the default,
+100 attempts, requests get through a server that refuses nine of ten.
 """
 
 from __future__ import annotations
@@ -13,7 +17,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ProtocolError, S3ServiceError
+from s3torchconnector._errors import (
+    S3ConnectionError,
+    S3Exception,
+    S3ProtocolError,
+    S3ServiceError,
+    S3ThrottledError,
+)
 
 RETRYABLE_STATUS = frozenset({429, 500, 502, 503, 504})
 RETRYABLE_CODES = frozenset(
@@ -22,6 +32,9 @@ RETRYABLE_CODES = frozenset(
      "BadDigest", "XAmzContentChecksumMismatch"}  # the last two: an upload arrived wrong
 )  # fmt: skip
 THROTTLING_CODES = frozenset({"SlowDown", "RequestLimitExceeded", "Throttling", "ThrottlingException"})
+# Of a client that was asked to slow down few requests come back, each in its turn: a long pause would leave an endpoint
+# idle that admits requests one by one.
+_TURNS_SPARE = 10
 
 
 def is_retryable(error: S3Exception) -> bool:
@@ -47,11 +60,14 @@ class RetryPolicy:
             return 1
         if isinstance(error, S3ProtocolError):
             return min(self.max_attempts, self.max_protocol_attempts)
+        if isinstance(error, S3ThrottledError):
+            return self.max_attempts**2
         return self.max_attempts
 
-    def backoff_bound(self, failures: int) -> float:
-        """The longest wait after so many failures."""
-        return min(self.longest_backoff, self.first_backoff * 2.0 ** min(failures - 1, 32))
+    def backoff_bound(self, error: S3Exception, failures: int) -> float:
+        """The longest wait after so many failures like ``error``."""
+        first = self.first_backoff / _TURNS_SPARE if isinstance(error, S3ThrottledError) else self.first_backoff
+        return min(self.longest_backoff, first * 2.0 ** min(failures - 1, 32))
 
 
 class RetryQuota:
@@ -87,10 +103,16 @@ class RetryRule:
     quota: RetryQuota
     uniform: Callable[[], float] = random.random
 
-    def delay(self, error: S3Exception, failures: int) -> float | None:
-        """Seconds to wait before the next attempt after ``failures`` failed ones, or None to give up."""
+    def delay(self, error: S3Exception, failures: int, in_a_row: int | None = None) -> float | None:
+        """Seconds to wait before the next attempt, or None to give up.
+
+        Args:
+            error: what came last.
+            failures: how many attempts failed; where ``error`` is SlowDown, how many were put off.
+            in_a_row: how many of them the pause depends on, if not all.
+        """
         if failures >= self.policy.attempts_for(error):
             return None
-        if not self.quota.spend():
+        if not isinstance(error, S3ThrottledError) and not self.quota.spend():
             return self.policy.longest_backoff
-        return self.uniform() * self.policy.backoff_bound(failures)
+        return self.uniform() * self.policy.backoff_bound(error, in_a_row or failures)

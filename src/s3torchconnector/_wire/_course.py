@@ -1,0 +1,120 @@
+"""One operation from its first attempt to its last: what the retry loop has to remember of it."""
+
+from __future__ import annotations
+
+import time
+
+from s3torchconnector._errors import S3Exception, S3ServiceError, S3ThrottledError, S3TimeoutError
+from s3torchconnector._wire._authority import Identity
+from s3torchconnector._wire._cancel import CancelToken
+from s3torchconnector._wire._exchange import Exchange
+from s3torchconnector._wire._patience import Patience
+from s3torchconnector._wire._requests import Request
+from s3torchconnector._wire._retry import RetryRule, is_retryable
+from s3torchconnector._wire._throttle import Throttle
+
+_MODEST = 4  # refusals in a row that a pause grows by while others get through: 80 ms at most, by default
+
+
+class Course:
+    """The state of one operation.
+
+    Args:
+        request: what is asked first.
+        begun: the first attempt, where it was sent already.
+        token: cancels the operation.
+        timeout: seconds that it may take.
+
+    Attributes:
+        request: what the current attempt asks.
+        identity: who signs it.
+        begun: an exchange that waits to be received.
+        since: when it was first asked, or got its turn, by ``time.perf_counter``.
+        mended: the causes of refusals that were removed; each is, once.
+    """
+
+    def __init__(self, request: Request, begun: Exchange | None, token: CancelToken, timeout: float) -> None:
+        self.request = request
+        self.identity = Identity(None, None)
+        self.begun = begun
+        self._began = self.since = begun.started if begun else time.perf_counter()
+        self._timeout = timeout
+        self.patience = Patience(token, self._began + timeout)
+        self.mended: set[str] = set()
+        self._failures = 0
+        self._put_off = 0  # by SlowDown
+        self._in_a_row = 0
+        self._answers = 0  # to others, when it was last put off
+        self._throttle: Throttle | None = None  # while a turn is held
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts have failed."""
+        return self._failures + self._put_off
+
+    def take_turn(self, throttle: Throttle) -> None:
+        """Wait for a turn at an overloaded endpoint, unless it is held already."""
+        if self._throttle is not throttle:
+            self.give_turn_back()
+            if throttle.take_turn(self.patience):
+                self._throttle = throttle
+                self.since = time.perf_counter()
+
+    def answered(self) -> None:
+        """S3 answered well."""
+        throttle, self._throttle = self._throttle, None
+        if throttle is not None:
+            throttle.answered()
+
+    def give_turn_back(self) -> None:
+        """The operation is over, or goes elsewhere."""
+        throttle, self._throttle = self._throttle, None
+        if throttle is not None:
+            throttle.give_back()
+
+    def delay_after(self, error: S3Exception, rule: RetryRule) -> float:
+        """Seconds to wait before the next attempt.
+
+        Raises:
+            S3Exception: there is none, for ``error``'s sake or because there is no time for one.
+        """
+        if isinstance(error, S3ThrottledError):
+            self._put_off += 1
+            delay = rule.delay(error, self._put_off, self._refusals_in_a_row())
+        else:
+            self.give_turn_back()
+            self._failures += 1
+            delay = rule.delay(error, self._failures)
+        left = self.patience.left()
+        if is_retryable(error) and left <= (delay or 0.0):
+            raise self._too_late(error) from error
+        if delay is None:
+            complete(error, self.request, self.attempts)
+            raise error
+        return delay
+
+    def _refusals_in_a_row(self) -> int:
+        """Without a good answer to others in between: where these get through, a pause need not grow for long."""
+        answers = self._throttle.answers if self._throttle else 0
+        self._in_a_row = self._in_a_row + 1 if answers == self._answers else min(self._in_a_row + 1, _MODEST)
+        self._answers = answers
+        return self._in_a_row
+
+    def _too_late(self, error: S3Exception) -> S3TimeoutError:
+        late = S3TimeoutError(
+            f"{self.request} was not done within operation_timeout={self._timeout:g} s: it was given up after "
+            f"{time.perf_counter() - self._began:.1f} s. Is the endpoint overloaded or unreachable? If it is only "
+            f"slow, raise operation_timeout in S3ClientConfig. What came last: {error}"
+        )
+        complete(late, self.request, self.attempts)
+        return late
+
+
+def complete(error: S3Exception, request: Request, attempts: int) -> None:
+    """Give an error that is about to be raised its context."""
+    error.operation, error.attempts = request.operation, attempts
+    error.bucket, error.key = request.bucket, request.key or None
+    if not isinstance(error, S3ServiceError) and not error.message.startswith(request.operation):
+        error.message = f"{request}: {error.message}"
+    if attempts > 1:
+        error.message += f" (after {attempts} attempts)"

@@ -1,0 +1,71 @@
+"""When a request whose answer does not begin is asked again on another connection (a hedged request).
+
+Dean and Barroso, The Tail at Scale (CACM 56(2), 2013): one answer in a hundred that takes seconds delays nearly every
+batch of a hundred; a second request brings the answer in the usual time, and costs next to nothing as long as it is
+sent only when the usual time is long over. Here that is three times the 95th percentile of recent first bytes, and at
+least 100 ms; and a budget of one extra request for twenty bounds the load that is added where all answers are late.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+
+_FACTOR = 3.0
+_SOONEST = 0.1  # seconds
+_EXTRA = 0.05  # extra requests for each answered one
+_SAVED = 10.0  # extra requests that may be saved up
+_KNOWN_AFTER = 50  # answers
+
+
+class Quantile:
+    """A running estimate of one quantile of recent positive numbers, in constant time and memory.
+
+    Each number above the estimate raises it by a factor, and each below lowers it by a smaller one; in balance, the
+    share above is ``1 - rank`` (stochastic approximation, on a logarithmic scale). It follows a change within some tens
+    of numbers upwards, and some hundreds downwards.
+    """
+
+    def __init__(self, rank: float, step: float = 0.1) -> None:
+        self._up = 1.0 + step * rank
+        self._down = 1.0 - step * (1.0 - rank)
+        self.value = 0.0
+
+    def add(self, number: float) -> None:
+        if not self.value:
+            self.value = number
+        else:
+            self.value *= self._up if number > self.value else self._down
+
+
+class Hedging:
+    """What one client knows of its first bytes, and its budget of extra requests. Thread-safe.
+
+    Attributes:
+        delay: seconds without a first byte after which a request may be asked again; infinite until enough is known.
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        self.delay = math.inf
+        self._enabled = enabled
+        self._lock = threading.Lock()
+        self._usual = Quantile(0.95)
+        self._answers = 0
+        self._tokens = 0.0
+
+    def note(self, seconds: float) -> None:
+        """A first byte came so long after its request."""
+        with self._lock:
+            self._usual.add(seconds)
+            self._answers += 1
+            self._tokens = min(_SAVED, self._tokens + _EXTRA)
+            if self._enabled and self._answers >= _KNOWN_AFTER:
+                self.delay = max(_SOONEST, _FACTOR * self._usual.value)
+
+    def spend(self) -> bool:
+        """Take an extra request's tokens; False when there are not enough."""
+        with self._lock:
+            if self._tokens < 1.0:
+                return False
+            self._tokens -= 1.0
+            return True

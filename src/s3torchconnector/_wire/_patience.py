@@ -1,0 +1,42 @@
+"""How long a request may take, and who may call it off: what everything that waits on its way is given.
+
+Nothing here keeps time on a thread of its own. Each place that blocks asks how much time is left and waits no longer:
+a socket by its timeout (``_connection``), a queue by its event (``_line``), a pause by the token's.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from s3torchconnector._errors import S3TimeoutError
+from s3torchconnector._wire._cancel import CancelToken
+
+
+class Patience(NamedTuple):
+    """Until when to wait.
+
+    Attributes:
+        token: cancels the wait; what it excuses is not counted.
+        until: the end, by ``time.perf_counter``.
+        wait: whether to wait at all for a connection.
+    """
+
+    token: CancelToken
+    until: float
+    wait: bool = True
+
+    def left(self) -> float:
+        """Seconds until the end; negative after it."""
+        return self.until + self.token.excused - time.perf_counter()
+
+    def check(self) -> None:
+        """Raise once there is no more reason to go on.
+
+        Raises:
+            CancelledByCaller: the token was cancelled.
+            S3TimeoutError: the time is over.
+        """
+        self.token.check()
+        if self.left() <= 0:
+            raise S3TimeoutError("the time for the operation is over")

@@ -1,0 +1,186 @@
+"""Hedged requests: the estimate and the budget as pure values, then readers of a server that is sometimes late."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s3torchconnector import S3ClientConfig, S3IterableDataset, S3Reader
+from s3torchconnector._s3client import S3Client
+from s3torchconnector._wire._hedging import Hedging, Quantile
+from tests.servers.http_messages import Request, response
+from tests.servers.scripted import ScriptedServer
+from tests.wire.support import REGION
+
+pytestmark = pytest.mark.usefixtures("keys")
+LATE = 2.0  # seconds
+OFTEN = 100  # one answer in so many is late
+
+
+# -- pure values ----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 1000), st.sampled_from([0.8, 0.9, 0.95]), st.floats(1e-4, 1e3))
+def test_the_estimate_is_near_the_quantile(seed: int, rank: float, scale: float) -> None:
+    source = random.Random(seed)
+    numbers = [scale * source.expovariate(1.0) for _ in range(2000)]
+    estimate = Quantile(rank)
+    for number in numbers:
+        estimate.add(number)
+    ordered = sorted(numbers)
+    assert ordered[int((rank - 0.25) * len(ordered))] < estimate.value
+    assert estimate.value < 2.0 * ordered[int(rank * len(ordered))]
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1))
+def test_the_estimate_stays_among_the_numbers(numbers: list[float]) -> None:
+    estimate = Quantile(0.95)
+    for number in numbers:
+        estimate.add(number)
+    assert 0.99 * min(numbers) <= estimate.value <= 1.1 * max(numbers)
+
+
+@given(st.lists(st.floats(1e-3, 1.0), max_size=300), st.integers(1, 20))
+def test_the_budget_is_one_extra_request_for_twenty(seconds: list[float], asked_each_time: int) -> None:
+    hedging = Hedging(True)
+    spent = 0
+    for number in seconds:
+        hedging.note(number)
+        spent += sum(hedging.spend() for _ in range(asked_each_time))
+    assert spent <= 0.05 * len(seconds) + 1e-9
+
+
+def test_little_is_saved_up() -> None:
+    hedging = Hedging(True)
+    for _ in range(10_000):
+        hedging.note(0.01)
+    assert sum(hedging.spend() for _ in range(100)) == 10
+
+
+def test_the_delay_is_known_after_some_answers_and_never_short() -> None:
+    hedging, off = Hedging(True), Hedging(False)
+    assert hedging.delay == float("inf")
+    for _ in range(200):
+        hedging.note(0.001)
+        off.note(0.001)
+    assert (hedging.delay, off.delay) == (0.1, float("inf"))
+    for _ in range(200):
+        hedging.note(1.0)
+    assert 2.0 < hedging.delay < 4.0
+
+
+# -- readers --------------------------------------------------------------------------------------------------------
+
+
+class Late:
+    """Objects whose bytes are their key, over and over; one answer in ``OFTEN`` comes late."""
+
+    def __init__(self, size: int = 1000, late: float = LATE) -> None:
+        self.size = size
+        self._seconds = late
+        self.count = 0
+        self.late = 0
+        self.all_late = False
+        self._numbers = itertools.count(1)
+
+    def __call__(self, request: Request) -> bytes:
+        self.count = number = next(self._numbers)
+        if self.all_late or number % OFTEN == 0:
+            self.late += 1
+            threading.Event().wait(self._seconds)
+        body = content(request.path.rpartition("/")[2], self.size)
+        headers = {"ETag": '"e"', "Content-Range": f"bytes 0-{self.size - 1}/{self.size}"}
+        return response(206, body, headers)
+
+
+def content(key: str, size: int = 1000) -> bytes:
+    return (key.encode() * size)[:size]
+
+
+def key_and_bytes(reader: S3Reader) -> tuple[str, bytes]:
+    return reader.key, reader.read()
+
+
+def _gaps(server: ScriptedServer, count: int, *, hedge: bool) -> list[float]:
+    """Read so many objects in order; the seconds that each was waited for."""
+    uris = [f"s3://b/{number}" for number in range(count)]
+    config = S3ClientConfig(hedge=hedge, max_connections=32)
+    dataset = S3IterableDataset.from_objects(
+        uris, region=REGION, endpoint=server.endpoint, transform=key_and_bytes, s3client_config=config
+    )
+    gaps: list[float] = []
+    items: Iterator[tuple[str, bytes]] = iter(dataset)
+    for number in range(count):
+        began = time.perf_counter()
+        key, data = next(items)
+        gaps.append(time.perf_counter() - began)
+        assert (key, data) == (str(number), content(key))
+    assert next(items, None) is None
+    dataset._source.client.close()
+    return gaps
+
+
+def _sockets_and_threads() -> tuple[int, int]:
+    links = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
+    sockets = sum(os.path.lexists(link) and os.readlink(link).startswith("socket:") for link in links)
+    return sockets, len(os.listdir("/proc/self/task"))
+
+
+def test_a_late_answer_in_a_hundred_is_hardly_noticed() -> None:
+    count = 2000
+    before = _sockets_and_threads()
+    server_side = Late()
+    with ScriptedServer(handler=server_side) as server:
+        gaps = sorted(_gaps(server, count, hedge=True))
+    print(f"longest {gaps[-1]:.3f} s, late {server_side.late}, extra {server_side.count - count}")
+    assert server_side.late >= count / OFTEN
+    assert gaps[-1] < LATE / 2
+    assert 0 < server_side.count - count <= 0.05 * count
+    assert _sockets_and_threads() == before
+
+
+def test_without_hedging_it_is_waited_for() -> None:
+    server_side = Late()
+    with ScriptedServer(handler=server_side) as server:
+        gaps = _gaps(server, 2 * OFTEN, hedge=False)
+    assert max(gaps) > LATE / 2
+    assert server_side.count == 2 * OFTEN
+
+
+def test_where_all_answers_are_late_the_budget_holds() -> None:
+    server_side = Late(late=0.4)
+    with ScriptedServer(handler=server_side) as server:
+        config = S3ClientConfig(max_connections=32)
+        with S3Client(REGION, endpoint=server.endpoint, s3client_config=config) as client:
+            for number in range(80):  # on this thread, one after the other
+                assert client.get_object("b", str(number)).read() == content(str(number))
+            server_side.all_late = True
+            began = time.perf_counter()
+            for number in range(5):
+                assert client.get_object("b", str(number)).read() == content(str(number))
+            assert time.perf_counter() - began < 5.0
+    assert server_side.count <= 85 * 1.05
+
+
+def test_a_read_that_is_not_looked_ahead_is_hedged_too() -> None:
+    server_side = Late()
+    with (
+        ScriptedServer(handler=server_side) as server,
+        S3Client(REGION, endpoint=server.endpoint) as client,
+    ):
+        took = []
+        for number in range(OFTEN + 10):
+            began = time.perf_counter()
+            assert client.get_object("b", str(number)).read() == content(str(number))
+            took.append(time.perf_counter() - began)
+    assert (server_side.late, server_side.count) == (1, OFTEN + 11)
+    assert 0.1 < max(took) < LATE / 2

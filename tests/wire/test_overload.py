@@ -1,0 +1,203 @@
+"""Overload: the limit as a pure value, turns in order, and goodput at a server that admits N requests a second."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3torchconnector import S3ClientConfig
+from s3torchconnector._errors import S3TimeoutError
+from s3torchconnector._wire import CancelledByCaller, CancelToken
+from s3torchconnector._wire._caller import Caller
+from s3torchconnector._wire._concurrency import ConcurrencyLimit
+from s3torchconnector._wire._patience import Patience
+from s3torchconnector._wire._throttle import Throttle
+from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.scripted import ScriptedServer
+from tests.wire.support import REGION, get
+
+pytestmark = pytest.mark.usefixtures("keys")
+ADMITTED = 100.0  # requests a second
+BURST = 10.0
+SLOW_DOWN = s3_error(503, "SlowDown")
+BODY = response(200, b"x" * 100, {"ETag": '"e"'})
+
+
+def _patience(seconds: float = 60.0, token: CancelToken | None = None) -> Patience:
+    return Patience(token or CancelToken(), time.perf_counter() + seconds)
+
+
+# -- the limit ------------------------------------------------------------------------------------------------------
+
+EVENTS = st.lists(st.tuples(st.booleans(), st.integers(0, 200), st.floats(0, 10)), max_size=200)
+
+
+@given(st.integers(1, 200), EVENTS)
+def test_the_limit_never_stops_everything_and_never_exceeds_what_the_client_may(
+    most: int, events: list[tuple[bool, int, float]]
+) -> None:
+    limit = ConcurrencyLimit(most)
+    now = 0.0
+    for refused, in_flight, seconds in events:
+        now += seconds
+        if refused:
+            limit.refused(in_flight, now - seconds / 2, now)
+        else:
+            limit.answered()
+        assert limit.allows(0)
+        assert not limit.is_set or not limit.allows(most)
+
+
+@given(st.integers(2, 200))
+def test_a_refusal_takes_three_tenths_of_what_was_in_flight(in_flight: int) -> None:
+    limit = ConcurrencyLimit(200)
+    limit.refused(in_flight, 0.0, 1.0)
+    allowed = next(count for count in range(300) if not limit.allows(count))
+    assert allowed == max(1, int(0.7 * in_flight))
+
+
+def test_refusals_of_one_round_trip_count_once() -> None:
+    once, often = ConcurrencyLimit(100), ConcurrencyLimit(100)
+    once.refused(100, 0.0, 1.0)
+    for _ in range(50):
+        often.refused(100, 0.5, 1.0)
+    assert [once.allows(count) for count in range(100)] == [often.allows(count) for count in range(100)]
+    often.refused(70, 1.5, 2.0)
+    assert not often.allows(50)
+
+
+@given(st.integers(1, 128))
+def test_it_recovers_by_one_a_round_trip_and_then_is_gone(most: int) -> None:
+    limit = ConcurrencyLimit(most)
+    limit.refused(1, 0.0, 1.0)
+    round_trips = 0
+    while limit.is_set:
+        allowed = next(count for count in range(most + 1) if not limit.allows(count))
+        for _ in range(allowed):
+            limit.answered()
+        round_trips += 1
+    assert most / 2 - 1 <= round_trips <= 2 * most + 1
+
+
+# -- turns ----------------------------------------------------------------------------------------------------------
+
+
+def _overloaded(in_flight: int = 1) -> Throttle:
+    throttle = Throttle(100)
+    throttle.refused(in_flight, 0.0)
+    return throttle
+
+
+def test_nobody_needs_a_turn_before_the_first_refusal() -> None:
+    throttle = Throttle(100)
+    assert not throttle.active
+    assert not throttle.take_turn(_patience())
+
+
+def test_turns_are_given_in_order_and_kept_until_an_answer() -> None:
+    throttle = _overloaded()
+    assert throttle.take_turn(_patience())
+    tickets = [throttle._line.join() for _ in range(4)]
+    throttle.give_back()
+    assert [ticket.admitted for ticket in tickets] == [True, False, False, False]
+    throttle.answered()  # the limit is two now
+    assert [ticket.admitted for ticket in tickets] == [True, True, True, False]
+
+
+def test_who_gives_up_waiting_leaves_the_line() -> None:
+    throttle = _overloaded()
+    assert throttle.take_turn(_patience())
+    with pytest.raises(S3TimeoutError):
+        throttle.take_turn(_patience(0.01))
+    token = CancelToken()
+    token.cancel()
+    with pytest.raises(CancelledByCaller):
+        throttle.take_turn(_patience(token=token))
+    throttle.give_back()
+    assert throttle.take_turn(_patience(0.0))
+
+
+def test_turns_are_not_needed_any_more_once_all_is_well() -> None:
+    throttle = Throttle(3)
+    throttle.refused(3, 0.0)
+    for _ in range(10):
+        if throttle.take_turn(_patience(0.0)):
+            throttle.answered()
+    assert not throttle.active
+
+
+# -- goodput --------------------------------------------------------------------------------------------------------
+
+
+class Admitting:
+    """A handler that admits ``ADMITTED`` requests a second and asks others to slow down.
+
+    Attributes:
+        admitted: the times of those that were.
+        refused: how many were not.
+    """
+
+    def __init__(self, burst: float = BURST) -> None:
+        self._lock = threading.Lock()
+        self._tokens = self._burst = burst
+        self._seen = time.perf_counter()
+        self.admitted: list[float] = []
+        self.refused = 0
+
+    def __call__(self, request: Request) -> bytes:
+        with self._lock:
+            now = time.perf_counter()
+            self._tokens = min(self._burst, self._tokens + (now - self._seen) * ADMITTED)
+            self._seen = now
+            if self._tokens < 1.0:
+                self.refused += 1
+                return SLOW_DOWN
+            self._tokens -= 1.0
+            self.admitted.append(now)
+            return BODY
+
+    def goodput(self, began: float, seconds: float) -> float:
+        """Requests a second, not counting the burst that the server had saved."""
+        return (sum(began <= moment < began + seconds for moment in self.admitted) - self._burst) / seconds
+
+
+def _offer(act: Callable[[], object], threads: int, seconds: float) -> list[float]:
+    """Have many threads ``act`` again and again; how long each act took."""
+    took: list[float] = []
+    errors: list[BaseException] = []
+    end = time.perf_counter() + seconds
+
+    def run() -> None:
+        try:
+            while (began := time.perf_counter()) < end:
+                act()
+                took.append(time.perf_counter() - began)
+        except BaseException as error:
+            errors.append(error)
+
+    workers = [threading.Thread(target=run) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert errors == []
+    return took
+
+
+def test_goodput_at_ten_times_the_load_a_server_admits() -> None:
+    server_side = Admitting()
+    with ScriptedServer(handler=server_side) as server:
+        caller = Caller(REGION, server.endpoint, S3ClientConfig(), "test/1")
+        began = time.perf_counter()
+        took = _offer(lambda: get(caller), threads=64, seconds=4.0)
+        caller.close()
+    goodput = server_side.goodput(began, 4.0)
+    print(f"goodput {goodput:.0f}/s of {ADMITTED:.0f}, refused {server_side.refused}, longest {max(took):.2f} s")
+    assert goodput >= 0.8 * ADMITTED
+    # 64 wait in line: each gets its turn within a second or so.
+    assert max(took) < 4 * 64 / ADMITTED
