@@ -60,6 +60,22 @@ def test_a_stream_stays_within_the_budget(client: S3Client, policy: str) -> None
         assert most > BUDGET // 2  # it is used, too
 
 
+def test_read_ahead_that_waits_for_memory_makes_way(virtual: VirtualObject) -> None:
+    """Every thread is at read-ahead for which there is no room, when others are read, and when the client closes."""
+    with ScriptedServer(handler=virtual) as server:
+        client = client_of(server.endpoint, memory_budget=BUDGET, max_connections=4)
+        readers = [open_object(client, "bucket", reader_constructor=POLICIES["sequential"]) for _ in range(3)]
+        for start in (0, 300 * MIB, 100 * MIB, 50 * MIB, 7 * MIB):
+            for reader in readers:
+                reader.seek(start)
+                assert reader.read(2 * MIB) == content(start, start + 2 * MIB)
+        client.close()
+        for reader in readers:
+            reader.close()
+        assert client.runtime().budget.taken == 0
+        client.close()
+
+
 def test_many_streams_share_the_budget(client: S3Client) -> None:
     """Each reader may hold what it waits for; reading ahead is what has to fit."""
     budget = client.runtime().budget

@@ -26,7 +26,7 @@ from s3torchconnector._transfer._ranges import Range, split_on_grid
 from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy
 from s3torchconnector._transfer._runtime import OpenRuntime
 from s3torchconnector._transfer._shelf import Shelf
-from s3torchconnector._transfer._train import Train, deposit
+from s3torchconnector._transfer._train import GivenUp, Train, deposit
 from s3torchconnector._transfer._unsized import UnsizedRead, direct
 from s3torchconnector._transfer._verify import Verification
 from s3torchconnector._transfer._workers import Lane
@@ -68,6 +68,7 @@ class ObjectReader:
         self._runtime = self._open_runtime()
         self._part_size = self._runtime.config.part_size
         self._own_lane: Lane | None = None
+        self._own_ahead_lane: Lane | None = None
         self._verification = Verification(self._version, self._runtime)
         self._most_ahead = self._runtime.streams * self._part_size
 
@@ -77,6 +78,13 @@ class ObjectReader:
         if self._own_lane is None:
             self._own_lane = self._runtime.lane()
         return self._own_lane
+
+    @property
+    def _ahead_lane(self) -> Lane:
+        """Of trains, which may wait for memory: nothing that a read waits for stands behind them."""
+        if self._own_ahead_lane is None:
+            self._own_ahead_lane = self._runtime.lane()
+        return self._own_ahead_lane
 
     def _enter(self) -> None:
         """Begin an operation: leave to the parent of a forked child what is the parent's, await what was prefetched."""
@@ -142,6 +150,7 @@ class ObjectReader:
         if stop <= position:
             return 0
         self._pattern.note(position, stop)
+        self._drop_given_up()
         self._forget_behind(position)
         plan = self._plan(position, stop)
         self._verification.ask_early(self._lane, position, self._pattern.run)
@@ -254,7 +263,7 @@ class ObjectReader:
                 if not self._runtime.budget.try_take(deposit(len(wanted))):
                     return
                 train = Train(self._runtime, self._version, wanted)
-                self._lane.submit(train.fetch)
+                self._ahead_lane.submit(train.fetch)
                 for part in train.parts:
                     self._shelf.add(part)
 
@@ -297,11 +306,17 @@ class ObjectReader:
         """A part's bytes. After an error all is forgotten that is not here, so that the next read asks again."""
         try:
             return part.data()
+        except GivenUp:
+            raise
         except BaseException:
             # What is under way meets the same trouble, and must not bring it up again when that is over.
             for missing in self._shelf.take_missing():
                 missing.discard()
             raise
+
+    def _drop_given_up(self) -> None:
+        for part in self._shelf.take_given_up():
+            part.discard()
 
     def _forget_behind(self, position: int) -> None:
         for part in self._shelf.take_passed(position, large=BLOCK // 2 + 1):
@@ -312,8 +327,13 @@ class ObjectReader:
         parts = self._shelf.overlapping(position, stop)
         with Offers(self._runtime.budget, parts, Range(position, stop), view):
             for part in parts:
-                data = self._await(part)
                 begin, end = max(position, part.start), min(stop, part.stop)
+                try:
+                    data = self._await(part)
+                except GivenUp:
+                    self._drop_given_up()
+                    direct(self._version, Range(begin, end), view, position).run(self._runtime.caller)
+                    continue
                 if part.elsewhere:
                     self._shelf.remove(part)
                 elif begin < end:

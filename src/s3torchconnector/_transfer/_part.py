@@ -23,6 +23,7 @@ class Part:
         self.start, self.stop = wanted
         self.landed = False  # whether the bytes are there; asked without a lock, also by a forked child
         self.elsewhere = False  # whether they are in memory that was offered
+        self.given_up = False  # whether they will not come, through no fault: to be asked for otherwise
         self._budget = budget
         self._reserved = reserved
         self._landing = Landing()

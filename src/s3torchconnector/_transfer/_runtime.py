@@ -25,10 +25,10 @@ class Runtime:
     def __init__(self, region: str, endpoint: str | None, config: S3ClientConfig, user_agent: str) -> None:
         self.config = config
         self.caller = Caller(region, endpoint, config, user_agent)
-        self.workers = Workers(config.max_connections)
+        self.budget = ByteBudget(config.memory_budget)
+        self.workers = Workers(config.max_connections, self.budget.wake)
         silence = min(config.read_timeout, config.operation_timeout)
         self.carrier = Carrier(self.workers, config.max_connections, silence, self.caller.hedging)
-        self.budget = ByteBudget(config.memory_budget)
         wanted = math.ceil(config.bytes_per_second / _BYTES_PER_SECOND_PER_STREAM)
         self.streams = max(1, min(config.max_connections, max(4, wanted)))
         """How many parts of one large object are in flight at a time."""

@@ -32,6 +32,13 @@ class Shelf:
         """Take off a part whose bytes are elsewhere."""
         self._parts.remove(part)
 
+    def take_given_up(self) -> list[Part]:
+        """Take off the parts that will not come."""
+        given_up = [part for part in self._parts if part.given_up]
+        for part in given_up:
+            self._parts.remove(part)
+        return given_up
+
     def take_missing(self) -> list[Part]:
         """Take off the parts whose bytes are not here: failed, or under way; who does it discards them."""
         missing = [part for part in self._parts if not part.landed]

@@ -15,7 +15,11 @@ from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
 from s3torchconnector._transfer._part import Part
 from s3torchconnector._transfer._ranges import Range, split_on_grid
 from s3torchconnector._transfer._runtime import Runtime
-from s3torchconnector._wire import CancelToken
+from s3torchconnector._wire import CancelledByCaller, CancelToken
+
+
+class GivenUp(CancelledByCaller):
+    """A train that waited for memory made room for work that somebody waits for. Never reaches users."""
 
 
 def deposit(size: int) -> int:
@@ -30,6 +34,7 @@ class Train:
         self._caller = runtime.caller
         self._cancel = CancelToken()
         self._budget = runtime.budget
+        self._workers = runtime.workers
         self._credit = deposit(len(wanted))
         self._fetch = RangeFetch(version, wanted.start, wanted.stop, self._next)
         self.parts = [Car(self, self._budget, piece) for piece in split_on_grid(*wanted, BLOCK)]
@@ -61,6 +66,10 @@ class Train:
     def is_needed(self, position: int) -> bool:
         """Whether a reader waits for the part at ``position``, or for one that comes behind it."""
         return position <= self._needed
+
+    def is_in_the_way(self, position: int) -> bool:
+        """Whether nobody waits for the part at ``position``, and others wait for the thread that would wait for it."""
+        return self._workers.are_wanted and not self.is_needed(position)
 
     def need(self, position: int) -> None:
         """A reader waits for the part at ``position``."""
@@ -110,6 +119,8 @@ class Car(Part):
         self._begun = True  # before the look at what is offered, as withdraw does it the other way round
         offered, self._offered = self._offered, None
         cancel.check()
+        if missing and offered is None and self._train.is_in_the_way(self.start):
+            raise GivenUp("given up: other work needs the thread")
         if offered is not None:
             self.elsewhere = True
             self.hand_over()
@@ -132,6 +143,7 @@ class Car(Part):
 
     def settle(self, error: BaseException | None) -> None:
         self.landed = error is None
+        self.given_up = isinstance(error, GivenUp)
         self._landing.settle(error)
         self._count_down()
 
@@ -139,7 +151,8 @@ class Car(Part):
         self._train.need(self.start)
 
     def _may_overdraw(self, cancel: CancelToken) -> bool:
-        return self._train.is_needed(self.start) or self._offered is not None or cancel.cancelled
+        free = self._train.is_needed(self.start) or self._offered is not None
+        return free or cancel.cancelled or self._train.is_in_the_way(self.start)
 
     def discard(self) -> None:
         self._count_down()

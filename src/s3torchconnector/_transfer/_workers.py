@@ -24,10 +24,14 @@ _Job = Callable[[], object]
 
 
 class Workers:
-    """At most ``limit`` threads. ``run`` never blocks: what finds no thread waits its turn."""
+    """At most ``limit`` threads. ``run`` never blocks: what finds no thread waits its turn.
 
-    def __init__(self, limit: int) -> None:
+    ``when_wanted`` is called when threads that wait for something are wanted for other things.
+    """
+
+    def __init__(self, limit: int, when_wanted: Callable[[], None] = lambda: None) -> None:
         self._limit = limit
+        self._when_wanted = when_wanted
         self._lock = threading.Lock()
         self._promised: SimpleQueue[_Job | None] = SimpleQueue()  # one entry for each idle thread that was claimed
         self._backlog: deque[_Job] = deque()
@@ -36,6 +40,11 @@ class Workers:
         self._ended = threading.Condition(self._lock)
         self._own = threading.local()  # has ``entry`` on our threads
         self._closed = False
+
+    @property
+    def are_wanted(self) -> bool:
+        """Whether threads are wanted by work that has none, or by ``close``."""
+        return bool(self._backlog) or self._closed
 
     def run(self, job: _Job) -> None:
         """Have a thread call ``job``, which must not raise."""
@@ -55,6 +64,8 @@ class Workers:
                     raise
             else:
                 self._backlog.append(job)
+        if self._backlog:
+            self._when_wanted()
 
     def close(self) -> None:
         """End the threads once they have done what was asked of them, and wait for that."""
@@ -63,6 +74,8 @@ class Workers:
             for _ in range(self._idle):
                 self._promised.put(None)
             self._idle = 0
+        self._when_wanted()
+        with self._lock:
             own = {getattr(self._own, "entry", None)}
             while self._alive - own:
                 self._ended.wait()
