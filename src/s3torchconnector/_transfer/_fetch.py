@@ -37,10 +37,8 @@ class ObjectVersion:
         """Pin what an answer says of the object, or compare it with what earlier ones said.
 
         Raises:
-            S3ObjectChangedError, S3ProtocolError: see ``compare``; no object is that large.
+            S3ObjectChangedError, S3ProtocolError: see ``compare``.
         """
-        if size > _LARGEST:
-            raise S3ProtocolError(f"the answer tells a size of {size} bytes, larger than any object can be")
         with self._lock:
             self.compare(size, etag)
             self.size = size
@@ -51,8 +49,10 @@ class ObjectVersion:
 
         Raises:
             S3ObjectChangedError: it is another version.
-            S3ProtocolError: it is the same, with another size: one of the answers is wrong.
+            S3ProtocolError: it is the same, with another size: one of the answers is wrong. Or no object is that large.
         """
+        if size > _LARGEST:
+            raise S3ProtocolError(f"the answer tells a size of {size} bytes, larger than any object can be")
         same_size, same_etag = self.size in (None, size), self.etag in (None, etag) or etag is None
         if same_size and same_etag:
             return
