@@ -134,7 +134,7 @@ class _Round:
         patience = oldest.started + self._silence - time.perf_counter()
         ready = self._poll.poll(max(0.0, patience * 1000))
         self.sleeping = False
-        if not ready:
+        if patience <= 0 or not ready:  # however much of the others is here
             oldest.abort()  # which makes it readable
         for descriptor, _ in ready:
             if descriptor == self._wake_read:

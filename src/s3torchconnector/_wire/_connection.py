@@ -128,15 +128,14 @@ class Connection:
             if end >= 0:
                 self._leftover = memoryview(data)[end + 4 :]
                 return data[:end]
-            if self._scratch is not None:
-                self._leftover = memoryview(data)
-                raise NotYet
             if not data.startswith(b"HTTP/"[: len(data)]):
                 # SSH, SMTP, TLS, ...: what follows will not help, and may be long in coming.
                 parse_head(data)
             if len(data) > MAX_HEAD:
                 raise S3ProtocolError(f"{self._description} sent a response head of more than {MAX_HEAD} bytes")
-            count = self._receive(memoryview(self._buffer), 0)
+            self._leftover = memoryview(data)  # for the next call, where this one must not wait
+            count = self._receive(memoryview(self._buffer), self._flags)
+            self._leftover = memoryview(b"")
             if not count:
                 raise S3ConnectionError(f"{self._description} closed the connection in the middle of a response head")
             data += self._buffer[:count]
