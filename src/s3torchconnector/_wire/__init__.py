@@ -5,7 +5,7 @@ from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
 from s3torchconnector._wire._connection import Buffer, NotYet
 from s3torchconnector._wire._documents import CompletedPart, parse_http_date, parse_upload_id, parse_uploads_page
-from s3torchconnector._wire._exchange import Exchange
+from s3torchconnector._wire._exchange import Exchange, HasToWait
 from s3torchconnector._wire._list_page import ListPage, parse_list_page
 from s3torchconnector._wire._pool import PoolIsFull
 from s3torchconnector._wire._requests import Request
@@ -19,6 +19,7 @@ __all__ = [
     "CancelledByCaller",
     "CompletedPart",
     "Exchange",
+    "HasToWait",
     "ListPage",
     "NotYet",
     "PoolIsFull",

@@ -64,11 +64,18 @@ class Connection:
 
         A head is received into ``scratch`` with what follows it, which must be taken before the scratch is used again.
         """
+        if scratch is None and self._leftover:
+            self._leftover = memoryview(bytes(self._leftover))  # the scratch serves another connection next
         if self._tls or not _KERNEL_TIMEOUTS:
             self._sock.settimeout(0.0 if scratch is not None else self._timeout)
         else:
             self._flags = socket.MSG_DONTWAIT if scratch is not None else 0
         self._scratch = scratch
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether its thread waits for nothing."""
+        return self._scratch is not None
 
     def send(self, head: bytes, body: Sequence[Buffer] = ()) -> None:
         """Send a request: its head and the buffers of its body, without joining large ones."""
