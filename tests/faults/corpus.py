@@ -53,7 +53,9 @@ class Corpus:
         self.objects = [drawn(f"object-{number}", LARGEST_READ, dice) for number in range(_OBJECTS - 2)]
         self.objects += [Stored("smallest", KIB, 1), Stored("largest", LARGEST_READ, 2)]
         self.checkpoints = [Stored(f"checkpoint-{size}.pt", size, size) for size in _TENSOR_BYTES]
-        for each in self.objects:
+        self.small = [drawn(f"small/{number:02}", 200 * KIB, dice) for number in range(12)]
+        (folder / "small").mkdir()
+        for each in self.objects + self.small:
             (folder / each.key).write_bytes(each.bytes(0, each.size))
         for each in self.checkpoints:
             torch.save({"weights": self.tensor(each)}, folder / each.key)

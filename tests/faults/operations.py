@@ -7,8 +7,9 @@ and ``AssertionError`` for wrong bytes.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -130,14 +131,27 @@ def load(place: Place, dice: random.Random) -> Moved:
 
 
 def iterate(place: Place, dice: random.Random) -> Moved:
-    """A dataset with look-ahead, small objects (carried) and large ones."""
-    small = [each for each in place.corpus.objects if each.size < MIB]
-    wanted = [*dice.choices(small, k=8), *dice.choices(place.corpus.objects, k=2)]
-    dice.shuffle(wanted)
-    dataset = S3IterableDataset.from_objects(
-        map(place.uri, wanted), region=REGION, endpoint=place.endpoint, transform=S3Reader.read,
-        s3client_config=place.config,
-    )  # fmt: skip
+    """A dataset with look-ahead, of objects of all sizes that nobody knows before."""
+    wanted = dice.choices(place.corpus.objects, k=6)
+    return _iterate(place, wanted, S3IterableDataset.from_objects(map(place.uri, wanted), **_dataset(place)))
+
+
+def iterate_listed(place: Place, _: random.Random) -> Moved:
+    """A dataset of small objects, whose sizes a listing tells: they are carried."""
+    uri = f"s3://{place.bucket}/small/"
+    return _iterate(place, place.corpus.small, S3IterableDataset.from_prefix(uri, **_dataset(place)))
+
+
+def _dataset(place: Place) -> dict[str, Any]:
+    return {
+        "region": REGION,
+        "endpoint": place.endpoint,
+        "transform": S3Reader.read,
+        "s3client_config": place.config,
+    }
+
+
+def _iterate(place: Place, wanted: Sequence[Stored], dataset: S3IterableDataset) -> Moved:
     with dataset._source.client as client:
         hasten(client)
         for stored, data in zip(wanted, dataset, strict=True):
@@ -217,5 +231,5 @@ def _expect_whole(reader: S3Reader, stored: Stored) -> None:
 
 
 Operation = Callable[[Place, random.Random], Moved]
-READS: tuple[Operation, ...] = (read_whole, stream, read_into_parts, load, iterate)
+READS: tuple[Operation, ...] = (read_whole, stream, read_into_parts, load, iterate, iterate_listed)
 SAVES: tuple[Operation, ...] = (save, save, save, save, give_up)

@@ -12,10 +12,10 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 
 from s3torchconnector._errors import S3Exception
-from tests.faults.operations import READS, SAVES, Moved, Operation, Place, iterate
+from tests.faults.operations import READS, SAVES, Moved, Operation, Place, iterate, iterate_listed
 from tests.faults.watchdog import Watchdog
 
-_READS_OF_A_DATASET = 10
+_READS = {iterate: 6, iterate_listed: 12}  # others are one each
 
 
 def mixed(reads: int, saves: int, seed: int) -> list[Operation]:
@@ -24,7 +24,7 @@ def mixed(reads: int, saves: int, seed: int) -> list[Operation]:
     chosen = [dice.choice(SAVES) for _ in range(saves)]
     while reads > 0:
         chosen.append(dice.choice(READS))
-        reads -= _READS_OF_A_DATASET if chosen[-1] is iterate else 1
+        reads -= _READS.get(chosen[-1], 1)
     dice.shuffle(chosen)
     return chosen
 
