@@ -176,8 +176,12 @@ class _Conversation:
         """Whether the server has just begun an upload of which the client will not hear."""
         if request.method == "POST" and "uploads" in request.query and answer.status == 200:
             upload = re.search(rb"<UploadId>(.*?)</UploadId>", body)
-            if upload and (fault not in HARMLESS or self._client.reader.at_eof()):
+            if upload and (fault not in HARMLESS or self._is_gone()):
                 self._server.lost_uploads.append(upload[1].decode())
+
+    def _is_gone(self) -> bool:
+        reader = self._client.reader
+        return reader.at_eof() or reader.exception() is not None or self._client.writer.is_closing()
 
     async def _do(self, steps: list[Step]) -> None:
         for step in steps:

@@ -73,8 +73,9 @@ class _Soak:
                     self.workload.run(place, operations, self.threads)
                 self.report = proxy.report()
             place.close()
-            left = {upload.upload_id for upload in direct.list_multipart_uploads("soak")}
-        self.left_behind = [f"left behind: upload {each}" for each in sorted(left - set(self.report.lost_uploads))]
+            left = {upload.upload_id: upload.key for upload in direct.list_multipart_uploads("soak")}
+        for each in left.keys() - set(self.report.lost_uploads):
+            self.left_behind.append(f"left behind: upload {each} of {left[each]}")
 
 
 def _not_flat(sampler: Sampler) -> list[str]:

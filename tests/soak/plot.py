@@ -21,9 +21,7 @@ def draw(seconds: Sequence[float], samples: Mapping[str, Sequence[float]], title
     for axes, line in zip(figure.subplots(len(LINES), sharex=True), LINES, strict=True):
         values = samples[line.name]
         axes.plot(seconds, values, color="#2563a8", linewidth=1)
-        for median, part in zip(
-            line.medians(values), (slice(quarter, 2 * quarter), slice(-quarter, None)), strict=True
-        ):
+        for median, part in zip(line.medians(values), parts, strict=True):
             axes.plot([seconds[part][0], seconds[part][-1]], [median] * 2, color="#c2410c", linewidth=2)
         axes.set_ylabel(f"{line.name}\n({line.unit})" if line.unit != line.name else line.name)
         axes.set_ylim(0, 1.15 * max(*values, 1))
