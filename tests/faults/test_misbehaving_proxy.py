@@ -17,7 +17,7 @@ from s3torchconnector.testing import S3Server
 from tests.faults.corpus import Corpus
 from tests.faults.operations import Place
 from tests.faults.workload import Workload, mixed
-from tests.servers.faults import EVERY_ANSWER, Fault, Mix
+from tests.servers.faults import EVERY_ANSWER, VERIFIED, Fault, Mix
 from tests.servers.misbehaving import MisbehavingProxy, Report
 from tests.servers.tls import PrivateCA
 from tests.wire.support import REGION
@@ -68,6 +68,17 @@ def test_every_byte_is_right_or_an_error_is_clear(
     assert workload.moved.reads > 250
     assert len(report.faults) > len(EVERY_ANSWER) - 3
     assert 0.1 < sum(report.faults.values()) / report.answers < 0.3
+
+
+@pytest.mark.parametrize("fault", [Fault.CUT, *VERIFIED])
+def test_one_fault_alone_on_a_third_of_all_answers(
+    s3_server: S3Server, place_at: Callable[[str], Place], seed: int, fault: Fault
+) -> None:
+    """Flipped bytes are among them once checksums are verified."""
+    proxy = MisbehavingProxy(s3_server.endpoint, Mix(seed, fraction=0.33, faults=[fault]))
+    workload, report = exercise(proxy, place_at, reads=40, saves=2)
+    assert workload.moved.reads > 25
+    assert report.faults[fault.value]
 
 
 def test_the_same_through_tls_with_slow_handshakes(
