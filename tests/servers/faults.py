@@ -41,6 +41,7 @@ EVERY_ANSWER = (
     Fault.DROP, Fault.LOSE, Fault.CUT, Fault.INTERNAL_ERROR, Fault.SLOW_DOWN, Fault.STALL, Fault.TRICKLE,
     Fault.WRONG_RANGE, Fault.STALE, Fault.HALF_CLOSE, *VERIFIED,
 )  # fmt: skip
+_CHECKSUM = b"x-amz-checksum-crc32: "
 _OBJECTS_ONLY = {Fault.WRONG_RANGE, Fault.FLIP}
 HARMLESS = {None, Fault.STALE}
 """After these, the client has the answer; one that trickles may take too long for it on a busy machine."""
@@ -115,7 +116,8 @@ def plan(fault: Fault | None, mix: Mix, head: Head, body: bytes, dice: random.Ra
     if fault is Fault.WRONG_RANGE:
         return [_with_wrong_range(head, dice), body]
     if fault is Fault.FLIP:
-        return [with_checksum(head, body), _flipped(body, dice)]
+        raw = with_checksum(head, body)
+        return [raw, _flipped(body, dice) if _CHECKSUM in raw else body]  # without one, nobody can know
     began = _beginning(head.raw, body, dice)
     if fault is Fault.STALL:
         return [began, Pause(mix.stall), End.CLOSE]
@@ -154,10 +156,10 @@ def _with_wrong_range(head: Head, dice: random.Random) -> bytes:
 def with_checksum(head: Head, body: bytes) -> bytes:
     """The head of an answer with a whole object, and its ``x-amz-checksum-crc32``; others as they are."""
     whole = f"bytes 0-{len(body) - 1}/{len(body)}"
-    if head.headers.get("content-range", whole) != whole or "x-amz-checksum-crc32" in head.headers:
+    if head.headers.get("content-range", whole) != whole or _CHECKSUM in head.raw:
         return head.raw
     value = base64.b64encode(zlib.crc32(body).to_bytes(4, "big"))
-    return head.raw[:-2] + b"x-amz-checksum-crc32: " + value + b"\r\n\r\n"
+    return head.raw[:-2] + _CHECKSUM + value + b"\r\nx-amz-checksum-type: FULL_OBJECT\r\n\r\n"
 
 
 def _flipped(body: bytes, dice: random.Random) -> bytes:
