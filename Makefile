@@ -5,9 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 BENCH  ?=
 T      ?=
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo examples test test-slow check fmt docs bench clean
+.PHONY: help install demo examples test test-slow soak check fmt docs bench clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -25,6 +26,9 @@ test: $(READY) ## run the tests (T="-k name" passes options to pytest)
 
 test-slow: $(READY) ## run the tests that take minutes or gigabytes
 	@$(BIN)/python -m pytest -q -m slow --timeout=900 $(T)
+
+soak: $(READY) ## read and save through a proxy that misbehaves, watching for leaks (SECONDS=600)
+	@$(BIN)/python -m tests.soak --seconds $(SECONDS)
 
 check: $(READY) ## ruff, strict mypy on src, import layers
 	@$(BIN)/ruff check --quiet .

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from s3torchconnector._errors import S3ObjectChangedError, S3ServiceError
+from s3torchconnector._errors import S3ObjectChangedError, S3ProtocolError, S3ServiceError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector.s3reader import S3ReaderConstructor
 from s3torchconnector.testing import S3Server
 from tests.reading.support import MIB, PART, VirtualObject, client_of, content, open_object, put
+from tests.servers.http_messages import Request, response
 from tests.servers.moto_server import MotoServer
 from tests.servers.scripted import ScriptedServer
 
@@ -64,7 +65,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "shorter": {"etag": '"two"', "size": LARGE - 1},
     "much shorter": {"etag": '"two"', "size": 10},
     "emptied": {"etag": '"two"', "size": 0},
-    "size only": {"size": LARGE + 1},
 }
 
 
@@ -87,6 +87,37 @@ def test_a_later_answer_is_of_another_version(
         if policy == "default":  # what came before the change and is still here can be had
             reader.seek(2)
             assert reader.read(5) == content(2, 7)
+
+
+def test_the_same_version_of_another_size_is_a_wrong_answer(virtual: VirtualObject, client: S3Client) -> None:
+    """Asked for again, and not taken for a change: the ETag says that there was none."""
+    with open_object(client, "bucket", reader_constructor=POLICIES["range_based"]) as reader:
+        assert reader.read(10) == content(0, 10)
+        answered: list[str] = []
+
+        def lie_once(request: Request) -> None:
+            answered.append(request.target)
+            virtual.size = SIZE + (len(answered) == 1)
+
+        virtual.before = lie_once
+        reader.seek(PART)
+        assert reader.read(1000) == content(PART, PART + 1000)
+        virtual.before, virtual.size = lambda request: None, SIZE + 1
+        reader.seek(2 * PART)
+        with pytest.raises(S3ProtocolError, match=f"different sizes of s3://bucket/key, {SIZE} and {SIZE + 1} bytes"):
+            reader.read(1000)
+
+
+@pytest.mark.parametrize("told", [f"bytes 1-1000/{SIZE + 9}", f"bytes 0-998/{SIZE + 9}"], ids=["shifted", "shorter"])
+def test_what_a_wrong_first_answer_says_of_the_object_is_not_believed(
+    virtual: VirtualObject, client: S3Client, told: str
+) -> None:
+    lies = [response(206, bytes(1000 if told[6] == "1" else 999), {"Content-Range": told, "ETag": '"lie"'})]
+    virtual.before = lambda request: lies.pop() if lies else None
+    with open_object(client, "bucket", reader_constructor=POLICIES["range_based"]) as reader:
+        assert reader.read(1000) == content(0, 1000)
+        assert reader.seek(0, os.SEEK_END) == SIZE
+    assert not lies
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,11 @@ def read_head(stream: io.BufferedReader) -> Head | None:
         if not line:
             return None
         raw += line
+    return parse_head(raw)
+
+
+def parse_head(raw: bytes) -> Head:
+    """What a head says; ``raw`` ends with the empty line."""
     first_line, *lines = raw.decode("latin-1").split("\r\n")[:-2]
     pairs = [line.split(":", 1) for line in lines]
     return Head(first_line, {name.lower(): value.strip() for name, value in pairs}, raw)

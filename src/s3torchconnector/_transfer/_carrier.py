@@ -148,7 +148,7 @@ class _Round:
         ready = self._poll.poll(max(0.0, (min(end, due) - now) * 1000))
         now = time.perf_counter()
         self.sleeping = False
-        if now >= end and not ready:
+        if now >= end:  # however much of the others is here
             oldest.abort()  # which makes it readable
         for descriptor, _ in ready:
             if descriptor == self._wake_read:

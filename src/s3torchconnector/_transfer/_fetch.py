@@ -48,20 +48,30 @@ class ObjectVersion:
         """Pin what an answer says of the object, or compare it with what earlier ones said.
 
         Raises:
-            S3ObjectChangedError: they differ.
-            S3ProtocolError: no object is that large.
+            S3ObjectChangedError, S3ProtocolError: see ``compare``.
+        """
+        with self._lock:
+            self.compare(size, etag)
+            self.size = size
+            self.etag = self.etag or etag
+
+    def compare(self, size: int, etag: str | None) -> None:
+        """Compare what an answer says of the object with what earlier ones said.
+
+        Raises:
+            S3ObjectChangedError: it is another version.
+            S3ProtocolError: it is the same, with another size: one of the answers is wrong. Or no object is that large.
         """
         if size > _LARGEST:
             raise S3ProtocolError(f"the answer tells a size of {size} bytes, larger than any object can be")
-        with self._lock:
-            if self.size is None:
-                self.size = size
-            if self.etag is None:
-                self.etag = etag
-            if size == self.size and etag in (None, self.etag):
-                return
+        same_size, same_etag = self.size in (None, size), self.etag in (None, etag) or etag is None
+        if same_size and same_etag:
+            return
+        uri = display_uri(self.bucket, self.key)
+        if etag is not None and etag == self.etag:
+            raise S3ProtocolError(f"two answers tell different sizes of {uri}, {self.size} and {size} bytes")
         raise S3ObjectChangedError(
-            f"Service error: the object changed while it was being read: {display_uri(self.bucket, self.key)} had "
+            f"Service error: the object changed while it was being read: {uri} had "
             f"{self.size} bytes (ETag {self.etag}) and now has {size} (ETag {etag}). Nothing of the new version was "
             "handed out; open it again to read that"
         )
@@ -247,7 +257,7 @@ class RangeFetch:
     def _verify(self, response: Response, content: ContentRange) -> None:
         """Hold the answer to the request and to the version."""
         etag = response.headers.get("etag") if response.status != 416 else None
-        self._version.hold_to(content.size, etag)
+        self._version.compare(content.size, etag)
         expected = self._expected(content.size)
         got = Range(content.start, content.stop)
         # A server that knows no ranges sends everything; the bytes before the wanted ones are skipped.
@@ -259,6 +269,7 @@ class RangeFetch:
             )
         if response.status != 416 and response.length not in (None, len(got)):
             raise S3ProtocolError(f"the answer has {response.length} bytes, but its Content-Range says {len(got)}")
+        self._version.hold_to(content.size, etag)  # last: what a wrong answer says must not be believed
 
     def _learn_checksum(self, response: Response, content: ContentRange) -> None:
         # An answer with a range may tell the checksum of that.

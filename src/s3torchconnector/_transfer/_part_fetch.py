@@ -11,7 +11,7 @@ from s3torchconnector._transfer._memory import new_buffer
 from s3torchconnector._transfer._part import Part
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._runtime import Runtime
-from s3torchconnector._wire import CancelToken, Exchange, NotYet, PoolIsFull
+from s3torchconnector._wire import CancelToken, Exchange, HasToWait, NotYet, PoolIsFull
 
 _LARGE = 4 * MIB  # bytes from which memory is worth a mapping of its own
 
@@ -46,6 +46,9 @@ class FetchedPart(Part):
             received = self._fetch.proceed(self._runtime.caller, scratch)
         except NotYet:
             return False
+        except HasToWait:
+            self._go_on_elsewhere()
+            return True
         except BaseException as error:
             if self._cancel.cancelled or not isinstance(error, S3Exception):
                 self._landing.settle(error)

@@ -7,7 +7,7 @@ from s3torchconnector._wire._checksum_support import ChecksumSupport
 from s3torchconnector._wire._checksums import ALGORITHM_HEADER, TYPE_HEADER, Algorithm, offered
 from s3torchconnector._wire._connection import Buffer, NotYet
 from s3torchconnector._wire._documents import CompletedPart, parse_http_date, parse_upload_id, parse_uploads_page
-from s3torchconnector._wire._exchange import Exchange
+from s3torchconnector._wire._exchange import Exchange, HasToWait
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._list_page import ListPage, parse_list_page
 from s3torchconnector._wire._pool import PoolIsFull
@@ -26,6 +26,7 @@ __all__ = [
     "ChecksumSupport",
     "CompletedPart",
     "Exchange",
+    "HasToWait",
     "Hedging",
     "ListPage",
     "NotYet",

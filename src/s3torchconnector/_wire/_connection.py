@@ -93,11 +93,18 @@ class Connection:
 
         A head is received into ``scratch`` with what follows it, which must be taken before the scratch is used again.
         """
+        if scratch is None and self._leftover:
+            self._leftover = memoryview(bytes(self._leftover))  # the scratch serves another connection next
         if self._tls or not _KERNEL_TIMEOUTS:
             self._sock.settimeout(0.0 if scratch is not None else self._current_timeout)
         else:
             self._flags = socket.MSG_DONTWAIT if scratch is not None else 0
         self._scratch = scratch
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether its thread waits for nothing."""
+        return self._scratch is not None
 
     def send(self, head: bytes, body: Sequence[Buffer] = ()) -> None:
         """Send a request: its head and the buffers of its body, without joining large ones."""
@@ -168,11 +175,9 @@ class Connection:
                 parse_head(data)
             if len(data) > MAX_HEAD:
                 raise S3ProtocolError(f"{self._description} sent a response head of more than {MAX_HEAD} bytes")
-            try:
-                count = self._receive(memoryview(self._buffer), self._flags)
-            except NotYet:
-                self._leftover = memoryview(data)
-                raise
+            self._leftover = memoryview(data)  # for the next call, where this one must not wait
+            count = self._receive(memoryview(self._buffer), self._flags)
+            self._leftover = memoryview(b"")
             if not count:
                 raise S3ConnectionError(f"{self._description} closed the connection in the middle of a response head")
             data += self._buffer[:count]
@@ -220,6 +225,10 @@ class Connection:
     def _refuse_to_wait(self, error: OSError) -> None:
         if self._scratch is not None and isinstance(error, (BlockingIOError, ssl.SSLWantReadError)):
             raise NotYet from None
+
+    def has_here(self, count: int | None) -> bool:
+        """Whether ``count`` bytes are here already; None: a chunked body, to its end."""
+        return len(self._leftover) >= count if count is not None else self._leftover[-7:] == b"\r\n0\r\n\r\n"
 
     def take_leftover(self, count: int) -> bytes | None:
         """The next ``count`` bytes if that is exactly what came behind the head; None if it is less or more."""

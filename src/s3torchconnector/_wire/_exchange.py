@@ -27,6 +27,10 @@ class ClosedMeanwhile(S3ConnectionError):
     """A connection that had served before broke without an answer: most likely the server had closed it, idle."""
 
 
+class HasToWait(S3Exception):
+    """What follows comes in no known number of bytes: a thread that may wait must receive it. Never reaches users."""
+
+
 class Exchange:
     """A request that is on its way.
 
@@ -163,12 +167,13 @@ class Exchange:
         Raises:
             S3Exception: the connection broke, or S3 refused; every later call raises it again.
             NotYet: the connection must not wait (``lend``), and more is to come.
+            HasToWait: the same, and it must be received with waiting; the connection does from now on.
         """
         if self._failure is not None:
             raise self._failure
         try:
             result, error, reusable = self._receive(consume, refused)
-        except NotYet:
+        except (NotYet, HasToWait):
             raise
         except BaseException as failure:
             self._connection.lend(None)
@@ -196,14 +201,17 @@ class Exchange:
         if response is None:
             response = self._early or Response(self._connection, bodyless=self._request.method == "HEAD")
             self.response = response
+        good = 200 <= response.status < 300 or response.status in self._request.also_good
+        if self._connection.is_lent and not (good and response.is_sized):
+            here = response.is_here
+            self._connection.lend(None)
+            if not here:
+                raise HasToWait
         result = error = None
-        if 200 <= response.status < 300 or response.status in self._request.also_good:
-            if not response.is_sized:
-                self._connection.lend(None)
+        if good:
             result = consume(response)
             self._connection.lend(None)
         else:
-            self._connection.lend(None)
             error = refused(response)
         return result, error, response.finish() and self._early is None
 

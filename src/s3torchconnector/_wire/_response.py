@@ -52,6 +52,11 @@ class Response:
         """Whether its length is known, so that receiving it can be interrupted anywhere."""
         return self._left is not None
 
+    @property
+    def is_here(self) -> bool:
+        """Whether all of the body came together with the head, as that of most refusals does."""
+        return not self._ends_with_connection and self._connection.has_here(self._left)
+
     def take_whole(self) -> bytes | None:
         """The body, if all of it came together with the head; None if ``readinto`` has to receive it."""
         if self.received or not self._left:

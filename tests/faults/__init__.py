@@ -1,0 +1,1 @@
+"""Nothing lost, nothing wrong, nobody hung: reads and saves while a share of all answers goes wrong."""

@@ -1,0 +1,170 @@
+"""What the misbehaving proxy does wrong: drawn from a seed, and planned before anything is sent.
+
+The decision on an answer depends on the seed, the number of its connection and its number on that connection alone,
+so that a failure is played again from the seed that the test printed.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from s3torchconnector import _errors
+from tests.servers.http_messages import Head, Request, s3_error
+
+
+class Fault(str, Enum):
+    """One way to misbehave. The values are for reports."""
+
+    DROP = "dropped before the server had it"
+    LOSE = "answer lost"
+    CUT = "cut off"
+    INTERNAL_ERROR = "500 InternalError"
+    SLOW_DOWN = "503 SlowDown"
+    STALL = "stalled"
+    TRICKLE = "trickled"
+    WRONG_RANGE = "wrong Content-Range"
+    STALE = "closed while idle"
+    HALF_CLOSE = "half closed"
+    FLIP = "flipped byte"
+    HANDSHAKE = "slow TLS handshake"
+
+
+# A flipped byte shows only to a client that verifies checksums.
+VERIFIED: tuple[Fault, ...] = (Fault.FLIP,) if hasattr(_errors, "S3ChecksumError") else ()
+EVERY_ANSWER = (
+    Fault.DROP, Fault.LOSE, Fault.CUT, Fault.INTERNAL_ERROR, Fault.SLOW_DOWN, Fault.STALL, Fault.TRICKLE,
+    Fault.WRONG_RANGE, Fault.STALE, Fault.HALF_CLOSE, *VERIFIED,
+)  # fmt: skip
+_CHECKSUM = b"x-amz-checksum-crc32: "
+_OBJECTS_ONLY = {Fault.WRONG_RANGE, Fault.FLIP}
+HARMLESS = {None, Fault.STALE}
+"""After these, the client has the answer; one that trickles may take too long for it on a busy machine."""
+
+
+class End(Enum):
+    """How a connection ends."""
+
+    CLOSE = "FIN"
+    RESET = "RST"
+    HALF = "FIN from us, and an open ear"
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Say nothing for a while."""
+
+    seconds: float
+
+
+Step = bytes | Pause | End
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Which faults, how many, how long.
+
+    Args:
+        seed: what every decision is drawn from.
+        fraction: of the answers that suffer.
+        faults: what they may suffer, all equally likely.
+        stall: seconds of a stall, more than the client's time-outs.
+        breath: seconds between the pieces of what trickles, less than the client's time-outs.
+    """
+
+    seed: int
+    fraction: float = 0.2
+    faults: Sequence[Fault] = EVERY_ANSWER
+    stall: float = 1.5
+    breath: float = 0.3
+
+    def fault_for(self, request: Request, connection: int, number: int) -> tuple[Fault | None, random.Random]:
+        """What befalls answer ``number`` on this connection, and what its details are drawn from."""
+        dice = random.Random(f"{self.seed}/{connection}/{number}")
+        if dice.random() >= self.fraction:
+            return None, dice
+        is_object = request.method == "GET" and not request.query
+        return dice.choice([fault for fault in self.faults if is_object or fault not in _OBJECTS_ONLY]), dice
+
+    def handshake_delay(self, connection: int) -> float:
+        """Seconds before the server's side of a TLS handshake: some within, some beyond the client's time-out."""
+        dice = random.Random(f"{self.seed}/{connection}")
+        return dice.choice((self.breath, self.stall)) if dice.random() < self.fraction else 0.0
+
+
+def error_answer(fault: Fault) -> bytes | None:
+    """What is answered instead of asking the server; None if it is asked."""
+    if fault is Fault.SLOW_DOWN:
+        return s3_error(503, "SlowDown")
+    return s3_error(500, "InternalError") if fault is Fault.INTERNAL_ERROR else None
+
+
+def plan(fault: Fault | None, mix: Mix, head: Head, body: bytes, dice: random.Random) -> list[Step]:
+    """What to do with a good answer."""
+    if fault is None or fault is Fault.TRICKLE:
+        pieces = [head.raw, body] if fault is None else _trickle(head.raw + body, mix, dice)
+        return list(pieces)
+    if fault is Fault.STALE:
+        return [head.raw, body, Pause(dice.uniform(0, 0.05)), End.CLOSE]
+    if fault is Fault.LOSE:
+        return [End.CLOSE]
+    if fault is Fault.WRONG_RANGE:
+        return [_with_wrong_range(head, dice), body]
+    if fault is Fault.FLIP:
+        raw = with_checksum(head, body)
+        return [raw, _flipped(body, dice) if _CHECKSUM in raw else body]  # without one, nobody can know
+    began = _beginning(head.raw, body, dice)
+    if fault is Fault.STALL:
+        return [began, Pause(mix.stall), End.CLOSE]
+    if fault is Fault.HALF_CLOSE:
+        return [began, End.HALF, Pause(mix.stall), End.CLOSE]
+    return [began, dice.choice((End.CLOSE, End.RESET))]
+
+
+def _beginning(head: bytes, body: bytes, dice: random.Random) -> bytes:
+    """Nothing, a part of the head, the head, or some of the body: never all."""
+    stop = dice.choice(
+        (0, dice.randrange(len(head)), len(head) if body else 0, len(head) + dice.randrange(len(body) or 1))
+    )
+    return (head + body)[: min(stop, len(head) + len(body) - 1)]
+
+
+def _trickle(message: bytes, mix: Mix, dice: random.Random) -> list[Step]:
+    cuts = sorted(dice.randrange(len(message)) for _ in range(dice.randrange(1, 6)))
+    steps: list[Step] = []
+    for start, stop in zip([0, *cuts], [*cuts, len(message)], strict=True):
+        steps += [message[start:stop], Pause(mix.breath)]
+    return steps[:-1]
+
+
+def _with_wrong_range(head: Head, dice: random.Random) -> bytes:
+    """Bytes from somewhere else, or of an object of another size; an answer without the header stays as it is."""
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", head.headers.get("content-range", ""))
+    if match is None:
+        return head.raw
+    first, last, size = map(int, match.groups())
+    # Never both by as much: of an object's last bytes, that is a lie that only a checksum can find out.
+    shift, growth = dice.choice(((1, 0), (0, 7), (dice.randrange(1, 1 << 20), 1 << 20)))
+    wrong = f"bytes {first + shift}-{last + shift}/{size + growth}"
+    return head.raw.replace(match[0].encode(), wrong.encode())
+
+
+def with_checksum(head: Head, body: bytes) -> bytes:
+    """The head of an answer with a whole object, and its ``x-amz-checksum-crc32``; others as they are."""
+    whole = f"bytes 0-{len(body) - 1}/{len(body)}"
+    if head.headers.get("content-range", whole) != whole or _CHECKSUM in head.raw:
+        return head.raw
+    value = base64.b64encode(zlib.crc32(body).to_bytes(4, "big"))
+    return head.raw[:-2] + _CHECKSUM + value + b"\r\nx-amz-checksum-type: FULL_OBJECT\r\n\r\n"
+
+
+def _flipped(body: bytes, dice: random.Random) -> bytes:
+    if not body:
+        return body
+    place = dice.randrange(len(body))
+    return body[:place] + bytes([body[place] ^ (1 << dice.randrange(8))]) + body[place + 1 :]

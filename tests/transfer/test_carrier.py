@@ -1,0 +1,155 @@
+"""The carrier waits for nobody: what stalls on its way, or has to be asked again, holds back nothing else.
+
+The server answers object 0 first, in a way that does not go on, and the others only then; so the carrier meets the one
+that stalls before any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from s3torchconnector import S3Reader
+from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer._carrier import Carrier
+from s3torchconnector._transfer._workers import Workers
+from s3torchconnector._types import ObjectInfo
+from tests.datasets.support import PATIENCE, config
+from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.scripted import Answer, ScriptedServer, Send, Stall, Step
+
+COUNT = 8
+BODY = bytes(range(250)) * 160
+SIZE = len(BODY)
+FOUND = {"Content-Range": f"bytes 0-{SIZE - 1}/{SIZE}", "ETag": '"e"'}
+WHOLE = response(206, BODY, FOUND)
+CHUNKS = f"{SIZE:x}\r\n".encode() + BODY + b"\r\n0\r\n\r\n"
+CHUNKED = response(206, CHUNKS, {**FOUND, "Transfer-Encoding": "chunked"})
+SLOW_DOWN = s3_error(503, "SlowDown")
+
+
+def at(place: int, answer: bytes) -> list[bytes]:
+    return [answer[:place], answer[place:]]
+
+
+def cut(place: int, answer: bytes) -> list[bytes]:
+    return [answer[:place], answer[place:]]
+
+
+# Answers to requests for object 0: whole, or in two pieces between which the server stalls.
+STALLS: dict[str, list[list[bytes]]] = {
+    "before the head": [cut(0, WHOLE)],
+    "in the head": [cut(20, WHOLE)],
+    "behind the head": [cut(-SIZE, WHOLE)],
+    "in the body": [cut(-1000, WHOLE)],
+    "in a chunked body": [cut(-1000, CHUNKED)],
+    "in what follows an error": [[SLOW_DOWN], cut(0, WHOLE)],
+    "in the document of an error": [cut(-20, SLOW_DOWN), [WHOLE]],
+}
+
+
+class StallingServer(ScriptedServer):
+    """Object ``0`` is answered with ``answers``, one after the other; others once object 0 stalls."""
+
+    def __init__(self, answers: Sequence[list[bytes]]) -> None:
+        super().__init__(handler=self._answer)
+        self.release = threading.Event()
+        self._stalled = threading.Event()
+        self._answers = list(answers)
+
+    def _answer(self, request: Request) -> Answer | Iterator[Step]:
+        if request.path.endswith("/0"):
+            return self._steps(*self._answers.pop(0))
+        self.stall(self._stalled)
+        return WHOLE
+
+    def _steps(self, first: bytes, rest: bytes = b"") -> Iterator[Step]:
+        yield Send(first)
+        if rest:
+            self._stalled.set()
+            yield Stall(self.release)
+            yield Send(rest)
+
+
+def readers_of(client: S3Client) -> list[S3Reader]:
+    """On their way, the first of them first."""
+    readers = [client.get_object("b", f"{i}", object_info=ObjectInfo(f"{i}", "", SIZE, 0)) for i in range(COUNT)]
+    for reader in readers:
+        reader.prefetch()
+    return readers
+
+
+@pytest.mark.parametrize("stall", STALLS)
+def test_what_stalls_holds_back_nothing_else(stall: str) -> None:
+    with (
+        StallingServer(STALLS[stall]) as server,
+        S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config(max_attempts=3)) as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        try:
+            first, *others = readers_of(client)
+            reading = [threads.submit(reader.read) for reader in others]
+            assert [each.result(PATIENCE) for each in reading] == [BODY] * len(others)
+            assert not server.release.is_set()
+        finally:
+            server.release.set()
+        assert first.read() == BODY
+
+
+class Going:
+    """An errand with a socket of its own; also the exchange that the carrier waits for.
+
+    Args:
+        readable: whether something is there to be received, always.
+        over: whether it has ended, asked whenever something was received.
+    """
+
+    def __init__(self, readable: bool, over: Callable[[], bool]) -> None:
+        self._ours, self._theirs = socket.socketpair()
+        self._over = over
+        self.aborted = False
+        self.done = threading.Event()
+        self.started = 0.0
+        if readable:
+            self._theirs.send(b"x")
+
+    def begin(self, *, wait: bool) -> Going:
+        self.started = time.perf_counter()
+        return self
+
+    def proceed(self, scratch: bytearray) -> bool:
+        over = self._over()
+        if over:
+            self.done.set()
+        return over
+
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    def abort(self) -> None:
+        self.aborted = True
+        self._theirs.close()
+
+    def close(self) -> None:
+        self._ours.close()
+        self._theirs.close()
+
+
+def test_what_is_silent_for_too_long_is_given_up_though_others_go_on() -> None:
+    silent = Going(readable=False, over=lambda: True)
+    steps = itertools.count()
+    busy = Going(readable=True, over=lambda: silent.aborted or next(steps) > 200_000)
+    workers = Workers(1)
+    with contextlib.closing(silent), contextlib.closing(busy), contextlib.closing(workers):
+        carrier = Carrier(workers, most=2, silence=0.05)
+        carrier.submit(silent)
+        carrier.submit(busy)
+        assert busy.done.wait(PATIENCE)
+        assert silent.aborted
