@@ -10,7 +10,7 @@ import pytest
 
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer._fetch import ObjectVersion
+from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._train import Car, Train, deposit
 from tests.reading.support import MIB, client_of, content

@@ -1,12 +1,13 @@
 """Transfers: byte ranges into memory, written bytes into objects, prefixes into pages; in parallel, within a budget."""
 
-from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
+from s3torchconnector._transfer._fetch import RangeFetch
 from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._listing import ListObjectStream
 from s3torchconnector._transfer._look_ahead import look_ahead
 from s3torchconnector._transfer._memory import address_of
 from s3torchconnector._transfer._object_reader import ObjectReader
 from s3torchconnector._transfer._object_source import GetObjectStream, ObjectSource
+from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._parallel_listing import list_all
 from s3torchconnector._transfer._pieces import Piece, PiecesReader
 from s3torchconnector._transfer._ranges import Range

@@ -17,12 +17,13 @@ from functools import partial
 
 from s3torchconnector._config import MIB
 from s3torchconnector._transfer._budget import BLOCK
-from s3torchconnector._transfer._fetch import ObjectVersion
+from s3torchconnector._transfer._coverage import Coverage
 from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._memory import copy
+from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._part import Offers, Part
 from s3torchconnector._transfer._part_fetch import FetchedPart
-from s3torchconnector._transfer._ranges import Range, split_on_grid
+from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy
 from s3torchconnector._transfer._runtime import OpenRuntime
 from s3torchconnector._transfer._shelf import Shelf
@@ -70,7 +71,10 @@ class ObjectReader:
         self._own_lane: Lane | None = None
         self._own_ahead_lane: Lane | None = None
         self._verification = Verification(self._version, self._runtime)
-        self._most_ahead = self._runtime.streams * self._part_size
+        most_ahead = self._runtime.streams * self._part_size
+        self._coverage = Coverage(
+            self._policy, self._pattern, part_size=self._part_size, most_ahead=most_ahead, limit=self._limit
+        )
 
     @property
     def _lane(self) -> Lane:
@@ -150,7 +154,7 @@ class ObjectReader:
         if stop <= position:
             return 0
         self._pattern.note(position, stop)
-        self._drop_given_up()
+        self._shelf.discard_given_up()
         self._forget_behind(position)
         plan = self._plan(position, stop)
         self._verification.ask_early(self._lane, position, self._pattern.run)
@@ -207,8 +211,7 @@ class ObjectReader:
     def close(self) -> None:
         """Stop fetching and let go of all memory."""
         if self._pid == os.getpid():
-            for part in self._shelf.take_all():
-                part.discard()
+            self._shelf.discard_all()
 
     def __del__(self) -> None:
         self.close()
@@ -218,54 +221,27 @@ class ObjectReader:
     def _clip(self, stop: int) -> int:
         return stop if self._version.size is None else min(stop, self._version.size)
 
-    def _useful(self, stop: int) -> int:
-        return self._clip(stop) if self._limit is None else min(self._clip(stop), self._limit)
-
     def _plan(self, start: int, stop: int) -> list[Range]:
         """Start parts for the small gaps in ``start`` to ``stop``, and return what is to be fetched direct."""
         directs: list[Range] = []
-        for gap in self._shelf.gaps(start, stop):
-            for piece in split_on_grid(gap.start, gap.stop, self._part_size):
-                wanted = self._widened(piece, leads=piece.start == start)
-                if wanted is None:
-                    directs.append(piece)
-                else:
-                    self._runtime.budget.take(len(wanted))
-                    self._start(wanted, reserved=len(wanted))
+        for piece, wanted in self._coverage.missing(self._shelf, Range(start, stop), self._version.size):
+            if wanted is None:
+                directs.append(piece)
+            else:
+                self._runtime.budget.take(len(wanted))
+                self._start(wanted, reserved=len(wanted))
         return directs
-
-    def _widened(self, piece: Range, *, leads: bool) -> Range | None:
-        """The part to fetch for a piece that is not worth a request of its own; None for one that is."""
-        in_order = self._pattern.in_order
-        if not in_order and len(piece) >= self._policy.smallest:
-            return None
-        part_end = self._useful(piece.start - piece.start % self._part_size + self._part_size)
-        wish = max(len(piece), self._policy.smallest, self._pattern.ahead(self._most_ahead) if in_order else 0)
-        start, end = piece.start, self._shelf.next_start(piece.stop, min(part_end, piece.start + wish))
-        if leads and not self._pattern.continues and end == self._version.size:
-            # Directories and footers lie at an object's end, and are read backwards.
-            start = self._shelf.previous_stop(start, min(start, max(0, end - self._policy.smallest)))
-        wanted = Range(start, end)
-        return None if wanted == piece else wanted
 
     def _read_ahead(self, position: int) -> None:
         if self._version.size is None:
             return
-        size = self._useful(self._version.size)
-        ahead = self._pattern.ahead(self._most_ahead)
-        stop = min(size, position + ahead)
-        least = max(self._policy.smallest, min(ahead, self._part_size))
-        for gap in self._shelf.gaps(position, stop):
-            for piece in split_on_grid(gap.start, gap.stop, self._part_size):
-                part_end = piece.start - piece.start % self._part_size + self._part_size
-                end = max(piece.stop, min(size, part_end, piece.start + least))
-                wanted = Range(piece.start, self._shelf.next_start(piece.stop, end))
-                if not self._runtime.budget.try_take(deposit(len(wanted))):
-                    return
-                train = Train(self._runtime, self._version, wanted)
-                self._ahead_lane.submit(train.fetch)
-                for part in train.parts:
-                    self._shelf.add(part)
+        for wanted in self._coverage.ahead(self._shelf, position, self._version.size):
+            if not self._runtime.budget.try_take(deposit(len(wanted))):
+                return
+            train = Train(self._runtime, self._version, wanted)
+            self._ahead_lane.submit(train.fetch)
+            for part in train.parts:
+                self._shelf.add(part)
 
     # -- fetching -----------------------------------------------------------------------------------------------
 
@@ -296,11 +272,7 @@ class ObjectReader:
 
     def _verify(self, position: int, view: memoryview) -> None:
         """What was read is about to be handed over."""
-        self._verification.hand_over(position, view, self._lane, self._forget_all)
-
-    def _forget_all(self) -> None:
-        for part in self._shelf.take_all():
-            part.discard()
+        self._verification.hand_over(position, view, self._lane, self._shelf.discard_all)
 
     def _await(self, part: Part) -> memoryview | bytes:
         """A part's bytes. After an error all is forgotten that is not here, so that the next read asks again."""
@@ -310,30 +282,25 @@ class ObjectReader:
             raise
         except BaseException:
             # What is under way meets the same trouble, and must not bring it up again when that is over.
-            for missing in self._shelf.take_missing():
-                missing.discard()
+            self._shelf.discard_missing()
             raise
 
-    def _drop_given_up(self) -> None:
-        for part in self._shelf.take_given_up():
-            part.discard()
-
     def _forget_behind(self, position: int) -> None:
-        for part in self._shelf.take_passed(position, large=BLOCK // 2 + 1):
-            part.discard()
+        self._shelf.discard_passed(position, large=BLOCK // 2 + 1)
 
     def _take_parts(self, position: int, stop: int, view: memoryview) -> None:
         """Have the bytes of parts in ``view``: received into it, where that is not too late, or else copied."""
         parts = self._shelf.overlapping(position, stop)
         with Offers(self._runtime.budget, parts, Range(position, stop), view):
             for part in parts:
-                begin, end = max(position, part.start), min(stop, part.stop)
                 try:
                     data = self._await(part)
                 except GivenUp:
-                    self._drop_given_up()
-                    direct(self._version, Range(begin, end), view, position).run(self._runtime.caller)
+                    self._shelf.discard_given_up()
+                    missing = Range(max(position, part.start), min(stop, part.stop))
+                    direct(self._version, missing, view, position).run(self._runtime.caller)
                     continue
+                begin, end = max(position, part.start), min(stop, part.stop)  # known now that it is here
                 if part.elsewhere:
                     self._shelf.remove(part)
                 elif begin < end:

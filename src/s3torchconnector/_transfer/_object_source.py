@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from s3torchconnector._config import MIB
-from s3torchconnector._transfer._fetch import ObjectVersion
 from s3torchconnector._transfer._object_reader import ObjectReader
+from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._read_policy import SEQUENTIAL, ReadPolicy
 from s3torchconnector._transfer._runtime import OpenRuntime
 from s3torchconnector._types import ObjectInfo

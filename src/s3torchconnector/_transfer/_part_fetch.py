@@ -6,8 +6,9 @@ import io
 
 from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3Exception
-from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
+from s3torchconnector._transfer._fetch import RangeFetch
 from s3torchconnector._transfer._memory import new_buffer
+from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._part import Part
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._runtime import Runtime

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
+from s3torchconnector._transfer._fetch import RangeFetch
 from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._memory import copy
+from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._runtime import Runtime
 from s3torchconnector._transfer._verify import verify_if_complete

@@ -32,18 +32,13 @@ class Shelf:
         """Take off a part whose bytes are elsewhere."""
         self._parts.remove(part)
 
-    def take_given_up(self) -> list[Part]:
-        """Take off the parts that will not come."""
-        given_up = [part for part in self._parts if part.given_up]
-        for part in given_up:
-            self._parts.remove(part)
-        return given_up
+    def discard_given_up(self) -> None:
+        """Discard the parts that will not come."""
+        self._discard([part for part in self._parts if part.given_up])
 
-    def take_missing(self) -> list[Part]:
-        """Take off the parts whose bytes are not here: failed, or under way; who does it discards them."""
-        missing = [part for part in self._parts if not part.landed]
-        self._parts = [part for part in self._parts if part.landed]
-        return missing
+    def discard_missing(self) -> None:
+        """Discard the parts whose bytes are not here: failed, or under way."""
+        self._discard([part for part in self._parts if not part.landed])
 
     def at(self, position: int) -> Part | None:
         """The part that has the byte at ``position``."""
@@ -75,18 +70,20 @@ class Shelf:
         index = bisect_right(self._parts, position, key=_stop) - 1
         return max(default, self._parts[index].stop) if index >= 0 else default
 
-    def take_passed(self, position: int, large: int) -> list[Part]:
-        """Take off what lies behind ``position``: parts of ``large`` bytes and more; of small ones, the latest stay."""
+    def discard_passed(self, position: int, large: int) -> None:
+        """Discard what lies behind ``position``: parts of ``large`` bytes and more; of small ones, the latest stay."""
         behind = self._parts[: bisect_right(self._parts, position, key=_stop)]
-        passed = [part for part in behind if part.stop - part.start >= large] or behind[:-_MOST_BEHIND]
-        for part in passed:
-            self._parts.remove(part)
-        return passed
+        self._discard([part for part in behind if part.stop - part.start >= large] or behind[:-_MOST_BEHIND])
 
-    def take_all(self) -> list[Part]:
-        """Take everything off."""
-        parts, self._parts = self._parts, []
-        return parts
+    def discard_all(self) -> None:
+        """Discard everything."""
+        self._discard(list(self._parts))
+
+    def _discard(self, parts: list[Part]) -> None:
+        for part in parts:
+            self._parts.remove(part)
+        for part in parts:
+            part.discard()
 
 
 _start = attrgetter("start")

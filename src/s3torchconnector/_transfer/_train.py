@@ -11,7 +11,8 @@ from __future__ import annotations
 import time
 
 from s3torchconnector._transfer._budget import BLOCK, ByteBudget
-from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
+from s3torchconnector._transfer._fetch import RangeFetch
+from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._part import Part
 from s3torchconnector._transfer._ranges import Range, split_on_grid
 from s3torchconnector._transfer._runtime import Runtime

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 
-from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
+from s3torchconnector._transfer._fetch import RangeFetch
 from s3torchconnector._transfer._fetch_group import FetchGroup
+from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import Range, split_on_grid
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from s3torchconnector._transfer._fetch import ObjectVersion, RangeFetch
+from s3torchconnector._transfer._fetch import RangeFetch
 from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._integrity import ObjectIntegrity, Summed, differing
+from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import Range, split_on_grid
 from s3torchconnector._transfer._runtime import Runtime
 from s3torchconnector._transfer._workers import Lane

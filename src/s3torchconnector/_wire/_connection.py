@@ -228,7 +228,7 @@ class Connection:
 
     def has_here(self, count: int | None) -> bool:
         """Whether ``count`` bytes are here already; None: a chunked body, to its end."""
-        return len(self._leftover) >= count if count is not None else self._leftover[-7:] == b"\r\n0\r\n\r\n"
+        return len(self._leftover) >= count if count is not None else bytes(self._leftover[-7:]) == b"\r\n0\r\n\r\n"
 
     def take_leftover(self, count: int) -> bytes | None:
         """The next ``count`` bytes if that is exactly what came behind the head; None if it is less or more."""
