@@ -136,7 +136,8 @@ def test_changed_in_the_middle_of_a_read(virtual: VirtualObject, client: S3Clien
     answered: list[str] = []
 
     def overwrite(request: Any) -> None:
-        answered.append(request.target)
+        if request.method == "GET":  # a HEAD asks for a checksum, and says nothing of what is read
+            answered.append(request.target)
         if len(answered) > 1:
             virtual.etag, virtual.shift = '"two"', 1
 
