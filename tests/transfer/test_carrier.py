@@ -21,6 +21,7 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer._carrier import Carrier
 from s3torchconnector._transfer._workers import Workers
 from s3torchconnector._types import ObjectInfo
+from s3torchconnector._wire import Hedging
 from tests.datasets.support import PATIENCE, config
 from tests.servers.http_messages import Request, response, s3_error
 from tests.servers.scripted import Answer, ScriptedServer, Send, Stall, Step
@@ -115,6 +116,7 @@ class Going:
         self._ours, self._theirs = socket.socketpair()
         self._over = over
         self.aborted = False
+        self.answering = True  # so that nothing is asked again
         self.done = threading.Event()
         self.started = 0.0
         if readable:
@@ -148,7 +150,7 @@ def test_what_is_silent_for_too_long_is_given_up_though_others_go_on() -> None:
     busy = Going(readable=True, over=lambda: silent.aborted or next(steps) > 200_000)
     workers = Workers(1)
     with contextlib.closing(silent), contextlib.closing(busy), contextlib.closing(workers):
-        carrier = Carrier(workers, most=2, silence=0.05)
+        carrier = Carrier(workers, most=2, silence=0.05, hedging=Hedging(False))
         carrier.submit(silent)
         carrier.submit(busy)
         assert busy.done.wait(PATIENCE)
