@@ -14,13 +14,10 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, reduce
+from importlib.util import find_spec
+from typing import cast
 
 from s3torchconnector._wire._connection import Buffer
-
-try:
-    from awscrt import checksums as _native
-except ImportError:  # the extra "checksums" is not installed
-    _native = None
 
 _PREFIX = "x-amz-checksum-"
 TYPE_HEADER = "x-amz-checksum-type"
@@ -90,11 +87,27 @@ def _shift(algorithm: Algorithm, size: int) -> int:
     return power
 
 
+def _crc64nvme(data: Buffer, crc: int) -> int:
+    from awscrt import checksums  # here, since its import takes 40 ms, which reading a small object need not wait for
+
+    return cast(int, checksums.crc64nvme(data, crc))
+
+
+def _crc32c(data: Buffer, crc: int) -> int:
+    from awscrt import checksums
+
+    return cast(int, checksums.crc32c(data, crc))
+
+
 CRC32 = Algorithm("CRC32", 32, 0xEDB88320, zlib.crc32)
-_NATIVE = () if _native is None else (
-    Algorithm("CRC64NVME", 64, 0x9A6C9329AC4BC9B5, _native.crc64nvme),
-    Algorithm("CRC32C", 32, 0x82F63B78, _native.crc32c),
-)  # fmt: skip
+_NATIVE = (
+    (
+        Algorithm("CRC64NVME", 64, 0x9A6C9329AC4BC9B5, _crc64nvme),
+        Algorithm("CRC32C", 32, 0x82F63B78, _crc32c),
+    )
+    if find_spec("awscrt")
+    else ()
+)  # of the extra "checksums"
 ALGORITHMS: tuple[Algorithm, ...] = (*_NATIVE, CRC32)
 """Those that can be computed here, the best first."""
 
