@@ -6,6 +6,7 @@ standard input where it must know that the test has gone on. It ends with status
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -132,5 +133,8 @@ PROGRAMS: dict[str, Callable[[S3Client, str], None]] = {
 }
 
 if __name__ == "__main__":
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored, where tests run in a shell's background
     _, name, endpoint, bucket = sys.argv
     PROGRAMS[name](client_of(endpoint), bucket)
