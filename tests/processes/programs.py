@@ -133,8 +133,6 @@ PROGRAMS: dict[str, Callable[[S3Client, str], None]] = {
 }
 
 if __name__ == "__main__":
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored, where tests run in a shell's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run in a shell's background
     _, name, endpoint, bucket = sys.argv
     PROGRAMS[name](client_of(endpoint), bucket)

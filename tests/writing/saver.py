@@ -119,7 +119,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored, where tests run in a shell's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run in a shell's background
     main()
