@@ -11,7 +11,8 @@ import torch
 
 from s3torchconnector import S3Checkpoint, S3ClientConfig
 from s3torchconnector._config import MIB
-from s3torchconnector._safetensors._memory import TORCH_TYPES, memory_of
+from s3torchconnector._safetensors._types import TORCH_TYPES
+from s3torchconnector._tensor_memory import memory_of
 
 SMALL_PARTS = S3ClientConfig(part_size=5 * MIB)
 

@@ -10,8 +10,8 @@ import torch
 from s3torchconnector._config import KIB, MIB
 from s3torchconnector._errors import S3FormatError
 from s3torchconnector._safetensors._header import LENGTH_BYTES, Entry, header_bytes, parse
-from s3torchconnector._safetensors._memory import TORCH_TYPES
 from s3torchconnector._safetensors._selection import Index, Selection, as_index
+from s3torchconnector._safetensors._types import TORCH_TYPES
 from s3torchconnector._transfer import PiecesReader, Runtime
 from s3torchconnector._uri import display_uri
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from s3torchconnector._safetensors._header import BITS, build
-from s3torchconnector._safetensors._memory import NAMES, memory_of
+from s3torchconnector._safetensors._types import NAMES
+from s3torchconnector._tensor_memory import memory_of
 from s3torchconnector.s3writer import S3Writer
 
 

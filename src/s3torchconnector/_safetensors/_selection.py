@@ -14,7 +14,7 @@ from functools import partial
 import torch
 
 from s3torchconnector._config import MIB
-from s3torchconnector._safetensors._memory import memory_of
+from s3torchconnector._tensor_memory import memory_of
 from s3torchconnector._transfer import Piece
 
 Index = slice | tuple[slice, ...]

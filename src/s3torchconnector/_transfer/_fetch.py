@@ -216,6 +216,15 @@ class RangeFetch:
         return Range(start, size if self._stop is None else max(start, min(self._stop, size)))
 
 
+def direct(version: ObjectVersion, wanted: Range, view: memoryview, position: int) -> RangeFetch:
+    """A fetch into its place in ``view``, which holds the object from ``position`` on."""
+
+    def allocate(got: Range) -> memoryview:
+        return view[got.start - position : got.stop - position]
+
+    return RangeFetch(version, wanted.start, wanted.stop, allocate)
+
+
 def _content_of(response: Response) -> ContentRange | None:
     """Which bytes of how many an answer holds; None where it refuses the range and does not tell the size."""
     header = response.headers.get("content-range")

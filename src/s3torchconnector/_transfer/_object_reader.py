@@ -18,6 +18,7 @@ from functools import partial
 from s3torchconnector._config import MIB
 from s3torchconnector._transfer._budget import BLOCK
 from s3torchconnector._transfer._coverage import Coverage
+from s3torchconnector._transfer._fetch import direct
 from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._memory import copy
 from s3torchconnector._transfer._object_version import ObjectVersion
@@ -28,7 +29,7 @@ from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy
 from s3torchconnector._transfer._runtime import OpenRuntime
 from s3torchconnector._transfer._shelf import Shelf
 from s3torchconnector._transfer._train import GivenUp, Train, deposit
-from s3torchconnector._transfer._unsized import UnsizedRead, direct
+from s3torchconnector._transfer._unsized import UnsizedRead
 from s3torchconnector._transfer._verify import Verification
 from s3torchconnector._transfer._workers import Lane
 

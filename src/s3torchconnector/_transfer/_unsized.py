@@ -5,19 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 
-from s3torchconnector._transfer._fetch import RangeFetch
+from s3torchconnector._transfer._fetch import RangeFetch, direct
 from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import Range, split_on_grid
-
-
-def direct(version: ObjectVersion, wanted: Range, view: memoryview, position: int) -> RangeFetch:
-    """A fetch into its place in ``view``, which holds the object from ``position`` on."""
-
-    def allocate(got: Range) -> memoryview:
-        return view[got.start - position : got.stop - position]
-
-    return RangeFetch(version, wanted.start, wanted.stop, allocate)
 
 
 class UnsizedRead:

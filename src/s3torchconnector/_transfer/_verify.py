@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from s3torchconnector._transfer._fetch import RangeFetch
+from s3torchconnector._transfer._fetch import direct
 from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._integrity import ObjectIntegrity, Summed, differing
 from s3torchconnector._transfer._object_version import ObjectVersion
@@ -111,11 +111,7 @@ def fetch_all(version: ObjectVersion, runtime: Runtime, lane: Lane, view: memory
     """Fetch a whole object into ``view``."""
     with FetchGroup(lane, runtime.caller) as group:
         for piece in split_on_grid(0, len(view), runtime.config.part_size):
-            group.start(RangeFetch(version, *piece, partial(_place, view)))
-
-
-def _place(view: memoryview, got: Range) -> memoryview:
-    return view[got.start : got.stop]
+            group.start(direct(version, piece, view, 0))
 
 
 def _is_right(integrity: ObjectIntegrity, pieces: dict[int, Summed], view: memoryview) -> bool:

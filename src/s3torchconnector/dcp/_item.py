@@ -7,7 +7,6 @@ thread that loads; ``begin``, ``rest`` and ``whole`` on that which receives, one
 
 from __future__ import annotations
 
-import ctypes
 import io
 from collections.abc import Iterator
 from typing import Any, cast
@@ -17,7 +16,8 @@ from torch.distributed._shard._utils import narrow_tensor_by_index
 from torch.distributed.checkpoint.planner import LoadItemType, LoadPlanner, ReadItem
 
 from s3torchconnector._config import KIB
-from s3torchconnector._transfer import Range
+from s3torchconnector._tensor_memory import memory_of
+from s3torchconnector._transfer import Range, address_of
 from s3torchconnector.dcp._layout import TensorLayout, layout_of
 from s3torchconnector.dcp._plan import is_large
 
@@ -95,7 +95,7 @@ class StoredItem:
         if layout is None:
             return None
         numbers = self._content[layout.start : layout.stop]
-        if _address(numbers) % layout.dtype.itemsize:
+        if address_of(numbers) % layout.dtype.itemsize:
             numbers = memoryview(bytearray(numbers))
         return torch.frombuffer(numbers, dtype=layout.dtype).view(layout.shape)
 
@@ -130,7 +130,7 @@ class StoredItem:
             self._content = io.BytesIO(bytes(len(self.extent))).getbuffer()  # zeroed by the kernel, page by page
             self._content[: len(head)] = head
             return len(self._content)
-        memory = _memory_of(target)
+        memory = memory_of(target)
         self._straight = span, memory
         here = head[span.start : span.stop]
         memory[: len(here)] = here
@@ -168,12 +168,3 @@ def dropped(count: int) -> Iterator[memoryview]:
         view = trash[:count]
         yield view
         count -= len(view)
-
-
-def _memory_of(tensor: torch.Tensor) -> memoryview:
-    """A contiguous tensor's bytes. The tensor must outlive them."""
-    return memoryview((ctypes.c_ubyte * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
-
-
-def _address(view: memoryview) -> int:
-    return ctypes.addressof(ctypes.c_ubyte.from_buffer(view))

@@ -1,8 +1,6 @@
-"""Tensors and their bytes: types by their names in the format, and memory to receive into and to send from."""
+"""The types of tensors by their names in the format, and the reverse."""
 
 from __future__ import annotations
-
-import ctypes
 
 import torch
 
@@ -35,11 +33,3 @@ TORCH_TYPES: dict[str, torch.dtype] = {
 """The format's types that this PyTorch has; those of less than a byte have no type of one element in PyTorch."""
 
 NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in TORCH_TYPES.items()}
-
-
-def memory_of(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a contiguous CPU tensor, writable. The tensor must outlive the view, which does not hold it."""
-    count = tensor.numel() * tensor.element_size()
-    if not count:
-        return memoryview(bytearray())
-    return memoryview((ctypes.c_char * count).from_address(tensor.data_ptr())).cast("B")
