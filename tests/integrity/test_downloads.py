@@ -12,10 +12,13 @@ import torch
 
 from s3torchconnector import S3ReaderConstructor
 from s3torchconnector._errors import S3ChecksumError
+from s3torchconnector._transfer._integrity import ObjectIntegrity, Sum
+from s3torchconnector._transfer._ranges import Range
+from s3torchconnector._wire._checksum_support import ChecksumSupport
 from s3torchconnector._wire._checksums import Algorithm
 from tests.integrity.support import CRC32, CRC32C, CRC64NVME, ChecksummedObject
 from tests.reading.support import KIB, MIB, PART, client_of, content, open_object
-from tests.servers.http_messages import response
+from tests.servers.http_messages import Request, response
 from tests.servers.scripted import ScriptedServer
 
 SMALL = content(0, 300 * KIB)
@@ -111,6 +114,36 @@ def test_an_object_in_one_answer_is_asked_for_again_before_anybody_sees_it(
     assert read(obj, how) == data
     assert obj.spoilt
     assert obj.count("HEAD") == 0
+
+
+def test_a_checksum_that_came_late_is_compared() -> None:
+    """Of a tail that is longer than the object, some servers refuse the range, tell no size, and HEAD no checksum."""
+
+    class Refusing(ChecksummedObject):
+        def __call__(self, request: Request) -> Any:
+            if (request.range or "").startswith("bytes=-"):
+                return response(416)
+            answer = super().__call__(request)
+            return response(200, headers={"Content-Length": "2000"}) if request.method == "HEAD" else answer
+
+    obj = Refusing(SMALL[:2000], CRC32, lambda start, times: times == 1)
+
+    def tail_and_beginning(reader: Any) -> bytes:
+        reader.seek(-100, io.SEEK_END)
+        return bytes(reader.read(100))
+
+    assert read(obj, tail_and_beginning) == SMALL[1900:2000]
+    assert obj.spoilt == [0]
+
+
+def test_what_was_summed_in_another_way_does_not_keep_the_whole_from_being_compared() -> None:
+    integrity = ObjectIntegrity(ChecksumSupport("when_supported"), "b", "key")
+    integrity.add(Range(5, 10), CRC64NVME, 1234)
+    integrity.learn({CRC32.header: CRC32.encode(CRC32.of([b"as it is stored"]))}, 15)
+    received = Sum(integrity)
+    received.add(b"as it is spoilt")
+    with pytest.raises(S3ChecksumError):
+        received.end(Range(0, 15), whole=True)
 
 
 def test_a_stream_says_so_before_it_ends() -> None:

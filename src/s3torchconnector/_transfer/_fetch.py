@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import cast
 
 from s3torchconnector._errors import S3ChecksumError, S3ProtocolError
-from s3torchconnector._transfer._integrity import Sum
+from s3torchconnector._transfer._integrity import ObjectIntegrity, Sum
 from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import ContentRange, Range, parse_content_range
 from s3torchconnector._uri import display_uri
@@ -110,9 +110,7 @@ class RangeFetch:
 
     def _begin(self, actual: Range) -> Range:
         """From the first answer on it is known which bytes will come, and memory can be had for them."""
-        assert self._version.integrity is not None
         self._range = actual
-        self._sum = Sum(self._version.integrity)
         self._memory = self._view = self._allocate(actual)
         return actual
 
@@ -121,21 +119,8 @@ class RangeFetch:
         return self._expected(response.length or 0)
 
     def _receive(self, response: Response) -> Range | None:
-        if response is not self._verified:
-            content = _content_of(response)
-            if content is None:
-                return None
-            self._verify(response, content)
-            self._learn_checksum(response, content)
-            wanted = self._range
-            if wanted is None:
-                wanted = self._expected(content.size)
-                if self._accept is not None and wanted.start == content.start and self._take_whole(response, wanted):
-                    return wanted
-                self._begin(wanted)
-            if wanted.start + self._done > content.start:
-                _skip(response, wanted.start + self._done - content.start)
-            self._verified = response
+        if response is not self._verified and not self._get_ready(response):
+            return None
         wanted = cast(Range, self._range)
         size = wanted.stop - wanted.start
         while self._done < size:
@@ -150,14 +135,32 @@ class RangeFetch:
                 self._fill_up(wanted)
         return wanted
 
+    def _get_ready(self, response: Response) -> bool:
+        """Hold an answer to what is wanted, and have memory for it; False where it does not tell the object's size."""
+        content = _content_of(response)
+        if content is None:
+            return False
+        self._verify(response, content)
+        self._learn_checksum(response, content)
+        wanted = self._range
+        if wanted is None:
+            wanted = self._expected(content.size)
+            if self._accept is not None and wanted.start == content.start and self._take_whole(response, wanted):
+                return True
+            self._begin(wanted)
+        if not self._done:  # only now, when the answer may have told what to sum with
+            self._sum = Sum(cast(ObjectIntegrity, self._version.integrity))
+        if wanted.start + self._done > content.start:
+            _skip(response, wanted.start + self._done - content.start)
+        self._verified = response
+        return True
+
     def _fill_up(self, wanted: Range) -> None:
         """The memory given last is full, or all has come."""
         full, size = self._memory[: len(self._memory) - len(self._view)], wanted.stop - wanted.start
         # The memory must be free of views when its owner is told that it is full.
         self._memory = self._view = _FULL
-        integrity = self._version.integrity
         assert self._sum is not None
-        assert integrity is not None
         self._sum.add(full)
         if self._done < size:
             return
@@ -167,7 +170,7 @@ class RangeFetch:
         except S3ChecksumError:
             # Asked again, it is received anew.
             self._memory = self._view = full
-            self._done, self._verified, self._sum = 0, None, Sum(integrity)
+            self._done, self._verified = 0, None
             raise
 
     def _is_all(self, wanted: Range) -> bool:
@@ -207,7 +210,7 @@ class RangeFetch:
     def _learn_checksum(self, response: Response, content: ContentRange) -> None:
         # An answer with a range may tell the checksum of that.
         if self._version.integrity is not None and content.size and content[:2] == (0, content.size):
-            self._version.integrity.learn(response, content.size)
+            self._version.integrity.learn(response.headers, content.size)
 
     def _expected(self, size: int) -> Range:
         if self._range is not None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from s3torchconnector._errors import S3ChecksumError, S3Exception
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._uri import display_uri
-from s3torchconnector._wire import Algorithm, Buffer, ChecksumSupport, Response, offered
+from s3torchconnector._wire import Algorithm, Buffer, ChecksumSupport, offered
 
 _log = logging.getLogger(__name__)
 _MOST_PIECES = 50_000  # a reader of small ranges at random would collect them for ever
@@ -51,16 +51,19 @@ class ObjectIntegrity:
 
     # -- what is expected -----------------------------------------------------------------------------------------
 
-    def learn(self, response: Response, size: int) -> None:
+    def learn(self, headers: Mapping[str, str], size: int) -> None:
         """Take the checksums of the whole object from the headers of an answer that is about all of it."""
-        about = size, response.headers.get("etag")
+        about = size, headers.get("etag")
         if self._about == about or self._support.off:
             return
-        found = offered(response.headers)
+        found = offered(headers)
         self._support.note(self._bucket, found)
         with self._lock:
             self._about, self.expected = about, found
-            if self.algorithm not in found and not self._pieces and not (self._support.required and not found):
+            if self.algorithm not in found and (found or not self._support.required):
+                # What came before was summed in vain, and must not keep what comes from being verified.
+                self._pieces.clear()
+                self._covered = 0
                 self.algorithm = next(iter(found), None)
 
     def ask(self, send: Callable[[], object]) -> None:

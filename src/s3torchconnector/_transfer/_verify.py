@@ -20,7 +20,9 @@ def ask_early(version: ObjectVersion, caller: Caller) -> None:
 
     integrity = version.integrity_by(caller)
     request = requests.head_object(version.bucket, version.key, checksum=True, if_match=version.etag)
-    integrity.ask(lambda: caller.call(request, lambda response: integrity.learn(response, response.length or 0)))
+    integrity.ask(
+        lambda: caller.call(request, lambda response: integrity.learn(response.headers, response.length or 0))
+    )
 
 
 class Verification:
