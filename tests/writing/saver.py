@@ -29,11 +29,14 @@ def say(word: str) -> None:
 
 
 def open_writers(endpoint: str, bucket: str) -> list[S3Writer]:
-    """Both writers with all their bytes written, and neither closed."""
+    """Both writers with all their bytes written, and neither closed; the multipart upload has begun."""
     client = client_of(endpoint)
     writers = [writer_of(client, bucket, key) for key in SIZES]
     for writer, (key, size) in zip(writers, SIZES.items(), strict=True):
         writer.write(noise(size, seed=len(key)))
+    begun = writers[-1].stream._upload._upload_id
+    assert begun is not None
+    begun.result()
     return writers
 
 
