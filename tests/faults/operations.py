@@ -167,9 +167,13 @@ def _expect_all(data: bytes, stored: Stored) -> None:
 def _expect(data: bytes, stored: Stored, start: int) -> None:
     expected = stored.bytes(start, start + len(data))
     if data != expected:
-        pairs = enumerate(zip(data, expected, strict=False))
-        place = next((i for i, (got, wanted) in pairs if got != wanted), len(expected))
-        raise AssertionError(f"wrong bytes in {stored} from {start + place} on, in {len(data)} read from {start}")
+        wrong = [i for i, (got, wanted) in enumerate(zip(data, expected, strict=False)) if got != wanted] or [
+            len(expected)
+        ]
+        raise AssertionError(
+            f"{len(wrong)} wrong bytes in {stored} from {start + wrong[0]} to {start + wrong[-1] + 1}, "
+            f"in {len(data)} read from {start}"
+        )
 
 
 # -- saves ----------------------------------------------------------------------------------------------------------

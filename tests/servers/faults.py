@@ -89,7 +89,8 @@ class Mix:
         if dice.random() >= self.fraction:
             return None, dice
         is_object = request.method == "GET" and not request.query
-        return dice.choice([fault for fault in self.faults if is_object or fault not in _OBJECTS_ONLY]), dice
+        possible = [fault for fault in self.faults if is_object or fault not in _OBJECTS_ONLY]
+        return (dice.choice(possible) if possible else None), dice
 
     def handshake_delay(self, connection: int) -> float:
         """Seconds before the server's side of a TLS handshake: some within, some beyond the client's time-out."""
