@@ -30,7 +30,8 @@ def _run(python: str | Path, action: str, path: str, variables: dict[str, str]) 
 @pytest.mark.slow
 @pytest.mark.parametrize("peer_saves", [True, False])
 def test_each_loads_what_the_other_saved(moto_bucket: str, moto_server: MotoServer, peer_saves: bool) -> None:
-    variables = {**os.environ, "AWS_ENDPOINT_URL": moto_server.endpoint}
+    endpoint = dict.fromkeys(("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"), moto_server.endpoint)  # of both kinds
+    variables = {**os.environ, **endpoint}
     theirs = peer.interpreter(_FOLDER), peer.environment(variables)
     ours = sys.executable, variables
     (saver, its_variables), (loader, other_variables) = (theirs, ours) if peer_saves else (ours, theirs)
