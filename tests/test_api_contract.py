@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import io
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from inspect import Parameter
@@ -225,6 +227,24 @@ def test_all_is_sorted_and_complete() -> None:
 )
 def test_import_paths(path: str, name: str, is_: object) -> None:
     assert getattr(importlib.import_module(path), name) is is_
+
+
+_USES = """
+import sys
+import s3torchconnector
+
+assert s3torchconnector.s3reader.S3Reader is s3torchconnector.S3Reader  # without an import of its own
+assert set(s3torchconnector.__all__) <= set(dir(s3torchconnector))
+s3torchconnector.S3Checkpoint("us-east-1")
+unwanted = {"s3iterable_dataset", "s3checkpoint_manager", "_safetensors"}
+assert not {f"s3torchconnector.{name}" for name in unwanted} & set(sys.modules)
+"""
+
+
+def test_names_bring_only_what_they_need() -> None:
+    subprocess.run([sys.executable, "-c", _USES], check=True)
+    with pytest.raises(AttributeError, match="has no attribute 'S3Chekpoint'"):
+        s3torchconnector.S3Chekpoint  # noqa: B018
 
 
 def test_a_reader_needs_a_bucket() -> None:

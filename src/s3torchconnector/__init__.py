@@ -1,14 +1,23 @@
-"""Train from Amazon S3 and checkpoint to it with PyTorch: fast, pure Python, safe under fork."""
+"""Train from Amazon S3 and checkpoint to it with PyTorch: fast, pure Python, safe under fork.
 
-from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._errors import S3Exception
+Each name brings its module with it when it is first used (PEP 562): a program that loads a checkpoint waits for
+neither the datasets nor the checkpoint manager.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from s3torchconnector._version import __version__
-from s3torchconnector.s3checkpoint import S3Checkpoint
-from s3torchconnector.s3checkpoint_manager import S3CheckpointManager
-from s3torchconnector.s3iterable_dataset import S3IterableDataset
-from s3torchconnector.s3map_dataset import S3MapDataset
-from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor
-from s3torchconnector.s3writer import S3Writer
+
+if TYPE_CHECKING:
+    from s3torchconnector._config import S3ClientConfig
+    from s3torchconnector._errors import S3Exception
+    from s3torchconnector.s3checkpoint import S3Checkpoint
+    from s3torchconnector.s3checkpoint_manager import S3CheckpointManager
+    from s3torchconnector.s3iterable_dataset import S3IterableDataset
+    from s3torchconnector.s3map_dataset import S3MapDataset
+    from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor
+    from s3torchconnector.s3writer import S3Writer
 
 __all__ = [
     "S3Checkpoint",
@@ -22,3 +31,29 @@ __all__ = [
     "S3Writer",
     "__version__",
 ]
+
+_MODULES = {
+    "S3Checkpoint": "s3checkpoint",
+    "S3CheckpointManager": "s3checkpoint_manager",
+    "S3ClientConfig": "_config",
+    "S3Exception": "_errors",
+    "S3IterableDataset": "s3iterable_dataset",
+    "S3MapDataset": "s3map_dataset",
+    "S3Reader": "s3reader",
+    "S3ReaderConstructor": "s3reader",
+    "S3Writer": "s3writer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES.values():
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from s3torchconnector._config import KIB, MIB
 
@@ -10,8 +10,7 @@ from s3torchconnector._config import KIB, MIB
 _TIMES_AHEAD = 4
 
 
-@dataclass(frozen=True)
-class ReadPolicy:
+class ReadPolicy(NamedTuple):
     """What a reader fetches beyond what it is asked for. Sizes in bytes.
 
     Attributes:

@@ -6,7 +6,7 @@ over every uploaded byte would cost more than sending it, and integrity is the c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from s3torchconnector._identity import (
     EMPTY_SHA256,
@@ -23,8 +23,7 @@ from s3torchconnector._wire._requests import CHECKSUM_MODE, Request
 _METHODS_WITH_BODY = ("PUT", "POST")
 
 
-@dataclass(frozen=True)
-class HeadBuilder:
+class HeadBuilder(NamedTuple):
     """What all requests of a client share: who asks, and whether they pay."""
 
     user_agent: str

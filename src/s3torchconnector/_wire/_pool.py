@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError, S3Exception, S3TimeoutError
@@ -171,7 +171,7 @@ class ConnectionPool:
         patience.check()
         end = time.perf_counter() + min(self._config.connect_timeout, patience.left())
         try:
-            sock = socket.create_connection((target.host, target.port), _until(end))
+            sock = socket.create_connection((_encoded(target.host), target.port), _until(end))
         except TimeoutError as error:
             raise S3TimeoutError(
                 f"no connection to {address} within connect_timeout={self._config.connect_timeout:g} s"
@@ -214,6 +214,11 @@ class ConnectionPool:
             if self._tls is None:
                 self._tls = _default_tls_context()
             return self._tls
+
+
+def _encoded(host: str) -> str:
+    """A host as bytes, which ``create_connection`` takes as well: a text brings in the IDNA codec, milliseconds."""
+    return cast(str, host.encode()) if host.isascii() else host
 
 
 def _until(end: float) -> float:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from s3torchconnector._errors import (
     S3ConnectionError,
@@ -44,8 +44,7 @@ def is_retryable(error: S3Exception) -> bool:
     return isinstance(error, (S3ConnectionError, S3ProtocolError))
 
 
-@dataclass(frozen=True)
-class RetryPolicy:
+class RetryPolicy(NamedTuple):
     """How often, and how long apart (seconds)."""
 
     max_attempts: int = 10
@@ -95,8 +94,7 @@ class RetryQuota:
                 self._tokens = min(self.CAPACITY, self._tokens + 1)
 
 
-@dataclass(frozen=True)
-class RetryRule:
+class RetryRule(NamedTuple):
     """The policy with what it depends on: the client's quota and a source of randomness in [0, 1)."""
 
     policy: RetryPolicy
