@@ -12,7 +12,7 @@ from s3torchconnector._key_table import KeyTable
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer import look_ahead
-from s3torchconnector._types import ObjectInfo
+from s3torchconnector._types import ObjectInfos
 from s3torchconnector._uri import parse_object_uri, parse_s3_uri
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
 
@@ -105,7 +105,9 @@ class ListedObjects(Iterable[S3BucketKeyData]):
     def table(self) -> KeyTable:
         return KeyTable.of_pages(self._bucket, self._pages())
 
-    def _pages(self) -> Iterator[list[ObjectInfo]]:
+    def _pages(self) -> Iterator[ObjectInfos]:
         for page in self._client.list_all(self._bucket, self._prefix):
-            # Consoles mark "directories" by empty objects of that name: no sample is meant by them.
-            yield [info for info in page if info.size or not info.key.endswith("/")]
+            if 0 in page.sizes:
+                # Consoles mark "directories" by empty objects of that name: no sample is meant by them.
+                page = ObjectInfos.of(info for info in page if info.size or not info.key.endswith("/"))
+            yield page

@@ -13,7 +13,7 @@ from itertools import accumulate, groupby, islice
 from operator import attrgetter
 
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
-from s3torchconnector._types import ObjectInfo
+from s3torchconnector._types import ObjectInfo, ObjectInfos
 
 _UNKNOWN = -1
 _BATCH = 1000
@@ -36,11 +36,11 @@ class KeyTable:
                 self._add(bucket, [item.key for item in batch], sizes)
 
     @classmethod
-    def of_pages(cls, bucket: str, pages: Iterable[list[ObjectInfo]]) -> KeyTable:
+    def of_pages(cls, bucket: str, pages: Iterable[ObjectInfos]) -> KeyTable:
         """The table of a listing, made page by page: an object for each of millions of keys takes longer than they."""
         table = cls()
         for page in pages:
-            table._add(bucket, [info.key for info in page], [info.size for info in page])
+            table._add(bucket, page.keys, page.sizes)
         return table
 
     def _add(self, bucket: str, keys: list[str], sizes: list[int]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple, overload
 
 
 class RestoreStatus(NamedTuple):
@@ -21,6 +24,61 @@ class ObjectInfo(NamedTuple):
     last_modified: int
     storage_class: str | None = None
     restore_status: RestoreStatus | None = None
+
+
+# In C: three times as fast as calling the class, and there are a thousand in a page.
+_make_info = partial(tuple.__new__, ObjectInfo)
+
+
+class ObjectInfos(Sequence[ObjectInfo]):
+    """Objects as a listing describes them, in lists by field; an ``ObjectInfo`` is made when it is asked for.
+
+    A tuple for each of millions of keys costs more than reading them, and the garbage collector goes through all that
+    are there again and again.
+
+    Args:
+        columns: a list for each field of ``ObjectInfo``, in their order, all of the same length.
+
+    Attributes:
+        keys, sizes: two of the columns.
+    """
+
+    __slots__ = ("_columns", "keys", "sizes")
+
+    def __init__(self, *columns: list[Any]) -> None:
+        self._columns = columns
+        self.keys: list[str] = columns[0]
+        self.sizes: list[int] = columns[2]
+
+    @classmethod
+    def of(cls, infos: Iterable[ObjectInfo]) -> ObjectInfos:
+        """These objects."""
+        rows = list(infos)
+        return cls(*([row[field] for row in rows] for field in range(len(ObjectInfo._fields))))
+
+    def up_to(self, key: str) -> ObjectInfos:
+        """The first of them, if they are in order: those whose keys are not greater."""
+        return self[: bisect_right(self.keys, key)]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[ObjectInfo]:
+        return map(_make_info, zip(*self._columns, strict=True))
+
+    @overload
+    def __getitem__(self, i: int) -> ObjectInfo: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> ObjectInfos: ...
+
+    def __getitem__(self, i: int | slice) -> ObjectInfo | ObjectInfos:
+        if isinstance(i, slice):
+            return ObjectInfos(*(column[i] for column in self._columns))
+        return _make_info([column[i] for column in self._columns])
+
+    def __repr__(self) -> str:
+        return f"ObjectInfos.of({list(self)!r})"
 
 
 class HeadObjectResult(NamedTuple):

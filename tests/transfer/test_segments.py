@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3torchconnector._transfer._segments import Ask, Segments
-from s3torchconnector._types import ObjectInfo
+from s3torchconnector._types import ObjectInfo, ObjectInfos
 
 
 class FakeBucket:
@@ -19,10 +19,10 @@ class FakeBucket:
         self.page = page
         self.answers = 0
 
-    def answer(self, ask: Ask) -> tuple[list[ObjectInfo], bool]:
+    def answer(self, ask: Ask) -> tuple[ObjectInfos, bool]:
         self.answers += 1
         after = [key for key in self.keys if key > ask.start_after]
-        return [ObjectInfo(key, "", 1, 0) for key in after[: self.page]], len(after) > self.page
+        return ObjectInfos.of(ObjectInfo(key, "", 1, 0) for key in after[: self.page]), len(after) > self.page
 
 
 def list_with(bucket: FakeBucket, width: int, most_waiting: int, seed: int) -> list[str]:

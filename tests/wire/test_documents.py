@@ -72,7 +72,7 @@ def test_page_tells_everything_of_its_objects() -> None:
         "<RestoreExpiryDate>1970-01-01T00:01:00Z</RestoreExpiryDate></RestoreStatus>"
     )
     page = parse_list_page(listing(contents("k", 7, "1970-01-02T00:00:01.999Z", restore)))
-    assert page.objects == [ObjectInfo("k", '"e"', 7, 86401, "STANDARD", RestoreStatus(False, 60))]
+    assert list(page.objects) == [ObjectInfo("k", '"e"', 7, 86401, "STANDARD", RestoreStatus(False, 60))]
     assert page.next_token is None
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError
 from s3torchconnector._transfer import ListObjectStream, ObjectSource, PutObjectStream, Runtime, list_all
-from s3torchconnector._types import HeadObjectResult, ObjectInfo, RestoreStatus, UploadInfo
+from s3torchconnector._types import HeadObjectResult, ObjectInfo, ObjectInfos, RestoreStatus, UploadInfo
 from s3torchconnector._version import __version__
 from s3torchconnector._wire import parse_http_date, parse_uploads_page, read_document, refuse_late_error, requests
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
@@ -126,7 +126,7 @@ class S3Client:
         """
         return ListObjectStream(self.runtime, bucket, prefix, delimiter, max_keys)
 
-    def list_all(self, bucket: str, prefix: str = "") -> Iterator[list[ObjectInfo]]:
+    def list_all(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfos]:
         """List all objects whose keys begin with ``prefix``, many pages at a time, in key order.
 
         Shows its progress on a terminal when it takes long. ``list_objects`` goes page by page, and can be resumed.

@@ -52,7 +52,7 @@ class ListObjectStream(Iterator[ListObjectResult]):
             token = page.next_token
             future = self._open_runtime().lane().submit(lambda: self._fetch(token))
             self._next = (os.getpid(), future)
-        return ListObjectResult(page.objects, page.common_prefixes)
+        return ListObjectResult(list(page.objects), page.common_prefixes)
 
     def _fetch(self, token: str | None) -> ListPage:
         request = requests.list_objects(self.bucket, self.prefix, self.delimiter, max_keys=self.max_keys, token=token)

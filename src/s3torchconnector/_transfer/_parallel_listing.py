@@ -14,16 +14,16 @@ from queue import SimpleQueue
 from s3torchconnector._transfer._progress import ListingProgress
 from s3torchconnector._transfer._runtime import Runtime
 from s3torchconnector._transfer._segments import Ask, Segments
-from s3torchconnector._types import ObjectInfo
+from s3torchconnector._types import ObjectInfos
 from s3torchconnector._wire import CancelToken, ListPage, Response, parse_list_page, read_document, requests
 
-_WIDTH = 16  # pages asked for at a time
+_WIDTH = 24  # pages asked for at a time
 _MOST_WAITING = 256  # pages (of 1,000 keys, about 300 KiB each) kept until earlier ones are there
 
 _Answer = tuple[Ask, "ListPage | BaseException"]
 
 
-def list_all(runtime: Runtime, bucket: str, prefix: str) -> Iterator[list[ObjectInfo]]:
+def list_all(runtime: Runtime, bucket: str, prefix: str) -> Iterator[ObjectInfos]:
     """The objects whose keys begin with ``prefix``, page by page, in key order.
 
     Raises:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from s3torchconnector._transfer._key_space import KeySpace
-from s3torchconnector._types import ObjectInfo
+from s3torchconnector._types import ObjectInfos
 
 _WORTH_CUTTING = 6  # pages still to come, by estimate: each cut costs about half a page that is listed twice
 _FIRST_JUMP = 2  # pages ahead of what was seen, for the first cut of the last segment
@@ -26,7 +26,7 @@ class Segment:
     def __init__(self, low: str, high: str | None) -> None:
         self.low = low
         self.high = high
-        self.pages: deque[list[ObjectInfo]] = deque()
+        self.pages: deque[ObjectInfos] = deque()
         self.asked = False
         self.complete = False
         self.page_width = 0  # how many numbers of the key space its last page spanned
@@ -81,23 +81,24 @@ class Segments:
             asks.append(Ask(idle, idle.low))
         return asks
 
-    def take(self, segment: Segment, objects: list[ObjectInfo], more: bool) -> None:
+    def take(self, segment: Segment, objects: ObjectInfos, more: bool) -> None:
         """A page of a segment has come; ``more`` tells whether S3 has keys behind it."""
         segment.asked = False
-        if segment.high is not None and objects and objects[-1].key >= segment.high:
-            objects = [info for info in objects if info.key <= segment.high]
+        if segment.high is not None and objects and objects.keys[-1] >= segment.high:
+            objects = objects.up_to(segment.high)
             more = False
         if not objects:
             self._wasted += 1
         else:
             self._useful += 1
-            self._space.learn((objects[0].key, objects[-1].key))
-            segment.page_width = self._space.number(objects[-1].key) - self._space.number(objects[0].key)
-            segment.low = objects[-1].key
+            first, last = objects.keys[0], objects.keys[-1]
+            self._space.learn((first, last))
+            segment.page_width = self._space.number(last) - self._space.number(first)
+            segment.low = last
             segment.pages.append(objects)
         segment.complete = not more
 
-    def ready(self) -> Iterator[list[ObjectInfo]]:
+    def ready(self) -> Iterator[ObjectInfos]:
         """The pages that come next, as far as they are here."""
         while self._segments:
             first = self._segments[0]

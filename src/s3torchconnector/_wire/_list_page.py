@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_plus
 
 from s3torchconnector._errors import S3ProtocolError
-from s3torchconnector._types import ObjectInfo, RestoreStatus
+from s3torchconnector._types import ObjectInfo, ObjectInfos, RestoreStatus
 from s3torchconnector._wire._documents import find_text, local_name, parse, parse_timestamp
 
 if TYPE_CHECKING:
@@ -34,13 +34,23 @@ _ENTRY = re.compile(
     re.ASCII,
 )
 _PLACE = b"<Contents/>"
-_Fields = tuple[str, ...]
+_PRINTABLE = bytes(range(0x20, 0x7F))
+
+
+class _Columns(NamedTuple):
+    """The entries of a page, field by field, as they stand there."""
+
+    keys: list[str]
+    modified: list[str]
+    etags: list[str]
+    sizes: list[str]
+    storage_classes: list[str | None]
 
 
 class ListPage(NamedTuple):
     """One page of a listing; ``next_token`` is None on the last."""
 
-    objects: list[ObjectInfo]
+    objects: ObjectInfos
     common_prefixes: list[str]
     next_token: str | None
 
@@ -51,10 +61,10 @@ def parse_list_page(data: bytes, up_to: str | None = None) -> ListPage:
     Raises:
         S3ProtocolError: it is malformed, or lacks what a page must have.
     """
-    page, entries = _split(data)
+    page, columns = _split(data)
     root = parse(page)
-    if entries and not _stood_in_place(root):
-        root, entries = parse(data), []
+    if columns is not None and not _stood_in_place(root):
+        root, columns = parse(data), None
     if local_name(root) != "ListBucketResult":
         raise S3ProtocolError(f"the answer to a listing is a <{local_name(root)}> document")
     namespace = root.tag[: -len("ListBucketResult")]
@@ -63,15 +73,16 @@ def parse_list_page(data: bytes, up_to: str | None = None) -> ListPage:
     token = root.findtext(f"{namespace}NextContinuationToken")
     if truncated and not token:
         raise S3ProtocolError("a truncated listing has no NextContinuationToken: keys would be lost")
-    is_split = bool(entries)
-    if up_to is not None and entries and _decoded(entries[-1][0], encoded) > up_to:
-        del entries[bisect_right(entries, up_to, key=lambda entry: _decoded(entry[0], encoded)) :]
+    if up_to is not None and columns is not None and _decoded(columns.keys[-1], encoded) > up_to:
+        count = bisect_right(columns.keys, up_to, key=lambda key: _decoded(key, encoded))
+        columns = _Columns._make(column[:count] for column in columns)
         truncated = False
     try:
-        if is_split:
-            objects = _from_entries(entries, encoded)
+        if columns is not None:
+            objects = _from_columns(columns, encoded)
         else:
-            objects = [_from_element(each, len(namespace), encoded) for each in root.iterfind(f"{namespace}Contents")]
+            elements = root.iterfind(f"{namespace}Contents")
+            objects = ObjectInfos.of(_from_element(each, len(namespace), encoded) for each in elements)
     except (KeyError, ValueError) as error:
         raise S3ProtocolError(f"a listing's entry lacks a field or has a malformed one: {error}") from error
     prefixes = [
@@ -81,31 +92,34 @@ def parse_list_page(data: bytes, up_to: str | None = None) -> ListPage:
     return ListPage(objects, prefixes, token if truncated else None)
 
 
-def _split(data: bytes) -> tuple[bytes, list[_Fields]]:
-    """The page with one empty entry in place of all, and their fields; the page as it is and none, where that fails."""
+def _split(data: bytes) -> tuple[bytes, _Columns | None]:
+    """The page with one empty entry in place of all, and their fields; the page as it is and None, where that fails."""
     first, last = data.find(b"<Contents>"), data.rfind(b"</Contents>") + len(b"</Contents>")
     prolog, declared, _ = data[:first].partition(b"?>")
     if first < 0 or last <= first or (declared and b"encoding" in prolog and b"utf-8" not in prolog.lower()):
-        return data, []
+        return data, None
     try:
         block = data[first:last].decode()
     except UnicodeDecodeError:
-        return data, []
+        return data, None
+    if "&" in block:
+        block = block.replace("&quot;", '"').replace("&#34;", '"')  # of ETags; the others are for a parser
     # What stands between the entries, and their fields, in turn.
     pieces = _ENTRY.split(block)
     between = "".join(pieces[::6])
-    del pieces[::6]
-    if between.strip(" \n\r\t") or not _is_plain("".join(filter(None, pieces))):
-        return data, []
-    entries = list(zip(*(pieces[field::5] for field in range(5)), strict=True))
-    return data[:first] + _PLACE + data[last:], entries
+    columns = _Columns(*(pieces[field::6] for field in range(1, 6)))
+    if between.strip(" \n\r\t") or not _is_plain(data[first:last], block, columns):
+        return data, None
+    return data[:first] + _PLACE + data[last:], columns
 
 
-def _is_plain(text: str) -> bool:
+def _is_plain(data: bytes, block: str, columns: _Columns) -> bool:
     """Whether nothing in it would be refused or replaced by a parser: control characters, references, CDATA's end."""
-    if "]" in text and "]]>" in text:
+    if "&" in block or ("]" in block and "]]>" in block):
         return False
-    return text.isprintable() and text.count("&") == text.count("&quot;") + text.count("&#34;")
+    if not data.translate(None, _PRINTABLE):
+        return True
+    return all("".join(filter(None, column)).isprintable() for column in columns)
 
 
 def _stood_in_place(root: ElementTree.Element) -> bool:
@@ -114,17 +128,13 @@ def _stood_in_place(root: ElementTree.Element) -> bool:
     return len(found) == 1 and not len(found[0]) and not found[0].attrib and not found[0].text
 
 
-def _from_entries(entries: list[_Fields], encoded: bool) -> list[ObjectInfo]:
-    return [
-        ObjectInfo(
-            _decoded(key, encoded) if "%" in key or "+" in key else key,
-            etag.replace("&quot;", '"').replace("&#34;", '"'),
-            int(size),
-            _timestamp(modified),
-            storage_class or None,
-        )
-        for key, modified, etag, size, storage_class in entries
-    ]
+def _from_columns(columns: _Columns, encoded: bool) -> ObjectInfos:
+    keys, modified, etags, sizes, storage_classes = columns
+    if encoded:
+        keys = [_decoded(key, encoded) if "%" in key or "+" in key else key for key in keys]
+    classes = [storage_class or None for storage_class in storage_classes]
+    times = list(map(_timestamp, modified))
+    return ObjectInfos(keys, etags, list(map(int, sizes)), times, classes, [None] * len(keys))
 
 
 def _from_element(contents: ElementTree.Element, skip: int, encoded: bool) -> ObjectInfo:
