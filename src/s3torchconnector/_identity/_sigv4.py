@@ -2,7 +2,8 @@
 
 Strategy: one request costs one SHA-256 and one HMAC. Everything that does not change between requests (the
 signing key of four chained HMACs, the credential scope, the head of the authorization header) is derived once
-a day and kept in one tuple, replaced by a single assignment, so that threads need no lock.
+a day, and what most requests of a second share once a second; each is kept in one tuple, replaced by a single
+assignment, so that threads need no lock.
 
 S3 differs from the other services: the path is encoded once and never normalised, and
 ``x-amz-content-sha256`` is part of the signature. Rules: "Signature Calculations for the Authorization
@@ -109,6 +110,14 @@ class _Day(NamedTuple):
     authorization: str
 
 
+class _Template(NamedTuple):
+    """A canonical request around its path: that of all requests within a second that differ in nothing else."""
+
+    key: tuple[object, ...]
+    behind_path: str
+    names: str
+
+
 class Signer:
     """Signs requests to one region and service; safe to share between threads.
 
@@ -123,6 +132,7 @@ class Signer:
         self._scope_tail = (region, service)
         self._token_header = token_header
         self._day: _Day | None = None
+        self._template: _Template | None = None
 
     def sign(
         self,
@@ -150,12 +160,15 @@ class Signer:
         added = {"x-amz-content-sha256": payload_hash, "x-amz-date": timestamp}
         if credentials.token:
             added[self._token_header] = credentials.token
-        pairs = {**headers, **added}
-        request = canonical_request(method, path, query, pairs, payload_hash)
-        text = string_to_sign(timestamp, day.scope, request)
+        key = (method, query, payload_hash, timestamp, credentials.token, *headers.items())
+        template = self._template
+        if template is None or template.key != key:
+            pairs = {**headers, **added}
+            around = canonical_request(method, "", query, pairs, payload_hash)
+            self._template = template = _Template(key, around[len(method) + 1 :], ";".join(sorted(pairs)))
+        text = string_to_sign(timestamp, day.scope, f"{method}\n{path}{template.behind_path}")
         signature = hmac.digest(day.key, text.encode(), "sha256").hex()
-        names = ";".join(sorted(pairs))
-        added["authorization"] = f"{day.authorization}{names}, Signature={signature}"
+        added["authorization"] = f"{day.authorization}{template.names}, Signature={signature}"
         return added
 
     def _derive(self, credentials: Credentials, date: str) -> _Day:

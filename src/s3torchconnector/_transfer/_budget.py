@@ -29,6 +29,7 @@ class ByteBudget:
         self._lock = threading.RLock()  # re-entrant: finalisers give back, at any moment
         self._room = threading.Condition(self._lock)
         self._block_room = threading.Condition(self._lock)  # for those who want no more than a block
+        self._waiting = 0  # threads, mostly none: telling nobody takes a while, too
         self._taken = 0
         self._spare: list[LargeBuffer] = []
 
@@ -57,8 +58,12 @@ class ByteBudget:
         """
         with self._lock:
             room = self._block_room if size <= BLOCK else self._room
-            while self._taken + size > self.limit and not may_overdraw():
-                room.wait()
+            self._waiting += 1
+            try:
+                while self._taken + size > self.limit and not may_overdraw():
+                    room.wait()
+            finally:
+                self._waiting -= 1
             self._taken += size
             self._wake_one()  # there may be room for another
 
@@ -68,8 +73,9 @@ class ByteBudget:
             self._taken -= size
             if not self._taken:
                 del self._spare[_IDLE_SPARE:]
-            self._room.notify_all()
-            self._wake_one()
+            if self._waiting:
+                self._room.notify_all()
+                self._wake_one()
 
     def _wake_one(self) -> None:
         """Under the lock: of those who want a block at most, one after the other: a herd would find the room gone."""

@@ -77,7 +77,8 @@ class Shelf:
 
     def discard_all(self) -> None:
         """Discard everything."""
-        self._discard(list(self._parts))
+        if self._parts:
+            self._discard(list(self._parts))
 
     def _discard(self, parts: list[Part]) -> None:
         for part in parts:

@@ -110,6 +110,7 @@ _NATIVE = (
 )  # of the extra "checksums"
 ALGORITHMS: tuple[Algorithm, ...] = (*_NATIVE, CRC32)
 """Those that can be computed here, the best first."""
+_BY_HEADER = {algorithm.header: algorithm for algorithm in ALGORITHMS}
 
 
 def offered(headers: Mapping[str, str]) -> dict[Algorithm, int]:
@@ -117,8 +118,9 @@ def offered(headers: Mapping[str, str]) -> dict[Algorithm, int]:
     if headers.get(TYPE_HEADER, "FULL_OBJECT") != "FULL_OBJECT":
         return {}
     found = {}
-    for algorithm in ALGORITHMS:
-        crc = algorithm.decode(headers.get(algorithm.header, ""))
+    for header, algorithm in _BY_HEADER.items():
+        text = headers.get(header)
+        crc = None if text is None else algorithm.decode(text)
         if crc is not None:
             found[algorithm] = crc
     return found
