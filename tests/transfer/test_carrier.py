@@ -104,6 +104,9 @@ def test_what_stalls_holds_back_nothing_else(stall: str) -> None:
         assert first.read() == BODY
 
 
+_clock = itertools.count()
+
+
 class Going:
     """An errand with a socket of its own; also the exchange that the carrier waits for.
 
@@ -128,9 +131,14 @@ class Going:
 
     def proceed(self, scratch: bytearray) -> bool:
         over = self._over()
-        if over:
-            self.done.set()
+        self.over_at = next(_clock) if over else None
         return over
+
+    def conclude(self) -> None:
+        assert self.over_at is not None
+        assert not self.done.is_set(), "concluded twice"
+        self.concluded_at = next(_clock)
+        self.done.set()
 
     def fileno(self) -> int:
         return self._ours.fileno()
@@ -155,3 +163,17 @@ def test_what_is_silent_for_too_long_is_given_up_though_others_go_on() -> None:
         carrier.submit(busy)
         assert busy.done.wait(PATIENCE)
         assert silent.aborted
+
+
+def test_those_who_wait_are_woken_for_several_errands_in_a_row_and_for_the_last() -> None:
+    workers = Workers(1)
+    with contextlib.ExitStack() as stack:
+        stack.callback(workers.close)
+        errands = [stack.enter_context(contextlib.closing(Going(True, lambda: True))) for _ in range(40)]
+        carrier = Carrier(workers, most=len(errands), silence=30.0, hedging=Hedging(False))
+        for errand in errands:
+            carrier.submit(errand)
+        assert all(errand.done.wait(PATIENCE) for errand in errands)
+    for errand in errands:
+        meanwhile = [each for each in errands if errand.over_at < each.over_at < errand.concluded_at]
+        assert len(meanwhile) < 16

@@ -4,10 +4,11 @@ A thread for each small object spends more time on taking the interpreter lock i
 second thread does: three system calls, and as many switches. The carrier sends many requests, waits for whichever
 answer goes on first, and receives what is here of it, without ever waiting for one answer while others are there.
 
-Contract: ``submit`` queues an errand; the carrier calls its ``begin``, waits until its exchange is readable, and calls
-its ``proceed`` until that says that it is over. The carrier runs on a worker thread while there are errands, and takes
-new ones between two receptions. An exchange that is not over after ``silence`` seconds is aborted, so that its errand
-can try again elsewhere; before, one whose answer does not begin in the usual time is sent again (``_wire/_hedging``).
+Contract: ``submit`` queues an errand; the carrier calls its ``begin``, waits until its exchange is readable, calls its
+``proceed`` until that says that it is over, and soon after that its ``conclude``, for several errands in a row. The
+carrier runs on a worker thread while there are errands, and takes new ones between two receptions. An exchange that is
+not over after ``silence`` seconds is aborted, so that its errand can try again elsewhere; before, one whose answer does
+not begin in the usual time is sent again (``_wire/_hedging``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from s3torchconnector._transfer._workers import Workers
 from s3torchconnector._wire import Exchange, Hedging, PoolIsFull
 
 _SCRATCH = 256 * 1024  # bytes: the head and the body of an object that is received in one system call
+# Objects received before those who wait are woken. Woken for each, a reader and the carrier take the interpreter lock
+# in turns, which costs a quarter of the time.
+_AT_ONCE = 16
 
 
 class Errand(Protocol):
@@ -37,6 +41,9 @@ class Errand(Protocol):
 
     def proceed(self, scratch: bytearray) -> bool:
         """Receive what is here, by way of ``scratch``; whether there is nothing more to wait for. Does not raise."""
+
+    def conclude(self) -> None:
+        """Wake who waits for what was received. Does not raise."""
 
 
 class Carrier:
@@ -111,6 +118,7 @@ class _Round:
         self._scratch = bytearray(_SCRATCH)
         self._under_way: dict[int, tuple[Errand, Exchange]] = {}  # by descriptor, the oldest first
         self._unanswered: deque[tuple[Errand, Exchange]] = deque()  # not yet hedged; the oldest first
+        self._over: list[Errand] = []  # not concluded
         self.sleeping = False  # under the carrier's lock: waiting, and not yet woken
 
     @property
@@ -155,6 +163,9 @@ class _Round:
                 os.read(descriptor, 4096)
             elif (entry := self._under_way.get(descriptor)) is not None:
                 self._proceed(descriptor, *entry, now)
+                if len(self._over) >= _AT_ONCE:
+                    self._conclude()
+        self._conclude()
 
     def _proceed(self, descriptor: int, errand: Errand, exchange: Exchange, now: float) -> None:
         if not exchange.answering:
@@ -166,6 +177,12 @@ class _Round:
         # Before another round finds the connection in the pool, it is no longer watched: this thread does both.
         if errand.proceed(self._scratch):
             self._forget(descriptor)
+            self._over.append(errand)
+
+    def _conclude(self) -> None:
+        for errand in self._over:
+            errand.conclude()
+        self._over.clear()
 
     def _hedge(self, now: float) -> None:
         """Send again what should have been answered by ``now``; each request has one chance of that."""

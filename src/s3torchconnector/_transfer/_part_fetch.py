@@ -27,6 +27,7 @@ class FetchedPart(Part):
         stop = None if wanted.start < 0 else wanted.stop
         self._fetch = RangeFetch(version, wanted.start, stop, self._allocate, self._accept)
         self._small: io.BytesIO | None = None
+        self._to_be_settled = False  # by ``conclude``
 
     def begin(self, *, wait: bool) -> Exchange | None:
         """Send the request, for ``proceed`` to receive its answer: the part as an errand of the carrier."""
@@ -42,7 +43,10 @@ class FetchedPart(Part):
             return None
 
     def proceed(self, scratch: bytearray) -> bool:
-        """Receive what is here; True once there is nothing more to wait for. Does not raise."""
+        """Receive what is here; True once there is nothing more to wait for. Does not raise.
+
+        Who waits for the part is woken by ``conclude``, or by whoever goes on elsewhere.
+        """
         try:
             received = self._fetch.proceed(self._runtime.caller, scratch)
         except NotYet:
@@ -59,8 +63,14 @@ class FetchedPart(Part):
         if received is None:
             self._go_on_elsewhere()
         else:
-            self._land(received)
+            self._take(received)
+            self._to_be_settled = True
         return True
+
+    def conclude(self) -> None:
+        """Wake who waits for what ``proceed`` has received."""
+        if self._to_be_settled:
+            self._landing.settle()
 
     def fetch(self) -> None:
         """Receive the bytes, unless nobody wants them any more; runs on a worker. Does not raise."""
@@ -90,13 +100,16 @@ class FetchedPart(Part):
             self._land(received)
 
     def _land(self, received: Range) -> None:
+        self._take(received)
+        self._landing.settle()
+
+    def _take(self, received: Range) -> None:
         if self._small is not None:
             # Nobody else holds the buffer now, so getvalue() returns it without a copy.
             self._data = self._small.getvalue()
             self._small = None
         self.start, self.stop = received
         self.landed = True
-        self._landing.settle()
 
     def _accept(self, actual: Range, data: bytes) -> None:
         self._settle_account(len(data))
