@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -144,6 +145,18 @@ def test_what_was_summed_in_another_way_does_not_keep_the_whole_from_being_compa
     received.add(b"as it is spoilt")
     with pytest.raises(S3ChecksumError):
         received.end(Range(0, 15), whole=True)
+
+
+def test_nothing_more_is_summed_once_s3_has_told_of_no_checksum() -> None:
+    summed: list[bytes] = []
+    integrity = ObjectIntegrity(ChecksumSupport("when_supported"), "b", "key")
+    integrity.algorithm = replace(CRC32, update=lambda data, crc: summed.append(bytes(data)) or 0)
+    received = Sum(integrity)
+    received.add(b"before")
+    integrity.learn({}, 15)
+    received.add(b"after")
+    received.end(Range(0, 15), whole=True)
+    assert summed == [b"before"]
 
 
 def test_a_stream_says_so_before_it_ends() -> None:

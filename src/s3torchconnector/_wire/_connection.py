@@ -17,11 +17,13 @@ A connection belongs to one thread at a time. Only ``abort`` may be called from 
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import ssl
 import struct
 import sys
+import time
 from collections.abc import Sequence
 
 from s3torchconnector._errors import S3ConnectionError, S3ProtocolError, S3TimeoutError
@@ -87,6 +89,10 @@ class Connection:
             if left <= 0:
                 raise S3TimeoutError(f"{self._description} took all the time of the operation")
             self._set_timeout(max(0.001, left))
+
+    def _time_is_short_at(self) -> float:
+        """Until when the socket's timeout needs not be shortened, by ``time.perf_counter``."""
+        return math.inf if self._patience is None else self._patience.until - self._current_timeout
 
     def lend(self, scratch: bytearray | None) -> None:
         """Wait for nothing from now on, and raise ``NotYet`` instead; None: wait again.
@@ -200,9 +206,12 @@ class Connection:
         """Receive record after record: OpenSSL hands over one (16 KiB) at a time, whatever it is asked for."""
         receive = self._sock.recv_into
         done = 0
+        look_again = -math.inf
         try:
             while done < len(view):
-                self._before_waiting()
+                if time.perf_counter() >= look_again:
+                    self._before_waiting()
+                    look_again = self._time_is_short_at()
                 count = receive(view[done:])
                 if not count:
                     break
