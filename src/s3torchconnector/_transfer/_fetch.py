@@ -7,6 +7,7 @@ from typing import cast
 
 from s3torchconnector._errors import S3ChecksumError, S3ProtocolError
 from s3torchconnector._transfer._integrity import ObjectIntegrity, Sum
+from s3torchconnector._transfer._memory import populate
 from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import ContentRange, Range, parse_content_range
 from s3torchconnector._uri import display_uri
@@ -223,7 +224,9 @@ def direct(version: ObjectVersion, wanted: Range, view: memoryview, position: in
     """A fetch into its place in ``view``, which holds the object from ``position`` on."""
 
     def allocate(got: Range) -> memoryview:
-        return view[got.start - position : got.stop - position]
+        place = view[got.start - position : got.stop - position]
+        populate(place)
+        return place
 
     return RangeFetch(version, wanted.start, wanted.stop, allocate)
 

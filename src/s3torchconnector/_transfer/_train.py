@@ -12,6 +12,7 @@ import time
 
 from s3torchconnector._transfer._budget import BLOCK, ByteBudget
 from s3torchconnector._transfer._fetch import RangeFetch
+from s3torchconnector._transfer._memory import populate
 from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._part import Part
 from s3torchconnector._transfer._ranges import Range, split_on_grid
@@ -125,11 +126,13 @@ class Car(Part):
         if offered is not None:
             self.elsewhere = True
             self.hand_over()
+            populate(offered)
             return offered
         self.from_deposit = deposit
         self._reserved += deposit
         self._block = self._budget.block()
         self._data = view = memoryview(self._block)[: self.stop - self.start]
+        populate(view)
         return view
 
     def offer(self, view: memoryview) -> bool:
