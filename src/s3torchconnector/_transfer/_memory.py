@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import sys
 
 from s3torchconnector._config import MIB
 
@@ -13,11 +14,11 @@ LargeBuffer = bytearray | mmap.mmap
 
 _PAGE = mmap.PAGESIZE
 _MADV_POPULATE_WRITE = 23
-_libc = ctypes.CDLL(None)
-_madvise = _libc.madvise
-_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-_mincore = _libc.mincore
-_mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
+if sys.platform == "linux":
+    _madvise = ctypes.CDLL(None).madvise
+    _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    _mincore = ctypes.PyDLL(None).mincore  # keeps the interpreter lock, which takes longer to get back
+    _mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 
 
 def new_buffer(size: int) -> LargeBuffer:
@@ -48,14 +49,14 @@ def populate(view: memoryview) -> None:
     """Have the kernel find pages for new memory that is about to be filled, all at once.
 
     Found one by one, as each is touched for the first time, they take half as long again. Memory that has its pages is
-    left alone: whether its last one is there tells. Does nothing where the kernel does not know how (Linux before 5.14).
+    left alone: whether its last one is there tells. Does nothing where the kernel does not know how (Linux below 5.14).
     """
-    size = len(view)
-    if _madvise is None or size < _LARGE:
+    if sys.platform != "linux" or len(view) < _LARGE:
         return
-    first = -(-address_of(view) // _PAGE) * _PAGE
-    stop = (address_of(view) + size) // _PAGE * _PAGE
-    if _mincore(stop - _PAGE, _PAGE, _resident := ctypes.create_string_buffer(1)) == 0 and not _resident.raw[0] & 1:
+    address = address_of(view)
+    first, stop = -(-address // _PAGE) * _PAGE, (address + len(view)) // _PAGE * _PAGE
+    resident = ctypes.create_string_buffer(1)
+    if _mincore(stop - _PAGE, _PAGE, resident) == 0 and not resident.raw[0] & 1:
         _madvise(first, stop - first, _MADV_POPULATE_WRITE)
 
 
