@@ -2,8 +2,8 @@
 
 A reader that reads in order wants requests of the part size, many under way, and yet little memory: so a request's
 bytes land in blocks, each of which can be read as soon as it is full, takes its share of the budget only when its
-bytes come, and is used again once it was read. A request that has just been sent holds a quarter of its size of the
-budget; the average one is half here.
+bytes come, and is used again once it was read. A request that has just been sent holds half of its size of the
+budget, as much as the average one has here: with less, there are more of them than there is memory for, and they wait.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class GivenUp(CancelledByCaller):
 
 def deposit(size: int) -> int:
     """Bytes of the budget that must have been taken for a train of ``size`` bytes."""
-    return max(min(size, BLOCK), size // 4)
+    return max(min(size, BLOCK), size // 2)
 
 
 class Train:
