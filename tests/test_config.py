@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import os
 import pickle
 from typing import Any
 
@@ -123,3 +124,19 @@ def test_numbers_of_numpy_are_numbers() -> None:
 
 def test_the_throughput_target_in_bytes() -> None:
     assert S3ClientConfig(throughput_target_gbps=8).bytes_per_second == 1e9
+
+
+@pytest.mark.parametrize(("endpoint", "processors", "streams"), [
+    ("http://127.0.0.1:9000", 1, 50),
+    ("https://127.0.0.1:9000", 1, 12),
+    ("https://127.0.0.1:9000", 64, 50),
+    (None, 2, 24),
+])  # fmt: skip
+def test_no_more_streams_than_the_processors_can_decrypt(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str | None, processors: int, streams: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors)))
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    with S3Client("us-east-1", endpoint=endpoint) as client:
+        assert client.runtime().streams == streams

@@ -51,6 +51,11 @@ class EndpointResolver:
         self._rules: EndpointRules | None = None
         self._lock = threading.Lock()
 
+    @property
+    def encrypts(self) -> bool:
+        """Whether requests go over TLS, as far as that can be told without the profile's ``endpoint_url``."""
+        return self._custom is None or self._custom.scheme == "https"
+
     def resolve(self, bucket: str) -> Endpoint:
         """Return where requests for a bucket name, access point ARN or alias go.
 

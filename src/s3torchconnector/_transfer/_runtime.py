@@ -6,6 +6,7 @@ A runtime is made at first use and never crosses a fork: a child lets go of its 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 
 from s3torchconnector._config import S3ClientConfig
@@ -17,6 +18,8 @@ from s3torchconnector._wire import Caller
 # What one connection to S3 brings at worst. On average it is 70 MB/s: 90 while bytes flow, and 25 ms of waiting before
 # a part of 8 MiB; but some are slow, and a stream too many costs little. Measured, see docs/performance.md.
 _BYTES_PER_SECOND_PER_STREAM = 25e6
+# A processor decrypts 0.8 GB/s, what a dozen connections bring; more of them cost handshakes, and wait for each other.
+_ENCRYPTED_STREAMS_PER_PROCESSOR = 12
 
 
 class Runtime:
@@ -30,6 +33,8 @@ class Runtime:
         silence = min(config.read_timeout, config.operation_timeout)
         self.carrier = Carrier(self.workers, config.max_connections, silence, self.caller.hedging)
         wanted = math.ceil(config.bytes_per_second / _BYTES_PER_SECOND_PER_STREAM)
+        if self.caller.encrypts:
+            wanted = min(wanted, _ENCRYPTED_STREAMS_PER_PROCESSOR * _processors())
         self.streams = max(1, min(config.max_connections, max(4, wanted)))
         """How many parts of one large object are in flight at a time."""
 
@@ -45,6 +50,13 @@ class Runtime:
     def forget(self) -> None:
         """In a forked child: let go of what is the parent's."""
         self.caller.forget()
+
+
+def _processors() -> int:
+    """How many this process may use, where the system tells; it is not told of a container's quota."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 OpenRuntime = Callable[[], Runtime]

@@ -75,6 +75,11 @@ class Caller:
         self._operation_timeout = config.operation_timeout
         self._rule = rule or RetryRule(RetryPolicy(config.max_attempts), RetryQuota())
 
+    @property
+    def encrypts(self) -> bool:
+        """Whether what it receives has to be decrypted."""
+        return self._endpoints.encrypts
+
     def begin(self, request: Request, cancel: CancelToken, *, wait: bool) -> Exchange:
         """Send ``request`` once, for ``call`` to receive: so that many can be on their way from one thread.
 
