@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from s3torchconnector._s3client import S3Client
 from s3torchconnector.testing import S3Server
+from tests.writing.support import client_of
 
 _ROOT = Path(__file__).parents[2]
 
@@ -70,6 +72,12 @@ class Saver:
             if save.status is None:
                 save.kill(signal.SIGKILL)
                 save.wait()
+
+
+@pytest.fixture
+def client(s3_server: S3Server) -> Iterator[S3Client]:
+    with client_of(s3_server.endpoint) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -8,14 +8,12 @@ from __future__ import annotations
 import pickle
 import signal
 import threading
-from collections.abc import Iterator
 
 import pytest
 import torch
 
 from s3torchconnector import S3Checkpoint, S3Exception, S3Writer
 from s3torchconnector._s3client import S3Client
-from s3torchconnector.testing import S3Server
 from tests.servers.http_messages import Request
 from tests.servers.proxy import Fault, RecordingProxy, StallBody
 from tests.writing.conftest import Saver
@@ -38,12 +36,6 @@ from tests.writing.support import (
 )
 
 PREVIOUS = b"the previous checkpoint"
-
-
-@pytest.fixture
-def client(s3_server: S3Server) -> Iterator[S3Client]:
-    with client_of(s3_server.endpoint) as client:
-        yield client
 
 
 @pytest.fixture

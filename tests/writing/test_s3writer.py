@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from s3torchconnector import S3Writer
 from s3torchconnector._config import KIB, MIB
 from s3torchconnector._s3client import S3Client
-from s3torchconnector.testing import S3Server
 from tests.servers.proxy import RecordingProxy
 from tests.writing.support import (
     PART,
@@ -30,12 +29,6 @@ from tests.writing.support import (
     read_back,
     writer_of,
 )
-
-
-@pytest.fixture
-def client(s3_server: S3Server) -> Iterator[S3Client]:
-    with client_of(s3_server.endpoint) as client:
-        yield client
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -23,12 +22,6 @@ from tests.writing.support import (
     read_back,
     writer_of,
 )
-
-
-@pytest.fixture
-def client(s3_server: S3Server) -> Iterator[S3Client]:
-    with client_of(s3_server.endpoint) as client:
-        yield client
 
 
 @pytest.mark.parametrize("zip_format", [True, False])
