@@ -109,9 +109,9 @@ class ObjectIntegrity:
                 self._pieces.clear()
                 self.algorithm = None
 
-    def covers(self, size: int | None) -> bool:
+    def covers(self, size: int) -> bool:
         """Whether every byte may have come since the last ``take``: if not, ``take`` need not be tried."""
-        return size is not None and 0 < size <= self._covered
+        return 0 < size <= self._covered
 
     def take(self) -> dict[int, Summed]:
         """What has come; from now on all begins anew."""

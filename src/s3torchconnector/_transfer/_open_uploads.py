@@ -71,7 +71,7 @@ def _collect() -> None:
 def _abort(upload: Upload) -> None:
     try:
         upload.abort()
-    except Exception:
+    except Exception:  # on the collector's thread, at exit or on a signal: nobody is there to be told otherwise
         _log.exception("%r could not be aborted", upload)
 
 

@@ -90,6 +90,7 @@ class Train:
         self._filling = part = next(self._coming)
         view = part.memory(min(self._credit, part.stop - part.start), self._cancel)
         self._credit -= part.from_deposit
+        populate(view)
         return view
 
 
@@ -126,13 +127,11 @@ class Car(Part):
         if offered is not None:
             self.elsewhere = True
             self.hand_over()
-            populate(offered)
             return offered
         self.from_deposit = deposit
         self._reserved += deposit
         self._block = self._budget.block()
         self._data = view = memoryview(self._block)[: self.stop - self.start]
-        populate(view)
         return view
 
     def offer(self, view: memoryview) -> bool:

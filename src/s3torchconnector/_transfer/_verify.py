@@ -17,7 +17,6 @@ from s3torchconnector._wire import Caller, requests
 
 def ask_early(version: ObjectVersion, caller: Caller) -> None:
     """Learn the checksum of the whole object, unless it is known. Does not raise."""
-
     integrity = version.integrity_by(caller)
     request = requests.head_object(version.bucket, version.key, checksum=True, if_match=version.etag)
     integrity.ask(

@@ -131,7 +131,7 @@ def _stood_in_place(root: ElementTree.Element) -> bool:
 def _from_columns(columns: _Columns, encoded: bool) -> ObjectInfos:
     keys, modified, etags, sizes, storage_classes = columns
     if encoded:
-        keys = [_decoded(key, encoded) if "%" in key or "+" in key else key for key in keys]
+        keys = [unquote_plus(key) if "%" in key or "+" in key else key for key in keys]
     classes = [storage_class or None for storage_class in storage_classes]
     times = list(map(_timestamp, modified))
     return ObjectInfos(keys, etags, list(map(int, sizes)), times, classes, [None] * len(keys))
