@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -157,6 +159,44 @@ def test_nothing_more_is_summed_once_s3_has_told_of_no_checksum() -> None:
     received.add(b"after")
     received.end(Range(0, 15), whole=True)
     assert summed == [b"before"]
+
+
+def test_what_comes_while_s3_is_being_asked_is_summed_after_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Summing in vain costs as much as receiving, and the first sum of a process an import."""
+
+    class Answered(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            integrity.ask(lambda: integrity.learn({}, 15))
+            return super().wait(timeout)
+
+    summed: list[bytes] = []
+    integrity = ObjectIntegrity(ChecksumSupport("when_supported"), "b", "key")
+    integrity.algorithm = replace(CRC32, update=lambda data, crc: summed.append(bytes(data)) or 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Event", Answered)
+        integrity.announce()
+    Sum(integrity).add(b"as it came")
+    assert summed == []
+
+
+def test_an_answer_that_does_not_come_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+
+    class Unanswered(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waited.append(timeout or math.inf)
+            return super().wait(0)
+
+    integrity = ObjectIntegrity(ChecksumSupport("when_supported"), "b", "key")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Event", Unanswered)
+        integrity.announce()
+    received = Sum(integrity)
+    received.add(b"as it ")
+    received.add(b"came")
+    received.end(Range(0, 10), whole=False)
+    assert [seconds < 1 for seconds in waited] == [True]
+    assert integrity.combined(integrity.take(), 10) == CRC64NVME.of([b"as it came"])
 
 
 def test_a_stream_says_so_before_it_ends() -> None:

@@ -20,6 +20,7 @@ from s3torchconnector._wire import Algorithm, Buffer, ChecksumSupport, offered
 
 _log = logging.getLogger(__name__)
 _MOST_PIECES = 50_000  # a reader of small ranges at random would collect them for ever
+_WORTH_WAITING = 0.2  # seconds for S3 to tell what to sum with: what has been received is not late yet
 
 
 class Summed(NamedTuple):
@@ -45,6 +46,7 @@ class ObjectIntegrity:
         self._key = key
         self._lock = threading.Lock()
         self._asking = threading.Lock()
+        self._told: threading.Event | None = None  # while S3 is asked in the background
         self._about: tuple[int, str | None] | None = None  # size and ETag of what S3 told them of
         self._pieces: dict[int, Summed] = {}  # by where they start
         self._covered = 0
@@ -66,15 +68,29 @@ class ObjectIntegrity:
                 self._covered = 0
                 self.algorithm = next(iter(found), None)
 
+    def announce(self) -> None:
+        """``ask`` will be called soon, by another thread: what comes in the meantime is better summed after that."""
+        self._told = threading.Event()
+
     def ask(self, send: Callable[[], object]) -> None:
         """Have ``send`` ask S3, whose answer is to be learnt, unless that was done or is of no use. Does not raise."""
-        with self._asking:
-            if self.expected is None and self._support.likely(self._bucket) is not None:
-                try:
+        try:
+            with self._asking:
+                if self.expected is None and self._support.likely(self._bucket) is not None:
                     send()
-                except S3Exception as error:
-                    # The bytes come anyway, and nothing is wrong with them as far as anybody knows.
-                    _log.info("%s cannot be verified: %s", display_uri(self._bucket, self._key), error)
+        except S3Exception as error:
+            # The bytes come anyway, and nothing is wrong with them as far as anybody knows.
+            _log.info("%s cannot be verified: %s", display_uri(self._bucket, self._key), error)
+        finally:
+            if self._told is not None:
+                self._told.set()
+
+    def await_answer(self) -> None:
+        """Wait until S3 has told what to sum with, if it is being asked and the answer does not take long."""
+        told = self._told
+        if told is not None and not told.is_set():
+            told.wait(_WORTH_WAITING)
+            told.set()  # if it has not come, nobody waits for it again
 
     def demand(self, size: int, etag: str | None) -> dict[Algorithm, int]:
         """The checksums of the whole object of this size and ETag, as far as they are known.
@@ -166,6 +182,7 @@ class Sum:
 
     def add(self, data: Buffer) -> None:
         """These bytes came next. Lets other threads run while it goes through large memory."""
+        self._integrity.await_answer()
         if self._algorithm is not self._integrity.algorithm:
             self._algorithm = None  # S3 has told meanwhile that this is of no use
         if self._algorithm is not None:

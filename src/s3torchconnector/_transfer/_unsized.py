@@ -37,10 +37,10 @@ class UnsizedRead:
             stop = size if self._count is None else min(size, position + self._count)
             self._buffer = io.BytesIO(bytes(max(0, stop - position)))
             view = self._buffer.getbuffer()
-            for piece in split_on_grid(got.stop, stop, part_size):
-                group.start(direct(self._version, piece, view, position))
             if got.stop < stop and len(view) == size:
                 whole_in_parts()
+            for piece in split_on_grid(got.stop, stop, part_size):
+                group.start(direct(self._version, piece, view, position))
             return view[: len(got)]
 
         end = position + part_size - position % part_size

@@ -43,6 +43,7 @@ class Verification:
 
     def ask_in_background(self, lane: Lane) -> None:
         self._asked = True
+        self._version.integrity_by(self._runtime.caller).announce()
         lane.submit(partial(ask_early, self._version, self._runtime.caller))
 
     def hand_over(self, position: int, view: memoryview, lane: Lane, forget: Callable[[], None]) -> None:
