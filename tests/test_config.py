@@ -127,9 +127,9 @@ def test_the_throughput_target_in_bytes() -> None:
 
 
 @pytest.mark.parametrize(("endpoint", "processors", "streams"), [
-    ("http://127.0.0.1:9000", 1, 50),
+    ("http://127.0.0.1:9000", 1, 63),
     ("https://127.0.0.1:9000", 1, 12),
-    ("https://127.0.0.1:9000", 64, 50),
+    ("https://127.0.0.1:9000", 64, 63),
     (None, 2, 24),
 ])  # fmt: skip
 def test_no_more_streams_than_the_processors_can_decrypt(
@@ -140,3 +140,13 @@ def test_no_more_streams_than_the_processors_can_decrypt(
         monkeypatch.delenv(name, raising=False)
     with S3Client("us-east-1", endpoint=endpoint) as client:
         assert client.runtime().streams == streams
+
+
+def test_fewer_streams_where_the_server_is_near() -> None:
+    with S3Client("us-east-1", endpoint="http://127.0.0.1:9000") as client:
+        hedging = client.runtime().caller.hedging
+        hedging.note(0.02)
+        assert client.runtime().streams == 63
+        hedging.note(0.001)
+        hedging.note(0.02)
+        assert client.runtime().streams == 16

@@ -17,7 +17,11 @@ from s3torchconnector._wire import Caller
 
 # What one connection to S3 brings at worst. On average it is 70 MB/s: 90 while bytes flow, and 25 ms of waiting before
 # a part of 8 MiB; but some are slow, and a stream too many costs little. Measured, see docs/performance.md.
-_BYTES_PER_SECOND_PER_STREAM = 25e6
+_BYTES_PER_SECOND_PER_STREAM = 20e6
+# A server that answers within so many seconds is in the same room, if not on this machine: its connections are faster,
+# and more of them than are needed only push each other's bytes out of the processors' caches.
+_NEARBY = 2e-3
+_BYTES_PER_SECOND_PER_STREAM_NEARBY = 80e6
 # A processor decrypts 0.8 GB/s, what a dozen connections bring; more of them cost handshakes, and wait for each other.
 _ENCRYPTED_STREAMS_PER_PROCESSOR = 12
 
@@ -32,11 +36,16 @@ class Runtime:
         self.workers = Workers(config.max_connections, self.budget.wake)
         silence = min(config.read_timeout, config.operation_timeout)
         self.carrier = Carrier(self.workers, config.max_connections, silence, self.caller.hedging)
-        wanted = math.ceil(config.bytes_per_second / _BYTES_PER_SECOND_PER_STREAM)
+
+    @property
+    def streams(self) -> int:
+        """How many parts of one large object are in flight at a time."""
+        nearby = self.caller.hedging.soonest < _NEARBY
+        each = _BYTES_PER_SECOND_PER_STREAM_NEARBY if nearby else _BYTES_PER_SECOND_PER_STREAM
+        wanted = math.ceil(self.config.bytes_per_second / each)
         if self.caller.encrypts:
             wanted = min(wanted, _ENCRYPTED_STREAMS_PER_PROCESSOR * _processors())
-        self.streams = max(1, min(config.max_connections, max(4, wanted)))
-        """How many parts of one large object are in flight at a time."""
+        return max(1, min(self.config.max_connections, max(4, wanted)))
 
     def lane(self) -> Lane:
         """A share of the threads for one large object."""

@@ -43,10 +43,12 @@ class Hedging:
 
     Attributes:
         delay: seconds without a first byte after which a request may be asked again; infinite until enough is known.
+        soonest: seconds after which the soonest first byte came; infinite until one has.
     """
 
     def __init__(self, enabled: bool) -> None:
         self.delay = math.inf
+        self.soonest = math.inf
         self._enabled = enabled
         self._lock = threading.Lock()
         self._usual = Quantile(0.95)
@@ -57,6 +59,7 @@ class Hedging:
         """A first byte came so long after its request."""
         with self._lock:
             self._usual.add(seconds)
+            self.soonest = min(self.soonest, seconds)
             self._answers += 1
             self._tokens = min(_SAVED, self._tokens + _EXTRA)
             if self._enabled and self._answers >= _KNOWN_AFTER:
