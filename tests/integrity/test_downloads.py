@@ -179,6 +179,25 @@ def test_what_comes_while_s3_is_being_asked_is_summed_after_that(monkeypatch: py
     assert summed == []
 
 
+def test_what_a_long_read_in_order_is_to_be_summed_with_is_asked_for_at_its_beginning() -> None:
+    asked = threading.Event()
+
+    class Watched(ChecksummedObject):
+        def __call__(self, request: Request) -> Any:
+            if request.method == "HEAD":
+                asked.set()
+            return super().__call__(request)
+
+    obj = Watched(bytes(12 * PART))
+    with ScriptedServer(handler=obj) as server, client_of(server.endpoint) as client:
+        reader = open_object(client, "b")
+        assert len(reader.read(PART)) == PART
+        assert obj.count("HEAD") == 0
+        for _ in range(2):
+            reader.read(PART)
+        assert asked.wait(30)
+
+
 def test_an_answer_that_does_not_come_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
 

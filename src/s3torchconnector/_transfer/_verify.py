@@ -14,6 +14,8 @@ from s3torchconnector._transfer._runtime import Runtime
 from s3torchconnector._transfer._workers import Lane
 from s3torchconnector._wire import Caller, requests
 
+_IN_EARNEST = 2  # parts read in order that tell a reader of everything from one that looks at a beginning
+
 
 def ask_early(version: ObjectVersion, caller: Caller) -> None:
     """Learn the checksum of the whole object, unless it is known. Does not raise."""
@@ -34,11 +36,12 @@ class Verification:
 
     def ask_early(self, lane: Lane, position: int, run: int) -> None:
         """``run`` bytes are being read in order, the last from ``position`` on: ask for the checksum of a large object
-        that will probably be read to its end, while its bytes come."""
-        size = self._version.size
+        that may well be read to its end, while its bytes come: what comes before that is summed in vain if there is
+        none."""
+        size, part_size = self._version.size, self._runtime.config.part_size
         if size is None:
             size = run if position == 0 else 0  # a large first read from the beginning is of all
-        if not self._asked and self._runtime.config.part_size < size <= 2 * run:
+        if not self._asked and size > part_size and run >= min(size // 2, _IN_EARNEST * part_size):
             self.ask_in_background(lane)
 
     def ask_in_background(self, lane: Lane) -> None:
