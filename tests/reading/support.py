@@ -19,7 +19,7 @@ GIB = 1024 * MIB
 PART = 5 * MIB  # the smallest part size there is
 
 _PERIOD = 1_000_003  # prime, so that bytes from a wrong place never look right
-_MOST = 17 * MIB  # bytes of one answer
+_MOST = 20 * MIB  # bytes of one answer
 _TILE = random.Random(1).randbytes(_PERIOD) * (_MOST // _PERIOD + 2)
 
 

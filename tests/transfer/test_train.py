@@ -10,19 +10,20 @@ import pytest
 
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer._budget import BLOCK
 from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._train import Car, Train, deposit
-from tests.reading.support import MIB, client_of, content
+from tests.reading.support import client_of, content
 from tests.servers.http_messages import Request, response
 from tests.servers.scripted import ScriptedServer, Send, Stall
 
-SIZE = 5 * MIB
+SIZE = 5 * BLOCK
 PATIENCE = 30.0
 
 
 class Slow:
-    """Sends a mebibyte, one and a half when ``first`` is set, and the rest when ``second`` is."""
+    """Sends a block, one and a half more when ``first`` is set, and the rest when ``second`` is."""
 
     def __init__(self) -> None:
         self.first, self.second = threading.Event(), threading.Event()
@@ -30,8 +31,14 @@ class Slow:
     def __call__(self, request: Request) -> list[Send | Stall]:
         headers = {"ETag": '"e"', "Content-Range": f"bytes 0-{SIZE - 1}/{SIZE}", "Content-Length": str(SIZE)}
         head, body = response(206, b"", headers), content(0, SIZE)
-        half = 5 * MIB // 2
-        return [Send(head + body[:MIB]), Stall(self.first), Send(body[MIB:half]), Stall(self.second), Send(body[half:])]
+        half = 5 * BLOCK // 2
+        return [
+            Send(head + body[:BLOCK]),
+            Stall(self.first),
+            Send(body[BLOCK:half]),
+            Stall(self.second),
+            Send(body[half:]),
+        ]
 
 
 @pytest.fixture
@@ -75,7 +82,7 @@ def discard(parts: list[Car]) -> None:
 def test_each_part_is_here_when_it_is_full(train: Train, slow: Slow) -> None:
     assert [part.landed for part in train.parts] == [True, False, False, False, False]
     slow.first.set()
-    assert train.parts[1].data() == content(MIB, 2 * MIB)
+    assert train.parts[1].data() == content(BLOCK, 2 * BLOCK)
     assert not train.parts[2].landed
     slow.second.set()
     assert b"".join(part.data() for part in train.parts) == content(0, SIZE)
@@ -84,26 +91,26 @@ def test_each_part_is_here_when_it_is_full(train: Train, slow: Slow) -> None:
 
 
 def test_an_offered_place_is_filled_and_takes_no_budget(client: S3Client, train: Train, slow: Slow) -> None:
-    memory = memoryview(bytearray(3 * MIB))
+    memory = memoryview(bytearray(3 * BLOCK))
     for i, part in enumerate(train.parts[2:]):
-        part.offer(memory[i * MIB : (i + 1) * MIB])
+        part.offer(memory[i * BLOCK : (i + 1) * BLOCK])
     slow.first.set()
     slow.second.set()
     for part in train.parts:
         part.data()
-    assert memory == content(2 * MIB, SIZE)
+    assert memory == content(2 * BLOCK, SIZE)
     assert [part.elsewhere for part in train.parts] == [False, False, True, True, True]
-    assert client.runtime().budget.taken <= 2 * MIB
+    assert client.runtime().budget.taken <= 2 * BLOCK
     discard(train.parts)
 
 
 def test_nothing_touches_memory_that_was_withdrawn(train: Train, slow: Slow) -> None:
-    memory = memoryview(bytearray(2 * MIB))
+    memory = memoryview(bytearray(2 * BLOCK))
     receiving, coming = train.parts[2:4]
-    receiving.offer(memory[:MIB])
-    coming.offer(memory[MIB:])
+    receiving.offer(memory[:BLOCK])
+    coming.offer(memory[BLOCK:])
     slow.first.set()
-    wait_for_byte(memory, content(2 * MIB, 2 * MIB + 1)[0])
+    wait_for_byte(memory, content(2 * BLOCK, 2 * BLOCK + 1)[0])
     coming.withdraw()
     receiving.withdraw()
     memory[:] = untouched = b"\xa5" * len(memory)
@@ -118,7 +125,7 @@ def test_a_train_that_nobody_wants_stops(train: Train, slow: Slow) -> None:
     discard(train.parts[1:])
     with pytest.raises(S3Exception):
         train.parts[4].data()  # although the server has sent no more
-    assert train.parts[0].data() == content(0, MIB)
+    assert train.parts[0].data() == content(0, BLOCK)
     discard(train.parts[:1])
     slow.first.set()
 
@@ -127,5 +134,5 @@ def test_a_train_goes_on_for_the_parts_that_are_wanted(train: Train, slow: Slow)
     discard(train.parts[:4])
     slow.first.set()
     slow.second.set()
-    assert train.parts[4].data() == content(4 * MIB, SIZE)
+    assert train.parts[4].data() == content(4 * BLOCK, SIZE)
     discard(train.parts[4:])

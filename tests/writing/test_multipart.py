@@ -15,6 +15,7 @@ from s3torchconnector import S3ClientConfig
 from s3torchconnector._config import GIB, MAX_PART_SIZE, MIB, MIN_PART_SIZE
 from s3torchconnector._errors import S3UploadAbortedError
 from s3torchconnector._transfer import _upload
+from s3torchconnector._transfer._budget import BLOCK
 from s3torchconnector._transfer._multipart import MAX_PARTS, multipart_etag, size_of_part
 from s3torchconnector._types import HeadObjectResult
 from s3torchconnector._wire import CompletedPart
@@ -169,7 +170,8 @@ def test_parts_that_never_started_do_not_hide_the_reason(bucket: str, proxy: Rec
 def test_a_writer_waits_when_the_budget_is_used_up(
     bucket: str, proxy: RecordingProxy, gate: Gate, kind: type[bytes] | type[bytearray]
 ) -> None:
-    config = S3ClientConfig(part_size=PART, memory_budget=3 * PART)
+    budget = 6 * BLOCK  # three parts that are copied, each into two blocks
+    config = S3ClientConfig(part_size=PART, memory_budget=budget)
     written = threading.Event()
     with client_of(proxy.endpoint, config) as client:
 
@@ -183,7 +185,7 @@ def test_a_writer_waits_when_the_budget_is_used_up(
         for _ in range(2):  # parts that are on their way; the third is full or being filled
             assert gate.arrived.acquire(timeout=30)
         assert not written.is_set()
-        assert client.runtime().budget.taken <= 3 * PART
+        assert client.runtime().budget.taken <= budget
         gate.opened.set()
         thread.join(60)
         assert written.is_set()

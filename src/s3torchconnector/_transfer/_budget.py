@@ -17,8 +17,8 @@ from collections.abc import Callable
 from s3torchconnector._config import MIB
 from s3torchconnector._transfer._memory import LargeBuffer, new_buffer
 
-BLOCK = 1 * MIB
-_IDLE_SPARE = 8  # blocks kept while nothing is in flight
+BLOCK = 4 * MIB  # smaller ones cost more turns of the interpreter lock, larger ones come later
+_IDLE_SPARE = 2  # blocks kept while nothing is in flight
 
 
 class ByteBudget:
