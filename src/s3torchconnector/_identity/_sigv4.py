@@ -2,8 +2,8 @@
 
 Strategy: one request costs one SHA-256 and one HMAC. Everything that does not change between requests (the
 signing key of four chained HMACs, the credential scope, the head of the authorization header) is derived once
-a day, and what most requests of a second share once a second; each is kept in one tuple, replaced by a single
-assignment, so that threads need no lock.
+a day and kept in one tuple, replaced by a single assignment, so that threads need no lock; what most requests of a
+second share is prepared once, and kept by whoever builds their heads.
 
 S3 differs from the other services: the path is encoded once and never normalised, and
 ``x-amz-content-sha256`` is part of the signature. Rules: "Signature Calculations for the Authorization
@@ -23,6 +23,7 @@ __all__ = [
     "EMPTY_SHA256",
     "UNSIGNED_PAYLOAD",
     "Credentials",
+    "Signature",
     "Signer",
     "canonical_query",
     "canonical_request",
@@ -110,12 +111,25 @@ class _Day(NamedTuple):
     authorization: str
 
 
-class _Template(NamedTuple):
-    """A canonical request around its path: that of all requests within a second that differ in nothing else."""
+class Signature(NamedTuple):
+    """What signs all requests that differ in nothing but their path.
 
-    key: tuple[object, ...]
-    behind_path: str
-    names: str
+    Attributes:
+        headers: what to add to the request beside ``authorization``.
+    """
+
+    headers: dict[str, str]
+    key: bytes
+    before_path: bytes  # of the canonical request
+    behind_path: bytes
+    before_digest: str  # of the string to sign
+    before_signature: str  # of the header
+
+    def authorization(self, path: str) -> str:
+        """The header that signs the request for ``path``, which is as sent (``quote_path``)."""
+        digest = hashlib.sha256(b"".join((self.before_path, path.encode(), self.behind_path))).hexdigest()
+        signature = hmac.digest(self.key, (self.before_digest + digest).encode(), "sha256").hex()
+        return self.before_signature + signature
 
 
 class Signer:
@@ -132,7 +146,6 @@ class Signer:
         self._scope_tail = (region, service)
         self._token_header = token_header
         self._day: _Day | None = None
-        self._template: _Template | None = None
 
     def sign(
         self,
@@ -140,7 +153,7 @@ class Signer:
         method: str,
         path: str,
         query: str,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         payload_hash: str,
         timestamp: str,
     ) -> dict[str, str]:
@@ -154,22 +167,36 @@ class Signer:
                 change (``user-agent``, ``connection``). Not modified.
             timestamp: the time of the request, ``YYYYMMDDTHHMMSSZ`` in UTC.
         """
+        signature = self.prepare(credentials, method, query, headers, payload_hash, timestamp)
+        return {**signature.headers, "authorization": signature.authorization(path)}
+
+    def prepare(
+        self,
+        credentials: Credentials,
+        method: str,
+        query: str,
+        headers: Mapping[str, str],
+        payload_hash: str,
+        timestamp: str,
+    ) -> Signature:
+        """Do all of ``sign`` that the path does not matter for; see there."""
         day = self._day
         if day is None or day.credentials != credentials or not timestamp.startswith(day.date):
             self._day = day = self._derive(credentials, timestamp[:8])
         added = {"x-amz-content-sha256": payload_hash, "x-amz-date": timestamp}
         if credentials.token:
             added[self._token_header] = credentials.token
-        key = (method, query, payload_hash, timestamp, credentials.token, *headers.items())
-        template = self._template
-        if template is None or template.key != key:
-            pairs = {**headers, **added}
-            around = canonical_request(method, "", query, pairs, payload_hash)
-            self._template = template = _Template(key, around[len(method) + 1 :], ";".join(sorted(pairs)))
-        text = string_to_sign(timestamp, day.scope, f"{method}\n{path}{template.behind_path}")
-        signature = hmac.digest(day.key, text.encode(), "sha256").hex()
-        added["authorization"] = f"{day.authorization}{template.names}, Signature={signature}"
-        return added
+        pairs = {**headers, **added}
+        around = canonical_request(method, "", query, pairs, payload_hash).encode()
+        names = ";".join(sorted(pairs))
+        return Signature(
+            added,
+            day.key,
+            around[: len(method) + 1],
+            around[len(method) + 1 :],
+            f"{_ALGORITHM}\n{timestamp}\n{day.scope}\n",
+            f"{day.authorization}{names}, Signature=",
+        )
 
     def _derive(self, credentials: Credentials, date: str) -> _Day:
         region, service = self._scope_tail
