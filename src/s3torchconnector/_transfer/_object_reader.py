@@ -69,17 +69,31 @@ class ObjectReader:
         self._pid = os.getpid()
         self._runtime = self._open_runtime()
         self._part_size = self._runtime.config.part_size
+        self._own_verification: Verification | None = None
+        self._own_coverage: Coverage | None = None
         self._own_lane: Lane | None = None
         self._own_ahead_lane: Lane | None = None
-        self._verification = Verification(self._version, self._runtime)
-        most_ahead = self._runtime.streams * self._part_size
-        self._coverage = Coverage(
-            self._policy, self._pattern, part_size=self._part_size, most_ahead=most_ahead, limit=self._limit
-        )
+
+    # Made when they are needed: a small object needs the first at most. Not by ``cached_property``, whose lock (before
+    # Python 3.12) another thread may hold while this process is forked.
+
+    @property
+    def _verification(self) -> Verification:
+        if self._own_verification is None:
+            self._own_verification = Verification(self._version, self._runtime)
+        return self._own_verification
+
+    @property
+    def _coverage(self) -> Coverage:
+        if self._own_coverage is None:
+            most_ahead = self._runtime.streams * self._part_size
+            self._own_coverage = Coverage(
+                self._policy, self._pattern, part_size=self._part_size, most_ahead=most_ahead, limit=self._limit
+            )
+        return self._own_coverage
 
     @property
     def _lane(self) -> Lane:
-        """Made when it is needed: a small object never does."""
         if self._own_lane is None:
             self._own_lane = self._runtime.lane()
         return self._own_lane
