@@ -71,7 +71,7 @@ class S3ClientConfig:
     profile: str | None = None
     requester_pays: bool = False
     _: KW_ONLY
-    max_connections: int = 128
+    max_connections: int = 192
     memory_budget: int = 128 * MIB
     connect_timeout: float = 10.0
     read_timeout: float = 30.0

@@ -38,9 +38,10 @@ class Window:
 
     def __init__(self, runtime: Runtime, most: int | None) -> None:
         config = runtime.config
+        self._runtime = runtime
         self._budget = runtime.budget
         self._part_size = config.part_size
-        self._most = config.max_connections if most is None else most
+        self._most = most
         self._bytes = config.bytes_per_second * _SECONDS_IN_FLIGHT
         self.mean_size: int | None = None
 
@@ -50,9 +51,10 @@ class Window:
 
     def has_room(self, in_flight: int) -> bool:
         """Whether one more object may be started."""
-        if in_flight >= self._most:
+        most = self._runtime.errands if self._most is None else self._most
+        if in_flight >= most:
             return False
-        if in_flight < min(_FEWEST, self._most):
+        if in_flight < min(_FEWEST, most):
             return True
         size = self.mean_size or self._part_size
         fits = self._budget.taken + min(size, self._part_size) <= self._budget.limit // 2

@@ -18,10 +18,11 @@ from s3torchconnector._wire import Caller
 # What one connection to S3 brings at worst. On average it is 70 MB/s: 90 while bytes flow, and 25 ms of waiting before
 # a part of 8 MiB; but some are slow, and a stream too many costs little. Measured, see docs/performance.md.
 _BYTES_PER_SECOND_PER_STREAM = 20e6
-# A server that answers within so many seconds is in the same room, if not on this machine: its connections are faster,
-# and more of them than are needed only push each other's bytes out of the processors' caches.
-_NEARBY = 2e-3
+# A server that answers within so many seconds is in the same room, if not on this machine: fewer of its connections are
+# enough, and more of them only push each other's bytes out of the processors' caches.
+_NEARBY = 8e-3
 _BYTES_PER_SECOND_PER_STREAM_NEARBY = 80e6
+_ERRANDS_NEARBY = 24  # small objects: what one process does with 5,000 of them a second
 # A processor decrypts 0.8 GB/s, what a dozen connections bring; more of them cost handshakes, and wait for each other.
 _ENCRYPTED_STREAMS_PER_PROCESSOR = 12
 
@@ -40,12 +41,19 @@ class Runtime:
     @property
     def streams(self) -> int:
         """How many parts of one large object are in flight at a time."""
-        nearby = self.caller.hedging.soonest < _NEARBY
-        each = _BYTES_PER_SECOND_PER_STREAM_NEARBY if nearby else _BYTES_PER_SECOND_PER_STREAM
+        typical = self.caller.hedging.typical
+        is_near = typical is not None and typical < _NEARBY
+        each = _BYTES_PER_SECOND_PER_STREAM_NEARBY if is_near else _BYTES_PER_SECOND_PER_STREAM
         wanted = math.ceil(self.config.bytes_per_second / each)
         if self.caller.encrypts:
             wanted = min(wanted, _ENCRYPTED_STREAMS_PER_PROCESSOR * _processors())
         return max(1, min(self.config.max_connections, max(4, wanted)))
+
+    @property
+    def errands(self) -> int:
+        """How many small objects are in flight at a time: few until it is known that the server is far."""
+        is_far = (self.caller.hedging.typical or 0.0) >= _NEARBY
+        return self.config.max_connections if is_far else min(self.config.max_connections, _ERRANDS_NEARBY)
 
     def lane(self) -> Lane:
         """A share of the threads for one large object."""

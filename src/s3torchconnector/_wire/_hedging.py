@@ -43,23 +43,27 @@ class Hedging:
 
     Attributes:
         delay: seconds without a first byte after which a request may be asked again; infinite until enough is known.
-        soonest: seconds after which the soonest first byte came; infinite until one has.
     """
 
     def __init__(self, enabled: bool) -> None:
         self.delay = math.inf
-        self.soonest = math.inf
         self._enabled = enabled
         self._lock = threading.Lock()
         self._usual = Quantile(0.95)
+        self._typical = Quantile(0.5)
         self._answers = 0
         self._tokens = 0.0
+
+    @property
+    def typical(self) -> float | None:
+        """Seconds from a request to its first byte, the median of recent ones; None until there is one."""
+        return self._typical.value or None
 
     def note(self, seconds: float) -> None:
         """A first byte came so long after its request."""
         with self._lock:
             self._usual.add(seconds)
-            self.soonest = min(self.soonest, seconds)
+            self._typical.add(seconds)
             self._answers += 1
             self._tokens = min(_SAVED, self._tokens + _EXTRA)
             if self._enabled and self._answers >= _KNOWN_AFTER:
