@@ -14,7 +14,7 @@ from s3torchconnector._transfer._budget import BLOCK
 from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._train import Car, Train, deposit
-from tests.reading.support import client_of, content
+from tests.reading.support import MIB, client_of, content
 from tests.servers.http_messages import Request, response
 from tests.servers.scripted import ScriptedServer, Send, Stall
 
@@ -136,3 +136,30 @@ def test_a_train_goes_on_for_the_parts_that_are_wanted(train: Train, slow: Slow)
     slow.second.set()
     assert train.parts[4].data() == content(4 * BLOCK, SIZE)
     discard(train.parts[4:])
+
+
+def test_a_read_in_order_waits_for_no_more_than_its_block() -> None:
+    size, rest = 5 * MIB, threading.Event()
+
+    def handler(request: Request) -> list[Send | Stall]:
+        first, last = (request.range or "").removeprefix("bytes=").split("-")
+        start, stop = int(first), min(int(last) + 1, size)
+        headers = {
+            "ETag": '"e"',
+            "Content-Range": f"bytes {start}-{stop - 1}/{size}",
+            "Content-Length": str(stop - start),
+        }
+        head, body = response(206, b"", headers), content(start, stop)
+        if not start:
+            return [Send(head + body)]
+        end_of_block = BLOCK - start
+        return [Send(head + body[:end_of_block]), Stall(rest), Send(body[end_of_block:])]
+
+    with (
+        ScriptedServer(handler=handler) as server,
+        client_of(server.endpoint, unsigned=True, checksum="off", read_timeout=3, max_attempts=1) as client,
+    ):
+        reader = client.get_object("bucket", "key")
+        assert [reader.read(MIB) for _ in range(3)] == [content(i * MIB, (i + 1) * MIB) for i in range(3)]
+        rest.set()
+        assert reader.read() == content(3 * MIB, size)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from s3torchconnector._config import KIB, MIB
 
 # Doubling took half a second to reach full speed, since every step waits for a first byte.
-_TIMES_AHEAD = 4
+_TIMES_AHEAD = 8
 
 
 class ReadPolicy(NamedTuple):
