@@ -14,6 +14,7 @@ import pytest
 
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer._budget import BLOCK, ByteBudget
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector.s3reader import S3ReaderConstructor
 from s3torchconnector.testing import S3Server
@@ -226,3 +227,13 @@ def test_a_client_can_be_used_again(s3_server: S3Server, bucket: str) -> None:
     for _ in range(2):
         with client, open_object(client, bucket) as reader:
             assert reader.read() == content(0, 16 * MIB)
+
+
+def test_blocks_are_used_again_where_the_rest_is_taken_for_bytes_to_come() -> None:
+    budget = ByteBudget(8 * BLOCK)
+    budget.take(8 * BLOCK)
+    blocks = [budget.block() for _ in range(4)]
+    for block in blocks:
+        budget.recycle(block)
+    again = [budget.block() for _ in range(4)]
+    assert {id(block) for block in again} == {id(block) for block in blocks}

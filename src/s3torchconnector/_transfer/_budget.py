@@ -32,6 +32,7 @@ class ByteBudget:
         self._waiting = 0  # threads, mostly none: telling nobody takes a while, too
         self._taken = 0
         self._spare: list[LargeBuffer] = []
+        self._out = 0  # blocks in use: less than has been taken, since some of that is for bytes that are to come
 
     @property
     def taken(self) -> int:
@@ -91,6 +92,7 @@ class ByteBudget:
     def block(self) -> LargeBuffer:
         """``BLOCK`` bytes of any content. They must have been taken."""
         with self._lock:
+            self._out += 1
             if self._spare:
                 return self._spare.pop()
         return new_buffer(BLOCK)
@@ -98,5 +100,6 @@ class ByteBudget:
     def recycle(self, block: LargeBuffer) -> None:
         """Keep a block for the next who needs one. No view of it may be in use."""
         with self._lock:
-            if len(self._spare) < _IDLE_SPARE or self._taken + len(self._spare) * BLOCK < self.limit:
+            self._out -= 1
+            if len(self._spare) < _IDLE_SPARE or (self._out + len(self._spare)) * BLOCK < self.limit:
                 self._spare.append(block)
