@@ -91,6 +91,15 @@ def test_damaged_heads_do_no_harm(data: st.DataObject) -> None:
     assert layout is None or layout.stop <= len(saved)
 
 
+def test_a_description_cannot_take_memory() -> None:
+    """The unpickler makes room for as many remembered things as the highest number says."""
+    saved = _saved(torch.ones(3))
+    place = saved.index(b"\x80\x02") + 2
+    damaged = saved[:place] + b"K\x00r\xff\xff\xff\xff0" + saved[place:]
+    assert layout_of(saved, len(saved)) is not None
+    assert layout_of(damaged, len(damaged)) is None
+
+
 def test_no_code_of_the_item_runs() -> None:
     class Harm:
         def __reduce__(self) -> tuple[object, ...]:

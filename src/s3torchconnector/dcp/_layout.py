@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import struct
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -36,6 +37,32 @@ _STORAGES = {
     "ComplexDoubleStorage": torch.complex128,
     "ComplexFloatStorage": torch.complex64,
 }  # what they are called in a description; asked for their type, the classes warn
+# What descriptions consist of. Of others, some make the unpickler take memory by a number that may be damaged.
+_OPCODES = {
+    "PROTO",
+    "STOP",
+    "MARK",
+    "GLOBAL",
+    "REDUCE",
+    "BINPERSID",
+    "BINUNICODE",
+    "BINPUT",
+    "BINGET",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG1",
+    "NEWTRUE",
+    "NEWFALSE",
+    "NONE",
+    "EMPTY_TUPLE",
+    "TUPLE",
+    "TUPLE1",
+    "TUPLE2",
+    "TUPLE3",
+    "EMPTY_DICT",
+    "EMPTY_LIST",
+}
 _DESCRIPTION, _STORAGE, _BYTE_ORDER = "/data.pkl", "/data/0", "/byteorder"
 
 
@@ -92,6 +119,9 @@ def _parse(head: bytes) -> TensorLayout:
         raise _NotSimpleError
     root = name.removesuffix(_DESCRIPTION)
     stream = io.BytesIO(head)
+    stream.seek(start)
+    if not all(opcode.name in _OPCODES for opcode, _, _ in pickletools.genops(stream)):
+        raise _NotSimpleError
     stream.seek(start)
     dtype, shape = _Description(stream).tensor()
     position = stream.tell()
