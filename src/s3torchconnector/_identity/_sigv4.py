@@ -125,6 +125,9 @@ class Signature(NamedTuple):
     before_digest: str  # of the string to sign
     before_signature: str  # of the header
 
+    def __repr__(self) -> str:
+        return f"Signature(headers={sorted(self.headers)}, key=..., ...)"
+
     def authorization(self, path: str) -> str:
         """The header that signs the request for ``path``, which is as sent (``quote_path``)."""
         digest = hashlib.sha256(b"".join((self.before_path, path.encode(), self.behind_path))).hexdigest()

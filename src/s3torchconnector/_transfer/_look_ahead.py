@@ -91,7 +91,7 @@ def look_ahead(readers: Iterable[_R], runtime: Runtime, most: int | None = None)
         readers: made one at a time, as the window moves on.
         runtime: the process's threads and budget.
         most: at most so many in flight beside the one that was yielded; by default as many as
-            ``throughput_target_gbps`` can use. 0 fetches nothing before it is asked for.
+            ``throughput_target_gbps`` and the server's distance ask for. 0 fetches nothing before it is asked for.
     """
     source = _Source(readers)
     window = Window(runtime, most)

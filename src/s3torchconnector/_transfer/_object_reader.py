@@ -171,8 +171,10 @@ class ObjectReader:
         self._pattern.note(position, stop)
         self._shelf.discard_given_up()
         self._forget_behind(position)
-        if self._pattern.continues and self._pattern.in_order and self._shelf.at(position) is None:
-            self._read_ahead(position)  # what comes next by a train, whose first block can be read before all is here
+        small = stop - position < self._part_size
+        if small and self._pattern.continues and self._pattern.in_order and self._shelf.at(position) is None:
+            # Also what this read wants, by a train: its first block can be read before all of the part is here.
+            self._read_ahead(position)
         plan = self._plan(position, stop)
         self._verification.ask_early(self._lane, position, self._pattern.run)
         with FetchGroup(self._lane, self._runtime.caller) as group:
