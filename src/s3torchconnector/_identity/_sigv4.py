@@ -120,9 +120,10 @@ class Signature(NamedTuple):
 
     headers: dict[str, str]
     key: bytes
-    before_path: bytes  # of the canonical request
-    behind_path: bytes
-    before_digest: str  # of the string to sign
+    timestamp: str
+    scope: str
+    before_path: str  # of the canonical request
+    behind_path: str
     before_signature: str  # of the header
 
     def __repr__(self) -> str:
@@ -130,9 +131,8 @@ class Signature(NamedTuple):
 
     def authorization(self, path: str) -> str:
         """The header that signs the request for ``path``, which is as sent (``quote_path``)."""
-        digest = hashlib.sha256(b"".join((self.before_path, path.encode(), self.behind_path))).hexdigest()
-        signature = hmac.digest(self.key, (self.before_digest + digest).encode(), "sha256").hex()
-        return self.before_signature + signature
+        text = string_to_sign(self.timestamp, self.scope, f"{self.before_path}{path}{self.behind_path}")
+        return self.before_signature + hmac.digest(self.key, text.encode(), "sha256").hex()
 
 
 class Signer:
@@ -190,14 +190,15 @@ class Signer:
         if credentials.token:
             added[self._token_header] = credentials.token
         pairs = {**headers, **added}
-        around = canonical_request(method, "", query, pairs, payload_hash).encode()
+        around = canonical_request(method, "", query, pairs, payload_hash)
         names = ";".join(sorted(pairs))
         return Signature(
             added,
             day.key,
+            timestamp,
+            day.scope,
             around[: len(method) + 1],
             around[len(method) + 1 :],
-            f"{_ALGORITHM}\n{timestamp}\n{day.scope}\n",
             f"{day.authorization}{names}, Signature=",
         )
 
