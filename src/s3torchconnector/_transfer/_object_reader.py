@@ -69,19 +69,13 @@ class ObjectReader:
         self._pid = os.getpid()
         self._runtime = self._open_runtime()
         self._part_size = self._runtime.config.part_size
-        self._own_verification: Verification | None = None
+        self._verification = Verification(self._version, self._runtime)
         self._own_coverage: Coverage | None = None
         self._own_lane: Lane | None = None
         self._own_ahead_lane: Lane | None = None
 
-    # Made when they are needed: a small object needs the first at most. Not by ``cached_property``, whose lock (before
-    # Python 3.12) another thread may hold while this process is forked.
-
-    @property
-    def _verification(self) -> Verification:
-        if self._own_verification is None:
-            self._own_verification = Verification(self._version, self._runtime)
-        return self._own_verification
+    # Made when they are needed, by a small object never. Not by ``cached_property``, whose lock (before Python 3.12)
+    # another thread may hold while this process is forked.
 
     @property
     def _coverage(self) -> Coverage:
