@@ -182,10 +182,12 @@ class Sum:
 
     def add(self, data: Buffer) -> None:
         """These bytes came next. Lets other threads run while it goes through large memory."""
+        if self._algorithm is None:
+            return
         self._integrity.await_answer()
         if self._algorithm is not self._integrity.algorithm:
             self._algorithm = None  # S3 has told meanwhile that this is of no use
-        if self._algorithm is not None:
+        else:
             self._crc = self._algorithm.update(data, self._crc)
 
     def end(self, received: Range, *, whole: bool) -> None:
