@@ -218,6 +218,18 @@ def test_an_answer_that_does_not_come_is_waited_for_once(monkeypatch: pytest.Mon
     assert integrity.combined(integrity.take(), 10) == CRC64NVME.of([b"as it came"])
 
 
+def test_where_nothing_is_summed_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float | None] = []
+    integrity = ObjectIntegrity(ChecksumSupport("off"), "b", "key")
+    integrity.announce()
+    received = Sum(integrity)
+    assert integrity.algorithm is None
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Event, "wait", lambda event, timeout=None: waited.append(timeout))
+        received.add(b"as it came")
+    assert waited == []
+
+
 def test_a_stream_says_so_before_it_ends() -> None:
     obj = ChecksummedObject(LARGE, spoil=lambda start, times: start == 2 * PART)
     got: list[bytes] = []
