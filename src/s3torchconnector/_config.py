@@ -36,6 +36,7 @@ class S3ClientConfig:
 
         memory_budget                     read-ahead, look-ahead and parts waiting for upload
         + max_connections x (64 KiB .. 6 MiB)   the kernel's receive windows, by its own tuning
+        + 1 MiB for each open reader      of a bucket that has not told whether it keeps checksums
 
     A single part that is larger than ``memory_budget`` is still moved, alone.
 

@@ -26,6 +26,7 @@ from tests.servers.scripted import ScriptedServer
 
 SMALL = content(0, 300 * KIB)
 LARGE = content(0, 3 * PART + 1234)  # four ranges
+MUCH = bytes(MIB + 1)  # too much to be kept until S3 has told what to sum with
 
 pytestmark = pytest.mark.usefixtures("s3_server")  # for its keys
 
@@ -154,11 +155,61 @@ def test_nothing_more_is_summed_once_s3_has_told_of_no_checksum() -> None:
     integrity = ObjectIntegrity(ChecksumSupport("when_supported"), "b", "key")
     integrity.algorithm = replace(CRC32, update=lambda data, crc: summed.append(bytes(data)) or 0)
     received = Sum(integrity)
-    received.add(b"before")
+    received.add(MUCH)
     integrity.learn({}, 15)
     received.add(b"after")
     received.end(Range(0, 15), whole=True)
-    assert summed == [b"before"]
+    assert summed == [MUCH]
+
+
+def test_the_little_that_came_before_s3_told_is_summed_with_what_it_told() -> None:
+    """As it is for who reads the directory of an archive first, where its objects have another kind of checksum."""
+    content = MUCH[:1500]
+    integrity = ObjectIntegrity(ChecksumSupport("when_supported"), "b", "key")
+    for start in (500, 0):
+        little = Sum(integrity)
+        little.add(content[start : start + 500])
+        little.end(Range(start, start + 500), whole=False)
+    integrity.learn({CRC32.header: CRC32.encode(CRC32.of([content]))}, 1500)
+    rest = Sum(integrity)
+    rest.add(content[1000:])
+    rest.end(Range(1000, 1500), whole=False)
+    assert integrity.covers(1500)
+    assert integrity.combined(integrity.take(), 1500) == CRC32.of([content])
+
+
+def test_little_is_not_summed_before_s3_has_told_what_with() -> None:
+    """The first sum of a process is an import of 40 ms, and many servers keep no checksums."""
+    summed: list[int] = []
+    integrity = ObjectIntegrity(ChecksumSupport("when_supported"), "b", "key")
+    integrity.algorithm = replace(CRC32, update=lambda data, crc: summed.append(len(data)) or 0)
+    for number in range(3):
+        piece = Sum(integrity)
+        piece.add(MUCH[: 500 * KIB])
+        piece.end(Range(number * MIB, number * MIB + 500 * KIB), whole=False)
+    assert summed == [500 * KIB]  # the third: no more than 1 MiB is kept
+    integrity.learn({}, 5 * MIB)
+    assert integrity.take() == {}
+    assert summed == [500 * KIB]
+
+
+def test_what_was_kept_to_be_summed_later_is_summed_with_what_follows_it() -> None:
+    integrity = ObjectIntegrity(ChecksumSupport("when_supported"), "b", "key")
+    received = Sum(integrity)
+    received.add(b"as it ")
+    received.add(b"came")
+    received.end(Range(0, 10), whole=False)
+    assert integrity.combined(integrity.take(), 10) == CRC64NVME.of([b"as it came"])
+
+
+def test_where_it_is_known_what_a_bucket_is_summed_with_nothing_is_kept() -> None:
+    summed: list[int] = []
+    support = ChecksumSupport("when_supported")
+    support.note("b", {CRC32: 1234})
+    integrity = ObjectIntegrity(support, "b", "key")
+    integrity.algorithm = replace(CRC32, update=lambda data, crc: summed.append(len(data)) or 0)
+    Sum(integrity).add(b"as it came")
+    assert summed == [10]
 
 
 def test_what_comes_while_s3_is_being_asked_is_summed_after_that(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +226,7 @@ def test_what_comes_while_s3_is_being_asked_is_summed_after_that(monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(threading, "Event", Answered)
         integrity.announce()
-    Sum(integrity).add(b"as it came")
+    Sum(integrity).add(MUCH)
     assert summed == []
 
 
@@ -211,11 +262,11 @@ def test_an_answer_that_does_not_come_is_waited_for_once(monkeypatch: pytest.Mon
         patch.setattr(threading, "Event", Unanswered)
         integrity.announce()
     received = Sum(integrity)
-    received.add(b"as it ")
-    received.add(b"came")
-    received.end(Range(0, 10), whole=False)
+    received.add(MUCH)
+    received.add(b"and more")
+    received.end(Range(0, len(MUCH) + 8), whole=False)
     assert [seconds < 1 for seconds in waited] == [True]
-    assert integrity.combined(integrity.take(), 10) == CRC64NVME.of([b"as it came"])
+    assert integrity.combined(integrity.take(), len(MUCH) + 8) == CRC64NVME.of([MUCH, b"and more"])
 
 
 def test_where_nothing_is_summed_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +277,7 @@ def test_where_nothing_is_summed_nobody_waits(monkeypatch: pytest.MonkeyPatch) -
     assert integrity.algorithm is None
     with monkeypatch.context() as patch:
         patch.setattr(threading.Event, "wait", lambda event, timeout=None: waited.append(timeout))
-        received.add(b"as it came")
+        received.add(MUCH)
     assert waited == []
 
 

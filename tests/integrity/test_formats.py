@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 import torch.distributed.checkpoint as dcp
+from safetensors.torch import save
 
 from s3torchconnector import S3Checkpoint, S3ClientConfig
 from s3torchconnector._errors import S3ChecksumError
@@ -25,8 +25,15 @@ CONFIG = S3ClientConfig(part_size=PART)
 TENSORS = {"a": torch.arange(2 * 2**20), "b": torch.ones(100, 100)}
 
 
-def _safetensors() -> bytes:
-    return bytes(safetensors.torch.save(TENSORS))
+def safetensors() -> bytes:
+    return bytes(save(TENSORS))
+
+
+def stored_checkpoint(server: S3Server, bucket: str) -> dict[str, bytes]:
+    """The files of a distributed checkpoint of ``TENSORS``."""
+    writer = S3StorageWriter("us-east-1", f"s3://{bucket}", s3client_config=CONFIG)
+    dcp.save(dict(TENSORS), storage_writer=writer)
+    return {path.name: path.read_bytes() for path in (server.folder / bucket).iterdir()}
 
 
 @contextmanager
@@ -42,7 +49,7 @@ def serving(files: dict[str, ChecksummedObject]) -> Iterator[str]:
 @pytest.mark.usefixtures("s3_server")
 @pytest.mark.parametrize("wrong", [None, 0, 1])
 def test_safetensors(wrong: int | None) -> None:
-    data = _safetensors()
+    data = safetensors()
     assert header_bytes(memoryview(data), len(data)) < PART
     starts: list[int] = []
 
@@ -63,12 +70,9 @@ def test_safetensors(wrong: int | None) -> None:
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")  # a checkpoint of one process
 @pytest.mark.parametrize("wrong", [False, True])
 def test_distributed_checkpoints(s3_server: S3Server, bucket: str, wrong: bool) -> None:
-    writer = S3StorageWriter("us-east-1", f"s3://{bucket}", s3client_config=CONFIG)
-    dcp.save(dict(TENSORS), storage_writer=writer)
-    stored = {path.name: path.read_bytes() for path in (s3_server.folder / bucket).iterdir()}
     files = {
         name: ChecksummedObject(data, spoil=lambda start, times, name=name: wrong and start > 0 and name != ".metadata")
-        for name, data in stored.items()
+        for name, data in stored_checkpoint(s3_server, bucket).items()
     }
     state = {name: torch.zeros_like(tensor) for name, tensor in TENSORS.items()}
     with serving(files) as endpoint:

@@ -37,6 +37,7 @@ def load(
     except S3FormatError as error:
         message = f"{display_uri(bucket, key)} is not a valid safetensors file: {error}"
         raise S3FormatError(message, operation="GetObject", bucket=bucket, key=key) from error
+    reader.prepare_verification(whole=data_start + sum(selection.bytes for selection in selections) == reader.size)
     target = torch.device(device)
     loaded: dict[str, torch.Tensor] = {}
     for wave in _waves(selections, None if target.type == "cpu" else WAVE_BYTES):

@@ -14,7 +14,7 @@ from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._read_policy import ADAPTIVE, SEQUENTIAL, ReadPolicy, range_based
 from s3torchconnector._transfer._runtime import OpenRuntime, Runtime
 from s3torchconnector._transfer._upload import PutObjectStream
-from s3torchconnector._transfer._verify import verify_if_complete
+from s3torchconnector._transfer._verify import prepare_verification, verify_if_complete
 
 __all__ = [
     "ADAPTIVE",
@@ -36,6 +36,7 @@ __all__ = [
     "address_of",
     "list_all",
     "look_ahead",
+    "prepare_verification",
     "range_based",
     "verify_if_complete",
 ]

@@ -30,6 +30,11 @@ class Coverage:
         self._most_ahead = most_ahead
         self._limit = limit
 
+    @property
+    def bytes_ahead(self) -> int:
+        """How far behind the last read to fetch unasked."""
+        return self._pattern.ahead(self._most_ahead) if self._pattern.in_order else 0
+
     def missing(self, shelf: Shelf, read: Range, size: int | None) -> Iterator[tuple[Range, Range | None]]:
         """The pieces of a read that no part has, each with the part to fetch for it; None: as it is.
 
@@ -42,7 +47,7 @@ class Coverage:
     def ahead(self, shelf: Shelf, position: int, size: int) -> Iterator[Range]:
         """What to fetch behind ``position`` before it is read, the nearest first."""
         end = self._useful(size, size)
-        ahead = self._pattern.ahead(self._most_ahead)
+        ahead = self.bytes_ahead
         least = max(self._policy.smallest, min(ahead, self._part_size))
         for gap in shelf.gaps(position, min(end, position + ahead)):
             for piece in split_on_grid(gap.start, gap.stop, self._part_size):
@@ -55,7 +60,7 @@ class Coverage:
         if not in_order and len(piece) >= self._policy.smallest:
             return None
         part_end = self._useful(self._part_end(piece), size)
-        wish = max(len(piece), self._policy.smallest, self._pattern.ahead(self._most_ahead) if in_order else 0)
+        wish = max(len(piece), self._policy.smallest, self.bytes_ahead)
         start, end = piece.start, shelf.next_start(piece.stop, min(part_end, piece.start + wish))
         if leads and not self._pattern.continues and end == size:
             # Directories and footers lie at an object's end, and are read backwards.

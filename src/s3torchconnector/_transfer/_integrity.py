@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3ChecksumError, S3Exception
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._uri import display_uri
@@ -20,6 +21,9 @@ from s3torchconnector._wire import Algorithm, Buffer, ChecksumSupport, offered
 
 _log = logging.getLogger(__name__)
 _MOST_PIECES = 50_000  # a reader of small ranges at random would collect them for ever
+# Bytes of an object kept to be summed when S3 has told what with: a first read, or a directory at an object's ends.
+# Many readers never read more, many servers have no checksums, and the first sum imports awscrt.
+_MOST_KEPT = 1 * MIB
 _WORTH_WAITING = 0.2  # seconds for S3 to tell what to sum with: what has been received is not late yet
 
 
@@ -28,6 +32,13 @@ class Summed(NamedTuple):
 
     stop: int
     crc: int
+
+
+class Kept(NamedTuple):
+    """A range that has come, up to but without ``stop``, to be summed later."""
+
+    stop: int
+    data: bytes
 
 
 class ObjectIntegrity:
@@ -48,8 +59,9 @@ class ObjectIntegrity:
         self._asking = threading.Lock()
         self._told: threading.Event | None = None  # while S3 is asked in the background
         self._about: tuple[int, str | None] | None = None  # size and ETag of what S3 told them of
-        self._pieces: dict[int, Summed] = {}  # by where they start
+        self._pieces: dict[int, Summed | Kept] = {}  # by where they start
         self._covered = 0
+        self._room = 0 if support.knows(bucket) else _MOST_KEPT
 
     # -- what is expected -----------------------------------------------------------------------------------------
 
@@ -64,9 +76,10 @@ class ObjectIntegrity:
             self._about, self.expected = about, found
             if self.algorithm not in found and (found or not self._support.required):
                 # What came before was summed in vain, and must not keep what comes from being verified.
-                self._pieces.clear()
-                self._covered = 0
                 self.algorithm = next(iter(found), None)
+                self._pieces = {start: piece for start, piece in self._pieces.items() if isinstance(piece, Kept)}
+                self._covered = sum(piece.stop - start for start, piece in self._pieces.items())
+            self._room = 0
 
     def announce(self) -> None:
         """``ask`` will be called soon, by another thread: what comes in the meantime is better summed after that."""
@@ -109,21 +122,47 @@ class ObjectIntegrity:
             )
         return found
 
+    def give_up(self) -> None:
+        """Not all of the object will be read: nothing can be compared, and nothing needs to be summed."""
+        with self._lock:
+            self._pieces.clear()
+            self._covered = self._room = 0
+            self.algorithm = None
+
     # -- what has come ----------------------------------------------------------------------------------------------
 
     def add(self, received: Range, algorithm: Algorithm, crc: int) -> None:
         """These bytes are here."""
         with self._lock:
-            if algorithm is not self.algorithm or not len(received):
-                return
-            replaced = self._pieces.get(received.start)
-            if replaced is not None:
-                self._covered -= replaced.stop - received.start
-            self._pieces[received.start] = Summed(received.stop, crc)
-            self._covered += len(received)
-            if len(self._pieces) > _MOST_PIECES:
-                self._pieces.clear()
-                self.algorithm = None
+            if algorithm is self.algorithm and len(received):
+                self._put(received, Summed(received.stop, crc))
+
+    def may_keep(self, data: Buffer) -> bool:
+        """Whether these bytes are better summed once S3 has told what with, and are few enough to be kept until then.
+
+        If so, they are to be kept.
+        """
+        with self._lock:
+            fits = 0 < memoryview(data).nbytes <= self._room
+            if fits:
+                self._room -= memoryview(data).nbytes
+            return fits
+
+    def keep(self, received: Range, data: bytes) -> None:
+        """These bytes are here, and not summed."""
+        with self._lock:
+            self._put(received, Kept(received.stop, data))
+
+    def _put(self, received: Range, piece: Summed | Kept) -> None:
+        """Under the lock."""
+        replaced = self._pieces.get(received.start)
+        if replaced is not None:
+            self._covered -= replaced.stop - received.start
+        self._pieces[received.start] = piece
+        self._covered += len(received)
+        if len(self._pieces) > _MOST_PIECES:
+            self._pieces.clear()
+            self.algorithm = None
 
     def covers(self, size: int) -> bool:
         """Whether every byte may have come since the last ``take``: if not, ``take`` need not be tried."""
@@ -134,7 +173,13 @@ class ObjectIntegrity:
         with self._lock:
             taken, self._pieces = self._pieces, {}
             self._covered = 0
-            return taken
+            algorithm = self.algorithm
+        if algorithm is None:
+            return {}
+        return {
+            start: piece if isinstance(piece, Summed) else Summed(piece.stop, algorithm.update(piece.data, 0))
+            for start, piece in taken.items()
+        }
 
     def combined(self, pieces: dict[int, Summed], size: int) -> int | None:
         """The checksum of the whole object; None where pieces are missing, or overlap."""
@@ -179,16 +224,24 @@ class Sum:
         self._integrity = integrity
         self._algorithm = integrity.algorithm
         self._crc = 0
+        self._begun = False
+        self._kept: bytes | None = None  # all that has come, if it is to be summed later
 
     def add(self, data: Buffer) -> None:
         """These bytes came next. Lets other threads run while it goes through large memory."""
         if self._algorithm is None:
             return
+        begun, self._begun = self._begun, True
+        if not begun and self._integrity.may_keep(data):
+            self._kept = bytes(data)
+            return
         self._integrity.await_answer()
         if self._algorithm is not self._integrity.algorithm:
-            self._algorithm = None  # S3 has told meanwhile that this is of no use
-        else:
-            self._crc = self._algorithm.update(data, self._crc)
+            self._algorithm = self._kept = None  # S3 has told meanwhile that this is of no use
+            return
+        if self._kept is not None:
+            self._crc, self._kept = self._algorithm.update(self._kept, 0), None
+        self._crc = self._algorithm.update(data, self._crc)
 
     def end(self, received: Range, *, whole: bool) -> None:
         """All has come, and nothing of it was handed out.
@@ -196,6 +249,9 @@ class Sum:
         Raises:
             S3ChecksumError: it is the whole object, and wrong.
         """
+        if self._kept is not None:
+            self._integrity.keep(received, self._kept)
+            return
         if self._algorithm is None:
             return
         if whole and self._integrity.contradicts(self._algorithm, self._crc):

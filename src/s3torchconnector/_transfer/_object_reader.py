@@ -170,7 +170,7 @@ class ObjectReader:
             # Also what this read wants, by a train: its first block can be read before all of the part is here.
             self._read_ahead(position)
         plan = self._plan(position, stop)
-        self._verification.ask_early(self._lane, position, self._pattern.run)
+        self._verification.ask_early(self._lane, position, self._pattern.run, self._coverage.bytes_ahead)
         with FetchGroup(self._lane, self._runtime.caller) as group:
             for wanted in plan[:-1]:
                 group.start(direct(self._version, wanted, view, position))

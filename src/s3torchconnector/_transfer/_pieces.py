@@ -20,7 +20,7 @@ from s3torchconnector._transfer._memory import copy
 from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._runtime import Runtime
-from s3torchconnector._transfer._verify import verify_if_complete
+from s3torchconnector._transfer._verify import prepare_verification, verify_if_complete
 
 _SCRAP = 64 * 1024  # bytes received at a time of what nobody wants
 
@@ -115,6 +115,11 @@ class PiecesReader:
     def _new_head(self, got: Range) -> memoryview:
         self._head = memoryview(bytearray(len(got)))
         return self._head
+
+    def prepare_verification(self, *, whole: bool) -> None:
+        """All of the object is going to be read, by however many calls of ``read``, or only some of it."""
+        if not whole or self.size > self._runtime.config.part_size:
+            prepare_verification(self._version, self._runtime.caller, self._runtime.lane(), whole=whole)
 
     def read(self, pieces: Iterable[Piece]) -> None:
         """Fill the pieces, which must be disjoint and inside the object, many ranges at a time.

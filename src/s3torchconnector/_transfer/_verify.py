@@ -14,7 +14,7 @@ from s3torchconnector._transfer._runtime import Runtime
 from s3torchconnector._transfer._workers import Lane
 from s3torchconnector._wire import Caller, requests
 
-_IN_EARNEST = 2  # parts read in order that tell a reader of everything from one that looks at a beginning
+_IN_EARNEST = 2  # parts, read or fetched ahead: a reader of everything, not one that looks at a beginning
 
 
 def ask_early(version: ObjectVersion, caller: Caller) -> None:
@@ -26,6 +26,21 @@ def ask_early(version: ObjectVersion, caller: Caller) -> None:
     )
 
 
+def ask_in_background(version: ObjectVersion, caller: Caller, lane: Lane) -> None:
+    """``ask_early``, by a worker; what comes in the meantime waits to be summed, for as long as that pays."""
+    version.integrity_by(caller).announce()
+    lane.submit(partial(ask_early, version, caller))
+
+
+def prepare_verification(version: ObjectVersion, caller: Caller, lane: Lane, *, whole: bool) -> None:
+    """Before an object is asked for in many ranges: whether these are all of it, so that its checksum will be compared,
+    or not, so that nothing needs to be summed."""
+    if whole:
+        ask_in_background(version, caller, lane)
+    else:
+        version.integrity_by(caller).give_up()
+
+
 class Verification:
     """What one reader reads, against the checksum of its object."""
 
@@ -34,20 +49,19 @@ class Verification:
         self._runtime = runtime
         self._asked = False
 
-    def ask_early(self, lane: Lane, position: int, run: int) -> None:
-        """``run`` bytes are being read in order, the last from ``position`` on: ask for the checksum of a large object
-        that may well be read to its end, while its bytes come: what comes before that is summed in vain if there is
-        none."""
+    def ask_early(self, lane: Lane, position: int, run: int, ahead: int) -> None:
+        """``run`` bytes are being read in order, the last from ``position`` on, and ``ahead`` more fetched unasked: ask
+        for the checksum of a large object that may well be read to its end, before its bytes come: those would be
+        summed in vain if there is none."""
         size, part_size = self._version.size, self._runtime.config.part_size
         if size is None:
             size = run if position == 0 else 0  # a large first read from the beginning is of all
-        if not self._asked and size > part_size and run >= min(size // 2, _IN_EARNEST * part_size):
+        if not self._asked and size > part_size and run + ahead >= min(size // 2, _IN_EARNEST * part_size):
             self.ask_in_background(lane)
 
     def ask_in_background(self, lane: Lane) -> None:
         self._asked = True
-        self._version.integrity_by(self._runtime.caller).announce()
-        lane.submit(partial(ask_early, self._version, self._runtime.caller))
+        ask_in_background(self._version, self._runtime.caller, lane)
 
     def hand_over(self, position: int, view: memoryview, lane: Lane, forget: Callable[[], None]) -> None:
         """What is in ``view`` is about to be the program's; ``forget`` drops what else was read.

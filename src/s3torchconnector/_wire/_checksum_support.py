@@ -45,6 +45,10 @@ class ChecksumSupport:
             return None
         return self._likely.get(bucket, ALGORITHMS[0])
 
+    def knows(self, bucket: str) -> bool:
+        """Whether ``likely`` is more than a guess."""
+        return bucket in self._likely
+
     def note(self, bucket: str, found: dict[Algorithm, int]) -> None:
         """These checksums came for an object of the bucket that was asked for them."""
         if not found:

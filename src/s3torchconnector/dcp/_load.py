@@ -17,7 +17,15 @@ from queue import SimpleQueue
 from torch.distributed.checkpoint.planner import LoadPlanner
 
 from s3torchconnector._errors import S3Exception
-from s3torchconnector._transfer import FetchGroup, ObjectVersion, Range, RangeFetch, Runtime, verify_if_complete
+from s3torchconnector._transfer import (
+    FetchGroup,
+    ObjectVersion,
+    Range,
+    RangeFetch,
+    Runtime,
+    prepare_verification,
+    verify_if_complete,
+)
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Caller, CancelToken
 from s3torchconnector.dcp._item import StoredItem, dropped
@@ -27,12 +35,24 @@ _Event = Callable[[], None]
 
 
 class StoredFile:
-    """One object, and the items wanted from it, in the order of their position."""
+    """One object of ``size`` bytes, and the items wanted from it, in the order of their position."""
 
-    def __init__(self, bucket: str, key: str, items: Sequence[StoredItem]) -> None:
+    def __init__(self, bucket: str, key: str, size: int, items: Sequence[StoredItem]) -> None:
         self.version = ObjectVersion(bucket, key)
+        self.size = size
         self.items = sorted(items, key=lambda item: item.extent)
         self.extents = [item.extent for item in self.items]
+
+    def forget_empty(self) -> None:
+        """Leave out the items that have no bytes."""
+        self.items = [item for item in self.items if item.left]
+        self.extents = [item.extent for item in self.items]
+
+    @property
+    def is_wanted_whole(self) -> bool:
+        """Whether the items are all there is."""
+        edges = [0, *(edge for extent in self.extents for edge in extent), self.size]
+        return all(stop == start for stop, start in zip(edges[::2], edges[1::2], strict=True))
 
 
 class _Job:
@@ -160,9 +180,11 @@ class Load:
             if not item.left:
                 item.prepare(self._planner)
                 item.finish(self._planner)
-        file.items = [item for item in file.items if item.left]
-        file.extents = [item.extent for item in file.items]
-        for request in requests_for(file.extents, self._runtime.config.part_size, self._max_gap):
+        file.forget_empty()
+        requests = list(requests_for(file.extents, self._runtime.config.part_size, self._max_gap))
+        if len(requests) > 1:
+            prepare_verification(file.version, self._runtime.caller, self._runtime.lane(), whole=file.is_wanted_whole)
+        for request in requests:
             job = _Job(self, file, request)
             first = file.items[request.pieces[0].item]
             (self._waiting[first] if request.start > first.extent.start else self._ready).append(job)

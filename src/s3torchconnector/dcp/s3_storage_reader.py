@@ -105,8 +105,12 @@ class S3StorageReader(FileSystemReader):
                 item = StoredItem(info, getattr(self, "transforms", None), self._expected(wanted.storage_index))
                 of_file[info.offset, info.length] = item
             item.wanted.append(wanted)
+        sizes = dict.fromkeys(items, 0)
+        for info in self.storage_data.values():
+            if info.relative_path in sizes:
+                sizes[info.relative_path] = max(sizes[info.relative_path], info.offset + info.length)
         files = [
-            StoredFile(*parse_object_uri(self.fs.concat_path(self.path, name)), list(of_file.values()))
+            StoredFile(*parse_object_uri(self.fs.concat_path(self.path, name)), sizes[name], list(of_file.values()))
             for name, of_file in items.items()
         ]
         Load(self.fs.client.runtime(), planner, self._max_gap()).run(files)
