@@ -135,11 +135,10 @@ def _configuration(folder: Path, objects: Path, modules: list[Path], ports: dict
 
 def _environment() -> dict[str, str]:
     # glibc gives large blocks back to the kernel, which zeroes them again for every uploaded part; keep them.
-    keep = str(1 << 30)
     return {
         **os.environ,
-        "MALLOC_MMAP_THRESHOLD_": keep,
-        "MALLOC_TRIM_THRESHOLD_": keep,
+        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # it ignores more than that
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
         "MALLOC_TOP_PAD_": str(64 << 20),
     }
 
