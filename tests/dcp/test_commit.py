@@ -35,10 +35,32 @@ def test_data_come_first_then_one_put_then_the_old_files_go(bucket: str, proxy: 
     seen = [(each.method, each.path.removeprefix(f"/{bucket}/")) for each in proxy.exchanges[before:]]
     new = set(keys_of(bucket)) - {"x/.metadata"}
     assert not new & old
-    assert sorted(seen[:2]) == sorted(("PUT", name) for name in new)
-    assert seen[2:4] == [("GET", "x/.metadata"), ("PUT", "x/.metadata")]
+    assert sorted(seen[:3]) == sorted([*(("PUT", name) for name in new), ("GET", "x/.metadata")])
+    assert seen[3] == ("PUT", "x/.metadata")
     assert sorted(seen[4:]) == sorted(("DELETE", name) for name in old)
     assert same(loaded(bucket), NEW)
+
+
+def test_what_will_be_replaced_is_asked_for_while_the_data_is_stored(bucket: str, proxy: RecordingProxy) -> None:
+    asked = threading.Event()
+    in_time: list[bool] = []
+
+    def misbehave(request: Request) -> None:
+        if request.method == "GET":
+            asked.set()
+        elif ".distcp" in request.path:
+            in_time.append(asked.wait(30))
+
+    proxy.misbehave = misbehave
+    save(bucket, NEW, proxy)
+    assert in_time == [True]
+    assert same(loaded(bucket), NEW)
+
+
+def test_who_must_not_overwrite_looks_when_the_data_is_there(bucket: str, proxy: RecordingProxy) -> None:
+    save(bucket, NEW, proxy, overwrite=False)
+    seen = [(each.method, each.path.rpartition(".")[2]) for each in proxy.exchanges if each.method != "HEAD"]
+    assert seen == [("PUT", "distcp"), ("GET", "metadata"), ("PUT", "metadata")]
 
 
 @pytest.mark.parametrize("refused", [".distcp", ".metadata"])

@@ -10,6 +10,7 @@ of their own give: what they make for the save would stay in memory until it is 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,7 +46,7 @@ class LendingPlanner:
 
     def take(self, view: memoryview) -> memoryview | None:
         """The tensor's memory that ``view`` shows, in a view that keeps it; None where nobody keeps it."""
-        if view.nbytes < _WORTH_LENDING or not self._lendable:
+        if not self._lendable:
             return None
         storage = self._lendable.pop((address_of(view), view.nbytes), None)
         if storage is None:
@@ -56,21 +57,45 @@ class LendingPlanner:
 
 
 class LendingWriter(S3Writer):
-    """Writes what PyTorch serialises; see the module."""
+    """Writes what PyTorch serialises; see the module.
 
-    def __init__(self, stream: PutObjectStream, planner: LendingPlanner) -> None:
+    ``when_written`` is called when all of it is here, and is about to be completed.
+    """
+
+    def __init__(self, stream: PutObjectStream, planner: LendingPlanner, when_written: Callable[[], object]) -> None:
         super().__init__(stream)
         self._planner = planner
+        self._when_written = when_written
+        self._gathered = bytearray()  # small writes since the last large one: PyTorch makes forty of them a tensor
+
+    def close(self) -> None:
+        """As ``S3Writer``."""
+        if not self.closed:
+            self._pass_on()
+            self._when_written()
+        super().close()
 
     def write(self, data: ReadableBuffer) -> int:
         """Write bytes; they may be changed when this returns, unless they are a tensor's."""
-        lent = self._planner.take(memoryview(data))
-        if lent is None:
-            return super().write(data)
         self._check_open()
-        self.stream.write(lent, lent=True)
-        self._position += lent.nbytes
-        return lent.nbytes
+        view = memoryview(data)
+        if view.nbytes < _WORTH_LENDING:
+            self._gathered += view
+            if len(self._gathered) >= _WORTH_LENDING:
+                self._pass_on()
+        else:
+            self._pass_on()
+            lent = self._planner.take(view)
+            if lent is None:
+                return super().write(view)
+            self.stream.write(lent, lent=True)
+        self._position += view.nbytes
+        return view.nbytes
+
+    def _pass_on(self) -> None:
+        if self._gathered:
+            self.stream.write(self._gathered)  # copied
+            self._gathered.clear()
 
 
 def _gives_what_is_there(planner: SavePlanner) -> bool:

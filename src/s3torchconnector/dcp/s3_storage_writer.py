@@ -15,7 +15,8 @@ import os
 import pickle
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -51,10 +52,17 @@ class _File:
 
 
 class _Uploads:
-    """The uploads of one save on this rank, which end together when one fails."""
+    """The uploads of one save on this rank, which end together when one fails.
 
-    def __init__(self, file_system: S3FileSystem) -> None:
+    Args:
+        count: how many there will be.
+        when_written: called when all bytes of all of them have been handed over, before the last is completed.
+    """
+
+    def __init__(self, file_system: S3FileSystem, count: int, when_written: Callable[[], object]) -> None:
         self._file_system = file_system
+        self._unwritten = count
+        self._when_written = when_written
         self._lock = threading.Lock()
         self._streams: list[S3Writer] = []
         self._aborted = False
@@ -72,7 +80,14 @@ class _Uploads:
                 if self._aborted:
                     raise S3UploadAbortedError(f"{path} is not written, since another file of this save failed")
                 self._streams.append(stream)
-            yield LendingWriter(stream.stream, planner)
+            yield LendingWriter(stream.stream, planner, self._written)
+
+    def _written(self) -> None:
+        with self._lock:
+            self._unwritten -= 1
+            last = not self._unwritten
+        if last:
+            self._when_written()
 
     def abort(self) -> None:
         """Give up what is being written, and what would be. Writing it raises an error from now on."""
@@ -127,6 +142,7 @@ class S3StorageWriter(FileSystemWriter):
         self._is_coordinator = True
         self._rank: int | None = None
         self._ranks_alone = False
+        self._previous: futures.Future[set[str] | None] | None = None  # asked for before the end of the data
 
     # -- planning ---------------------------------------------------------------------------------------------------
 
@@ -171,8 +187,9 @@ class S3StorageWriter(FileSystemWriter):
             S3Exception: an error occurred accessing S3; this rank's files of this save are gone again.
         """
         files = self._files(plan)
-        uploads = _Uploads(self.fs)
-        with ThreadPoolExecutor(max(1, self.thread_count), "s3torchconnector-dcp") as threads:
+        self._previous = None
+        with ThreadPoolExecutor(max(1, self.thread_count) + 1, "s3torchconnector-dcp") as threads:
+            uploads = _Uploads(self.fs, len(files), partial(self._ask_for_previous, threads))
             running = [threads.submit(self._write_file, file, planner, uploads) for file in files]
             try:
                 done, _ = wait(running, return_when=FIRST_EXCEPTION)
@@ -233,7 +250,7 @@ class S3StorageWriter(FileSystemWriter):
         metadata.version = getattr(filesystem, "CURRENT_DCP_VERSION", None)
         metadata.storage_data = {each.index: each.storage_data for written in results for each in written}
         metadata.storage_meta = self.storage_meta()
-        previous = self._previous_files()
+        previous = self._previous_files() if self._previous is None else self._previous.result()
         self._refuse_existing(previous is not None and not self.overwrite)
         with self.fs.create_stream(self._commit_path(), "wb") as stream:
             stream.write(pickle.dumps(metadata))
@@ -241,6 +258,14 @@ class S3StorageWriter(FileSystemWriter):
 
     def _commit_path(self) -> str:
         return self.fs.concat_path(self.path, f"__{self._rank}{_METADATA}" if self._ranks_alone else _METADATA)
+
+    def _ask_for_previous(self, threads: ThreadPoolExecutor) -> None:
+        """While the last file is being completed, have the committing rank see what it will replace.
+
+        A round trip less in the end. Who must not overwrite looks as late as can be.
+        """
+        if self.overwrite and (self._is_coordinator or self._ranks_alone):
+            self._previous = threads.submit(self._previous_files)
 
     def _previous_files(self) -> set[str] | None:
         """The files of the checkpoint that is there; none where its ``.metadata`` says nothing; None without one."""
@@ -278,7 +303,7 @@ class S3StorageWriter(FileSystemWriter):
 
     def __getstate__(self) -> dict[str, Any]:
         # A staged state dict that is kept for the next save is not for the process that saves this one.
-        return {**self.__dict__, "state_dict_cache": None}
+        return {**self.__dict__, "state_dict_cache": None, "_previous": None}
 
 
 def _files_of(metadata: Metadata) -> set[str]:
