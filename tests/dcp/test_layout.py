@@ -44,6 +44,12 @@ def test_numbers_and_slices_are_where_it_says(dtype: torch.dtype, shape: list[in
         assert there.tolist() == part.contiguous().reshape(-1).view(torch.uint8).tolist()
 
 
+def test_a_size_that_looks_like_a_record_is_left_to_pytorch() -> None:
+    """The description of this tensor has the signature of a zip record in it, which ends its search."""
+    saved = _saved(torch.empty(int.from_bytes(b"PK\x03\x04", "little"), dtype=torch.uint8))
+    assert layout_of(saved[:HEAD], len(saved)) is None
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -32,7 +32,7 @@ def test_requests_cover_every_item_once(items: list[Range], max_gap: int | None)
     requests = list(requests_for(items, _PART, max_gap))
     covered: dict[int, int] = {number: item.start for number, item in enumerate(items)}
     for request in requests:
-        assert 0 < request.stop - request.start <= _PART * 5 // 4
+        assert 0 < request.stop - request.start <= _PART * 3 // 2
         for number, start, stop in request.pieces:
             assert start == covered[number] < stop
             covered[number] = stop
@@ -50,6 +50,28 @@ def test_only_a_requests_first_piece_continues_an_item_and_no_head_is_cut(
             assert stop - start >= (HEAD if is_large(items[number]) else len(items[number]))
         number, start, stop = request.pieces[0]
         assert is_large(items[number]) or start == items[number].start
+
+
+@given(_items(), _MAX_GAPS)
+def test_what_waits_for_the_head_of_an_item_waits_for_no_other(items: list[Range], max_gap: int | None) -> None:
+    """Chains of requests that wait for each other take a round trip each."""
+    requests = list(requests_for(items, _PART, max_gap))
+    with_head = {
+        piece.item: each for each in requests for piece in each.pieces if piece.start == items[piece.item].start
+    }
+    for request in requests:
+        number, start, _ = request.pieces[0]
+        if start > items[number].start:
+            assert with_head[number].start == items[number].start
+
+
+@given(_items(), _MAX_GAPS)
+def test_neighbours_that_fit_a_request_share_one(items: list[Range], max_gap: int | None) -> None:
+    joined = [False, *bridged(items, max_gap)]
+    for before, after in pairwise(requests_for(items, _PART, max_gap)):
+        number, start, _ = after.pieces[0]
+        if joined[number] or start > items[number].start:
+            assert max(after.stop, items[number].stop) - before.start > _PART
 
 
 @given(_items(), _MAX_GAPS)

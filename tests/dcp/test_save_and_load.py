@@ -266,7 +266,7 @@ def test_a_cut_connection_is_resumed_where_it_was(bucket: str, proxy: RecordingP
 def test_large_tensors_are_received_straight_into_their_memory(bucket: str, proxy: RecordingProxy) -> None:
     """Seen when the load fails in the end: what had come is there."""
     dcp.save({"a": torch.ones(3000, 2000)}, storage_writer=writer_of(f"s3://{bucket}"))
-    proxy.misbehave = lambda request: None if request.range in (None, f"bytes=0-{PART - 1}") else Drop()
+    proxy.misbehave = lambda request: None if (request.range or "bytes=0-").startswith("bytes=0-") else Drop()
     state = {"a": torch.zeros(3000, 2000)}
     with pytest.raises(CheckpointException, match="S3ConnectionError"):
         dcp.load(state, storage_reader=through(proxy, f"s3://{bucket}"))

@@ -14,6 +14,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -118,13 +119,8 @@ def _parse(head: bytes) -> TensorLayout:
     if not name.endswith(_DESCRIPTION):
         raise _NotSimpleError
     root = name.removesuffix(_DESCRIPTION)
-    stream = io.BytesIO(head)
-    stream.seek(start)
-    if not all(opcode.name in _OPCODES for opcode, _, _ in pickletools.genops(stream)):
-        raise _NotSimpleError
-    stream.seek(start)
-    dtype, shape = _Description(stream).tensor()
-    position = stream.tell()
+    position = head.find(_SIGNATURE, start)
+    dtype, shape = _described(head[start:position])
     while True:
         position = head.find(_SIGNATURE, position)
         if position < 0:
@@ -135,6 +131,14 @@ def _parse(head: bytes) -> TensorLayout:
         if name == root + _BYTE_ORDER and head[start : start + 6] != b"little":
             raise _NotSimpleError
         position = start
+
+
+@lru_cache(maxsize=1024)
+def _described(description: bytes) -> tuple[torch.dtype, tuple[int, ...]]:
+    """What ``data.pkl`` says, whatever may follow it. Layers of a model are alike, down to these bytes."""
+    if not all(opcode.name in _OPCODES for opcode, _, _ in pickletools.genops(description)):
+        raise _NotSimpleError
+    return _Description(io.BytesIO(description)).tensor()
 
 
 def _record(head: bytes, position: int) -> tuple[str, int]:

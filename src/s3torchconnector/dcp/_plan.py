@@ -1,12 +1,14 @@
 """Pure: the stored items that a load wants, as requests of about one part, and each request as steps.
 
-Items that lie close to each other share a request; what lies between them is received and dropped. Large items are cut
-where a part ends. How a large item's bytes are laid out is told by its first bytes (``HEAD``), hence a request that
-begins inside an item waits for these, and no request ends inside them.
+Items that lie close to each other share a request; what lies between them is received and dropped. Items much larger
+than a part are cut. How a large item's bytes are laid out is told by its first bytes (``HEAD``), hence a request that
+begins inside an item waits for these, and no request ends inside them. So an item that is cut begins a request: one
+that waited for the item before it would have the next wait, and that the next, a round trip each.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -97,20 +99,22 @@ def bridged(items: Sequence[Range], max_gap: int | None) -> list[bool]:
 def requests_for(items: Sequence[Range], part_size: int, max_gap: int | None = None) -> Iterator[Request]:
     """The requests for all items of a file, none empty: in the order of their position.
 
-    A request is at most a quarter longer than ``part_size``.
+    A request is at most half as long again as ``part_size``.
     """
+    most = part_size + part_size // 2
     pieces: list[Piece] = []
     joined = [False, *bridged(items, max_gap)]
     for number, (start, stop) in enumerate(items):
-        first = stop if stop - start <= SMALL else start + HEAD
-        if pieces and (not joined[number] or first - pieces[0].start > part_size):
+        if pieces and (not joined[number] or stop - pieces[0].start > (part_size if is_large(items[number]) else most)):
             yield Request(tuple(pieces))
             pieces = []
-        while stop - (pieces[0].start if pieces else start) > part_size + part_size // 4:
-            cut = (pieces[0].start if pieces else start) + part_size
-            yield Request((*pieces, Piece(number, start, cut)))
-            pieces, start = [], cut
-        pieces.append(Piece(number, start, stop))
+        count = 1 if stop - start <= most else math.ceil((stop - start) / part_size)
+        edges = [start + (stop - start) * cut // count for cut in range(count + 1)]
+        for cut in pairwise(edges):
+            if pieces and count > 1:
+                yield Request(tuple(pieces))
+                pieces = []
+            pieces.append(Piece(number, *cut))
     if pieces:
         yield Request(tuple(pieces))
 
