@@ -77,8 +77,9 @@ class ObjectIntegrity:
             if self.algorithm not in found and (found or not self._support.required):
                 # What came before was summed in vain, and must not keep what comes from being verified.
                 self.algorithm = next(iter(found), None)
-                self._pieces = {start: piece for start, piece in self._pieces.items() if isinstance(piece, Kept)}
-                self._covered = sum(piece.stop - start for start, piece in self._pieces.items())
+                if self._pieces:
+                    self._pieces = {start: piece for start, piece in self._pieces.items() if isinstance(piece, Kept)}
+                    self._covered = sum(piece.stop - start for start, piece in self._pieces.items())
             self._room = 0
 
     def announce(self) -> None:
@@ -138,14 +139,13 @@ class ObjectIntegrity:
                 self._put(received, Summed(received.stop, crc))
 
     def may_keep(self, data: Buffer) -> bool:
-        """Whether these bytes are better summed once S3 has told what with, and are few enough to be kept until then.
+        """Whether these bytes are better summed once S3 has told what with, and few enough to be kept until then.
 
-        If so, they are to be kept.
+        If so, that much less may be kept of what follows.
         """
         with self._lock:
-            fits = 0 < memoryview(data).nbytes <= self._room
-            if fits:
-                self._room -= memoryview(data).nbytes
+            fits = 0 < len(data) <= self._room
+            self._room -= len(data) if fits else 0
             return fits
 
     def keep(self, received: Range, data: bytes) -> None:
@@ -169,7 +169,7 @@ class ObjectIntegrity:
         return 0 < size <= self._covered
 
     def take(self) -> dict[int, Summed]:
-        """What has come; from now on all begins anew."""
+        """What has come, all of it summed; from now on all begins anew."""
         with self._lock:
             taken, self._pieces = self._pieces, {}
             self._covered = 0
