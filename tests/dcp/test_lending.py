@@ -12,6 +12,8 @@ from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.planner import WriteItem
 
 from s3torchconnector._transfer import PutObjectStream, address_of
+from s3torchconnector.dcp._lend import LendingPlanner
+from s3torchconnector.dcp.s3_storage_writer import _Uploads
 from tests.dcp.support import load, same, writer_of
 
 MIB = 1024**2
@@ -79,8 +81,6 @@ def test_what_a_planner_makes_is_copied(bucket: str, lent: list[tuple[int, int]]
 
 def test_lent_memory_outlives_its_tensor(bucket: str) -> None:
     """The view that the upload gets keeps the storage, whatever becomes of the tensor."""
-    from s3torchconnector.dcp._lend import LendingPlanner
-
     tensor = torch.full((1000, 300), 7.0)
     planner = DefaultSavePlanner()
     planner.set_up_planner({"it": tensor}, is_coordinator=True)
@@ -97,3 +97,20 @@ def test_lent_memory_outlives_its_tensor(bucket: str) -> None:
     others = [torch.zeros(1000, 300) for _ in range(20)]  # would be put where the tensor was
     assert view == expected
     assert len(others) == 20
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_what_is_written_last_is_stored_whoever_closes(bucket: str, closed: bool) -> None:
+    """Small writes wait for company, and not all versions of PyTorch close what they write."""
+    writer = writer_of(f"s3://{bucket}")
+    written: list[str] = []
+    uploads = _Uploads(writer.fs, 1, lambda: written.append("all"))
+    with uploads.create_stream(LendingPlanner(DefaultSavePlanner()), f"s3://{bucket}/it", "wb") as stream:
+        for _ in range(3):
+            stream.write(b"little")
+        assert (stream.tell(), written) == (18, [])
+        if closed:
+            stream.close()
+    assert written == ["all"]
+    with writer.fs.create_stream(f"s3://{bucket}/it", "rb") as stored:
+        assert stored.read() == b"little" * 3

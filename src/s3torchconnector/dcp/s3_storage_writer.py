@@ -80,7 +80,9 @@ class _Uploads:
                 if self._aborted:
                     raise S3UploadAbortedError(f"{path} is not written, since another file of this save failed")
                 self._streams.append(stream)
-            yield LendingWriter(stream.stream, planner, self._written)
+            writer = LendingWriter(stream.stream, planner, self._written)
+            yield writer
+            writer.close()  # PyTorch does, in some versions
 
     def _written(self) -> None:
         with self._lock:
