@@ -65,11 +65,15 @@ class Part:
     def hand_over(self) -> None:
         """Give the budget its bytes back; the memory lives on as long as its reader, on the program's account."""
         reserved, self._reserved = self._reserved, 0
-        self._budget.give(reserved)
+        if reserved:
+            self._budget.give(reserved)
 
     def hand_over_when_landed(self) -> None:
         """``hand_over``, once no more memory will be taken for this part."""
-        self._landing.when_settled(self.hand_over)
+        if self.landed:
+            self.hand_over()
+        else:
+            self._landing.when_settled(self.hand_over)
 
     def discard(self) -> None:
         """The bytes are not wanted any more: let go of the memory, as soon as nobody receives into it."""
