@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.planner import WriteItem
 
 from s3torchconnector._transfer import PutObjectStream, address_of
 from s3torchconnector.dcp._lend import LendingPlanner
-from s3torchconnector.dcp.s3_storage_writer import _Uploads
+from s3torchconnector.dcp._uploads import Uploads
 from tests.dcp.support import load, same, writer_of
 
 MIB = 1024**2
@@ -104,7 +104,7 @@ def test_what_is_written_last_is_stored_whoever_closes(bucket: str, closed: bool
     """Small writes wait for company, and not all versions of PyTorch close what they write."""
     writer = writer_of(f"s3://{bucket}")
     written: list[str] = []
-    uploads = _Uploads(writer.fs, 1, lambda: written.append("all"))
+    uploads = Uploads(writer.fs, 1, lambda: written.append("all"))
     with uploads.create_stream(LendingPlanner(DefaultSavePlanner()), f"s3://{bucket}/it", "wb") as stream:
         for _ in range(3):
             stream.write(b"little")

@@ -13,12 +13,11 @@ import inspect
 import logging
 import os
 import pickle
-import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from concurrent import futures
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -31,11 +30,11 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._errors import S3Exception, S3NotFoundError, S3UploadAbortedError
-from s3torchconnector.dcp._lend import LendingPlanner, LendingWriter
+from s3torchconnector._errors import S3Exception, S3NotFoundError
+from s3torchconnector.dcp._lend import LendingPlanner
+from s3torchconnector.dcp._uploads import Uploads
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.dcp.s3_prefix_strategy import DefaultPrefixStrategy, S3PrefixStrategyBase
-from s3torchconnector.s3writer import S3Writer
 
 _log = logging.getLogger(__name__)
 
@@ -49,54 +48,6 @@ class _File:
 
     name: str
     items: list[WriteItem]
-
-
-class _Uploads:
-    """The uploads of one save on this rank, which end together when one fails.
-
-    Args:
-        count: how many there will be.
-        when_written: called when all bytes of all of them have been handed over, before the last is completed.
-    """
-
-    def __init__(self, file_system: S3FileSystem, count: int, when_written: Callable[[], object]) -> None:
-        self._file_system = file_system
-        self._unwritten = count
-        self._when_written = when_written
-        self._lock = threading.Lock()
-        self._streams: list[S3Writer] = []
-        self._aborted = False
-
-    @contextmanager
-    def create_stream(self, planner: LendingPlanner, path: str, mode: str) -> Iterator[S3Writer]:
-        """``S3FileSystem.create_stream`` for one of the files, into which goes what ``planner`` resolves.
-
-        Raises:
-            S3UploadAbortedError: another one has failed.
-        """
-        with self._file_system.create_stream(path, mode) as stream:
-            assert isinstance(stream, S3Writer)
-            with self._lock:
-                if self._aborted:
-                    raise S3UploadAbortedError(f"{path} is not written, since another file of this save failed")
-                self._streams.append(stream)
-            writer = LendingWriter(stream.stream, planner, self._written)
-            yield writer
-            writer.close()  # PyTorch does, in some versions
-
-    def _written(self) -> None:
-        with self._lock:
-            self._unwritten -= 1
-            last = not self._unwritten
-        if last:
-            self._when_written()
-
-    def abort(self) -> None:
-        """Give up what is being written, and what would be. Writing it raises an error from now on."""
-        with self._lock:
-            self._aborted = True
-        for stream in self._streams:
-            stream.stream.abort()
 
 
 class S3StorageWriter(FileSystemWriter):
@@ -191,7 +142,7 @@ class S3StorageWriter(FileSystemWriter):
         files = self._files(plan)
         self._previous = None
         with ThreadPoolExecutor(max(1, self.thread_count) + 1, "s3torchconnector-dcp") as threads:
-            uploads = _Uploads(self.fs, len(files), partial(self._ask_for_previous, threads))
+            uploads = Uploads(self.fs, len(files), partial(self._ask_for_previous, threads))
             running = [threads.submit(self._write_file, file, planner, uploads) for file in files]
             try:
                 done, _ = wait(running, return_when=FIRST_EXCEPTION)
@@ -219,7 +170,7 @@ class S3StorageWriter(FileSystemWriter):
         suffix = filesystem.DEFAULT_SUFFIX
         return [_File(f"{prefix}{token}_{number}{suffix}", bucket) for number, bucket in enumerate(filled)]
 
-    def _write_file(self, file: _File, planner: SavePlanner, uploads: _Uploads) -> list[WriteResult]:
+    def _write_file(self, file: _File, planner: SavePlanner, uploads: Uploads) -> list[WriteResult]:
         """Have PyTorch serialise the items into an upload, whose parts go out meanwhile."""
         files: SimpleQueue[Any] = SimpleQueue()
         files.put((self.fs.concat_path(self.path, file.name), file.name, file.items))
