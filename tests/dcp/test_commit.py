@@ -57,6 +57,28 @@ def test_what_will_be_replaced_is_asked_for_while_the_data_is_stored(bucket: str
     assert same(loaded(bucket), NEW)
 
 
+def test_no_more_files_are_written_at_a_time_than_were_asked_for(bucket: str, proxy: RecordingProxy) -> None:
+    """Looking for what will be replaced has a thread of its own, and no file gets it."""
+    writing: list[int] = []
+    most: list[int] = []
+    begun = threading.Event()
+
+    def misbehave(request: Request) -> None:
+        if ".distcp" in request.path and request.method == "PUT":
+            writing.append(1)
+            if len(writing) > 2:
+                begun.set()
+            most.append(len(writing))
+            begun.wait(1)  # a third file would come
+            writing.pop()
+
+    proxy.misbehave = misbehave
+    state = {str(number): torch.full((50, 50), float(number)) for number in range(6)}
+    save(bucket, state, proxy, thread_count=2, single_file_per_rank=False)
+    assert len(most) == 6
+    assert max(most) == 2
+
+
 def test_who_must_not_overwrite_looks_when_the_data_is_there(bucket: str, proxy: RecordingProxy) -> None:
     save(bucket, NEW, proxy, overwrite=False)
     seen = [(each.method, each.path.rpartition(".")[2]) for each in proxy.exchanges if each.method != "HEAD"]

@@ -141,8 +141,11 @@ class S3StorageWriter(FileSystemWriter):
         """
         files = self._files(plan)
         self._previous = None
-        with ThreadPoolExecutor(max(1, self.thread_count) + 1, "s3torchconnector-dcp") as threads:
-            uploads = Uploads(self.fs, len(files), partial(self._ask_for_previous, threads))
+        with (
+            ThreadPoolExecutor(1, "s3torchconnector-dcp") as aside,
+            ThreadPoolExecutor(max(1, self.thread_count), "s3torchconnector-dcp") as threads,
+        ):
+            uploads = Uploads(self.fs, len(files), partial(self._ask_for_previous, aside))
             running = [threads.submit(self._write_file, file, planner, uploads) for file in files]
             try:
                 done, _ = wait(running, return_when=FIRST_EXCEPTION)
@@ -212,13 +215,13 @@ class S3StorageWriter(FileSystemWriter):
     def _commit_path(self) -> str:
         return self.fs.concat_path(self.path, f"__{self._rank}{_METADATA}" if self._ranks_alone else _METADATA)
 
-    def _ask_for_previous(self, threads: ThreadPoolExecutor) -> None:
+    def _ask_for_previous(self, aside: ThreadPoolExecutor) -> None:
         """While the last file is being completed, have the committing rank see what it will replace.
 
         A round trip less in the end. Who must not overwrite looks as late as can be.
         """
         if self.overwrite and (self._is_coordinator or self._ranks_alone):
-            self._previous = threads.submit(self._previous_files)
+            self._previous = aside.submit(self._previous_files)
 
     def _previous_files(self) -> set[str] | None:
         """The files of the checkpoint that is there; none where its ``.metadata`` says nothing; None without one."""
