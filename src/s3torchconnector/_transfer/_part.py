@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from s3torchconnector._transfer._budget import ByteBudget
@@ -70,14 +70,18 @@ class Part:
 
     def hand_over_when_landed(self) -> None:
         """``hand_over``, once no more memory will be taken for this part."""
-        if self.landed:
-            self.hand_over()
-        else:
-            self._landing.when_settled(self.hand_over)
+        self._when_landed(self.hand_over)
 
     def discard(self) -> None:
         """The bytes are not wanted any more: let go of the memory, as soon as nobody receives into it."""
-        self._landing.when_settled(self._release)
+        self._when_landed(self._release)
+
+    def _when_landed(self, callback: Callable[[], None]) -> None:
+        """Call it at once if the bytes are here, else when they are or will not come."""
+        if self.landed:
+            callback()
+        else:
+            self._landing.when_settled(callback)
 
     def _release(self) -> None:
         self._data = b""

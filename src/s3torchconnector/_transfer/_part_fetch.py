@@ -78,9 +78,6 @@ class FetchedPart(Part):
             self._fetch_and_settle()
 
     def discard(self) -> None:
-        if self.landed:
-            self._release()
-            return
         self._cancel.cancel()
         if self._landing.claim():
             self.hand_over()
