@@ -119,7 +119,7 @@ class PiecesReader:
     def prepare_verification(self, *, whole: bool) -> None:
         """All of the object is going to be read, by however many calls of ``read``, or only some of it."""
         if not whole or self.size > self._runtime.config.part_size:
-            prepare_verification(self._version, self._runtime.caller, self._runtime.lane(), whole=whole)
+            prepare_verification(self._version, self._runtime, whole=whole)
 
     def read(self, pieces: Iterable[Piece]) -> None:
         """Fill the pieces, which must be disjoint and inside the object, many ranges at a time.

@@ -32,13 +32,13 @@ def ask_in_background(version: ObjectVersion, caller: Caller, lane: Lane) -> Non
     lane.submit(partial(ask_early, version, caller))
 
 
-def prepare_verification(version: ObjectVersion, caller: Caller, lane: Lane, *, whole: bool) -> None:
+def prepare_verification(version: ObjectVersion, runtime: Runtime, *, whole: bool) -> None:
     """Before an object is asked for in many ranges: whether these are all of it, so that its checksum will be compared,
     or not, so that nothing needs to be summed."""
     if whole:
-        ask_in_background(version, caller, lane)
+        ask_in_background(version, runtime.caller, runtime.lane())
     else:
-        version.integrity_by(caller).give_up()
+        version.integrity_by(runtime.caller).give_up()
 
 
 class Verification:

@@ -183,7 +183,7 @@ class Load:
         file.forget_empty()
         requests = list(requests_for(file.extents, self._runtime.config.part_size, self._max_gap))
         if len(requests) > 1:
-            prepare_verification(file.version, self._runtime.caller, self._runtime.lane(), whole=file.is_wanted_whole)
+            prepare_verification(file.version, self._runtime, whole=file.is_wanted_whole)
         for request in requests:
             job = _Job(self, file, request)
             first = file.items[request.pieces[0].item]
