@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer._carrier import Carrier
 from s3torchconnector._transfer._workers import Workers
 from s3torchconnector._types import ObjectInfo
-from s3torchconnector._wire import Hedging
+from s3torchconnector._wire import Exchange, Hedging
 from tests.datasets.support import PATIENCE, config
 from tests.servers.http_messages import Request, response, s3_error
 from tests.servers.scripted import Answer, ScriptedServer, Send, Stall, Step
@@ -102,6 +103,24 @@ def test_what_stalls_holds_back_nothing_else(stall: str) -> None:
         finally:
             server.release.set()
         assert first.read() == BODY
+
+
+def test_an_error_that_nobody_thought_of_costs_the_other_objects_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        ScriptedServer(handler=lambda _: WHOLE) as server,
+        S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config()) as client,
+    ):
+        caller = client.runtime().caller
+        begin, errors = caller.begin, [ZeroDivisionError()]
+
+        def stumble(*arguments: Any, **options: Any) -> Exchange:
+            if errors:
+                raise errors.pop()
+            return begin(*arguments, **options)
+
+        monkeypatch.setattr(caller, "begin", stumble)
+        assert [reader.read() for reader in readers_of(client)] == [BODY] * COUNT
+        assert not errors
 
 
 _clock = itertools.count()

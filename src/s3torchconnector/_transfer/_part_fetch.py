@@ -38,7 +38,7 @@ class FetchedPart(Part):
         except PoolIsFull:
             self._landing.unclaim()
             raise
-        except S3Exception:
+        except Exception:  # whatever it is, one object's trouble must not take the others' carrier
             self._go_on_elsewhere()
             return None
 
