@@ -6,6 +6,7 @@ lets go of its parent's without a word to the server; nothing has to be joined o
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import os
@@ -134,7 +135,7 @@ class S3Client:
         Raises:
             S3Exception: an error occurred accessing S3.
         """
-        return list_all(self.runtime(), bucket, prefix)
+        return list_all(self.runtime, bucket, prefix)
 
     def head_object(self, bucket: str, key: str) -> HeadObjectResult:
         """What S3 knows of an object.
@@ -258,8 +259,9 @@ class S3Client:
 
 
 def _close_in_same_process(runtime: Runtime, pid: int) -> None:
+    """On a thread of its own: a client's end may come anywhere, also while a lock is held that its threads wait for."""
     if os.getpid() == pid:
-        runtime.close()
+        _thread.start_new_thread(runtime.close, ())
 
 
 def _close_idle_at_exit() -> None:

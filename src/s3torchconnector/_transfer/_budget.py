@@ -19,6 +19,8 @@ from s3torchconnector._transfer._memory import LargeBuffer, new_buffer
 
 BLOCK = 4 * MIB  # smaller ones cost more turns of the interpreter lock, larger ones come later
 _IDLE_SPARE = 2  # blocks kept while nothing is in flight
+# Seconds. Who waits is told when bytes come back, but for a finaliser that strikes just as the wait begins.
+_LOOK_AGAIN = 1.0
 
 
 class ByteBudget:
@@ -62,7 +64,7 @@ class ByteBudget:
             self._waiting += 1
             try:
                 while self._taken + size > self.limit and not may_overdraw():
-                    room.wait()
+                    room.wait(_LOOK_AGAIN)
             finally:
                 self._waiting -= 1
             self._taken += size

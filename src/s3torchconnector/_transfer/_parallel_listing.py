@@ -12,7 +12,7 @@ from functools import partial
 from queue import SimpleQueue
 
 from s3torchconnector._transfer._progress import ListingProgress
-from s3torchconnector._transfer._runtime import Runtime
+from s3torchconnector._transfer._runtime import OpenRuntime
 from s3torchconnector._transfer._segments import Ask, Segments
 from s3torchconnector._types import ObjectInfos
 from s3torchconnector._wire import CancelToken, ListPage, Response, parse_list_page, read_document, requests
@@ -23,12 +23,13 @@ _MOST_WAITING = 256  # pages (of 1,000 keys, about 300 KiB each) kept until earl
 _Answer = tuple[Ask, "ListPage | BaseException"]
 
 
-def list_all(runtime: Runtime, bucket: str, prefix: str) -> Iterator[ObjectInfos]:
+def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[ObjectInfos]:
     """The objects whose keys begin with ``prefix``, page by page, in key order.
 
     Raises:
         S3Exception: an error occurred accessing S3.
     """
+    runtime = open_runtime()  # which lasts as long as its client, whom ``open_runtime`` keeps
     width = min(_WIDTH, runtime.config.max_connections)
     segments = Segments(prefix, width, _MOST_WAITING)
     answers: SimpleQueue[_Answer] = SimpleQueue()

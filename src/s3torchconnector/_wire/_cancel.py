@@ -60,10 +60,11 @@ class CancelToken:
 
     def wait(self, seconds: float) -> None:
         """Sleep that ends early, with ``CancelledByCaller``, when the token is cancelled."""
+        sleepers = threading.Event()  # not under the lock: garbage collection, which may cancel, strikes at such places
         with self._lock:
             self.check()
-            self._sleepers = self._sleepers or threading.Event()
-        self._sleepers.wait(seconds)
+            self._sleepers = sleepers = self._sleepers or sleepers
+        sleepers.wait(seconds)
         self.check()
 
     def enter(self, connection: Abortable) -> None:
