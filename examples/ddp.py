@@ -38,7 +38,6 @@ def load_sample(reader: S3Reader) -> torch.Tensor:
 
 
 def train() -> None:
-    dist.init_process_group("gloo")
     model = DistributedDataParallel(nn.Linear(16, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     # Sharding gives each rank its own half of the samples.
@@ -53,12 +52,20 @@ def train() -> None:
     # Each rank stores a share of what all of them have.
     dcp.save({"model": model.module.state_dict()}, storage_writer=S3StorageWriter(REGION, CHECKPOINT))
     print(f"rank {dist.get_rank()} saw {seen} samples")
+
+
+def main() -> None:
+    dist.init_process_group("gloo")
+    train()
+    # The model is gone, and gloo's threads let go of the last tensors while this waits. PyTorch 2.13 may otherwise hang
+    # here: the end of a model that outlives its group joins threads that want the interpreter lock.
+    dist.barrier()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     if "RANK" in os.environ:
-        train()
+        main()
     else:
         with S3Server() as server, server.exported():
             server.make_bucket("training")

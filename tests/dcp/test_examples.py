@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.servers.processes import run
+
 _EXAMPLES = Path(__file__).parents[2] / "examples"
+_SECONDS = 180.0  # they take 12
 
 
 @pytest.mark.slow
@@ -24,8 +26,7 @@ _EXAMPLES = Path(__file__).parents[2] / "examples"
 )
 def test_example(name: str, expected: str) -> None:
     variables = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    command = [sys.executable, _EXAMPLES / f"{name}.py"]
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    done = run([sys.executable, _EXAMPLES / f"{name}.py"], _SECONDS, env=variables)
     assert done.returncode == 0, done.stderr
     assert expected in done.stdout
     assert "Warning" not in done.stderr

@@ -6,7 +6,6 @@ The server is moto: rclone does not take the checksums that 1.5.0 sends behind w
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,14 +14,14 @@ import pytest
 from benchmarks import peer
 from tests.dcp import peer_job
 from tests.servers.moto_server import MotoServer
+from tests.servers.processes import run
 
 _FOLDER = Path(peer.__file__).parents[1] / ".venv-peer"
+_SECONDS = 180.0
 
 
 def _run(python: str | Path, action: str, path: str, variables: dict[str, str]) -> str:
-    done = subprocess.run(
-        [python, peer_job.__file__, action, path], env=variables, capture_output=True, text=True, check=False
-    )
+    done = run([python, peer_job.__file__, action, path], _SECONDS, env=variables)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector.lightning import S3LightningCheckpoint
 from s3torchconnector.testing import S3Server
 from tests.lightning.support import Model, trainer
+from tests.servers.processes import run
 
 
 @pytest.fixture
@@ -90,15 +90,8 @@ def test_save_checkpoint_of_the_trainer(server: S3Server, bucket: str) -> None:
 def test_two_processes_fit_save_and_resume(server: S3Server, bucket: str, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     uri = f"s3://{bucket}/ddp"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.lightning.ddp_fit", uri, server.endpoint],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        cwd=root,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    command = [sys.executable, "-m", "tests.lightning.ddp_fit", uri, server.endpoint]
+    done = run(command, 100, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=root)
     assert done.returncode == 0, done.stderr
     said = {line for line in done.stdout.splitlines() if line.startswith("rank")}
     assert said == {"rank 0 of 2: 12", "rank 1 of 2: 12"}, done.stdout

@@ -1,10 +1,13 @@
-"""Proof that the tests leave no process behind."""
+"""Programs that tests run, with all the processes that they start; and proof that none is left behind."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import psutil
 import pytest
@@ -23,6 +26,37 @@ def no_process_left_behind() -> Iterator[None]:
         yield
     _, alive = psutil.wait_procs(_descendants(), timeout=_GRACE_SECONDS)
     assert not alive, f"the tests left processes behind: {alive}"
+
+
+def run(
+    command: Sequence[str | Path], seconds: float, *, env: Mapping[str, str], cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end.
+
+    One that takes longer fails the test, which tells where each of its Python processes was, and ends them all.
+    """
+    pipe = subprocess.PIPE
+    variables = {**env, "PYTHONFAULTHANDLER": "1"}
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=variables, cwd=cwd) as process:
+        try:
+            output, errors = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            errors = _abort_all(process)
+            pytest.fail(f"{command} took more than {seconds:g} s\n{errors}")
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def _abort_all(process: subprocess.Popen[str]) -> str:
+    """End a program and what it has started, from the bottom up, and return what it and their stacks said."""
+    top = psutil.Process(process.pid)
+    for each in reversed([top, *top.children(recursive=True)]):
+        with contextlib.suppress(psutil.NoSuchProcess):  # another's end took it along
+            is_python = "python" in each.name() or each.name().startswith("pt_")  # torchrun renames itself
+            each.send_signal(signal.SIGABRT if is_python else signal.SIGTERM)
+            each.wait(_GRACE_SECONDS)
+    return process.communicate()[1]
 
 
 def _descendants() -> list[psutil.Process]:
