@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import threading
+import zipfile
 import zlib
 from pathlib import Path
 from typing import IO, Any
@@ -12,10 +14,12 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint._extension import StreamTransformExtension
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner, _EmptyStateDictLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save, torch_save_to_dcp
+from torch.distributed.checkpoint.planner import WriteItem
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
+from torch.serialization import get_crc32_options
 
 from s3torchconnector import S3ClientConfig, S3Exception, S3ReaderConstructor
 from s3torchconnector._s3client import S3Client
@@ -185,6 +189,33 @@ def test_files_of_the_file_system_and_of_s3_are_the_same(bucket: str, tmp_path: 
     assert same(torch.load(tmp_path / "state.pt", weights_only=False), state)
     torch_save_to_dcp(tmp_path / "state.pt", tmp_path / "again")
     assert (tmp_path / "again" / ".metadata").exists()
+
+
+class _Watching(DefaultSavePlanner):
+    """Asks, while a file is being written, whether another thread's ``torch.save`` sums what it writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.others_sum: list[bool] = []
+
+    def resolve_data(self, write_item: WriteItem) -> Any:
+        other = threading.Thread(target=lambda: self.others_sum.append(get_crc32_options()))
+        other.start()
+        other.join()
+        return super().resolve_data(write_item)
+
+
+def test_tensors_are_summed_by_the_upload_alone(bucket: str) -> None:
+    state = {"it": torch.arange(100_000)}
+    planner = _Watching()
+    dcp.save(state, storage_writer=writer_of(f"s3://{bucket}/once"), planner=planner)
+    [key] = keys_of(bucket, "once/__")
+    with S3FileSystem(REGION).create_stream(f"s3://{bucket}/{key}", "rb") as stream:
+        records = zipfile.ZipFile(stream).infolist()
+    assert {record.CRC for record in records} == {0}
+    assert planner.others_sum == [True]
+    assert get_crc32_options()
+    assert same(load(f"s3://{bucket}/once", state), state)
 
 
 def test_a_checkpoint_as_a_plain_state_dict(bucket: str) -> None:

@@ -32,7 +32,7 @@ from torch.futures import Future
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3NotFoundError
 from s3torchconnector.dcp._lend import LendingPlanner
-from s3torchconnector.dcp._uploads import Uploads
+from s3torchconnector.dcp._uploads import Uploads, without_record_checksums
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.dcp.s3_prefix_strategy import DefaultPrefixStrategy, S3PrefixStrategyBase
 
@@ -191,7 +191,8 @@ class S3StorageWriter(FileSystemWriter):
             "serialization_format": getattr(self, "serialization_format", None),
         }
         accepted = inspect.signature(filesystem._write_files_from_queue).parameters  # they differ between versions
-        filesystem._write_files_from_queue(**{name: value for name, value in arguments.items() if name in accepted})
+        with without_record_checksums():
+            filesystem._write_files_from_queue(**{name: value for name, value in arguments.items() if name in accepted})
         return written.get_nowait()
 
     # -- the commit ----------------------------------------------------------------------------------------------------
