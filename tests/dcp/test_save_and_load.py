@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import threading
 import zipfile
@@ -14,15 +15,20 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint._extension import StreamTransformExtension
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.default_planner import DefaultSavePlanner, _EmptyStateDictLoadPlanner
+from torch.distributed.checkpoint.default_planner import (
+    DefaultLoadPlanner,
+    DefaultSavePlanner,
+    _EmptyStateDictLoadPlanner,
+)
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save, torch_save_to_dcp
-from torch.distributed.checkpoint.planner import WriteItem
+from torch.distributed.checkpoint.planner import ReadItem, WriteItem
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 from torch.serialization import get_crc32_options
 
 from s3torchconnector import S3ClientConfig, S3Exception, S3ReaderConstructor
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer._fetch_group import Fetch, FetchGroup
 from s3torchconnector.dcp import HexPrefixStrategy, S3FileSystem, S3StorageReader, S3StorageWriter
 from s3torchconnector.testing import S3Server
 from tests.dcp.support import CONFIG, PART, REGION, blank, keys_of, load, mixed_state, reader_of, same, writer_of
@@ -267,6 +273,38 @@ def test_a_tenth_of_the_tensors_costs_a_tenth(bucket: str, proxy: RecordingProxy
     assert all(torch.equal(part[name], state[name]) for name in part)
     files = [get for get in proxy.of("GET") if not get.path.endswith(".metadata")]
     assert sum(get.body_bytes for get in files) <= 1.02 * sum(tensor.nbytes for tensor in part.values())
+
+
+class _Telling(DefaultLoadPlanner):
+    """Tells when the place of a tensor is looked for."""
+
+    def __init__(self, events: list[str]) -> None:
+        super().__init__()
+        self._events = events
+
+    def resolve_tensor(self, read_item: ReadItem) -> torch.Tensor:
+        self._events.append("look")
+        return super().resolve_tensor(read_item)
+
+
+def test_places_are_looked_for_before_the_requests_are_sent(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For up to some hundred items: while others receive, each look waits for the interpreter lock."""
+    state = {f"{number:03}": torch.full((10, 2000), number, dtype=torch.float32) for number in range(600)}
+    dcp.save(state, storage_writer=writer_of(f"s3://{bucket}"))
+    events: list[str] = []
+    start = FetchGroup.start
+
+    def send(group: FetchGroup, fetch: Fetch) -> None:
+        events.append("send")
+        start(group, fetch)
+
+    monkeypatch.setattr(FetchGroup, "start", send)
+    read = blank(state)
+    dcp.load(read, storage_reader=reader_of(f"s3://{bucket}"), planner=_Telling(events))
+    assert same(read, state)
+    runs = [(event, len(list(group))) for event, group in itertools.groupby(events)]
+    assert [event for event, _ in runs] == ["look", "send", "look", "send"]
+    assert 512 <= runs[0][1] < 600
 
 
 def test_gaps_are_fetched_up_to_the_size_given(bucket: str, proxy: RecordingProxy) -> None:

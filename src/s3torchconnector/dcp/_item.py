@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch.distributed._shard._utils import narrow_tensor_by_index
@@ -22,6 +22,16 @@ from s3torchconnector.dcp._layout import TensorLayout, layout_of
 from s3torchconnector.dcp._plan import is_large
 
 _TRASH = 256 * KIB  # bytes received at a time of what nobody wants
+
+
+class _Place(NamedTuple):
+    """A tensor that its bytes can be received into, by its properties: each question asked of a tensor gives up the
+    interpreter lock, and takes half a millisecond to get it back while others receive.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    memory: memoryview
 
 
 class StoredItem:
@@ -41,6 +51,7 @@ class StoredItem:
         self._transforms = transforms
         self._expected = expected
         self._targets: list[torch.Tensor] = []
+        self._place: _Place | None = None  # of the only target
         self._content = memoryview(b"")  # of the whole item, unless it is received straight
         self._straight: tuple[Range, memoryview] | None = None  # bytes of the item, and where they go
 
@@ -53,8 +64,8 @@ class StoredItem:
         """
         if all(each.type == LoadItemType.TENSOR for each in self.wanted):
             self._targets = [planner.resolve_tensor(each).detach() for each in self.wanted]
-        target = self._straight_target()
-        straight = target is not None and self._expected is not None and self._span(self._expected, target) is not None
+            self._place = self._find_place()
+        straight = self._expected is not None and self._span(self._expected) is not None
         return 0 if straight and is_large(self.extent) else len(self.extent)
 
     def needs(self, part: Range) -> bool:
@@ -81,7 +92,7 @@ class StoredItem:
                     )
                 target.copy_(stored)
             planner.commit_tensor(each, target)
-        self._content, self._straight, self._targets = memoryview(b""), None, []
+        self._content, self._straight, self._place, self._targets = memoryview(b""), None, None, []
 
     def _slice(self, wanted: ReadItem) -> torch.Tensor:
         tensor = self._tensor_in_place() if not self._descriptors else None
@@ -106,14 +117,14 @@ class StoredItem:
         decoded = self._transforms.transform_load_stream(wanted, self._descriptors, content)
         return io.BytesIO(decoded.read(-1))
 
-    def _straight_target(self) -> torch.Tensor | None:
+    def _find_place(self) -> _Place | None:
         if len(self._targets) != 1 or self._descriptors:
             return None
         target = self._targets[0]
         simple = target.layout == torch.strided and target.device.type == "cpu" and type(target) is torch.Tensor
         if not simple or target.is_conj() or target.is_neg() or not target.is_contiguous() or not target.numel():
             return None
-        return target
+        return _Place(target.dtype, tuple(target.size()), memory_of(target))
 
     # -- on the thread that receives ----------------------------------------------------------------------------------
 
@@ -124,13 +135,12 @@ class StoredItem:
     def begin(self, head: memoryview) -> int:
         """The head of a large item has arrived: decide where the rest goes. Returns the bytes that this takes."""
         layout = layout_of(bytes(head), len(self.extent))
-        target = self._straight_target()
-        span = None if layout is None or target is None else self._span(layout, target)
-        if span is None or target is None:
+        span = None if layout is None else self._span(layout)
+        if span is None or self._place is None:
             self._content = io.BytesIO(bytes(len(self.extent))).getbuffer()  # zeroed by the kernel, page by page
             self._content[: len(head)] = head
             return len(self._content)
-        memory = memory_of(target)
+        memory = self._place.memory
         self._straight = span, memory
         here = head[span.start : span.stop]
         memory[: len(here)] = here
@@ -149,12 +159,13 @@ class StoredItem:
             yield memory[first - wanted.start : last - wanted.start]
         yield from dropped(stop - last)
 
-    def _span(self, layout: TensorLayout, target: torch.Tensor) -> Range | None:
-        """The bytes of the item that can be received straight into the target."""
-        wanted = self.wanted[0]
+    def _span(self, layout: TensorLayout) -> Range | None:
+        """The bytes of the item that can be received straight into the target; None if they cannot."""
+        place, wanted = self._place, self.wanted[0]
+        if place is None or layout.dtype != place.dtype or tuple(wanted.lengths) != place.shape:
+            return None
         span = layout.slice_of(wanted.storage_offsets, wanted.lengths)
-        same = layout.dtype == target.dtype and tuple(wanted.lengths) == tuple(target.size())
-        return span if same and span is not None and len(span) == target.nbytes else None
+        return span if span is not None and len(span) == len(place.memory) else None
 
 
 _ENOUGH = 16 * KIB  # bytes of an item in which its tensor's numbers must begin to be used where they are
