@@ -4,9 +4,9 @@ Each name brings its module with it when it is first used (PEP 562): a program t
 neither the datasets nor the checkpoint manager.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from s3torchconnector._late_imports import names_from
 from s3torchconnector._version import __version__
 
 if TYPE_CHECKING:
@@ -45,14 +45,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-        globals()[name] = value
-        return value
-    if name in _MODULES.values():
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_from(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._uri import parse_object_uri
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
@@ -103,7 +104,8 @@ class S3Checkpoint:
             ValueError: ``uri`` does not name an object.
             S3Exception: an error occurred accessing S3.
         """
-        from s3torchconnector import _safetensors  # here, for the sake of those who only torch.load
+        with no_fork:
+            from s3torchconnector import _safetensors  # here, for the sake of those who only torch.load
 
         with self.writer(uri) as writer:
             _safetensors.save(state_dict, writer, metadata)
@@ -139,7 +141,8 @@ class S3Checkpoint:
         Example:
             >>> checkpoint.load_safetensors(uri, names={"embed.weight": slice(0, 1000), "head.bias": None})
         """
-        from s3torchconnector import _safetensors
+        with no_fork:
+            from s3torchconnector import _safetensors
 
         bucket, key = parse_object_uri(uri)
         return _safetensors.load(self._client.runtime(), bucket, key, names, device)

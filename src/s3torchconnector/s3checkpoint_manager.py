@@ -24,6 +24,7 @@ from s3torchconnector._checkpoint_manager._snapshot import snapshot
 from s3torchconnector._checkpoint_manager._store import Leftovers, Store
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3NotFoundError
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._s3client import S3Client
 
 _log = logging.getLogger(__name__)
@@ -118,7 +119,8 @@ class S3CheckpointManager:
         if not has_ranks():
             self._save_alone(step, path, state_dict)
             return
-        from s3torchconnector._checkpoint_manager._distributed import save_ranks
+        with no_fork:
+            from s3torchconnector._checkpoint_manager._distributed import save_ranks
 
         save_ranks(self._store.client, self._store.address(step, path), state_dict)
         by_first(lambda: self._commit_ranks(step, path))
@@ -138,7 +140,8 @@ class S3CheckpointManager:
         path = self._new_path(step)
         if not has_ranks():
             return self._in_background(self._save_alone, step, path, snapshot(state_dict))
-        from s3torchconnector._checkpoint_manager._distributed import save_ranks_async
+        with no_fork:
+            from s3torchconnector._checkpoint_manager._distributed import save_ranks_async
 
         stored = save_ranks_async(self._store.client, self._store.address(step, path), state_dict)
         return self._in_background(self._commit_when_stored, step, path, stored)
@@ -218,7 +221,8 @@ class S3CheckpointManager:
             key = self._store.key(manifest.step, f"{manifest.path}{_STATE}")
             with self._store.client.get_object(self._store.bucket, key) as reader:
                 return torch.load(cast(IO[bytes], reader), map_location=map_location, weights_only=weights_only)
-        from s3torchconnector._checkpoint_manager._distributed import load_ranks
+        with no_fork:
+            from s3torchconnector._checkpoint_manager._distributed import load_ranks
 
         load_ranks(self._store.client, self._store.address(manifest.step, manifest.path), state_dict)
         return state_dict

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3CredentialsError
 from s3torchconnector._identity._sigv4 import Credentials
+from s3torchconnector._late_imports import no_fork
 
 if TYPE_CHECKING:
     from botocore.session import Session
@@ -150,8 +151,9 @@ def _look_up(profile: str | None, region: str | None, clock: Callable[[], float]
     static = _from_environment(os.environ) if profile is None else None
     if static is not None:
         return _Found("the environment", lambda: static, math.inf, clock)
-    from botocore.credentials import create_credential_resolver
-    from botocore.session import Session
+    with no_fork:
+        from botocore.credentials import create_credential_resolver
+        from botocore.session import Session
 
     session = Session(profile=profile)
     found = _guarded(lambda: create_credential_resolver(session, region_name=region).load_credentials())

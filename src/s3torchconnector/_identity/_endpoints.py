@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._identity._endpoint_url import Address, Endpoint, environment_endpoint, parse_endpoint
+from s3torchconnector._late_imports import no_fork
 
 if TYPE_CHECKING:
     from s3torchconnector._identity._endpoint_rules import EndpointRules
@@ -79,7 +80,8 @@ class EndpointResolver:
     def _rule_set(self) -> EndpointRules:
         with self._lock:
             if self._rules is None:
-                from s3torchconnector._identity._endpoint_rules import EndpointRules
+                with no_fork:
+                    from s3torchconnector._identity._endpoint_rules import EndpointRules
 
                 self._rules = EndpointRules(self._region, self._custom, self._config)
             return self._rules

@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._uri import display_uri
 
 _PATIENCE = 2.0  # seconds before anything is shown
@@ -28,7 +29,8 @@ class ListingProgress:
             self._bar.update(keys)
         elif time.monotonic() - self._started > _PATIENCE and sys.stderr is not None and sys.stderr.isatty():
             # Imported only when something is shown: most programs never list for long.
-            from tqdm import tqdm
+            with no_fork:
+                from tqdm import tqdm
 
             self._bar = tqdm(desc=self._description, unit=" keys", unit_scale=True, initial=self._count, leave=False)
 

@@ -17,6 +17,7 @@ from functools import lru_cache, reduce
 from importlib.util import find_spec
 from typing import cast
 
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._wire._connection import Buffer
 
 _PREFIX = "x-amz-checksum-"
@@ -88,13 +89,15 @@ def _shift(algorithm: Algorithm, size: int) -> int:
 
 
 def _crc64nvme(data: Buffer, crc: int) -> int:
-    from awscrt import checksums  # here, since its import takes 40 ms, which reading a small object need not wait for
+    with no_fork:
+        from awscrt import checksums  # here: it takes 40 ms, which those who read a small object need not wait for
 
     return cast(int, checksums.crc64nvme(data, crc))
 
 
 def _crc32c(data: Buffer, crc: int) -> int:
-    from awscrt import checksums
+    with no_fork:
+        from awscrt import checksums
 
     return cast(int, checksums.crc32c(data, crc))
 

@@ -7,17 +7,20 @@ S3 never sends one, and entity bombs need one.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_plus
 
 from s3torchconnector._errors import S3ProtocolError
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._types import UploadInfo
 
 if TYPE_CHECKING:
     from xml.etree import ElementTree
 
+_EPOCH = datetime.date(1970, 1, 1)
 DOCUMENT_LIMIT = 32 * 1024 * 1024  # bytes; a page of 1,000 longest keys, URL-encoded, is under 4 MiB
 
 
@@ -62,7 +65,8 @@ def parse(data: bytes) -> ElementTree.Element:
     # A zero byte means UTF-16, which would hide a declaration from this look; no XML in UTF-8 has one.
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data or b"\0" in data:
         raise S3ProtocolError("the answer's XML declares a document type, which S3 never does")
-    from xml.etree import ElementTree  # here, because reading an object needs no XML and its import takes milliseconds
+    with no_fork:
+        from xml.etree import ElementTree  # here: reading an object needs no XML, and this takes milliseconds
 
     try:
         return ElementTree.fromstring(data)
@@ -152,7 +156,8 @@ def parse_uploads_page(data: bytes) -> UploadsPage:
 
 
 def complete_multipart_document(parts: Iterable[CompletedPart]) -> bytes:
-    from xml.sax.saxutils import escape  # here, for the same reason
+    with no_fork:
+        from xml.sax.saxutils import escape  # here, for the same reason
 
     items = "".join(
         f"<Part><PartNumber>{part.number}</PartNumber><ETag>{escape(part.etag)}</ETag></Part>" for part in parts
@@ -167,21 +172,20 @@ def parse_timestamp(text: str) -> int:
     Raises:
         ValueError: it is something else.
     """
-    if len(text) < 19 or text[10] != "T" or text[13] != ":" or text[16] != ":":
+    if len(text) < 19 or text[4] + text[7] + text[10] + text[13] + text[16] != "--T::":
         raise ValueError(f"not a timestamp: {text!r}")
     return _midnight(text[:10]) + int(text[11:13]) * 3600 + int(text[14:16]) * 60 + int(text[17:19])
 
 
 @lru_cache(maxsize=4096)
 def _midnight(date: str) -> int:
-    from datetime import datetime, timezone
-
-    return int(datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=timezone.utc).timestamp())
+    return (datetime.date.fromisoformat(date) - _EPOCH).days * 86400
 
 
 def parse_http_date(text: str) -> int:
     """``Last-Modified`` (RFC 9110, section 5.6.7) in seconds since 1970; 0 where it cannot be read."""
-    from email.utils import parsedate_to_datetime
+    with no_fork:
+        from email.utils import parsedate_to_datetime
 
     try:
         return int(parsedate_to_datetime(text).timestamp())
