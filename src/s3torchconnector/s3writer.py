@@ -6,10 +6,10 @@ import io
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from s3torchconnector._transfer import PutObjectStream
-
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+    from s3torchconnector._transfer import PutObjectStream
 
 
 class S3Writer(io.BufferedIOBase):

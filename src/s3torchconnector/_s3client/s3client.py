@@ -15,15 +15,19 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from s3torchconnector import _transfer
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError
-from s3torchconnector._transfer import ListObjectStream, ObjectSource, PutObjectStream, Runtime, list_all
+from s3torchconnector._transfer import ObjectSource, Runtime
 from s3torchconnector._types import HeadObjectResult, ObjectInfo, ObjectInfos, RestoreStatus, UploadInfo
 from s3torchconnector._version import __version__
 from s3torchconnector._wire import parse_http_date, parse_uploads_page, read_document, refuse_late_error, requests
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
+
+if TYPE_CHECKING:
+    from s3torchconnector._transfer import ListObjectStream, PutObjectStream
 
 _clients: weakref.WeakSet[S3Client] = weakref.WeakSet()
 
@@ -116,7 +120,7 @@ class S3Client:
 
         With ``overwrite=False`` only where there is none; see ``S3Checkpoint.writer``.
         """
-        return PutObjectStream(self.runtime, bucket, key, storage_class, overwrite=overwrite)
+        return _transfer.PutObjectStream(self.runtime, bucket, key, storage_class, overwrite=overwrite)
 
     def list_objects(
         self, bucket: str, prefix: str = "", delimiter: str = "", max_keys: int = 1000
@@ -125,7 +129,7 @@ class S3Client:
 
         With a ``delimiter``, keys that have it behind the prefix are rolled up into common prefixes.
         """
-        return ListObjectStream(self.runtime, bucket, prefix, delimiter, max_keys)
+        return _transfer.ListObjectStream(self.runtime, bucket, prefix, delimiter, max_keys)
 
     def list_all(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfos]:
         """List all objects whose keys begin with ``prefix``, many pages at a time, in key order.
@@ -135,7 +139,7 @@ class S3Client:
         Raises:
             S3Exception: an error occurred accessing S3.
         """
-        return list_all(self.runtime, bucket, prefix)
+        return _transfer.list_all(self.runtime, bucket, prefix)
 
     def head_object(self, bucket: str, key: str) -> HeadObjectResult:
         """What S3 knows of an object.

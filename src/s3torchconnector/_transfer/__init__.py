@@ -1,20 +1,28 @@
-"""Transfers: byte ranges into memory, written bytes into objects, prefixes into pages; in parallel, within a budget."""
+"""Transfers: byte ranges into memory, written bytes into objects, prefixes into pages; in parallel, within a budget.
 
+What reading an object does not need is imported when it is used.
+"""
+
+from typing import TYPE_CHECKING
+
+from s3torchconnector._late_imports import names_from
 from s3torchconnector._transfer._fetch import RangeFetch
 from s3torchconnector._transfer._fetch_group import FetchGroup
-from s3torchconnector._transfer._listing import ListObjectStream
-from s3torchconnector._transfer._look_ahead import look_ahead
 from s3torchconnector._transfer._memory import address_of
 from s3torchconnector._transfer._object_reader import ObjectReader
 from s3torchconnector._transfer._object_source import GetObjectStream, ObjectSource
 from s3torchconnector._transfer._object_version import ObjectVersion
-from s3torchconnector._transfer._parallel_listing import list_all
-from s3torchconnector._transfer._pieces import Piece, PiecesReader
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._read_policy import ADAPTIVE, SEQUENTIAL, ReadPolicy, range_based
 from s3torchconnector._transfer._runtime import OpenRuntime, Runtime
-from s3torchconnector._transfer._upload import PutObjectStream
 from s3torchconnector._transfer._verify import prepare_verification, verify_if_complete
+
+if TYPE_CHECKING:
+    from s3torchconnector._transfer._listing import ListObjectStream
+    from s3torchconnector._transfer._look_ahead import look_ahead
+    from s3torchconnector._transfer._parallel_listing import list_all
+    from s3torchconnector._transfer._pieces import Piece, PiecesReader
+    from s3torchconnector._transfer._upload import PutObjectStream
 
 __all__ = [
     "ADAPTIVE",
@@ -40,3 +48,15 @@ __all__ = [
     "range_based",
     "verify_if_complete",
 ]
+
+__getattr__ = names_from(
+    __name__,
+    {
+        "ListObjectStream": "_listing",
+        "Piece": "_pieces",
+        "PiecesReader": "_pieces",
+        "PutObjectStream": "_upload",
+        "list_all": "_parallel_listing",
+        "look_ahead": "_look_ahead",
+    },
+)

@@ -1,5 +1,8 @@
 """The wire: S3 over HTTP/1.1 on blocking sockets. Everything above asks ``Caller.call``."""
 
+from typing import TYPE_CHECKING
+
+from s3torchconnector._late_imports import names_from
 from s3torchconnector._wire import _requests as requests
 from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
@@ -9,11 +12,13 @@ from s3torchconnector._wire._connection import Buffer, NotYet
 from s3torchconnector._wire._documents import CompletedPart, parse_http_date, parse_upload_id, parse_uploads_page
 from s3torchconnector._wire._exchange import Exchange, HasToWait
 from s3torchconnector._wire._hedging import Hedging
-from s3torchconnector._wire._list_page import ListPage, parse_list_page
 from s3torchconnector._wire._pool import PoolIsFull
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._service_errors import refuse_late_error
+
+if TYPE_CHECKING:
+    from s3torchconnector._wire._list_page import ListPage, parse_list_page
 
 __all__ = [
     "ALGORITHM_HEADER",
@@ -42,3 +47,5 @@ __all__ = [
     "refuse_late_error",
     "requests",
 ]
+
+__getattr__ = names_from(__name__, {"ListPage": "_list_page", "parse_list_page": "_list_page"})
