@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import s3torchconnector
+from tests.servers.processes import run
 
 _SOURCES = Path(s3torchconnector.__file__).parent
 
@@ -49,7 +49,8 @@ def test_a_fork_waits_for_an_import(tmp_path: Path, guard: str, status: int) -> 
     (tmp_path / "slow.py").write_text(_SLOW)
     program = [sys.executable, "-c", _PROGRAM.format(guard)]
     path = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(program, env=path, capture_output=True, text=True, timeout=60, check=True)
+    done = run(program, 60, env=path)
+    assert done.returncode == 0, done.stderr
     assert int(done.stdout) == status, done.stderr
 
 
