@@ -25,8 +25,10 @@ _TRASH = 256 * KIB  # bytes received at a time of what nobody wants
 
 
 class _Place(NamedTuple):
-    """A tensor that its bytes can be received into, by its properties: each question asked of a tensor gives up the
-    interpreter lock, and takes half a millisecond to get it back while others receive.
+    """What there is to know of a tensor that its bytes can be received into.
+
+    Each question asked of a tensor itself gives up the interpreter lock, and waits half a millisecond to get it back
+    while others receive.
     """
 
     dtype: torch.dtype
