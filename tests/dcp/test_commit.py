@@ -112,6 +112,29 @@ def test_an_error_while_serialising_stores_nothing(bucket: str, proxy: Recording
     assert same(loaded(bucket), OLD)
 
 
+def test_a_file_on_its_way_when_another_fails_is_deleted_when_it_is_there(bucket: str, proxy: RecordingProxy) -> None:
+    """The server is slow to carry out a PUT that it has all of; deleted before that, the file would stay for ever."""
+    arrived, deleted = threading.Event(), threading.Event()
+
+    class Unpicklable:
+        def __reduce__(self) -> Any:
+            assert arrived.wait(30)
+            raise KeyError("cannot be pickled")
+
+    def slow(request: Request) -> None:
+        if request.method == "PUT":
+            arrived.set()
+            deleted.wait(0.5)
+        elif request.method == "DELETE":
+            deleted.set()
+
+    proxy.misbehave = slow
+    with pytest.raises(CheckpointException, match="cannot be pickled"):
+        save(bucket, {"a": torch.ones(50), "b": torch.ones(50), "d": Unpicklable()}, proxy, thread_count=2)
+    assert arrived.is_set()
+    assert keys_of(bucket) == []
+
+
 def test_the_first_failure_ends_the_other_uploads(bucket: str, proxy: RecordingProxy) -> None:
     """One file's part is stalled until the save has failed because of the other."""
     release = threading.Event()

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from s3torchconnector import S3Checkpoint, S3Exception, S3Writer
+from s3torchconnector._errors import S3UploadAbortedError
 from s3torchconnector._s3client import S3Client
-from tests.servers.http_messages import Request
-from tests.servers.proxy import Fault, RecordingProxy, StallBody
+from tests.servers.http_messages import Request, s3_error
+from tests.servers.proxy import Fault, RecordingProxy, Replace, StallBody
 from tests.writing.conftest import Saver
 from tests.writing.saver import SIZES
 from tests.writing.support import (
@@ -191,6 +192,60 @@ def test_abort_does_not_wait_for_a_server_that_does_not_answer(
     writer.abort()  # stalled parts are never answered: this returns all the same
     assert_untouched(client, saved, proxy)
     assert len(matching(proxy, is_abort)) == 1
+
+
+def test_abort_lets_a_put_under_way_come_to_its_end(client: S3Client, saved: str, proxy: RecordingProxy) -> None:
+    """All of it has been sent: what the server makes of it must be known when ``abort`` returns."""
+    arrived, aborted = threading.Event(), threading.Event()
+
+    def slow(request: Request) -> None:
+        if is_put(request):
+            arrived.set()
+            aborted.wait(0.5)
+
+    proxy.misbehave = slow
+    writer = writer_of(client_of(proxy.endpoint), saved, "small")
+    writer.write(b"new")
+    closing = threading.Thread(target=writer.stream.close)
+    closing.start()
+    assert arrived.wait(30)
+    writer.stream.abort()
+    at_once = read_back(client, saved, "small")
+    aborted.set()
+    closing.join(30)
+    assert at_once == read_back(client, saved, "small") == b"new"
+    assert "completed" in repr(writer.stream)
+
+
+def test_abort_keeps_a_refused_put_from_being_tried_again(client: S3Client, saved: str, proxy: RecordingProxy) -> None:
+    arrived = threading.Event()
+
+    def unavailable(request: Request) -> Fault | None:
+        if not is_put(request):
+            return None
+        arrived.set()
+        return Replace(s3_error(503, "SlowDown"))
+
+    proxy.misbehave = unavailable
+    writer = writer_of(client_of(proxy.endpoint), saved, "small")
+    writer.write(b"new")
+    errors: list[type[BaseException]] = []
+
+    def close() -> None:
+        try:
+            writer.stream.close()
+        except S3Exception as error:
+            errors.append(type(error))
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    assert arrived.wait(30)
+    writer.stream.abort()
+    count = len(proxy.exchanges)
+    closing.join(30)
+    assert errors == [S3UploadAbortedError]
+    assert len(proxy.exchanges) == count
+    assert read_back(client, saved, "small") == PREVIOUS
 
 
 # -- in a process that ends ---------------------------------------------------------------------------------------

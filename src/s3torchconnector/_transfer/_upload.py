@@ -5,8 +5,12 @@
 single PUT; a multipart upload begins only when more arrives.
 
 A stream belongs to one thread at a time. Parts are uploaded by workers; the first part that fails ends the upload
-at the next ``write`` or at ``close``. Only ``abort`` may come from another thread at any moment. ``PutObjectStream`` is
-the program's handle, whose end is noticed; ``Upload`` is what workers and ``_open_uploads`` hold on to.
+at the next ``write`` or at ``close``. ``PutObjectStream`` is the program's handle, whose end is noticed; ``Upload`` is
+what workers and ``_open_uploads`` hold on to.
+
+Only ``abort`` may come from another thread at any moment. It lets a request that makes the object appear come to its
+end, and does nothing if the object has appeared: cut off, the request might still be carried out, later than what the
+program does next.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import logging
 import os
 import threading
 import time
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from functools import partial
 
 from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ProtocolError, S3UploadAbortedError
@@ -29,6 +33,7 @@ from s3torchconnector._transfer._upload_checksums import UploadChecksums
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import (
     Buffer,
+    CancelledByCaller,
     CancelToken,
     CompletedPart,
     Response,
@@ -83,7 +88,10 @@ class PutObjectStream:
         self._upload.close()
 
     def abort(self) -> None:
-        """Give up: the object stays what it was before. Does nothing once the stream has ended."""
+        """Give up: the object stays what it was before. Does nothing once the stream has ended.
+
+        Waits for a ``close`` that is sending what would make the object appear, on another thread.
+        """
         self._upload.abort()
 
     def __del__(self) -> None:
@@ -107,7 +115,8 @@ class Upload:
         self._publication = publication
         self._pid = os.getpid()
         self._state = "open"
-        self._undoing = threading.RLock()
+        self._ending = threading.RLock()  # held by who ends it, either way
+        self._publishing = False  # under that lock
         self._undone = False
         self._error: BaseException | None = None
         self._open_runtime = open_runtime  # keeps the client alive: its end would take the threads away
@@ -139,29 +148,32 @@ class Upload:
     def close(self) -> None:
         if self._state == "completed":
             return
-        self._check_open()
-        try:
-            if self._upload_id is None:
-                self._put_whole()
-            else:
-                if self._filling.size:
-                    self._send_part()
-                self._complete(self._upload_id.result())
-        except BaseException as error:
-            self._fail(error)
-            raise
-        self._state = "completed"
-        _open_uploads.discard(self)
-        self._filling.release()
+        self._check_open()  # before the lock, which a forked child must not wait for
+        with self._ending:
+            self._check_open()  # another thread may have given up meanwhile
+            self._publishing = True
+            try:
+                self._publish()
+            except (CancelledByCaller, CancelledError):
+                self._publishing = False
+                self.abort()
+                self._check_open()  # which says so
+            except BaseException as error:
+                self._publishing = False
+                self._fail(error)
+                raise
+            self._state = "completed"
+            _open_uploads.discard(self)
+            self._filling.release()
 
     def abort(self) -> None:
         if self._state == "completed" or self._pid != os.getpid():
             return
         self._state = "aborted"
-        with self._undoing:  # returns when it is done, whichever thread does it
-            if self._undone:
-                return
-            self._cancel.cancel()
+        self._cancel.cancel()  # at once, for a ``close`` under way that is then waited for
+        with self._ending:  # returns when it is done, whichever thread does it
+            if self._publishing or self._undone:
+                return  # ``close`` has completed; or its thread, interrupted by a signal's handler, is to find out
             for part in self._parts:
                 part.cancel()
             wait(self._parts)
@@ -244,6 +256,14 @@ class Upload:
         checksum = self._checksums.of_part(number, body)
         request = requests.upload_part(self._bucket, self._key, identifier, number, body, checksum=checksum)
         return CompletedPart(number, self._checksums.call(request, _etag_of, self._cancel))
+
+    def _publish(self) -> None:
+        if self._upload_id is None:
+            self._put_whole()
+        else:
+            if self._filling.size:
+                self._send_part()
+            self._complete(self._upload_id.result())
 
     def _put_whole(self) -> None:
         body = self._filling.body()

@@ -39,7 +39,7 @@ class Exchange:
         address: where it goes.
         request: what is asked.
         head: its head, addressed and signed.
-        patience: how long it may last. Cancelling its token aborts the connection.
+        patience: how long it may last. Cancelling its token aborts the connection, if the request publishes nothing.
         fresh: whether it must have a new connection.
 
     Raises:
@@ -72,7 +72,8 @@ class Exchange:
         self.answering = False  # whether it is known on which connection the answer comes
         self.started = time.perf_counter()
         try:
-            self._token.enter(self._connection)
+            if not request.publishes:  # cut off, it might be carried out later than what its caller does next
+                self._token.enter(self._connection)
             self._send(head)
         except BaseException as error:
             self.discard()

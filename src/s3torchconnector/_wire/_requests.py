@@ -31,6 +31,11 @@ class Request(NamedTuple):
     body: Sequence[Buffer] = ()
     also_good: tuple[int, ...] = ()  # error statuses that are answers to this request
 
+    @property
+    def publishes(self) -> bool:
+        """Whether an object may appear as soon as S3 has all of it, whoever still waits for the answer."""
+        return self.operation == "PutObject"
+
     def __str__(self) -> str:
         return f"{self.operation} {display_uri(self.bucket, self.key)}"
 
