@@ -59,6 +59,7 @@ BAD: dict[str, Callable[[], Answer]] = {
     "never answers": lambda: [Stall(threading.Event())],
     "trickles a head": lambda: [Trickle(b"HTTP/1.1 200 OK\r\nx-amz-note: ")],
     "trickles a body": lambda: [Trickle(LONG)],
+    "trickles a large body": lambda: [Trickle(LONG.replace(b"1000000", b"4000000").replace(b"999999", b"3999999"))],
     "trickles an error": lambda: [Trickle(LONG.replace(b"200 OK", b"500 NO"))],
     "trickles chunks": lambda: [Trickle(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nf4240\r\n")],
 }

@@ -32,10 +32,12 @@ from s3torchconnector._wire._patience import Patience
 
 _HEAD_BUFFER = 8 * 1024
 _KERNEL_TIMEOUTS = sys.platform != "win32"
+_WAKES_LATER = sys.platform == "linux"  # wakes for an end or an error at once all the same
 _SMALL_BODY = 64 * 1024  # bytes of request body that are worth copying behind the head to save a packet
 _TLS_PIECE = 1024 * 1024  # bytes sent between two looks at the clock
 _MOST_INTERIM = 16  # 1xx heads before an answer; S3 sends one at most
 _MAX_SEGMENTS = 1024  # IOV_MAX on Linux and macOS
+_AT_ONCE = 512 * 1024  # bytes of a large body that are worth being woken for; twice as many made faster loads no faster
 
 Buffer = bytes | bytearray | memoryview
 
@@ -200,7 +202,18 @@ class Connection:
             return count
         if fill and self._tls:
             return self._fill_tls(view)
+        if fill and _WAKES_LATER and not self._flags and len(view) >= 4 * _AT_ONCE:
+            return self._fill_seldom_woken(view)
         return self._receive(view, self._flags or (self._wait_all if fill else 0))
+
+    def _fill_seldom_woken(self, view: memoryview) -> int:
+        """Receive most of ``view``, woken for every ``_AT_ONCE`` bytes and not for each segment: a tenth less processor
+        time. The last ones are left for the next call: behind them there may be nothing that would wake anybody."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _AT_ONCE)
+        try:
+            return self._receive(view[:-_AT_ONCE], self._wait_all)
+        finally:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
     def _fill_tls(self, view: memoryview) -> int:
         """Receive record after record: OpenSSL hands over one (16 KiB) at a time, whatever it is asked for."""
