@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ PART = 5 * MIB  # the smallest part size there is
 
 _PERIOD = 1_000_003  # prime, so that bytes from a wrong place never look right
 _MOST = 20 * MIB  # bytes of one answer
+_PATIENCE = 30.0  # seconds
 _TILE = random.Random(1).randbytes(_PERIOD) * (_MOST // _PERIOD + 2)
 
 
@@ -38,6 +40,12 @@ def client_of(endpoint: str, **settings: Any) -> S3Client:
 def open_object(client: S3Client, bucket: str, key: str = "key", **arguments: Any) -> Any:
     """A reader; ``Any`` since tests hand it to libraries that declare other file types."""
     return client.get_object(bucket, key, **arguments)
+
+
+def archive_of_torch(data: bytes, name: bytes = b"checkpoint/data.pkl") -> bytes:
+    """``data`` with a beginning as that of an archive by ``torch.save``."""
+    beginning = b"PK\3\4" + bytes(22) + len(name).to_bytes(2, "little") + bytes(2) + name
+    return beginning + data[len(beginning) :]
 
 
 def put(client: S3Client, bucket: str, key: str, data: bytes) -> None:
@@ -108,3 +116,11 @@ def fetched_again(ranges: list[tuple[int, int]]) -> int:
         again += max(0, min(stop, reached) - start)
         reached = max(reached, stop)
     return again
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """For what nobody announces: only memory tells that a receive into it is under way."""
+    deadline = time.monotonic() + _PATIENCE
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert condition()

@@ -18,10 +18,10 @@ from s3torchconnector._transfer._budget import BLOCK, ByteBudget
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector.s3reader import S3ReaderConstructor
 from s3torchconnector.testing import S3Server
-from tests.reading.support import GIB, KIB, MIB, PART, VirtualObject, client_of, content, open_object
+from tests.reading.support import GIB, KIB, MIB, PART, VirtualObject, asked, client_of, content, open_object, wait_until
 from tests.resources import threads_become
 from tests.servers.http_messages import Request, response, s3_error
-from tests.servers.scripted import Close, ScriptedServer, Stall
+from tests.servers.scripted import Close, ScriptedServer, Send, Stall
 
 POLICIES = {
     "default": S3ReaderConstructor.default(),
@@ -75,6 +75,34 @@ def test_read_ahead_that_waits_for_memory_makes_way(virtual: VirtualObject) -> N
             reader.close()
         assert client.runtime().budget.taken == 0
         client.close()
+
+
+def test_what_is_here_is_taken_while_what_is_not_is_waited_for(client: S3Client, virtual: VirtualObject) -> None:
+    virtual.size = 4 * PART  # all of it fits into the budget
+    release = threading.Event()
+
+    def stall_the_second_part(request: Request) -> Any:
+        if request.method == "GET" and asked(request.range, virtual.size) == (PART, 2 * PART):
+            virtual.before = lambda request: None
+            return [Stall(release), Send(virtual(request))]
+        return None
+
+    virtual.before = stall_the_second_part
+    budget = client.runtime().budget
+    buffer = bytearray(4 * PART - MIB)
+    with open_object(client, "bucket", reader_constructor=POLICIES["sequential"]) as reader:
+        assert reader.read(MIB) == content(0, MIB)
+        shelf = reader._object._shelf
+        wait_until(lambda: [part.landed for part in shelf if part.start >= 2 * PART] == [True] * 4)
+        rest = threading.Thread(target=reader.readinto, args=(buffer,))
+        rest.start()
+        try:
+            wait_until(lambda: budget.taken <= 2 * PART)  # of three parts, but for a few small blocks
+            assert rest.is_alive()
+        finally:
+            release.set()
+            rest.join()
+    assert buffer == content(MIB, 4 * PART)
 
 
 def test_many_streams_share_the_budget(client: S3Client) -> None:

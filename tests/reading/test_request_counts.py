@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import threading
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -23,12 +24,14 @@ from tests.reading.support import (
     MIB,
     PART,
     VirtualObject,
+    archive_of_torch,
     asked,
     client_of,
     content,
     fetched_again,
     open_object,
 )
+from tests.servers.http_messages import Request
 from tests.servers.proxy import RecordingProxy
 from tests.servers.scripted import ScriptedServer
 
@@ -153,6 +156,74 @@ def test_reading_the_tail_of_a_huge_object(far: S3Client, large: VirtualObject, 
         assert reader.read() == content(start, large.size)
     assert large.transferred < MIB or policy == "range_based"  # which fetches its 8 MiB
     assert len(large.served) <= 2
+
+
+def test_an_archive_of_torch_is_fetched_while_its_directory_is_looked_for(
+    s3_server: S3Server, bucket: str, proxy: RecordingProxy
+) -> None:
+    data = archive_of_torch(content(0, 4 * PART) * 3)
+    (s3_server.folder / bucket / "key").write_bytes(data)
+    begun = threading.Event()
+    in_time: list[bool] = []
+
+    def hook(request: Request) -> None:
+        start, stop = asked(request.range, len(data)) or (0, 0)
+        if stop == len(data) and stop - start < MIB:
+            in_time.append(begun.wait(30))  # the directory's answer waits for the request of what it describes
+        elif start == PART:
+            begun.set()
+
+    proxy.misbehave = hook
+    with client_of(proxy.endpoint, memory_budget=4 * PART) as client, open_object(client, bucket) as reader:
+        assert reader.read(4) == b"PK\3\4"
+        reader.seek(-100, os.SEEK_END)
+        assert reader.read() == data[-100:]
+        reader.seek(0)
+        assert reader.read(100) == data[:100]
+        whole = bytearray(len(data) - 100)
+        assert reader.readinto(whole) == len(whole)
+        assert whole == data[100:]
+    assert in_time == [True]
+    assert fetched_again(ranges_of(proxy, len(data))) == 0
+    assert len(proxy.of("GET")) <= 12 + 2
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        archive_of_torch(bytes(1000), b"word/document.xml"),
+        archive_of_torch(bytes(1000)).replace(b"PK", b"KP"),
+        archive_of_torch(bytes(1000))[:40],
+        b"PK\3\4",
+        b"",
+    ],
+)
+def test_of_what_is_no_archive_of_torch_only_what_is_read_is_fetched(
+    s3_server: S3Server, bucket: str, client: S3Client, proxy: RecordingProxy, beginning: bytes
+) -> None:
+    data = beginning + content(len(beginning), 4 * PART)
+    (s3_server.folder / bucket / "key").write_bytes(data)
+    with open_object(client, bucket) as reader:
+        reader.read(4)
+        reader.seek(-100, os.SEEK_END)
+        assert reader.read() == data[-100:]
+    assert len(proxy.of("GET")) == 2
+
+
+def test_looking_into_an_archive_of_torch_leaves_nothing_behind(
+    s3_server: S3Server, bucket: str, client: S3Client
+) -> None:
+    """And what was fetched ahead, though nobody read it, is within the budget."""
+    data = archive_of_torch(content(0, 4 * PART) * 3)
+    (s3_server.folder / bucket / "key").write_bytes(data[:-1])
+    budget = client.runtime().budget
+    with open_object(client, bucket) as reader:
+        for start in (0, 11 * PART, 3 * PART, 7 * PART, 10):
+            reader.seek(start)
+            assert reader.read(100) == data[start : start + 100]
+            assert budget.taken <= budget.limit + PART
+    client.close()
+    assert budget.taken == 0
 
 
 def test_zip_directory_of_a_huge_object(far: S3Client, large: VirtualObject) -> None:

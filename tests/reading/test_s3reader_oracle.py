@@ -21,9 +21,10 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector.s3reader import S3ReaderConstructor
 from s3torchconnector.testing import S3Server
-from tests.reading.support import KIB, MIB, PART, client_of, open_object
+from tests.reading.support import KIB, MIB, PART, archive_of_torch, client_of, open_object
 
 SIZES = (0, 1, 1000, 256 * KIB, 256 * KIB + 1, PART - 1, PART, PART + 1, 12 * MIB + 345, 24 * MIB)
+ARCHIVES = (PART + 1, 24 * MIB)  # of them, those that look as if ``torch.save`` had made them
 
 START = ("cold", "prefetched", "listed")
 
@@ -52,6 +53,7 @@ def objects(s3_server: S3Server) -> Iterator[Objects]:
     bucket = f"test-{uuid.uuid4().hex}"
     folder = s3_server.make_bucket(bucket)
     data = {size: random.Random(size).randbytes(size) for size in SIZES}
+    data |= {size: archive_of_torch(data[size]) for size in ARCHIVES}
     for size in SIZES:
         (folder / str(size)).write_bytes(data[size])
     with client_of(s3_server.endpoint) as client:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,12 +13,11 @@ from s3torchconnector._transfer._budget import BLOCK
 from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._train import Car, Train, deposit
-from tests.reading.support import MIB, client_of, content
+from tests.reading.support import MIB, client_of, content, wait_until
 from tests.servers.http_messages import Request, response
 from tests.servers.scripted import ScriptedServer, Send, Stall
 
 SIZE = 5 * BLOCK
-PATIENCE = 30.0
 
 
 class Slow:
@@ -66,14 +64,6 @@ def train(client: S3Client) -> Train:
     return train
 
 
-def wait_for_byte(memory: memoryview, value: int) -> None:
-    """Until the first byte is there: only memory tells that a receive into it is under way."""
-    deadline = time.monotonic() + PATIENCE
-    while memory[0] != value and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert memory[0] == value
-
-
 def discard(parts: list[Car]) -> None:
     for part in parts:
         part.discard()
@@ -104,13 +94,44 @@ def test_an_offered_place_is_filled_and_takes_no_budget(client: S3Client, train:
     discard(train.parts)
 
 
+def test_what_is_offered_too_late_is_copied_there_by_who_receives_it(
+    client: S3Client, train: Train, slow: Slow
+) -> None:
+    memory = memoryview(bytearray(BLOCK))
+    slow.first.set()
+    coming = train.parts[2]
+    wait_until(lambda: coming._begun)
+    coming.offer(memory)
+    slow.second.set()
+    coming.data()
+    assert coming.elsewhere
+    assert memory == content(2 * BLOCK, 3 * BLOCK)
+    train.parts[4].data()
+    assert client.runtime().budget.taken <= 4 * BLOCK
+    discard([part for part in train.parts if part is not coming])
+
+
+def test_memory_that_was_offered_too_late_and_withdrawn_is_left_alone(train: Train, slow: Slow) -> None:
+    memory = memoryview(bytearray(BLOCK))
+    slow.first.set()
+    coming = train.parts[2]
+    wait_until(lambda: coming._begun)
+    coming.offer(memory)
+    coming.withdraw()
+    slow.second.set()
+    with pytest.raises(S3Exception):
+        train.parts[4].data()
+    assert memory == bytes(BLOCK)
+    discard(train.parts)
+
+
 def test_nothing_touches_memory_that_was_withdrawn(train: Train, slow: Slow) -> None:
     memory = memoryview(bytearray(2 * BLOCK))
     receiving, coming = train.parts[2:4]
     receiving.offer(memory[:BLOCK])
     coming.offer(memory[BLOCK:])
     slow.first.set()
-    wait_for_byte(memory, content(2 * BLOCK, 2 * BLOCK + 1)[0])
+    wait_until(lambda: memory[:1] == content(2 * BLOCK, 2 * BLOCK + 1))
     coming.withdraw()
     receiving.withdraw()
     memory[:] = untouched = b"\xa5" * len(memory)

@@ -12,14 +12,16 @@ import threading
 import pytest
 import torch
 
-from s3torchconnector import S3Checkpoint, S3Exception, S3Writer
+from s3torchconnector import S3Checkpoint, S3ClientConfig, S3Exception, S3Writer
 from s3torchconnector._errors import S3UploadAbortedError
 from s3torchconnector._s3client import S3Client
+from tests.reading.support import wait_until
 from tests.servers.http_messages import Request, s3_error
 from tests.servers.proxy import Fault, RecordingProxy, Replace, StallBody
 from tests.writing.conftest import Saver
 from tests.writing.saver import SIZES
 from tests.writing.support import (
+    PART,
     SMALL_PARTS,
     assert_no_upload_remains,
     client_of,
@@ -192,6 +194,30 @@ def test_abort_does_not_wait_for_a_server_that_does_not_answer(
     writer.abort()  # stalled parts are never answered: this returns all the same
     assert_untouched(client, saved, proxy)
     assert len(matching(proxy, is_abort)) == 1
+
+
+def test_abort_while_another_thread_writes(client: S3Client, saved: str, proxy: RecordingProxy) -> None:
+    """The writer waits for memory, which it gets and must give back; it learns that there is nothing to write to."""
+    proxy.misbehave = PartsSeen(stall=True)
+    sender = client_of(proxy.endpoint, S3ClientConfig(part_size=PART, memory_budget=3 * PART))
+    budget = sender.runtime().budget
+    writer = writer_of(sender, saved, "large")
+    errors: list[type[BaseException]] = []
+
+    def write() -> None:
+        try:
+            writer.write(bytearray(SIZES["large"]))
+        except S3Exception as error:
+            errors.append(type(error))
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    wait_until(lambda: budget._waiting > 0)
+    writer.stream.abort()
+    writing.join(30)
+    assert errors == [S3UploadAbortedError]
+    assert budget.taken == 0
+    assert_untouched(client, saved, proxy)
 
 
 def test_abort_lets_a_put_under_way_come_to_its_end(client: S3Client, saved: str, proxy: RecordingProxy) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from s3torchconnector._transfer._look_ahead import look_ahead
     from s3torchconnector._transfer._parallel_listing import list_all
     from s3torchconnector._transfer._pieces import Piece, PiecesReader
-    from s3torchconnector._transfer._upload import PutObjectStream
+    from s3torchconnector._transfer._put_object_stream import PutObjectStream
 
 __all__ = [
     "ADAPTIVE",
@@ -55,7 +55,7 @@ __getattr__ = names_from(
         "ListObjectStream": "_listing",
         "Piece": "_pieces",
         "PiecesReader": "_pieces",
-        "PutObjectStream": "_upload",
+        "PutObjectStream": "_put_object_stream",
         "list_all": "_parallel_listing",
         "look_ahead": "_look_ahead",
     },

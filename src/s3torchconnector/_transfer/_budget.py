@@ -41,6 +41,11 @@ class ByteBudget:
         """Bytes in use; more than ``limit`` only by what readers are waiting for."""
         return self._taken
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room at all."""
+        return self._taken >= self.limit
+
     def try_take(self, size: int) -> bool:
         """Take ``size`` bytes if they are free."""
         with self._lock:

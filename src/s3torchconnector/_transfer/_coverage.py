@@ -44,10 +44,13 @@ class Coverage:
             for piece in split_on_grid(gap.start, gap.stop, self._part_size):
                 yield piece, self._widened(shelf, piece, size, leads=piece.start == read.start)
 
-    def ahead(self, shelf: Shelf, position: int, size: int) -> Iterator[Range]:
-        """What to fetch behind ``position`` before it is read, the nearest first."""
+    def ahead(self, shelf: Shelf, position: int, size: int, *, all_of_it: bool = False) -> Iterator[Range]:
+        """What to fetch behind ``position`` before it is read, the nearest first.
+
+        ``all_of_it`` says that the object is likely to be read to its end, though it has not been read in order so far.
+        """
         end = self._useful(size, size)
-        ahead = self.bytes_ahead
+        ahead = self._most_ahead if all_of_it else self.bytes_ahead
         least = max(self._policy.smallest, min(ahead, self._part_size))
         for gap in shelf.gaps(position, min(end, position + ahead)):
             for piece in split_on_grid(gap.start, gap.stop, self._part_size):

@@ -25,7 +25,7 @@ from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._part import Offers, Part
 from s3torchconnector._transfer._part_fetch import FetchedPart
 from s3torchconnector._transfer._ranges import Range
-from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy
+from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy, is_read_whole
 from s3torchconnector._transfer._runtime import OpenRuntime
 from s3torchconnector._transfer._shelf import Shelf
 from s3torchconnector._transfer._train import GivenUp, Train, deposit
@@ -34,6 +34,8 @@ from s3torchconnector._transfer._verify import Verification
 from s3torchconnector._transfer._workers import Lane
 
 _SMALL = 1 * MIB  # objects up to here are fetched by the carrier, many on one thread
+_LARGE = BLOCK // 2 + 1  # parts from here on are not kept for reads that go back a little
+_IN_EARNEST = 1 * MIB  # bytes read in order: more than a look at a directory
 
 
 class ObjectReader:
@@ -62,6 +64,7 @@ class ObjectReader:
         self._limit = limit
         self._pattern = ReadPattern(policy)
         self._shelf = Shelf()
+        self._expects_all = False  # parts are kept for reads that have not come to them yet
         self._pid = os.getpid()
         self._settle_in_process()
 
@@ -164,7 +167,9 @@ class ObjectReader:
             return 0
         self._pattern.note(position, stop)
         self._shelf.discard_given_up()
-        self._forget_behind(position)
+        self._expects_all = self._expects_all and self._pattern.run < _IN_EARNEST
+        if not self._expects_all:
+            self._forget_behind(position)
         small = stop - position < self._part_size
         if small and self._pattern.continues and self._pattern.in_order and self._shelf.at(position) is None:
             # Also what this read wants, by a train: its first block can be read before all of the part is here.
@@ -179,6 +184,8 @@ class ObjectReader:
             if plan:
                 group.run(direct(self._version, plan[-1], view, position))
         self._take_parts(position, stop, view)
+        if position == 0 and self._policy.read_ahead and not self._pattern.continues:
+            self._look_at_beginning(stop)
         stop = max(position, self._clip(stop))
         self._verify(position, view[: stop - position])
         return stop - position
@@ -245,16 +252,27 @@ class ObjectReader:
                 self._start(wanted, reserved=len(wanted))
         return directs
 
-    def _read_ahead(self, position: int) -> None:
-        if self._version.size is None:
+    def _read_ahead(self, position: int, *, all_of_it: bool = False) -> None:
+        if self._version.size is None or self._runtime.budget.is_full:
             return
-        for wanted in self._coverage.ahead(self._shelf, position, self._version.size):
+        for wanted in self._coverage.ahead(self._shelf, position, self._version.size, all_of_it=all_of_it):
             if not self._runtime.budget.try_take(deposit(len(wanted))):
                 return
             train = Train(self._runtime, self._version, wanted)
             self._ahead_lane.submit(train.fetch)
             for part in train.parts:
                 self._shelf.add(part)
+
+    def _look_at_beginning(self, stop: int) -> None:
+        """Begin to fetch an object that will be read whole, while its reader looks at the directory at its end.
+
+        ``torch.load`` of 1 GiB takes 50 to 80 ms less of 750 where a first byte takes 25 (S3-shaped).
+        """
+        first = self._shelf.at(0)
+        if first is not None and is_read_whole(first.data()):
+            self._expects_all = True
+            self._verification.ask_early(self._lane, 0, stop, self._version.size or 0)
+            self._read_ahead(first.stop, all_of_it=True)
 
     # -- fetching -----------------------------------------------------------------------------------------------
 
@@ -299,13 +317,16 @@ class ObjectReader:
             raise
 
     def _forget_behind(self, position: int) -> None:
-        self._shelf.discard_passed(position, large=BLOCK // 2 + 1)
+        self._shelf.discard_passed(position, large=_LARGE)
 
     def _take_parts(self, position: int, stop: int, view: memoryview) -> None:
-        """Have the bytes of parts in ``view``: received into it, where that is not too late, or else copied."""
+        """Have the bytes of parts in ``view``: received into it, where that is not too late, or else copied.
+
+        What is here comes first, whatever its place: the others arrive meanwhile, in the memory that it makes free.
+        """
         parts = self._shelf.overlapping(position, stop)
         with Offers(self._runtime.budget, parts, Range(position, stop), view):
-            for part in parts:
+            for part in sorted(parts, key=lambda part: not part.landed):
                 try:
                     data = self._await(part)
                 except GivenUp:
@@ -320,5 +341,6 @@ class ObjectReader:
                     copy(view[begin - position : end - position], data[begin - part.start : end - part.start])
                 if self._pattern.in_order:
                     # Its memory is worth more for what comes next: now, and not when the next read begins.
-                    self._forget_behind(end)
+                    if not part.elsewhere and end == part.stop and end - part.start >= _LARGE:
+                        self._shelf.discard(part)
                     self._read_ahead(stop)

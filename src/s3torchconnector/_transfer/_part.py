@@ -50,7 +50,8 @@ class Part:
         return self._data
 
     def offer(self, view: memoryview) -> bool:
-        """Let the bytes be received into ``view``, which has as many, until ``withdraw``; ``elsewhere`` tells.
+        """Let the bytes be received into ``view``, which has as many, or copied there by who received them, until
+        ``withdraw``; ``elsewhere`` tells.
 
         Returns whether a worker waits for memory, and is to be woken.
         """

@@ -38,6 +38,17 @@ def range_based(buffer_size: int) -> ReadPolicy:
     return ReadPolicy(smallest=buffer_size, read_ahead=False)
 
 
+def is_read_whole(beginning: bytes | memoryview) -> bool:
+    """Whether an object that begins like this is read to its end, wherever its readers look first: an archive of
+    ``torch.save``, whose directory is its end.
+
+    Its first entry is the pickle, see https://docs.pytorch.org/docs/stable/notes/serialization.html; what an entry
+    begins with is in 4.3.7 of https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
+    """
+    name_length = int.from_bytes(beginning[26:28], "little")
+    return beginning[:4] == b"PK\3\4" and bytes(beginning[30 : 30 + name_length]).endswith(b"/data.pkl")
+
+
 class ReadPattern:
     """Whether a reader's recent reads follow each other, and for how long they have."""
 

@@ -32,6 +32,10 @@ class Shelf:
         """Take off a part whose bytes are elsewhere."""
         self._parts.remove(part)
 
+    def discard(self, part: Part) -> None:
+        """Discard a part whose bytes are not wanted any more."""
+        self._discard([part])
+
     def discard_given_up(self) -> None:
         """Discard the parts that will not come."""
         self._discard([part for part in self._parts if part.given_up])

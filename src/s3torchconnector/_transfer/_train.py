@@ -12,7 +12,7 @@ import time
 
 from s3torchconnector._transfer._budget import BLOCK, ByteBudget
 from s3torchconnector._transfer._fetch import RangeFetch
-from s3torchconnector._transfer._memory import populate
+from s3torchconnector._transfer._memory import copy, populate
 from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._part import Part
 from s3torchconnector._transfer._ranges import Range, split_on_grid
@@ -145,6 +145,12 @@ class Car(Part):
             self._landing.join()
 
     def settle(self, error: BaseException | None) -> None:
+        offered, self._offered = self._offered, None
+        if error is None and offered is not None and not self.elsewhere:
+            # Offered too late to be received into, and yet nobody has to wait for its turn to be copied.
+            copy(offered, self._data)
+            self.elsewhere = True
+            self._release()
         self.landed = error is None
         self.given_up = isinstance(error, GivenUp)
         self._landing.settle(error)

@@ -5,8 +5,8 @@
 single PUT; a multipart upload begins only when more arrives.
 
 A stream belongs to one thread at a time. Parts are uploaded by workers; the first part that fails ends the upload
-at the next ``write`` or at ``close``. ``PutObjectStream`` is the program's handle, whose end is noticed; ``Upload`` is
-what workers and ``_open_uploads`` hold on to.
+at the next ``write`` or at ``close``. ``PutObjectStream`` is the program's handle, whose end is noticed (see
+``_put_object_stream``); ``Upload`` is what workers and ``_open_uploads`` hold on to.
 
 Only ``abort`` may come from another thread at any moment. It lets a request that makes the object appear come to its
 end, and does nothing if the object has appeared: cut off, the request might still be carried out, later than what the
@@ -27,7 +27,7 @@ from s3torchconnector._transfer import _open_uploads
 from s3torchconnector._transfer._complete import Completion
 from s3torchconnector._transfer._multipart import MAX_PARTS, size_of_part
 from s3torchconnector._transfer._part_buffer import PartBuffer
-from s3torchconnector._transfer._publication import CreateOnly, Replacing
+from s3torchconnector._transfer._publication import Replacing
 from s3torchconnector._transfer._runtime import OpenRuntime
 from s3torchconnector._transfer._upload_checksums import UploadChecksums
 from s3torchconnector._uri import display_uri
@@ -45,64 +45,6 @@ from s3torchconnector._wire import (
 _log = logging.getLogger(__name__)
 
 
-class PutObjectStream:
-    """Writes one object. Made by ``S3Client.put_object``.
-
-    Raises:
-        S3Exception: from ``write`` and ``close``, when S3 refuses or cannot be reached.
-        S3ObjectExistsError: without ``overwrite``, at once and from ``close``: there is an object.
-    """
-
-    def __init__(
-        self,
-        open_runtime: OpenRuntime,
-        bucket: str,
-        key: str,
-        storage_class: str | None = None,
-        *,
-        overwrite: bool = True,
-    ) -> None:
-        publication = Replacing()
-        if not overwrite:
-            publication = CreateOnly()
-            publication.refuse_existing(open_runtime().caller, bucket, key)
-        self._upload = Upload(open_runtime, bucket, key, storage_class, publication)
-
-    def write(self, data: Buffer, *, lent: bool = False) -> int:
-        """Take ``data`` (anything with C-contiguous memory) and return its length in bytes.
-
-        Args:
-            lent: the memory stays as it is until the upload has ended. It is sent from where it is.
-
-        Raises:
-            S3UploadAbortedError: the upload has ended, or belongs to the parent of this process.
-        """
-        return self._upload.write(data, lent)
-
-    def close(self) -> None:
-        """Complete: return when the object is stored. A second call does nothing.
-
-        Raises:
-            S3UploadAbortedError: the upload was aborted before.
-        """
-        self._upload.close()
-
-    def abort(self) -> None:
-        """Give up: the object stays what it was before. Does nothing once the stream has ended.
-
-        Waits for a ``close`` that is sending what would make the object appear, on another thread.
-        """
-        self._upload.abort()
-
-    def __del__(self) -> None:
-        upload = self.__dict__.get("_upload")  # absent when the constructor failed
-        if upload is not None and upload.is_open:
-            _open_uploads.abandon(upload)
-
-    def __repr__(self) -> str:
-        return repr(self._upload)
-
-
 class Upload:
     """One upload; see ``PutObjectStream`` for its methods."""
 
@@ -115,8 +57,8 @@ class Upload:
         self._publication = publication
         self._pid = os.getpid()
         self._state = "open"
-        self._ending = threading.RLock()  # held by who ends it, either way
-        self._publishing = False  # under that lock
+        self._lock = threading.RLock()  # held by who writes or ends it
+        self._in_use = False  # whether that is not to give it up
         self._undone = False
         self._error: BaseException | None = None
         self._open_runtime = open_runtime  # keeps the client alive: its end would take the threads away
@@ -133,36 +75,33 @@ class Upload:
         _open_uploads.add(self)
 
     def write(self, data: Buffer, lent: bool = False) -> int:
-        self._check_open()
         view = memoryview(data)
-        if view.nbytes == 0:
-            return 0
-        try:
-            self._fill(view.cast("B"), immutable=isinstance(view.obj, bytes), lent=lent)
-        except BaseException as error:  # also KeyboardInterrupt: a part of the data may be missing now
-            self._fail(error)
-            raise
-        self._written += view.nbytes
+        self._check_open()  # before the lock, which a forked child must not wait for
+        with self._lock:
+            self._begin_use()
+            try:
+                if view.nbytes:
+                    self._fill(view.cast("B"), immutable=isinstance(view.obj, bytes), lent=lent)
+                    self._written += view.nbytes
+            except BaseException as error:  # also KeyboardInterrupt: a part of the data may be missing now
+                self._fail(error)
+                raise
+            self._end_use()
         return view.nbytes
 
     def close(self) -> None:
         if self._state == "completed":
             return
-        self._check_open()  # before the lock, which a forked child must not wait for
-        with self._ending:
-            self._check_open()  # another thread may have given up meanwhile
-            self._publishing = True
+        self._check_open()
+        with self._lock:
+            self._begin_use()
             try:
                 self._publish()
-            except (CancelledByCaller, CancelledError):
-                self._publishing = False
-                self.abort()
-                self._check_open()  # which says so
             except BaseException as error:
-                self._publishing = False
                 self._fail(error)
                 raise
             self._state = "completed"
+            self._end_use()
             _open_uploads.discard(self)
             self._filling.release()
 
@@ -170,9 +109,9 @@ class Upload:
         if self._state == "completed" or self._pid != os.getpid():
             return
         self._state = "aborted"
-        self._cancel.cancel()  # at once, for a ``close`` under way that is then waited for
-        with self._ending:  # returns when it is done, whichever thread does it
-            if self._publishing or self._undone:
+        self._cancel.cancel()  # at once, for a ``write`` or ``close`` under way that is then waited for
+        with self._lock:
+            if self._in_use or self._undone:
                 return  # ``close`` has completed; or its thread, interrupted by a signal's handler, is to find out
             for part in self._parts:
                 part.cancel()
@@ -207,7 +146,20 @@ class Upload:
             self._fail(self._failures[0])
             raise self._failures[0]
 
+    def _begin_use(self) -> None:
+        self._check_open()  # another thread may have given up meanwhile
+        self._in_use = True
+
+    def _end_use(self) -> None:
+        self._in_use = False
+        if self._state == "aborted":
+            self.abort()
+            self._check_open()  # which says so
+
     def _fail(self, error: BaseException) -> None:
+        if isinstance(error, (CancelledByCaller, CancelledError)):  # by ``abort`` on another thread
+            self._end_use()
+        self._in_use = False
         self._error = error
         self.abort()
 

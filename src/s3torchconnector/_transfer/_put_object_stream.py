@@ -1,0 +1,67 @@
+"""The program's handle of one upload: dropped without an end, it gives the upload up."""
+
+from __future__ import annotations
+
+from s3torchconnector._transfer import _open_uploads
+from s3torchconnector._transfer._publication import CreateOnly, Replacing
+from s3torchconnector._transfer._runtime import OpenRuntime
+from s3torchconnector._transfer._upload import Upload
+from s3torchconnector._wire import Buffer
+
+
+class PutObjectStream:
+    """Writes one object. Made by ``S3Client.put_object``.
+
+    Raises:
+        S3Exception: from ``write`` and ``close``, when S3 refuses or cannot be reached.
+        S3ObjectExistsError: without ``overwrite``, at once and from ``close``: there is an object.
+    """
+
+    def __init__(
+        self,
+        open_runtime: OpenRuntime,
+        bucket: str,
+        key: str,
+        storage_class: str | None = None,
+        *,
+        overwrite: bool = True,
+    ) -> None:
+        publication = Replacing()
+        if not overwrite:
+            publication = CreateOnly()
+            publication.refuse_existing(open_runtime().caller, bucket, key)
+        self._upload = Upload(open_runtime, bucket, key, storage_class, publication)
+
+    def write(self, data: Buffer, *, lent: bool = False) -> int:
+        """Take ``data`` (anything with C-contiguous memory) and return its length in bytes.
+
+        Args:
+            lent: the memory stays as it is until the upload has ended. It is sent from where it is.
+
+        Raises:
+            S3UploadAbortedError: the upload has ended, or belongs to the parent of this process.
+        """
+        return self._upload.write(data, lent)
+
+    def close(self) -> None:
+        """Complete: return when the object is stored. A second call does nothing.
+
+        Raises:
+            S3UploadAbortedError: the upload was aborted before.
+        """
+        self._upload.close()
+
+    def abort(self) -> None:
+        """Give up: the object stays what it was before. Does nothing once the stream has ended.
+
+        Waits for a ``close`` that is sending what would make the object appear, on another thread.
+        """
+        self._upload.abort()
+
+    def __del__(self) -> None:
+        upload = self.__dict__.get("_upload")  # absent when the constructor failed
+        if upload is not None and upload.is_open:
+            _open_uploads.abandon(upload)
+
+    def __repr__(self) -> str:
+        return repr(self._upload)
