@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import psutil
 
@@ -14,7 +15,16 @@ def threads_become(count: int) -> bool:
 
     A thread that has done its last step takes a moment to go, and there is nothing in a process to wait for it with.
     """
-    process, deadline = psutil.Process(), time.monotonic() + _PATIENCE
-    while process.num_threads() > count and time.monotonic() < deadline:
+    return _becomes(psutil.Process().num_threads, count)
+
+
+def descriptors_become(count: int) -> bool:
+    """Whether this process comes to have no more descriptors than that: a dropped client is closed by a thread."""
+    return _becomes(psutil.Process().num_fds, count)
+
+
+def _becomes(number: Callable[[], int], count: int) -> bool:
+    deadline = time.monotonic() + _PATIENCE
+    while number() > count and time.monotonic() < deadline:
         time.sleep(0.001)
-    return process.num_threads() <= count
+    return number() <= count

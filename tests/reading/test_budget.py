@@ -19,7 +19,7 @@ from s3torchconnector._types import ObjectInfo
 from s3torchconnector.s3reader import S3ReaderConstructor
 from s3torchconnector.testing import S3Server
 from tests.reading.support import GIB, KIB, MIB, PART, VirtualObject, asked, client_of, content, open_object, wait_until
-from tests.resources import threads_become
+from tests.resources import descriptors_become, threads_become
 from tests.servers.http_messages import Request, response, s3_error
 from tests.servers.scripted import Close, ScriptedServer, Send, Stall
 
@@ -231,7 +231,7 @@ def test_a_closed_client_leaves_no_thread_and_no_socket(s3_server: S3Server, buc
     del reader, client
     gc.collect()
     assert threads_become(threads)
-    assert process.num_fds() == descriptors
+    assert descriptors_become(descriptors)
 
 
 def test_a_closing_client_ends_what_is_under_way(client: S3Client, virtual: VirtualObject) -> None:
