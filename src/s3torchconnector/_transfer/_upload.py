@@ -108,11 +108,11 @@ class Upload:
     def abort(self) -> None:
         if self._state == "completed" or self._pid != os.getpid():
             return
-        self._state = "aborted"
         self._cancel.cancel()  # at once, for a ``write`` or ``close`` under way that is then waited for
         with self._lock:
-            if self._in_use or self._undone:
-                return  # ``close`` has completed; or its thread, interrupted by a signal's handler, is to find out
+            if self._state == "completed" or self._undone or self._in_use:
+                return  # in use by this thread, which a signal's handler has interrupted: it is about to find out
+            self._state = "aborted"
             for part in self._parts:
                 part.cancel()
             wait(self._parts)
@@ -152,7 +152,7 @@ class Upload:
 
     def _end_use(self) -> None:
         self._in_use = False
-        if self._state == "aborted":
+        if self._state == "open" and self._cancel.cancelled:
             self.abort()
             self._check_open()  # which says so
 
