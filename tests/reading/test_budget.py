@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from s3torchconnector._errors import S3Exception
+from s3torchconnector._errors import S3AccessDeniedError, S3Exception
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer._budget import BLOCK, ByteBudget
 from s3torchconnector._types import ObjectInfo
@@ -103,6 +103,48 @@ def test_what_is_here_is_taken_while_what_is_not_is_waited_for(client: S3Client,
             release.set()
             rest.join()
     assert buffer == content(MIB, 4 * PART)
+
+
+def test_what_a_failed_read_received_in_its_own_memory_is_fetched_again(
+    client: S3Client, virtual: VirtualObject
+) -> None:
+    virtual.size = 4 * PART
+    good, bad = threading.Event(), threading.Event()
+
+    def stall(request: Request) -> Any:
+        selected = asked(request.range, virtual.size) if request.method == "GET" else None
+        if selected == (PART, 2 * PART):
+            return [Stall(bad), Send(s3_error(403, "AccessDenied")), Close()]
+        if selected == (2 * PART, 3 * PART):
+            virtual.before = lambda request: stall(request) if asked(request.range, virtual.size) != selected else None
+            return [Stall(good), Send(virtual(request))]
+        return None
+
+    virtual.before = stall
+    with open_object(client, "bucket", reader_constructor=POLICIES["sequential"]) as reader:
+        assert reader.read(MIB) == content(0, MIB)
+        shelf = reader._object._shelf
+        errors: list[type[BaseException]] = []
+
+        def read_the_rest() -> None:
+            try:
+                reader.readinto(bytearray(4 * PART - MIB))
+            except S3Exception as error:
+                errors.append(type(error))
+
+        failing = threading.Thread(target=read_the_rest)
+        failing.start()
+        third = [part for part in shelf if 2 * PART <= part.start < 3 * PART]
+        wait_until(lambda: all(part._offered is not None for part in third))
+        good.set()
+        wait_until(lambda: all(part.elsewhere and part.landed for part in third))
+        bad.set()
+        failing.join()
+        assert errors == [S3AccessDeniedError]
+        virtual.before = lambda request: None
+        for start, stop in ((2 * PART + 10, 2 * PART + 20), (MIB, 4 * PART)):
+            reader.seek(start)
+            assert reader.read(stop - start) == content(start, stop)
 
 
 def test_many_streams_share_the_budget(client: S3Client) -> None:

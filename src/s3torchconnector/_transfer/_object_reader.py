@@ -183,7 +183,11 @@ class ObjectReader:
                 self._read_ahead(stop)
             if plan:
                 group.run(direct(self._version, plan[-1], view, position))
-        self._take_parts(position, stop, view)
+        try:
+            self._take_parts(position, stop, view)
+        except BaseException:  # what was received into this read's memory is lost with it
+            self._shelf.discard_missing()
+            raise
         if position == 0 and self._policy.read_ahead and not self._pattern.continues:
             self._look_at_beginning(stop)
         stop = max(position, self._clip(stop))

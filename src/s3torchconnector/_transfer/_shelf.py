@@ -41,8 +41,8 @@ class Shelf:
         self._discard([part for part in self._parts if part.given_up])
 
     def discard_missing(self) -> None:
-        """Discard the parts whose bytes are not here: failed, or under way."""
-        self._discard([part for part in self._parts if not part.landed])
+        """Discard the parts whose bytes are not here: failed, under way, or in the memory of a read."""
+        self._discard([part for part in self._parts if not part.landed or part.elsewhere])
 
     def at(self, position: int) -> Part | None:
         """The part that has the byte at ``position``."""
