@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -157,6 +158,32 @@ def test_saving_in_the_background_takes_a_copy(manager: S3CheckpointManager, pro
     assert loaded["weight"].sum() == loaded["view"].sum() == loaded["lists"][0].sum() == 0
     assert (loaded["step"], loaded["lists"][1]) == (1, {"step": 1})
     assert loaded["view"].untyped_storage().data_ptr() == loaded["weight"].untyped_storage().data_ptr()
+
+
+def test_what_is_saved_in_the_background_is_what_would_be_saved_at_once(manager: S3CheckpointManager) -> None:
+    numbers = np.arange(1000.0)
+
+    def waves() -> list[torch.Tensor]:
+        return [torch.full((1000,), complex(0, number)).conj() for number in range(16)]
+
+    state = {
+        "head": torch.from_numpy(numbers[:3]),  # another storage than that of all, at the same address
+        "all": torch.from_numpy(numbers),
+        "conjugated": waves(),  # whose numbers are made for the copy
+        "negated": [wave.imag for wave in waves()],
+    }
+    manager.save(1, state)
+    manager.save_async(2, state).result(timeout=30)
+    at_once, later = manager.load(1), manager.load(2)
+    for key, value in state.items():
+        for original, one, other in zip(_listed(value), _listed(at_once[key]), _listed(later[key]), strict=True):
+            assert torch.equal(original, one), key
+            assert torch.equal(original, other), key
+    assert later["all"].shape == (1000,)
+
+
+def _listed(value: Any) -> list[torch.Tensor]:
+    return value if isinstance(value, list) else [value]
 
 
 def test_an_error_in_the_background_is_raised_by_the_future(

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-_Storages = dict[tuple[str, int], torch.UntypedStorage]
+# By device, address and size: storages that begin at one address may differ in size. Each with its copy: while it is
+# held here, no other gets its address.
+_Storages = dict[tuple[str, int, int], tuple[torch.UntypedStorage, torch.UntypedStorage]]
 
 
 def snapshot(state: Any) -> Any:
@@ -31,13 +33,15 @@ def _copied(value: Any, storages: _Storages) -> Any:
 
 def _copied_tensor(tensor: torch.Tensor, storages: _Storages) -> torch.Tensor:
     plain = tensor.detach()
+    if plain.is_meta:
+        return plain  # it has no content
     if tensor.layout is not torch.strided or tensor.is_quantized or hasattr(tensor, "__tensor_flatten__"):
         return plain.cpu() if plain.device.type != "cpu" else plain.clone()
     plain = plain.resolve_conj().resolve_neg()
     storage = plain.untyped_storage()
-    place = (str(storage.device), storage.data_ptr())
+    place = (str(storage.device), storage.data_ptr(), storage.nbytes())
     if place not in storages:
-        copied: Any = storage  # whose methods have no types
-        storages[place] = copied.clone() if storage.device.type == "cpu" else copied.cpu()
+        untyped: Any = storage  # whose methods have no types
+        storages[place] = storage, untyped.clone() if storage.device.type == "cpu" else untyped.cpu()
     empty = torch.empty(0, dtype=plain.dtype)
-    return empty.set_(storages[place], plain.storage_offset(), plain.size(), plain.stride())
+    return empty.set_(storages[place][1], plain.storage_offset(), plain.size(), plain.stride())
