@@ -8,18 +8,19 @@ no pointer says which is the latest, so none can be stale.
 from __future__ import annotations
 
 import logging
-import threading
 import uuid
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from typing import IO, Any, cast
 
 import torch
 
 from s3torchconnector._checkpoint_manager._checksummed_writer import ChecksummedWriter
 from s3torchconnector._checkpoint_manager._manifest import LARGEST_STEP, Manifest
-from s3torchconnector._checkpoint_manager._ranks import by_first, has_ranks, is_first
+from s3torchconnector._checkpoint_manager._ranks import BackgroundGroup, by_first, gathered, has_ranks, is_first
 from s3torchconnector._checkpoint_manager._retention import to_delete
+from s3torchconnector._checkpoint_manager._saves import Saves
 from s3torchconnector._checkpoint_manager._snapshot import snapshot
 from s3torchconnector._checkpoint_manager._store import Leftovers, Store
 from s3torchconnector._config import S3ClientConfig
@@ -79,8 +80,8 @@ class S3CheckpointManager:
         self._start_afresh()
 
     def _start_afresh(self) -> None:
-        self._lock = threading.Lock()
-        self._threads: ThreadPoolExecutor | None = None
+        self._saves = Saves()
+        self._group = BackgroundGroup()
 
     # -- what is there ------------------------------------------------------------------------------------------------
 
@@ -115,42 +116,40 @@ class S3CheckpointManager:
             TypeError, ValueError: ``step`` cannot be.
             S3Exception: it was not committed; what was there still is.
         """
-        path = self._new_path(step)
-        if not has_ranks():
-            self._save_alone(step, path, state_dict)
-            return
-        with no_fork:
-            from s3torchconnector._checkpoint_manager._distributed import save_ranks
+        with self._saves.turn():
+            path = self._new_path(step)
+            if not has_ranks():
+                self._save_alone(step, path, state_dict)
+                return
+            with no_fork:
+                from s3torchconnector._checkpoint_manager._distributed import save_ranks
 
-        save_ranks(self._store.client, self._store.address(step, path), state_dict)
-        by_first(lambda: self._commit_ranks(step, path))
+            save_ranks(self._store.client, self._store.address(step, path), state_dict)
+            by_first(lambda: self._commit_ranks(step, path))
 
     def save_async(self, step: int, state_dict: Mapping[str, Any]) -> Future[None]:
         """``save`` in the background; when this returns, training may go on to change the tensors.
 
-        Saves are carried out one after the other. In a job of ranks (whose process group needs a CPU backend, such as
-        gloo), the checkpoint is committed when the future of rank 0 is done.
+        Saves are carried out one after the other: if the one before is still under way, this waits for its end, so that
+        there is one copy of the state at a time. In a job of ranks, which use a process group (gloo) of the manager's
+        own for it, the checkpoint is committed when the future of rank 0 is done.
 
         Returns:
-            A future, whose ``result()`` raises what ``save`` would have.
+            A future, whose ``result()`` raises what ``save`` would have; that is logged as well.
 
         Raises:
             TypeError, ValueError: ``step`` cannot be.
         """
-        path = self._new_path(step)
-        if not has_ranks():
-            return self._in_background(self._save_alone, step, path, snapshot(state_dict))
-        with no_fork:
-            from s3torchconnector._checkpoint_manager._distributed import save_ranks_async
+        with self._saves.turn():
+            path = self._new_path(step)
+            if not has_ranks():
+                return self._saves.in_background(step, partial(self._save_alone, step, path, snapshot(state_dict)))
+            with no_fork:
+                from s3torchconnector._checkpoint_manager._distributed import save_ranks_async
 
-        stored = save_ranks_async(self._store.client, self._store.address(step, path), state_dict)
-        return self._in_background(self._commit_when_stored, step, path, stored)
-
-    def _in_background(self, job: Any, *arguments: Any) -> Future[None]:
-        with self._lock:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(1, "s3torchconnector-save")
-            return self._threads.submit(job, *arguments)
+            uri, group = self._store.address(step, path), self._group.get()
+            stored = save_ranks_async(self._store.client, uri, state_dict, group)
+            return self._saves.in_background(step, partial(self._commit_when_stored, step, path, stored))
 
     def _new_path(self, step: int) -> str:
         """The folder of a new save: no earlier one used it, so that nothing committed is touched."""
@@ -158,7 +157,11 @@ class S3CheckpointManager:
             raise TypeError(f"a step is a whole number, not {step!r}")
         if not 0 <= step <= LARGEST_STEP:
             raise ValueError(f"a step is a number from 0 to {LARGEST_STEP}, not {step}")
-        return by_first(lambda: f"{uuid.uuid4().hex[:16]}/")
+        proposed = gathered((step, f"{uuid.uuid4().hex[:16]}/"))
+        steps = [each for each, _ in proposed]
+        if len(set(steps)) > 1:
+            raise ValueError(f"the ranks of a job save one step together, and were given {steps}")
+        return proposed[0][1]
 
     def _save_alone(self, step: int, path: str, state_dict: Mapping[str, Any]) -> None:
         store, name = self._store, f"{path}{_STATE}"
@@ -174,7 +177,11 @@ class S3CheckpointManager:
             self._commit_ranks(step, path)
 
     def _commit_ranks(self, step: int, path: str) -> None:
-        self._store.commit(step, "dcp", path, {})
+        with no_fork:
+            from s3torchconnector._checkpoint_manager._distributed import sizes_of_files
+
+        sizes = sizes_of_files(self._store.client, self._store.address(step, path))
+        self._store.commit(step, "dcp", path, {f"{path}{name}": (size, None) for name, size in sizes.items()})
         self._retain(step)
 
     def _retain(self, saved: int) -> None:
@@ -182,7 +189,7 @@ class S3CheckpointManager:
             return
         for step in to_delete(self.steps(), self.keep_last, self.keep_every, saved):
             try:
-                self.delete(step)
+                self._store.delete(step)
             except S3Exception as error:
                 # The new one is committed: this is no reason to stop a job. The next save tries again.
                 _log.warning("the checkpoint of step %d need not be kept, and could not be deleted: %s", step, error)
@@ -238,9 +245,12 @@ class S3CheckpointManager:
     def delete(self, step: int) -> None:
         """Delete a checkpoint, its manifest first; one that is not there is deleted already.
 
+        One that is being saved in the background is deleted when that has ended.
+
         Raises:
             S3Exception: an error occurred accessing S3. What is left is no checkpoint any more, see ``clean``.
         """
+        self._saves.join(step)
         self._store.delete(step)
 
     def verify(self, step: int) -> None:
@@ -276,14 +286,11 @@ class S3CheckpointManager:
 
     def close(self) -> None:
         """Wait for saves in the background, end threads and close connections. The manager can be used again."""
-        with self._lock:
-            threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.shutdown()
+        self._saves.close()
         self._store.client.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_threads")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_saves", "_group")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

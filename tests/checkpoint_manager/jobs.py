@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint.planner import SavePlan
 
-from s3torchconnector import S3CheckpointManager
+from s3torchconnector import S3CheckpointManager, S3Exception
+from s3torchconnector.dcp import S3StorageWriter
 
 
 def _state(rank: int, step: int) -> dict[str, Any]:
@@ -31,3 +34,59 @@ def save_and_load(rank: int, uri: str) -> None:
     assert (loaded["shared"].unique().item(), loaded["step"]) == (3, 3)
     with pytest.raises(FileNotFoundError):  # in every rank
         manager.load(1, state_dict=_state(rank, 0))
+
+
+def save_while_training(rank: int, uri: str) -> None:
+    """Rank 1 comes to each step of a save later than rank 0: its messages must not be taken for the training's."""
+    manager = S3CheckpointManager(uri, "us-east-1")
+    go_on = threading.Event()
+    plan = S3StorageWriter.prepare_local_plan
+
+    def late(writer: S3StorageWriter, local: SavePlan) -> SavePlan:
+        assert rank == 0 or go_on.wait(30)
+        return plan(writer, local)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S3StorageWriter, "prepare_local_plan", late)
+        first = manager.save_async(1, _state(rank, 1))
+        for number in range(20):
+            total = torch.full((4,), float(number))
+            dist.all_reduce(total)
+            assert total.tolist() == [2.0 * number] * 4
+        assert not first.done()
+        threading.Timer(0.2, go_on.set).start()
+        second = manager.save_async(2, _state(rank, 2))  # when the first has ended
+        manager.save(3, _state(rank, 3))  # when the second has
+    assert first.done()
+    assert second.done()
+    assert manager.latest() == 3
+    manager.save_async(4, _state(rank, 4)).result(60)
+    dist.barrier()
+    for step in (1, 2, 3, 4):
+        loaded = manager.load(step, state_dict=_state(rank, 0))
+        assert (loaded["shared"].unique().item(), loaded["step"]) == (step, step)
+
+
+def disagree(rank: int, uri: str) -> None:
+    manager = S3CheckpointManager(uri, "us-east-1")
+    for save in (manager.save, manager.save_async):
+        with pytest.raises(ValueError, match=r"were given \[100, 101\]"):
+            save(100 + rank, _state(rank, 1))
+    assert manager.latest() is None
+
+
+def lose_a_file(rank: int, uri: str) -> None:
+    """A file of rank 1's is taken away before rank 0 commits."""
+    manager = S3CheckpointManager(uri, "us-east-1")
+    commit = manager._store.commit
+
+    def commit_what_is_left(step: int, *arguments: Any) -> None:
+        lost = next(info.key for info in manager._store.objects(step) if "/__1_" in info.key)
+        manager._store.client.delete_object(manager._store.bucket, manager._store.key(step, lost))
+        commit(step, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manager._store, "commit", commit_what_is_left)
+        with pytest.raises(S3Exception, match=r"step 1 was not committed: .*__1_"):  # in every rank
+            manager.save(1, _state(rank, 1))
+    assert manager.latest() is None

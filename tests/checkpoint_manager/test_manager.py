@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +20,7 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector.testing import S3Server
 from tests.servers.http_messages import Request, response, s3_error
 from tests.servers.moto_server import MotoServer
-from tests.servers.proxy import RecordingProxy, Replace, StallBody
+from tests.servers.proxy import RecordingProxy, Replace
 
 CONFIG = S3ClientConfig(part_size=5 * MIB, max_attempts=2)
 _INITIATED = "<Initiated>2026-01-31T10:20:30.000Z</Initiated>"
@@ -141,23 +143,43 @@ def test_going_back_keeps_what_is_saved_then(proxy: RecordingProxy, bucket: str)
     assert manager.steps() == [50, 100]
 
 
-def test_saving_in_the_background_takes_a_copy(manager: S3CheckpointManager, proxy: RecordingProxy) -> None:
+class _Gate:
+    """Part of a state, which is not stored before it is told to."""
+
+    def __init__(self, is_open: threading.Event) -> None:
+        self._is_open = is_open
+
+    def __deepcopy__(self, _: dict[int, Any]) -> _Gate:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        assert self._is_open.wait(30)
+        return OrderedDict, ()
+
+
+def test_saving_in_the_background_takes_a_copy(manager: S3CheckpointManager) -> None:
     release = threading.Event()
-    proxy.misbehave = lambda request: StallBody(release) if request.method == "PUT" else None
     base = torch.zeros(1000)
-    state = {"weight": base, "view": base[:10], "lists": [base.clone(), {"step": 1}], "step": 1}
-    first = manager.save_async(0, {})  # stands in the way of the other, which begins when its state has changed
+    state = {
+        "gate": _Gate(release),
+        "weight": base,
+        "view": base[:10],
+        "lists": [base.clone(), {"step": 1}],
+        "step": 1,
+        "meta": torch.empty(3, device="meta"),
+    }
     future = manager.save_async(1, state)
     base += 1
     state["lists"][1]["step"] = 2  # type: ignore[index]
     state["step"] = 2
-    assert not first.done()
+    assert not future.done()
     release.set()
     assert future.result(timeout=30) is None
     loaded = manager.load(1)
     assert loaded["weight"].sum() == loaded["view"].sum() == loaded["lists"][0].sum() == 0
     assert (loaded["step"], loaded["lists"][1]) == (1, {"step": 1})
     assert loaded["view"].untyped_storage().data_ptr() == loaded["weight"].untyped_storage().data_ptr()
+    assert loaded["meta"].is_meta
 
 
 def test_what_is_saved_in_the_background_is_what_would_be_saved_at_once(manager: S3CheckpointManager) -> None:
@@ -186,13 +208,75 @@ def _listed(value: Any) -> list[torch.Tensor]:
     return value if isinstance(value, list) else [value]
 
 
+def _soon(release: threading.Event) -> None:
+    """Let the save in the background go on while the caller waits for it; who does not wait is found out."""
+    threading.Timer(0.2, release.set).start()
+
+
+def test_saves_of_a_step_come_one_after_the_other(
+    manager: S3CheckpointManager, proxy: RecordingProxy, bucket: str, s3_server: S3Server
+) -> None:
+    release = threading.Event()
+    first = manager.save_async(1, {"gate": _Gate(release), "save": "first"})
+    _soon(release)
+    manager.save(1, {"save": "second"})
+    assert first.result(timeout=30) is None
+    assert manager.load(1) == {"save": "second"}
+    assert len(_keys(s3_server, bucket)) == 2
+    stored = [_is_manifest(each.request) for each in proxy.exchanges if each.method == "PUT"]
+    assert stored == [False, True, False, True]
+
+
+def test_there_is_one_copy_at_a_time(manager: S3CheckpointManager) -> None:
+    class Copied:
+        def __deepcopy__(self, _: dict[int, Any]) -> bool:
+            return first.done()
+
+    release = threading.Event()
+    first = manager.save_async(1, {"gate": _Gate(release)})
+    _soon(release)
+    manager.save_async(2, {"first was done": Copied()}).result(timeout=30)
+    assert manager.load(2) == {"first was done": True}
+
+
+def test_deleting_waits_for_the_save_of_the_step(manager: S3CheckpointManager) -> None:
+    release = threading.Event()
+    manager.save(1, _state(1))
+    future = manager.save_async(2, {"gate": _Gate(release)})
+    manager.delete(1)  # of another step, now
+    assert not future.done()
+    _soon(release)
+    manager.delete(2)
+    assert future.done()
+    assert manager.steps() == []
+
+
+def test_a_forked_child_saves_on_its_own(manager: S3CheckpointManager, bucket: str) -> None:
+    release = threading.Event()
+    future = manager.save_async(1, {"gate": _Gate(release)})
+    child = multiprocessing.get_context("fork").Process(target=_save_in_child, args=(manager,))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    release.set()
+    future.result(timeout=30)
+    assert manager.steps() == [1, 2, 3]
+
+
+def _save_in_child(manager: S3CheckpointManager) -> None:
+    manager.save_async(2, _state(2)).result(timeout=30)
+    manager.save(3, _state(3))
+
+
 def test_an_error_in_the_background_is_raised_by_the_future(
-    manager: S3CheckpointManager, proxy: RecordingProxy
+    manager: S3CheckpointManager, proxy: RecordingProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     proxy.misbehave = lambda request: Replace(s3_error(403, "AccessDenied"))
     future = manager.save_async(1, _state(1))
     with pytest.raises(PermissionError):
         future.result(timeout=30)
+    manager.close()
+    assert "step 1 was not saved" in caplog.text  # for programs that never ask
 
 
 def test_close_waits_for_saves(manager: S3CheckpointManager) -> None:

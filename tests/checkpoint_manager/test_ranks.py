@@ -27,3 +27,16 @@ def test_two_ranks(s3_server: S3Server, bucket: str) -> None:
     manager._store.client.delete_object(bucket, lost)
     with pytest.raises(S3FormatError, match=r"\.distcp is missing"):
         manager.verify(2)
+
+
+def test_a_save_in_the_background_leaves_the_training_alone(s3_server: S3Server, bucket: str) -> None:
+    run_ranks(2, jobs.save_while_training, f"s3://{bucket}/run")
+
+
+def test_ranks_that_disagree_on_the_step_save_nothing(s3_server: S3Server, bucket: str) -> None:
+    run_ranks(2, jobs.disagree, f"s3://{bucket}/run")
+    assert keys_of(bucket) == []
+
+
+def test_what_is_committed_has_every_file_of_every_rank(s3_server: S3Server, bucket: str) -> None:
+    run_ranks(2, jobs.lose_a_file, f"s3://{bucket}/run")

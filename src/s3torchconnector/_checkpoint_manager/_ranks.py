@@ -20,6 +20,15 @@ def is_first() -> bool:
     return not has_ranks() or dist.get_rank() == 0
 
 
+def gathered(value: _T) -> list[_T]:
+    """The values of all ranks, which must all call this, in their order."""
+    if not has_ranks():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def by_first(decide: Callable[[], _T]) -> _T:
     """What ``decide`` returns, or raises, in rank 0: in all ranks, which must all call this."""
     if not has_ranks():
@@ -34,3 +43,21 @@ def by_first(decide: Callable[[], _T]) -> _T:
     if outcome[1] is not None:
         raise outcome[1]
     return cast(_T, outcome[0])
+
+
+class BackgroundGroup:
+    """A process group for what ranks do on a thread in the background.
+
+    On the program's own, their messages would mix with those of the training, in another order in each rank.
+    """
+
+    def __init__(self) -> None:
+        self._world: Any = None
+        self._own: Any = None
+
+    def get(self) -> Any:
+        """The group, of the job as it is now; made the first time, when all ranks must call this."""
+        if self._world is not dist.group.WORLD:
+            self._own = dist.new_group(backend="gloo")
+            self._world = dist.group.WORLD
+        return self._own

@@ -6,6 +6,7 @@ import logging
 import time
 import zlib
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from s3torchconnector._checkpoint_manager._manifest import (
@@ -104,23 +105,24 @@ class Store:
 
     # -- commits and deletions ----------------------------------------------------------------------------------------
 
-    def commit(self, step: int, format: Format, path: str, checksums: dict[str, tuple[int, int]]) -> None:
+    def commit(self, step: int, format: Format, path: str, stored: Mapping[str, tuple[int, int | None]]) -> None:
         """Publish the objects below ``path``, which are all stored, then delete what else the step's folder has.
 
         Args:
-            checksums: size and CRC-32 of objects, by key behind the step's folder, where they are known.
+            stored: the objects that must be there, by key behind the step's folder: size in bytes, and CRC-32 where
+                that is known.
 
         Raises:
             S3Exception: nothing is published; what was committed before still is.
         """
         there = self.objects(step)
         ours = tuple(
-            StoredObject(info.key, info.size, info.etag, checksums.get(info.key, (0, None))[1])
+            StoredObject(info.key, info.size, info.etag, stored.get(info.key, (0, None))[1])
             for info in there
             if info.key.startswith(path)
         )
         sizes = {each.key: each.size for each in ours}
-        lost = [key for key, (size, _) in checksums.items() if sizes.get(key) != size]
+        lost = [key for key, (size, _) in stored.items() if sizes.get(key) != size]
         if lost or not ours:
             raise S3Exception(
                 f"the checkpoint of step {step} was not committed: {self.uri(step, (lost or [path])[0])} is not what "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,14 @@ from s3torchconnector.dcp._layout import TensorLayout
 from s3torchconnector.dcp._load import Load, StoredFile
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
+
+
+def sizes_of(storage_data: Mapping[Any, Any]) -> dict[str, int]:
+    """The files of a checkpoint by name, and their sizes in bytes, from where its metadata says that items are."""
+    sizes: dict[str, int] = {}
+    for info in storage_data.values():
+        sizes[info.relative_path] = max(sizes.get(info.relative_path, 0), info.offset + info.length)
+    return sizes
 
 
 class S3StorageReader(FileSystemReader):
@@ -105,10 +114,7 @@ class S3StorageReader(FileSystemReader):
                 item = StoredItem(info, getattr(self, "transforms", None), self._expected(wanted.storage_index))
                 of_file[info.offset, info.length] = item
             item.wanted.append(wanted)
-        sizes = dict.fromkeys(items, 0)
-        for info in self.storage_data.values():
-            if info.relative_path in sizes:
-                sizes[info.relative_path] = max(sizes[info.relative_path], info.offset + info.length)
+        sizes = sizes_of(self.storage_data)
         files = [
             StoredFile(*parse_object_uri(self.fs.concat_path(self.path, name)), sizes[name], list(of_file.values()))
             for name, of_file in items.items()
