@@ -37,7 +37,11 @@ _SMALL_BODY = 64 * 1024  # bytes of request body that are worth copying behind t
 _TLS_PIECE = 1024 * 1024  # bytes sent between two looks at the clock
 _MOST_INTERIM = 16  # 1xx heads before an answer; S3 sends one at most
 _MAX_SEGMENTS = 1024  # IOV_MAX on Linux and macOS
-_AT_ONCE = 512 * 1024  # bytes of a large body that are worth being woken for; twice as many made faster loads no faster
+# Bytes of a large body that are worth being woken for. Twice as many made loads no faster, and over TLS slower.
+_AT_ONCE, _AT_ONCE_TLS = 512 * 1024, 256 * 1024
+_RECORD = 16 * 1024  # bytes of plain text that a TLS record has at most (RFC 8446, 5.1)
+_MOST_OF_RECORD = 32 * 1024  # bytes that OpenSSL may have taken, and cannot hand over before the others come
+_LARGE_BODY = 4 * _AT_ONCE
 
 Buffer = bytes | bytearray | memoryview
 
@@ -200,18 +204,29 @@ class Connection:
             view[:count] = self._leftover[:count]
             self._leftover = self._leftover[count:]
             return count
-        if fill and self._tls:
-            return self._fill_tls(view)
-        if fill and _WAKES_LATER and not self._flags and len(view) >= 4 * _AT_ONCE:
+        if self._flags or not fill:
+            return self._receive(view, self._flags)
+        if _WAKES_LATER and self._scratch is None and len(view) >= _LARGE_BODY:
             return self._fill_seldom_woken(view)
-        return self._receive(view, self._flags or (self._wait_all if fill else 0))
+        return self._fill(view)
+
+    def _fill(self, view: memoryview) -> int:
+        return self._fill_tls(view) if self._tls else self._receive(view, self._wait_all)
 
     def _fill_seldom_woken(self, view: memoryview) -> int:
-        """Receive most of ``view``, woken for every ``_AT_ONCE`` bytes and not for each segment: a tenth less processor
-        time. The last ones are left for the next call: behind them there may be nothing that would wake anybody."""
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _AT_ONCE)
+        """Receive most of ``view``, woken for many bytes and not for each segment: a tenth less processor time.
+
+        The last ones are left for the next call: behind them there may be nothing that would wake anybody.
+        """
+        at_once, rest = (_AT_ONCE_TLS, _AT_ONCE_TLS + _MOST_OF_RECORD) if self._tls else (_AT_ONCE, _AT_ONCE)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, at_once)
         try:
-            return self._receive(view[:-_AT_ONCE], self._wait_all)
+            return self._fill(view[:-rest])
+        except S3TimeoutError:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+            if self.looks_alive():
+                raise
+            return self._fill(view[:1])  # too few to wake for are no silence
         finally:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
@@ -225,7 +240,7 @@ class Connection:
                 if time.perf_counter() >= look_again:
                     self._before_waiting()
                     look_again = self._time_is_short_at()
-                count = receive(view[done:])
+                count = receive(view[done:], _RECORD)  # told how many, Python does not look for itself
                 if not count:
                     break
                 done += count
