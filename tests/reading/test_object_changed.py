@@ -167,3 +167,16 @@ def test_a_listing_told_another_size(virtual: VirtualObject, client: S3Client) -
         reader.seek(0)
         with pytest.raises(S3ObjectChangedError):
             reader.read(10)
+
+
+@pytest.mark.parametrize("size", [0, 1000, PART])
+def test_behind_the_end_of_an_object_whose_size_is_not_known(
+    client: S3Client, virtual: VirtualObject, size: int
+) -> None:
+    """The server tells it with 416, as RFC 9110, 15.5.17 recommends: of what was asked for, nothing is there."""
+    virtual.size = size
+    buffer = bytearray(12 * MIB)
+    assert open_object(client, "bucket").readinto(buffer) == size
+    assert buffer[:size] == content(0, size)
+    stream = open_object(client, "bucket", reader_constructor=lambda bucket, key, get_info, get_stream: get_stream)
+    assert b"".join(stream(start=2 * PART)) == b""

@@ -153,7 +153,7 @@ class RangeFetch:
             self._begin(wanted)
         if not self._done:  # only now, when the answer may have told what to sum with
             self._sum = Sum(cast(ObjectIntegrity, self._version.integrity))
-        if wanted.start + self._done > content.start:
+        if wanted and wanted.start + self._done > content.start:  # of nothing, as behind the end, nothing precedes it
             _skip(response, wanted.start + self._done - content.start)
         self._verified = response
         return True
