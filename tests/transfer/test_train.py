@@ -10,6 +10,7 @@ import pytest
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer._budget import BLOCK
+from s3torchconnector._transfer._landing import Landing
 from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._train import Car, Train, deposit
@@ -139,6 +140,30 @@ def test_nothing_touches_memory_that_was_withdrawn(train: Train, slow: Slow) -> 
     with pytest.raises(S3Exception):
         train.parts[4].data()
     assert memory == untouched
+    discard(train.parts)
+
+
+def test_a_part_that_is_here_is_withdrawn_while_its_readers_are_being_told(
+    train: Train, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread may lose the interpreter lock between the two; the rest of the train is wanted all the same."""
+    here, told = threading.Event(), threading.Event()
+    settle = Landing.settle
+
+    def settle_late(landing: Landing, error: BaseException | None = None) -> None:
+        if landing is train.parts[1]._landing:
+            here.set()
+            assert told.wait(30)
+        settle(landing, error)
+
+    monkeypatch.setattr(Landing, "settle", settle_late)
+    train.parts[1].offer(memoryview(bytearray(BLOCK)))
+    slow.first.set()
+    assert here.wait(30)
+    train.parts[1].withdraw()
+    told.set()
+    slow.second.set()
+    assert train.parts[4].data() == content(4 * BLOCK, SIZE)
     discard(train.parts)
 
 

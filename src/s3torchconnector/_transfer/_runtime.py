@@ -32,8 +32,8 @@ class Runtime:
 
     def __init__(self, region: str, endpoint: str | None, config: S3ClientConfig, user_agent: str) -> None:
         self.config = config
-        self.caller = Caller(region, endpoint, config, user_agent)
         self.budget = ByteBudget(config.memory_budget)
+        self.caller = Caller(region, endpoint, config, user_agent, when_wanted=self.budget.wake)
         self.workers = Workers(config.max_connections, self.budget.wake)
         silence = min(config.read_timeout, config.operation_timeout)
         self.carrier = Carrier(self.workers, config.max_connections, silence, self.caller.hedging)

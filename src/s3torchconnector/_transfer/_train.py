@@ -30,7 +30,10 @@ def deposit(size: int) -> int:
 
 
 class Train:
-    """A request for a range of a version whose size is known, and the parts that it fills."""
+    """A request for a range of a version whose size is known, and the parts that it fills.
+
+    ``deposit`` bytes of the budget have been taken for it.
+    """
 
     def __init__(self, runtime: Runtime, version: ObjectVersion, wanted: Range) -> None:
         self._caller = runtime.caller
@@ -44,14 +47,32 @@ class Train:
         self._coming = iter(self.parts)
         self._filling: Car | None = None
         self._needed = -1  # the position that a reader waits for: the parts up to there cannot wait for memory
+        self._to_begin = [True]  # popped by whoever fetches, or by whoever calls it off before
 
     def fetch(self) -> None:
-        """Receive the bytes; runs on a worker. Does not raise."""
+        """Receive the bytes, unless that has begun; runs on a worker. Does not raise."""
+        if not self._claim():
+            return
         error: BaseException | None = None
         try:
             self._fetch.run(self._caller, self._cancel)
         except BaseException as failure:
             error = failure
+        self._end(error)
+
+    def call_off(self) -> None:
+        """Fetch nothing more, and nothing at all if that has not begun."""
+        self.stop()
+        if self._claim():
+            self._end(CancelledByCaller("called off"))
+
+    def _claim(self) -> bool:
+        try:
+            return self._to_begin.pop()
+        except IndexError:
+            return False
+
+    def _end(self, error: BaseException | None) -> None:
         credit, self._credit = self._credit, 0
         self._budget.give(credit)
         if self._filling is not None:
@@ -70,12 +91,16 @@ class Train:
         return position <= self._needed
 
     def is_in_the_way(self, position: int) -> bool:
-        """Whether nobody waits for the part at ``position``, and others wait for the thread that would wait for it."""
-        return self._workers.are_wanted and not self.is_needed(position)
+        """Whether nobody waits for the part at ``position``, and others wait for the thread that would wait for it, or
+        for its connection."""
+        return (self._workers.are_wanted or self._caller.connections_are_wanted) and not self.is_needed(position)
 
     def need(self, position: int) -> None:
         """A reader waits for the part at ``position``."""
         self._needed = position
+        if self._to_begin:
+            # Those before it in its lane may all be waiting for memory, which only this reader could give back.
+            self._workers.run(self.fetch)
         if self._filling is not None and self._filling.lacks_memory:
             self._budget.wake()
 
@@ -98,7 +123,7 @@ class Car(Part):
     """One part of a train."""
 
     def __init__(self, train: Train, budget: ByteBudget, wanted: Range) -> None:
-        super().__init__(budget, wanted, 0)
+        super().__init__(budget, wanted)
         self._train = train
         self._ticket = [True]
         self.from_deposit = 0  # bytes of its memory that the train had taken from the budget
@@ -140,7 +165,7 @@ class Car(Part):
 
     def withdraw(self) -> None:
         self._offered = None
-        if self._begun and not self._landing.settled:
+        if self._begun and not self.landed and not self._landing.settled:
             self._train.stop()
             self._landing.join()
 

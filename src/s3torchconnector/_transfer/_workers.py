@@ -59,9 +59,11 @@ class Workers:
                 self._alive.add(entry)
                 try:
                     _thread.start_new_thread(self._work, (entry, job))
-                except RuntimeError:
+                except RuntimeError:  # no more threads to be had: one that is there does it later
                     self._alive.remove(entry)
-                    raise
+                    if not self._alive:
+                        raise
+                    self._backlog.append(job)
             else:
                 self._backlog.append(job)
         if self._backlog:

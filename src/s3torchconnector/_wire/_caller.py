@@ -59,13 +59,19 @@ class Caller:
     """
 
     def __init__(
-        self, region: str, endpoint: str | None, config: S3ClientConfig, user_agent: str, rule: RetryRule | None = None
+        self,
+        region: str,
+        endpoint: str | None,
+        config: S3ClientConfig,
+        user_agent: str,
+        rule: RetryRule | None = None,
+        when_wanted: Callable[[], None] = lambda: None,
     ) -> None:
         self._resolver_for = partial(EndpointResolver, endpoint=endpoint, config=config)
         self._endpoints = self._resolver_for(region)
         self._moved: dict[str, tuple[str, EndpointResolver]] = {}  # buckets that turned out to be in another region
         self._authority = Authority(config, region, self._request_session)
-        self._pool = ConnectionPool(config)
+        self._pool = ConnectionPool(config, when_wanted)
         self.checksums = ChecksumSupport(config.checksum)
         self._heads = HeadBuilder(user_agent, config.requester_pays, not self.checksums.off)
         self._routes: dict[tuple[str, str, int], tuple[Address, Throttle]] = {}
@@ -79,6 +85,11 @@ class Caller:
     def encrypts(self) -> bool:
         """Whether what it receives has to be decrypted."""
         return self._endpoints.encrypts
+
+    @property
+    def connections_are_wanted(self) -> bool:
+        """Whether somebody waits for a connection; ``when_wanted`` is called when that begins."""
+        return self._pool.are_wanted
 
     def begin(self, request: Request, cancel: CancelToken, *, wait: bool) -> Exchange:
         """Send ``request`` once, for ``call`` to receive: so that many can be on their way from one thread.

@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 from s3torchconnector._config import S3ClientConfig
@@ -42,10 +43,14 @@ class PoolIsFull(S3Exception):
 
 
 class ConnectionPool:
-    """Connections by address, at most ``config.max_connections`` in use at a time."""
+    """Connections by address, at most ``config.max_connections`` in use at a time.
 
-    def __init__(self, config: S3ClientConfig) -> None:
+    ``when_wanted`` is called when somebody begins to wait for one.
+    """
+
+    def __init__(self, config: S3ClientConfig, when_wanted: Callable[[], None] = lambda: None) -> None:
         self._config = config
+        self._when_wanted = when_wanted
         self._lock = threading.Lock()
         self._line = Line()  # for room
         self._in_use = 0
@@ -59,6 +64,11 @@ class ConnectionPool:
     def in_use(self) -> int:
         """How many connections are carrying requests."""
         return self._in_use
+
+    @property
+    def are_wanted(self) -> bool:
+        """Whether somebody waits for a connection."""
+        return bool(self._line)
 
     def acquire(self, address: Address, patience: Patience, *, fresh: bool = False) -> Connection:
         """A connection to ``address``, an idle one unless ``fresh``. Waits in line while all allowed ones are in use.
@@ -94,6 +104,7 @@ class ConnectionPool:
     def _wait_in_line(self, ticket: Ticket, patience: Patience, address: Address | None) -> Connection | None:
         """Wait for the place of another, and take its connection if it leads to ``address``."""
         try:
+            self._when_wanted()
             ticket.wait(patience)
         except BaseException as error:
             with self._lock:
