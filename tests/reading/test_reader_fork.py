@@ -139,8 +139,10 @@ def test_with_every_lock_of_the_budget_held(client: S3Client, bucket: str) -> No
             return rest + in_pieces(open_object(client, bucket))
 
         child = Child(compute)
+        ready = Child(lambda: (reader.deliver(), in_pieces(reader))[1])  # an iterator's next step in the child
         try:
             assert child.result() == digest(content(2 * MIB, SIZE)) + digest(content(0, SIZE))
+            assert ready.result() == digest(content(2 * MIB, SIZE))
         finally:
             release.set()
             holder.join()

@@ -54,10 +54,11 @@ class ByteBudget:
             self._taken += size
             return True
 
-    def take(self, size: int) -> None:
-        """Take ``size`` bytes in any case."""
+    def take(self, size: int) -> int:
+        """Take ``size`` bytes in any case, and return that."""
         with self._lock:
             self._taken += size
+        return size
 
     def wait_take(self, size: int, may_overdraw: Callable[[], bool]) -> None:
         """Wait until ``size`` bytes are free and take them; at once where ``may_overdraw()`` says so.

@@ -143,7 +143,6 @@ class ObjectReader:
         if not self._shelf and self._version.size is None:
             likely = likely_size if self._expected_size is None else self._expected_size
             reserved = self._part_size if likely is None else min(self._part_size, likely)
-            self._runtime.budget.take(reserved)
             self._start(Range(0, self._part_size), reserved=reserved, carried=reserved <= _SMALL)
 
     def hand_over(self) -> int | None:
@@ -151,6 +150,7 @@ class ObjectReader:
 
         Returns the object's size in bytes, if it is known already.
         """
+        self._leave_parent()
         for part in self._shelf:
             part.hand_over_when_landed()
         return self._version.size
@@ -252,7 +252,6 @@ class ObjectReader:
             if wanted is None:
                 directs.append(piece)
             else:
-                self._runtime.budget.take(len(wanted))
                 self._start(wanted, reserved=len(wanted))
         return directs
 
@@ -260,12 +259,27 @@ class ObjectReader:
         if self._version.size is None or self._runtime.budget.is_full:
             return
         for wanted in self._coverage.ahead(self._shelf, position, self._version.size, all_of_it=all_of_it):
-            if not self._runtime.budget.try_take(deposit(len(wanted))):
+            if not self._send_train(wanted):
                 return
-            train = Train(self._runtime, self._version, wanted)
-            self._ahead_lane.submit(train.fetch)
-            for part in train.parts:
-                self._shelf.add(part)
+
+    def _send_train(self, wanted: Range) -> bool:
+        """Send a train; False where there is no room for it."""
+        size, taken, train = deposit(len(wanted)), False, None
+        try:
+            taken = self._runtime.budget.try_take(size)
+            if taken:
+                train = Train(self._runtime, self._version, wanted)
+                for part in train.parts:
+                    self._shelf.add(part)
+                self._ahead_lane.submit(train.fetch)
+        except BaseException:  # also an interrupt: what was taken for it is given back
+            if train is not None:
+                train.call_off()
+            elif taken:
+                self._runtime.budget.give(size)
+            self._shelf.discard_missing()
+            raise
+        return taken
 
     def _look_at_beginning(self, stop: int) -> None:
         """Begin to fetch an object that will be read whole, while its reader looks at the directory at its end.
@@ -282,17 +296,21 @@ class ObjectReader:
 
     def _start(self, wanted: Range, *, reserved: int, carried: bool = False) -> Part:
         """Have a part fetched, by a thread of its own or by the carrier."""
-        part = FetchedPart(self._runtime, self._version, wanted, reserved)
-        if carried:
-            self._runtime.carrier.submit(part)
-        else:
-            self._lane.submit(part.fetch)
-        self._shelf.add(part)
+        part = FetchedPart(self._runtime, self._version, wanted)
+        try:
+            self._shelf.add(part)
+            part.reserve(reserved)
+            if carried:
+                self._runtime.carrier.submit(part)
+            else:
+                self._lane.submit(part.fetch)
+        except BaseException:  # also an interrupt: what was taken for it is given back
+            self._shelf.discard_missing()
+            raise
         return part
 
     def _fetch_tail(self) -> None:
         length = max(1, self._policy.smallest)
-        self._runtime.budget.take(length)
         self._await(self._start(Range(-length, 0), reserved=length))
 
     def _read_unsized(self, position: int, count: int | None) -> bytes:

@@ -14,29 +14,32 @@ from s3torchconnector._transfer._ranges import Range
 class Part:
     """Bytes ``start`` up to ``stop`` of an object, within the budget. Who fetches them is told by subclass or owner.
 
-    ``reserved`` bytes of the budget have been taken for it; ``discard`` or ``hand_over`` gives them back, whatever
-    comes first, once. Until the bytes are there ``stop`` is a wish; a negative ``start`` (with any ``stop``) wishes
-    for the object's last bytes.
+    ``discard`` or ``hand_over`` gives back what it has taken of the budget, whatever comes first, once. Until the bytes
+    are there ``stop`` is a wish; a negative ``start`` (with any ``stop``) wishes for the object's last bytes.
     """
 
-    def __init__(self, budget: ByteBudget, wanted: Range, reserved: int) -> None:
+    def __init__(self, budget: ByteBudget, wanted: Range) -> None:
         self.start, self.stop = wanted
         self.landed = False  # whether the bytes are there; asked without a lock, also by a forked child
         self.elsewhere = False  # whether they are in memory that was offered
         self.given_up = False  # whether they will not come, through no fault: to be asked for otherwise
         self._budget = budget
-        self._reserved = reserved
+        self._reserved = 0  # bytes of the budget
         self._landing = Landing()
         self._block: LargeBuffer | None = None  # to be used again
         self._data: memoryview | bytes = b""
 
     def inherited(self, budget: ByteBudget) -> Part:
         """A landed part of the parent's as a forked child's own: the same bytes, and none of the parent's locks."""
-        part = Part(budget, Range(self.start, self.stop), reserved=0)
+        part = Part(budget, Range(self.start, self.stop))
         part._data = self._data
         part.landed = True
         part._landing.settle()
         return part
+
+    def reserve(self, size: int) -> None:
+        """Take ``size`` bytes of the budget for it, in any case."""
+        self._reserved += self._budget.take(size)  # in one, between two interrupts
 
     def data(self) -> memoryview | bytes:
         """The bytes, once they are there.

@@ -20,8 +20,8 @@ _LARGE = 4 * MIB  # bytes from which memory is worth a mapping of its own
 class FetchedPart(Part):
     """A part that fetches itself; its size may be known only when the first answer tells it."""
 
-    def __init__(self, runtime: Runtime, version: ObjectVersion, wanted: Range, reserved: int) -> None:
-        super().__init__(runtime.budget, wanted, reserved)
+    def __init__(self, runtime: Runtime, version: ObjectVersion, wanted: Range) -> None:
+        super().__init__(runtime.budget, wanted)
         self._runtime = runtime
         self._cancel = CancelToken()
         stop = None if wanted.start < 0 else wanted.stop

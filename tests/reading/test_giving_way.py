@@ -1,0 +1,133 @@
+"""What is fetched ahead stands in nobody's way, and an interrupt at any moment costs no memory."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer import _object_reader
+from s3torchconnector._transfer._budget import BLOCK
+from s3torchconnector._types import ObjectInfo
+from s3torchconnector.s3reader import S3ReaderConstructor
+from tests.reading.support import (
+    KIB,
+    MIB,
+    VirtualObject,
+    archive_of_torch,
+    asked,
+    client_of,
+    content,
+    open_object,
+    wait_until,
+)
+from tests.servers.http_messages import Request, response
+from tests.servers.scripted import ScriptedServer
+
+SEQUENTIAL = S3ReaderConstructor.sequential()
+
+
+@contextlib.contextmanager
+def reading(virtual: VirtualObject, **settings: Any) -> Iterator[S3Client]:
+    """A client, of whose budget nothing is taken at the end."""
+    with ScriptedServer(handler=virtual) as server, client_of(server.endpoint, unsigned=True, **settings) as client:
+        yield client
+        client.close()
+        assert client.runtime().budget.taken == 0
+
+
+def has_waiting(client: S3Client, count: int) -> bool:
+    """Whether so many trains wait for memory."""
+    return client.runtime().budget._waiting == count
+
+
+def test_a_train_that_is_needed_waits_for_no_other_of_its_lane() -> None:
+    """All that the lane has threads for wait for memory, which only the reader that waits for one more could free."""
+    virtual = VirtualObject(400 * MIB)
+
+    def begin_as_archive(request: Request) -> Any:
+        selected = asked(request.range, virtual.size)
+        if request.method != "GET" or selected is None or selected[0] > 0:
+            return None
+        headers = {"ETag": virtual.etag, "Content-Range": f"bytes 0-{selected[1] - 1}/{virtual.size}"}
+        return response(206, archive_of_torch(content(*selected)), headers)
+
+    virtual.before = begin_as_archive
+    # Four trains, each with a block: there is no room for another.
+    settings = {"part_size": 2 * BLOCK, "memory_budget": 4 * BLOCK + 2 * MIB, "throughput_target_gbps": 0.1}
+    with reading(virtual, operation_timeout=20, **settings) as client, open_object(client, "bucket") as reader:
+        reader.read(4)
+        wait_until(lambda: has_waiting(client, 4))
+        begin = 200 * MIB - 600 * KIB
+        reader.seek(begin)
+        for start in range(begin, begin + 20 * 32 * KIB, 32 * KIB):
+            assert reader.read(32 * KIB) == content(start, start + 32 * KIB)
+
+
+@pytest.mark.parametrize("what", ["head", "read"])
+def test_connections_of_trains_that_wait_for_memory_are_given_away(what: str) -> None:
+    virtual = VirtualObject(400 * MIB)
+    # A part, and as many trains as there are connections, each with a block: there is no room for another.
+    settings = {"part_size": 2 * BLOCK, "memory_budget": 6 * BLOCK + 2 * MIB, "max_connections": 4}
+    with (
+        reading(virtual, operation_timeout=20, **settings) as client,
+        open_object(client, "bucket", reader_constructor=SEQUENTIAL) as reader,
+    ):
+        reader.read(MIB)
+        reader.read(MIB)
+        wait_until(lambda: has_waiting(client, 4))
+        if what == "head":
+            assert client.head_object("bucket", "key").size == virtual.size
+        else:
+            with open_object(client, "bucket", "other") as other:
+                assert other.readinto(bytearray(MIB)) == MIB
+        assert reader.read(MIB) == content(2 * MIB, 3 * MIB)
+
+
+def test_an_interrupt_at_any_moment_costs_no_memory() -> None:
+    virtual = VirtualObject(30 * MIB)
+    with reading(virtual, memory_budget=24 * MIB) as client:
+        budget = client.runtime().budget
+        for moment in itertools.count(1):
+            with open_object(client, "bucket", object_info=ObjectInfo("key", "", virtual.size, 0)) as reader:
+                interrupted = False
+                try:
+                    with interrupted_at(moment):
+                        reader.prefetch()
+                        reader.seek(20 * MIB)
+                        for start in range(20 * MIB, 21 * MIB, 300 * KIB):
+                            assert reader.read(300 * KIB) == content(start, start + 300 * KIB)
+                except KeyboardInterrupt:
+                    interrupted = True
+                reader.seek(0)
+                assert reader.read(KIB) == content(0, KIB)
+            wait_until(lambda: budget.taken == 0)
+            if not interrupted:
+                break
+        assert moment > 100
+
+
+@contextlib.contextmanager
+def interrupted_at(moment: int) -> Iterator[None]:
+    """A KeyboardInterrupt when so many lines of a reader have been carried out."""
+    lines = itertools.count(1)
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code.co_filename != _object_reader.__file__ or frame.f_code.co_name == "__del__":
+            return None
+        if event == "line" and next(lines) == moment:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()  # coverage's, or a debugger's
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
