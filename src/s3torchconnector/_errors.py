@@ -41,6 +41,7 @@ class S3Exception(Exception):
         code: S3's error code, for example ``"NoSuchKey"``.
         request_id: the id to quote to AWS Support.
         attempts: how many times the request was tried.
+        resent: whether one of them was sent twice, since a kept-alive connection turned out closed.
     """
 
     operation: str | None = None
@@ -50,6 +51,7 @@ class S3Exception(Exception):
     code: str | None = None
     request_id: str | None = None
     attempts: int | None = None
+    resent: bool = False
 
     def __init__(self, message: str = "", **facts: Any) -> None:
         super().__init__(message)

@@ -11,21 +11,23 @@ from typing import Any
 
 import pytest
 
-from s3torchconnector import S3ClientConfig
-from s3torchconnector._errors import (
-    S3NotFoundError,
-    S3ServiceError,
-)
+from s3torchconnector import S3ClientConfig, S3Exception
+from s3torchconnector._config import MIB
+from s3torchconnector._errors import S3NotFoundError, S3ServiceError
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._wire._checksums import ALGORITHMS
 from s3torchconnector.testing import S3Server
 from tests.servers.http_messages import Request, response, s3_error
 from tests.servers.moto_server import MotoServer
 from tests.servers.proxy import Fault, LoseAnswer, RecordingProxy, Replace, first
+from tests.servers.scripted import ScriptedServer
 from tests.writing.support import (
     PART,
     client_of,
     is_abort,
     is_complete,
+    is_create,
+    is_part,
     matching,
     noise,
     read_back,
@@ -125,20 +127,110 @@ def test_an_old_object_of_the_same_size_is_not_taken_for_the_new_one(
         assert read_back(client, moto_bucket) == old
 
 
-def test_an_old_object_on_a_server_without_multipart_etags(
-    client: S3Client, bucket: str, proxy: RecordingProxy
+@pytest.mark.parametrize("checksum", ["when_supported", "off"])
+@pytest.mark.parametrize("moment", ["before", "meanwhile"])
+def test_an_object_of_one_put_is_not_taken_for_the_new_one(
+    s3_server: S3Server, bucket: str, proxy: RecordingProxy, moment: str, checksum: str
 ) -> None:
-    """The same where the ETag tells nothing: an object that was there before we began is not ours."""
-    stored = {"etag": '"0123456789abcdef0123456789abcdef"', "content-length": str(LARGE),
-              "date": "Sun, 22 Nov 2026 12:00:10 GMT", "last-modified": "Sun, 22 Nov 2026 11:59:00 GMT"}  # fmt: skip
-    answers = iter([SLOW_DOWN, Replace(s3_error(404, "NoSuchUpload"))])
+    """The upload was aborted. What is stored has the same size, an ETag that tells nothing, and is as new as ours."""
+    config = S3ClientConfig(part_size=PART, checksum=checksum)
+    one_put = S3ClientConfig(part_size=64 * MIB, checksum=checksum)
+
+    def store_another() -> None:
+        with client_of(s3_server.endpoint, one_put) as other:
+            save(other, bucket, LARGE)
+
+    def misbehave(request: Request) -> Fault | None:
+        if not is_complete(request):
+            return None
+        if moment == "meanwhile":
+            store_another()
+        return Replace(s3_error(404, "NoSuchUpload"))
+
+    if moment == "before":
+        store_another()
+    proxy.misbehave = misbehave
+    with client_of(proxy.endpoint, config) as client:
+        writer = writer_of(client, bucket)
+        writer.write(noise(LARGE, seed=5))
+        with pytest.raises(S3NotFoundError, match="multipart upload does not exist"):
+            writer.close()
+        assert read_back(client, bucket) == noise(LARGE)
+
+
+def test_what_is_stored_cannot_be_looked_at(bucket: str, proxy: RecordingProxy) -> None:
+    """Nobody knows what became of the completion, and the error says so."""
 
     def misbehave(request: Request) -> Fault | None:
         if request.method == "HEAD":
-            return Replace(response(200, headers=stored))
-        return next(answers, None) if is_complete(request) else None
+            return Replace(response(403))
+        return LoseAnswer() if is_complete(request) else None
 
     proxy.misbehave = misbehave
-    with pytest.raises(S3NotFoundError):
+    config = S3ClientConfig(part_size=PART, max_attempts=1)
+    with (
+        client_of(proxy.endpoint, config) as client,
+        pytest.raises(S3Exception, match=r"Whether the object was stored nevertheless could not be looked up .*403"),
+    ):
         save(client, bucket, LARGE)
-    assert len(proxy.of("HEAD")) == 1
+
+
+DATA = noise(PART + 11)
+OURS = {each.header: each.encode(each.of([DATA])) for each in ALGORITHMS[:1]}
+ANOTHERS = {each.header: each.encode(each.of([DATA[1:]])) for each in ALGORITHMS[:1]}
+OTHER_KIND = {each.header: each.encode(each.of([DATA])) for each in ALGORITHMS[1:]}
+BEGUN = "Sun, 22 Nov 2026 12:00:10 GMT"
+EARLIER = "Sun, 22 Nov 2026 12:00:09 GMT"
+
+
+class Forgetful:
+    """Completes nothing: is overloaded first, and then knows no upload; ``stored`` is what it says of the object."""
+
+    def __init__(self, stored: dict[str, str], begun: str | None = BEGUN) -> None:
+        self._stored = {"content-length": str(len(DATA)), "date": BEGUN, "last-modified": BEGUN} | stored
+        self._date = {"date": begun} if begun else {}
+        self._answers = iter([s3_error(503, "SlowDown")])
+
+    def __call__(self, request: Request) -> bytes:
+        if is_create(request):
+            document = b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+            return response(200, document, self._date)
+        if is_part(request):
+            return response(200, headers={"etag": f'"{request.query["partNumber"]:0>32}"'})
+        if is_complete(request):
+            return next(self._answers, s3_error(404, "NoSuchUpload"))
+        return response(200, headers=self._stored) if request.method == "HEAD" else response(204)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"last-modified": EARLIER, "etag": '"of-some-kind"', **OURS},  # encrypted: not an ETag of MD5s
+        {"etag": '"of the whole"'},
+    ],
+    ids=["checksum", "time"],
+)
+@pytest.mark.usefixtures("s3_server")  # for its keys
+def test_what_shows_that_an_object_is_ours(stored: dict[str, str]) -> None:
+    with ScriptedServer(handler=Forgetful(stored)) as server, client_of(server.endpoint) as client:
+        assert save(client, "b", len(DATA)) == DATA
+
+
+@pytest.mark.parametrize(
+    ("stored", "begun"),
+    [
+        (ANOTHERS, BEGUN),
+        (OTHER_KIND, BEGUN),
+        ({"etag": '"0123456789abcdef0123456789abcdef-2"'}, BEGUN),
+        ({"content-length": "7", **OURS}, BEGUN),
+        ({"last-modified": EARLIER}, BEGUN),
+        ({"last-modified": "never"}, BEGUN),
+        ({}, None),
+    ],
+    ids=["checksum", "kind of checksum", "ETag", "size", "a second earlier", "no time", "no clock"],
+)
+@pytest.mark.usefixtures("s3_server")
+def test_what_shows_that_an_object_is_not_ours(stored: dict[str, str], begun: str | None) -> None:
+    server = ScriptedServer(handler=Forgetful(stored, begun))
+    with server, client_of(server.endpoint) as client, pytest.raises(S3NotFoundError):
+        save(client, "b", len(DATA))

@@ -162,6 +162,35 @@ def test_a_lost_answer_and_another_writers_same_bytes(
         writer.close()
 
 
+def test_an_aborted_upload_and_another_writers_same_bytes(
+    client: S3Client, moto_bucket: str, moto: RecordingProxy, moto_server: MotoServer
+) -> None:
+    """What tells the two apart is the mark: sizes, ETags and checksums are the same."""
+    data = noise(SIZES["multipart"], seed=1)
+
+    def abort(request: Request) -> Fault | None:
+        if not is_complete(request):
+            return None
+        with client_of(moto_server.endpoint) as other:
+            create(other, moto_bucket, data)
+        return Replace(s3_error(404, "NoSuchUpload"))
+
+    writer = S3Writer(client.put_object(moto_bucket, "key", overwrite=False))
+    writer.write(data)
+    moto.misbehave = abort
+    with pytest.raises(S3ObjectExistsError, match=r"key exists, and was not to be overwritten") as caught:
+        writer.close()
+    assert caught.value.operation == "CompleteMultipartUpload"
+
+
+def test_a_lost_answer_to_a_completion_that_cannot_be_asked_again(bucket: str, proxy: RecordingProxy) -> None:
+    data = noise(SIZES["multipart"], seed=1)
+    proxy.misbehave = first(1, LoseAnswer(), when=is_complete)
+    with client_of(proxy.endpoint) as client:
+        create(client, bucket, data)
+        assert read_back(client, bucket) == data
+
+
 def test_a_conflict_that_passes(client: S3Client, moto_bucket: str, moto: RecordingProxy, data: bytes) -> None:
     conflict = Replace(s3_error(409, "ConditionalRequestConflict"))
     moto.misbehave = first(1, conflict, when=is_publication)

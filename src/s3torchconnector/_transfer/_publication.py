@@ -8,14 +8,15 @@ Two looks make up for what this leaves open:
   after hours of computing. On servers that ignore the header (rclone) this look is all there is, and not atomic.
 - *After a refusal*: the request may have been carried out and its answer lost, and then what is in the way of the
   retry is our own object. Its metadata has a mark that no other write has; its ETag would not tell, since two writers
-  may store the same bytes.
+  may store the same bytes. A multipart upload that is gone when it is to be completed (``Completion``) is such a
+  refusal, too.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -51,6 +52,10 @@ class Replacing:
         """Make the object appear; returns what ``consume`` makes of the answer."""
         return caller.call(request, partial(consume, request), cancel)
 
+    def recognises(self, request: Request, headers: Mapping[str, str]) -> bool:
+        """Whether an object with these headers is what ``request`` made appear; False where they do not tell."""
+        return False
+
 
 class CreateOnly(Replacing):
     """The object appears only where there is none."""
@@ -70,8 +75,7 @@ class CreateOnly(Replacing):
             return
         except S3AccessDeniedError:
             return  # who may only write is not told; S3 decides when the object is to appear
-        facts = {"operation": "HeadObject", "bucket": bucket, "key": key}
-        raise S3ObjectExistsError(f"{display_uri(bucket, key)} exists, and was not to be overwritten", **facts)
+        raise _exists("HeadObject", bucket, key)
 
     def marked(self, request: Request) -> Request:
         return request._replace(headers={**request.headers, _MARK: self._token})
@@ -97,9 +101,24 @@ class CreateOnly(Replacing):
         _log.info("%s was stored by an attempt whose answer got lost", display_uri(request.bucket, request.key))
         return None
 
+    def recognises(self, request: Request, headers: Mapping[str, str]) -> bool:
+        """True.
+
+        Raises:
+            S3ObjectExistsError: it is another writer's.
+        """
+        if headers.get(_MARK) != self._token:
+            raise _exists(request.operation, request.bucket, request.key)
+        return True
+
     def _is_ours(self, caller: Calls, request: Request) -> bool:
         try:
-            look = requests.head_object(request.bucket, request.key)
-            return caller.call(look, lambda response: response.headers.get(_MARK)) == self._token
+            headers = caller.call(requests.head_object(request.bucket, request.key), lambda response: response.headers)
+            return self.recognises(request, headers)
         except S3Exception:
             return False
+
+
+def _exists(operation: str, bucket: str, key: str) -> S3ObjectExistsError:
+    facts = {"operation": operation, "bucket": bucket, "key": key}
+    return S3ObjectExistsError(f"{display_uri(bucket, key)} exists, and was not to be overwritten", **facts)

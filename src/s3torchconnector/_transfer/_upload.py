@@ -18,7 +18,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from concurrent.futures import CancelledError, Future, wait
 from functools import partial
 
@@ -37,6 +36,7 @@ from s3torchconnector._wire import (
     CancelToken,
     CompletedPart,
     Response,
+    parse_http_date,
     parse_upload_id,
     read_document,
     requests,
@@ -69,7 +69,7 @@ class Upload:
         self._upload_id: Future[str] | None = None
         self._parts: list[Future[CompletedPart]] = []
         self._failures: list[BaseException] = []
-        self._started = time.time()
+        self._begun = 0  # when the multipart upload was, by the server's clock; 0 where it did not tell
         self._written = 0
         self._filling = self._new_part()
         _open_uploads.add(self)
@@ -201,7 +201,11 @@ class Upload:
             self._bucket, self._key, storage_class=self._storage_class, checksum=self._checksums.announced()
         )
         marked = self._publication.marked(request)
-        return self._checksums.call(marked, lambda response: parse_upload_id(read_document(response)))
+        return self._checksums.call(marked, self._note_begin)
+
+    def _note_begin(self, response: Response) -> str:
+        self._begun = parse_http_date(response.headers.get("date", ""))
+        return parse_upload_id(read_document(response))
 
     def _upload(self, number: int, part: PartBuffer, upload_id: Future[str]) -> CompletedPart:
         identifier, body = upload_id.result(), part.body()
@@ -234,7 +238,7 @@ class Upload:
         request = requests.complete_multipart_upload(
             self._bucket, self._key, upload_id, parts, checksum=self._checksums.of_whole()
         )
-        Completion(request, parts, self._written, self._started).run(self._runtime.caller, self._publication)
+        Completion(request, parts, self._written, self._begun).run(self._runtime.caller, self._publication)
 
     def _abort_upload(self, upload_id: Future[str]) -> None:
         if upload_id.exception() is not None:

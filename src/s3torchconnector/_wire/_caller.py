@@ -177,19 +177,18 @@ class Caller:
             return consume(response)
 
         try:
-            return self._carry_out(exchange, shot, course.patience, receive)
+            return self._carry_out(exchange, shot, course, receive)
         except S3ThrottledError:
             throttle.refused(self._pool.in_use + 1, course.since)
             raise
 
-    def _carry_out(
-        self, begun: Exchange | None, shot: _Shot, patience: Patience, consume: Callable[[Response], _T]
-    ) -> _T:
+    def _carry_out(self, begun: Exchange | None, shot: _Shot, course: Course, consume: Callable[[Response], _T]) -> _T:
         try:
-            return self._receive(begun or self._send(shot, patience), shot, consume)
+            return self._receive(begun or self._send(shot, course.patience), shot, consume)
         except ClosedMeanwhile:
             # That the server had closed a kept-alive connection is no failure of the request.
-            return self._receive(self._send(shot, patience, fresh=True), shot, consume)
+            course.resent = True
+            return self._receive(self._send(shot, course.patience, fresh=True), shot, consume)
 
     def _delay_after(self, error: S3Exception, course: Course) -> float:
         """Seconds until the next attempt: none if the cause of the refusal could be removed.

@@ -31,6 +31,7 @@ class Course:
         begun: an exchange that waits to be received.
         since: when it was first asked, or got its turn, by ``time.perf_counter``.
         mended: the causes of refusals that were removed; each is, once.
+        resent: whether a connection turned out closed, which is no failure; yet what went over it may have arrived.
     """
 
     def __init__(self, request: Request, begun: Exchange | None, token: CancelToken, timeout: float) -> None:
@@ -41,6 +42,7 @@ class Course:
         self._timeout = timeout
         self.patience = Patience(token, self._began + timeout)
         self.mended: set[str] = set()
+        self.resent = False
         self._failures = 0
         self._put_off = 0  # by SlowDown
         self._in_a_row = 0
@@ -85,6 +87,7 @@ class Course:
             self.give_turn_back()
             self._failures += 1
             delay = rule.delay(error, self._failures)
+        error.resent = self.resent
         left = self.patience.left()
         if is_retryable(error) and left <= (delay or 0.0):
             raise self._too_late(error) from error
