@@ -180,6 +180,24 @@ def test_a_write_that_was_interrupted_cannot_be_published(
     assert read_back(client, bucket) == OLD
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("can't start new thread")])
+@pytest.mark.parametrize("end", [lambda writer: writer.write(bytearray(PART)), lambda writer: writer.close()])
+def test_a_part_that_is_not_handed_over_gives_its_memory_back(
+    client: S3Client, bucket: str, proxy: RecordingProxy, monkeypatch: pytest.MonkeyPatch, end: Any, error: Any
+) -> None:
+    def refuse(job: object) -> None:
+        raise error
+
+    writer = writer_of(client, bucket)
+    writer.write(bytearray(PART + 1))
+    monkeypatch.setattr(writer.stream._upload._lane, "submit", refuse)
+    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+        end(writer)
+    assert client.runtime().budget.taken == 0
+    assert_no_upload_remains(client, bucket, proxy)
+    assert read_back(client, bucket) == OLD
+
+
 def test_a_client_that_was_closed_under_a_writer(s3_server: S3Server, bucket: str) -> None:
     client = client_of(s3_server.endpoint)
     writer = writer_of(client, bucket)

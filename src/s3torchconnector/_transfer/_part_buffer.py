@@ -58,12 +58,12 @@ class PartBuffer:
         return self.segments
 
     def release(self) -> None:
-        """Let go of the memory, and give the budget its bytes back."""
+        """Let go of the memory, and give the budget its bytes back: once, whoever else does so at the same time."""
         self.segments = []
-        for buffer in self._buffers:
-            self._budget.recycle(buffer)
-        self._buffers = []
+        buffers, self._buffers = self._buffers, []
         taken, self._taken = self._taken, 0
+        for buffer in buffers:
+            self._budget.recycle(buffer)
         self._budget.give(taken)
 
     def _take(self, size: int) -> None:

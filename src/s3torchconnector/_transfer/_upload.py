@@ -189,10 +189,12 @@ class Upload:
             )
         if self._upload_id is None:
             self._upload_id = self._lane.submit(self._create)
-        full, self._filling = self._filling, self._new_part()
-        self._parts.append(self._lane.submit(partial(self._upload, number, full, self._upload_id)))
-        self._parts[-1].add_done_callback(lambda _: full.release())
-        self._parts[-1].add_done_callback(partial(_note_failure, self._failures))
+        full = self._filling  # until its part's end will release it: whatever interrupts this, ``abort`` does
+        part = self._lane.submit(partial(self._upload, number, full, self._upload_id))
+        part.add_done_callback(lambda _: full.release())
+        part.add_done_callback(partial(_note_failure, self._failures))
+        self._parts.append(part)
+        self._filling = self._new_part()
 
     def _create(self) -> str:
         self._cancel.check()
