@@ -17,7 +17,8 @@ class S3Writer(io.BufferedIOBase):
 
     The object appears when ``close`` returns, whole. Leaving a ``with`` block by an exception, dropping the writer,
     or ending the program without closing it aborts: the object at that key is what it was before, and no multipart
-    upload is left behind.
+    upload is left behind. A wrapper that closes it after an exception (``io.TextIOWrapper``, ``io.BufferedWriter``)
+    stores what was written until then: call ``abort`` before, where that is not wanted.
 
     Args:
         stream: the upload: anything with ``write(data)`` and ``close()``; with ``abort()``, it can be given up.

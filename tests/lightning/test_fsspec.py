@@ -90,6 +90,35 @@ def test_text_is_written_appended_and_read(files: Any, root: str) -> None:
         files.open(f"{root}/none.csv", "xb")
 
 
+def _half(file: Any, text: Any) -> None:
+    with file:
+        file.write(text)
+        raise InterruptedError
+
+
+@pytest.mark.parametrize(("mode", "text"), [("wb", b"half"), ("w", "half"), ("wt", "half"), ("a", "half")])
+def test_what_was_interrupted_is_not_stored(files: Any, root: str, mode: str, text: Any) -> None:
+    file = files.open(f"{root}/ab", mode)
+    with pytest.raises(InterruptedError):
+        _half(file, text)
+    assert file.closed
+    assert files.cat_file(f"{root}/ab") == b"abc"
+
+
+def test_text_that_was_dropped_is_not_stored(files: Any, root: str) -> None:
+    file = files.open(f"{root}/ab", "w")
+    file.write("half")
+    with pytest.warns(ResourceWarning, match=r"ab.*dropped without close\(\): it is aborted"):
+        del file  # no garbage collection is needed
+    assert files.cat_file(f"{root}/ab") == b"abc"
+
+
+def test_text_goes_through_the_codec_that_was_asked_for(files: Any, root: str) -> None:
+    with files.open(f"{root}/latin", "w", encoding="latin-1", newline="\r\n", compression=None) as file:
+        file.write("ä\n")
+    assert files.cat_file(f"{root}/latin") == b"\xe4\r\n"
+
+
 def test_copies_moves_and_removals(files: Any, root: str) -> None:
     files.cp_file(f"{root}/ab", f"{root}/copy")
     files.mv(f"{root}/copy", f"{root}/moved")
@@ -113,6 +142,15 @@ def test_a_transaction_stores_all_or_nothing(files: Any, root: str) -> None:
 
     with pytest.raises(InterruptedError):
         interrupted()
+    assert not files.exists(f"{root}/torn")
+
+    with files.transaction:
+        with files.open(f"{root}/text", "w") as file:
+            file.write("whole")
+        files.open(f"{root}/dropped", "w").write("whole")
+        with pytest.raises(InterruptedError):
+            _half(files.open(f"{root}/torn", "w"), "half")
+    assert files.cat_file(f"{root}/text") == files.cat_file(f"{root}/dropped") == b"whole"
     assert not files.exists(f"{root}/torn")
 
 

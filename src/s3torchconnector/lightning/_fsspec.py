@@ -8,8 +8,10 @@ where there are objects below it, or where this process has made it.
 from __future__ import annotations
 
 import importlib.util
+import io
 from datetime import datetime, timezone
-from typing import Any, ClassVar
+from types import TracebackType
+from typing import Any, ClassVar, cast
 
 import fsspec
 from fsspec import AbstractFileSystem
@@ -45,6 +47,21 @@ class _UncommittedWriter(S3Writer):
 
     def discard(self) -> None:
         self.abort()
+
+
+class _TextWriter(io.TextIOWrapper):
+    """Text for an ``S3Writer``, ending as that does: the inherited ends close it, which would publish a torn object."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            cast(S3Writer, self.buffer).abort()
+
+    def __del__(self) -> None:
+        return  # the writer is dropped with it, and aborts itself
 
 
 class S3PathFileSystem(AbstractFileSystem):
@@ -121,6 +138,14 @@ class S3PathFileSystem(AbstractFileSystem):
 
     def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
         self.client.copy_object(*self._strip_protocol(path1).split("/", 1), *self._strip_protocol(path2).split("/", 1))
+
+    def open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
+        if "b" in mode or "r" in mode:
+            return super().open(path, mode, *args, **kwargs)
+        text = {name: kwargs.pop(name) for name in ("encoding", "errors", "newline") if name in kwargs}
+        file: Any = self.open(path, mode.replace("t", "") + "b", *args, **kwargs)
+        wrapper = _TextWriter if hasattr(file, "abort") else io.TextIOWrapper  # a compressor has no such end
+        return wrapper(file, **text, write_through=True)  # a transaction may commit what nobody closed
 
     def _open(self, path: str, mode: str = "rb", *args: Any, autocommit: bool = True, **kwargs: Any) -> Any:
         bucket, key = path.split("/", 1)
