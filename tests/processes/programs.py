@@ -6,11 +6,17 @@ standard input where it must know that the test has gone on. It ends with status
 
 from __future__ import annotations
 
+import multiprocessing.util
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.synchronize import Event
+from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from s3torchconnector import S3IterableDataset, S3MapDataset
@@ -92,6 +98,57 @@ def it_ends_during_a_save(client: S3Client, bucket: str) -> None:
     hear()
 
 
+def it_ends_before_a_distributed_save_begins(client: S3Client, bucket: str) -> None:
+    """Nothing but the call of ``async_save`` is before the end: no thread has been started for it yet."""
+    import torch.distributed.checkpoint as dcp
+
+    global kept
+    kept = executor = ThreadPoolExecutor(1)
+    idle = executor.submit(threading.current_thread).result()
+
+    class Planner(dcp.DefaultSavePlanner):
+        def create_local_plan(self) -> Any:
+            idle.join()  # the idle threads of executors end when the interpreter begins to
+            return super().create_local_plan()
+
+    _save_in_background(client, bucket, planner=Planner())
+
+
+def a_child_ends_during_a_distributed_save(client: S3Client, bucket: str, method: str) -> None:
+    """A child of ``multiprocessing``, which waits for threads behind its finalisers."""
+    context: Any = multiprocessing.get_context(method)
+    may_end = context.Event()
+    child = context.Process(target=_save_and_end, args=(client, bucket, may_end))
+    child.start()
+    say("under way")
+    hear()
+    may_end.set()
+    child.join()
+    sys.exit(child.exitcode)
+
+
+def _save_and_end(client: S3Client, bucket: str, may_end: Event) -> None:
+    _save_in_background(client, bucket)
+    may_end.wait()
+    multiprocessing.util.Finalize(None, say, args=("ending",), exitpriority=0)
+
+
+def _save_in_background(client: S3Client, bucket: str, **options: Any) -> None:
+    import torch.distributed.checkpoint as dcp
+
+    from s3torchconnector.dcp import S3StorageWriter
+
+    warnings.filterwarnings("ignore", "torch.distributed is disabled")
+    path = f"s3://{bucket}/distributed"
+    writer = S3StorageWriter("us-east-1", path, client.s3client_config, thread_count=2, endpoint=client.endpoint)
+    dcp.async_save(distributed(2.0), storage_writer=writer, **options)
+
+
+def distributed(number: float) -> dict[str, Any]:
+    """A state of two files: one in several parts, and a small one."""
+    return {"large": torch.full((SIZE // 4,), number), "small": torch.full((3,), number)}
+
+
 def it_does_everything(client: S3Client, bucket: str) -> None:
     """With nothing left open that would be warned of."""
     put(client, bucket, "saved", content(0, SIZE))
@@ -120,7 +177,7 @@ def _read(reader: object) -> bytes:
 
 
 kept: object = None
-PROGRAMS: dict[str, Callable[[S3Client, str], None]] = {
+PROGRAMS: dict[str, Callable[..., None]] = {
     program.__name__: program
     for program in (
         a_read_is_interrupted,
@@ -128,11 +185,13 @@ PROGRAMS: dict[str, Callable[[S3Client, str], None]] = {
         a_save_is_interrupted,
         it_ends_during_reads,
         it_ends_during_a_save,
+        it_ends_before_a_distributed_save_begins,
+        a_child_ends_during_a_distributed_save,
         it_does_everything,
     )
 }
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run in a shell's background
-    _, name, endpoint, bucket = sys.argv
-    PROGRAMS[name](client_of(endpoint), bucket)
+    _, name, endpoint, bucket, *arguments = sys.argv
+    PROGRAMS[name](client_of(endpoint), bucket, *arguments)

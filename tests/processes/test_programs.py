@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch.distributed.checkpoint as dcp
 
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.testing import S3Server
-from tests.processes.programs import SIZE, SMALL
+from tests.dcp.support import keys_of, load, same, writer_of
+from tests.processes.programs import SIZE, SMALL, distributed
 from tests.reading.support import content
 from tests.servers.http_messages import Request
 from tests.servers.proxy import RecordingProxy, StallBody
@@ -32,8 +34,10 @@ _END_SECONDS = 15.0  # the read timeout is 30 s: nobody waits for that
 class Program:
     """One run of a program; see ``programs``."""
 
-    def __init__(self, name: str, endpoint: str, bucket: str, *options: str) -> None:
+    def __init__(self, name: str, endpoint: str, bucket: str, *options: str, argument: str | None = None) -> None:
         command = [sys.executable, *options, "-m", "tests.processes.programs", name, endpoint, bucket]
+        if argument is not None:
+            command.append(argument)
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=_ROOT)
 
@@ -152,6 +156,32 @@ def test_an_end_with_transfers_under_way(
     with S3Client("us-east-1", endpoint=s3_server.endpoint) as client:
         assert not (s3_server.folder / filled / "saved").exists()
         assert_no_upload_remains(client, filled, proxy)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+def test_an_end_before_a_distributed_save_begins(proxy: RecordingProxy, bucket: str) -> None:
+    """It is carried out to the end: its data, its commit, and the deletion of what it replaces."""
+    path = f"s3://{bucket}/distributed"
+    dcp.save(distributed(1.0), storage_writer=writer_of(path, thread_count=2))
+    before = set(keys_of(bucket))
+    with Program("it_ends_before_a_distributed_save_begins", proxy.endpoint, bucket) as program:
+        program.end(_START_SECONDS)
+    assert same(load(path, distributed(0.0)), distributed(2.0))
+    assert set(keys_of(bucket)) & before == {"distributed/.metadata"}
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_childs_end_during_a_distributed_save(proxy: RecordingProxy, bucket: str, method: str) -> None:
+    name = "a_child_ends_during_a_distributed_save"
+    with stalling(proxy, "part") as stalls, Program(name, proxy.endpoint, bucket, argument=method) as program:
+        program.expect("under way")
+        stalls.wait()
+        program.go_on()
+        program.expect("ending")
+        stalls.lift()
+        program.end(_START_SECONDS)
+    assert same(load(f"s3://{bucket}/distributed", distributed(0.0)), distributed(2.0))
 
 
 def test_everything_without_a_warning(proxy: RecordingProxy, filled: str) -> None:

@@ -16,6 +16,7 @@ from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._read_policy import ADAPTIVE, SEQUENTIAL, ReadPolicy, range_based
 from s3torchconnector._transfer._runtime import OpenRuntime, Runtime
 from s3torchconnector._transfer._verify import prepare_verification, verify_if_complete
+from s3torchconnector._transfer._workers import Lane, Workers
 
 if TYPE_CHECKING:
     from s3torchconnector._transfer._listing import ListObjectStream
@@ -29,6 +30,7 @@ __all__ = [
     "SEQUENTIAL",
     "FetchGroup",
     "GetObjectStream",
+    "Lane",
     "ListObjectStream",
     "ObjectReader",
     "ObjectSource",
@@ -41,6 +43,7 @@ __all__ = [
     "RangeFetch",
     "ReadPolicy",
     "Runtime",
+    "Workers",
     "address_of",
     "list_all",
     "look_ahead",

@@ -2,8 +2,9 @@
 
 - *Dropped*: garbage collection may strike anywhere, also while a lock is held that an abort needs, so the finaliser
   of the program's handle only hands the upload to a thread of ours.
-- *Exit* (``sys.exit``, an uncaught exception): an ``atexit`` hook aborts what is open; children of
-  ``multiprocessing``, which skip ``atexit``, have a finaliser of its own.
+- *Exit* (``sys.exit``, an uncaught exception): an ``atexit`` hook aborts what is open. The interpreter has waited for
+  threads before, so that what a save in the background writes is complete. Children of ``multiprocessing`` skip
+  ``atexit``, and call finalisers before they wait for threads: there, a thread that they wait for does both.
 - *SIGTERM*: its default action ends a process on the spot, and would leave the parts stored and billed. While
   uploads are open, and only where the program has left that default in place, a handler aborts them first (on a
   thread, since the main thread may hold any lock) and then lets the signal end the process as it would have.
@@ -45,7 +46,7 @@ def add(upload: Upload) -> None:
         _collector = threading.Thread(target=_collect, name="s3torchconnector-abort", daemon=True)
         _collector.start()
         if multiprocessing.parent_process() is not None:
-            multiprocessing.util.Finalize(None, _abort_all, exitpriority=10)
+            multiprocessing.util.Finalize(None, _abort_behind_others, exitpriority=10)
     _handle_sigterm()
 
 
@@ -84,6 +85,18 @@ def _abort_all() -> None:
         collector.join()
     for upload in list(_open):
         _abort(upload)
+
+
+def _abort_behind_others() -> None:
+    """Abort what is still open when the other threads have ended that the end of this process waits for."""
+    threading.Thread(target=_wait_and_abort, name="s3torchconnector-exit", daemon=False).start()
+
+
+def _wait_and_abort() -> None:
+    apart = {threading.main_thread(), threading.current_thread()}
+    while others := {each for each in threading.enumerate() if each.is_alive() and not each.daemon} - apart:
+        others.pop().join()
+    _abort_all()
 
 
 def _handle_sigterm() -> None:

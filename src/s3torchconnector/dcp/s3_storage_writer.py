@@ -4,6 +4,9 @@ A save writes its files under names that were never used, and then ``.metadata``
 the commit. Until then readers find the previous ``.metadata`` and the files that it names, all untouched; afterwards
 the new one. Only then are the files deleted that the previous one named. Whatever stops a save, and whenever, one of
 the two checkpoints is whole; what else an interrupted save leaves behind are files that no ``.metadata`` names.
+
+A program may end while ``async_save`` is at it: the interpreter waits for PyTorch's thread. From that moment on
+Python's executors refuse work, so the threads here are this package's own.
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ import pickle
 import uuid
 from collections.abc import Iterable
 from concurrent import futures
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
+from concurrent.futures import FIRST_EXCEPTION, wait
+from contextlib import closing, suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -31,6 +34,7 @@ from torch.futures import Future
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3NotFoundError
+from s3torchconnector._transfer import Lane, Workers
 from s3torchconnector.dcp._lend import LendingPlanner
 from s3torchconnector.dcp._uploads import Uploads, without_record_checksums
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
@@ -39,7 +43,6 @@ from s3torchconnector.dcp.s3_prefix_strategy import DefaultPrefixStrategy, S3Pre
 _log = logging.getLogger(__name__)
 
 _METADATA = ".metadata"
-_DELETES = 16  # at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,20 +144,19 @@ class S3StorageWriter(FileSystemWriter):
         """
         files = self._files(plan)
         self._previous = None
-        with (
-            ThreadPoolExecutor(1, "s3torchconnector-dcp") as aside,
-            ThreadPoolExecutor(max(1, self.thread_count), "s3torchconnector-dcp") as threads,
-        ):
+        width = max(1, self.thread_count)
+        with closing(Workers(width + 1)) as workers:  # not the client's, which these wait for
+            aside, lane = Lane(workers, 1), Lane(workers, width)
             uploads = Uploads(self.fs, len(files), partial(self._ask_for_previous, aside))
-            running = [threads.submit(self._write_file, file, planner, uploads) for file in files]
             try:
+                running = [lane.submit(partial(self._write_file, file, planner, uploads)) for file in files]
                 done, _ = wait(running, return_when=FIRST_EXCEPTION)
                 for each in done:
                     each.result()
                 results = [result for each in running for result in each.result()]
             except BaseException:
                 uploads.abort()
-                threads.shutdown()
+                workers.close()
                 self._delete(file.name for file in files)
                 raise
         future: Future[list[WriteResult]] = Future()
@@ -216,7 +218,7 @@ class S3StorageWriter(FileSystemWriter):
     def _commit_path(self) -> str:
         return self.fs.concat_path(self.path, f"__{self._rank}{_METADATA}" if self._ranks_alone else _METADATA)
 
-    def _ask_for_previous(self, aside: ThreadPoolExecutor) -> None:
+    def _ask_for_previous(self, aside: Lane) -> None:
         """While the last file is being completed, have the committing rank see what it will replace.
 
         A round trip less in the end. Who must not overwrite looks as late as can be.
@@ -248,8 +250,9 @@ class S3StorageWriter(FileSystemWriter):
             except S3Exception as error:
                 _log.warning("%s is not part of the checkpoint any more, and could not be deleted: %s", path, error)
 
-        with ThreadPoolExecutor(_DELETES, "s3torchconnector-dcp") as threads:
-            list(threads.map(delete, names))
+        lane = self.fs.client.runtime().lane()
+        for deleted in [lane.submit(partial(delete, name)) for name in names]:
+            deleted.result()
 
     # -- the rest of PyTorch's interface -------------------------------------------------------------------------------
 
