@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.planner import SavePlan
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType
 from torch.distributed.device_mesh import init_device_mesh
@@ -21,7 +22,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 from torch.nn.parallel import DistributedDataParallel
 
 from s3torchconnector.dcp import BinaryPrefixStrategy
-from tests.dcp.support import mixed_state, reader_of, same, writer_of
+from tests.dcp.support import keys_of, mixed_state, reader_of, same, writer_of
 
 ROWS = 1000
 
@@ -120,6 +121,25 @@ def one_rank_fails(rank: int, path: str) -> None:
     state = {name: torch.zeros(10, dtype=torch.int64)}
     dcp.load(state, storage_reader=reader_of(path))
     assert state[name].tolist() == [1] * 10
+
+
+def another_job_is_faster(rank: int, path: str) -> None:
+    """The files of all ranks go again, when a checkpoint has appeared that must not be replaced."""
+
+    class Planner(dcp.DefaultSavePlanner):
+        def finish_plan(self, new_plan: SavePlan) -> SavePlan:  # behind the first look
+            if rank == 0:
+                dcp.save({"theirs": torch.ones(10)}, storage_writer=writer_of(path), no_dist=True)
+            return super().finish_plan(new_plan)
+
+    state = {f"of rank {rank}": torch.full((10,), 2)}
+    with pytest.raises(CheckpointException, match="Checkpoint already exists"):
+        dcp.save(state, storage_writer=writer_of(path, overwrite=False), planner=Planner())
+    bucket, _, prefix = path.removeprefix("s3://").partition("/")
+    assert len(keys_of(bucket, prefix)) == 2
+    state = {"theirs": torch.zeros(10)}
+    dcp.load(state, storage_reader=reader_of(path))
+    assert state["theirs"].tolist() == [1] * 10
 
 
 def without_collectives(rank: int, path: str) -> None:

@@ -80,8 +80,8 @@ def load(path: str, like: dict[str, Any], **options: Any) -> dict[str, Any]:
     return state
 
 
-def keys_of(bucket: str, prefix: str = "") -> list[str]:
-    with S3Client(REGION) as client:
+def keys_of(bucket: str, prefix: str = "", endpoint: str | None = None) -> list[str]:
+    with S3Client(REGION, endpoint=endpoint) as client:
         return [info.key for page in client.list_objects(bucket, prefix) for info in page.object_info]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,11 +13,23 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
 from tests.dcp.support import CONFIG, keys_of, load, same, writer_of
-from tests.servers.http_messages import Request, s3_error
-from tests.servers.proxy import Fault, RecordingProxy, Replace, StallBody
+from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.moto_server import MotoServer
+from tests.servers.proxy import Fault, LoseAnswer, RecordingProxy, Replace, StallBody, first
 
 OLD = {"a": torch.full((50, 50), 1.0), "b": [1], "c": torch.full((3,), 1)}
 NEW = {"a": torch.full((50, 50), 2.0), "b": [2], "c": torch.full((3,), 2)}
+
+
+@pytest.fixture
+def moto(moto_server: MotoServer) -> Iterator[RecordingProxy]:
+    """In front of a server that honours ``If-None-Match``, as rclone does not."""
+    with RecordingProxy(moto_server.endpoint) as proxy:
+        yield proxy
+
+
+def is_commit(request: Request) -> bool:
+    return request.method == "PUT" and request.path.endswith("/x/.metadata")
 
 
 def save(bucket: str, state: dict[str, Any], proxy: RecordingProxy, **options: Any) -> None:
@@ -79,10 +92,10 @@ def test_no_more_files_are_written_at_a_time_than_were_asked_for(bucket: str, pr
     assert max(most) == 2
 
 
-def test_who_must_not_overwrite_looks_when_the_data_is_there(bucket: str, proxy: RecordingProxy) -> None:
+def test_who_must_not_overwrite_looks_again_when_the_data_is_there(bucket: str, proxy: RecordingProxy) -> None:
     save(bucket, NEW, proxy, overwrite=False)
-    seen = [(each.method, each.path.rpartition(".")[2]) for each in proxy.exchanges if each.method != "HEAD"]
-    assert seen == [("PUT", "distcp"), ("GET", "metadata"), ("PUT", "metadata")]
+    seen = [(each.method, each.path.rpartition(".")[2]) for each in proxy.exchanges]
+    assert seen == [("HEAD", "metadata"), ("PUT", "distcp"), ("HEAD", "metadata"), ("PUT", "metadata")]
 
 
 @pytest.mark.parametrize("refused", [".distcp", ".metadata"])
@@ -176,6 +189,48 @@ def test_a_checkpoint_that_appears_during_the_save_is_not_overwritten(bucket: st
     with pytest.raises(CheckpointException, match="Checkpoint already exists"):
         save(bucket, NEW, proxy, overwrite=False)
     assert same(loaded(bucket), OLD)
+    assert len(keys_of(bucket)) == 2
+
+
+def test_of_two_saves_that_found_no_checkpoint_one_succeeds(
+    moto_bucket: str, moto: RecordingProxy, moto_server: MotoServer
+) -> None:
+    """The other one commits when this one has looked for the last time."""
+    path, theirs = f"s3://{moto_bucket}/x", []
+
+    def be_faster(request: Request) -> None:
+        if is_commit(request):
+            before = set(keys_of(moto_bucket, endpoint=moto_server.endpoint))
+            dcp.save(OLD, storage_writer=writer_of(path, endpoint=moto_server.endpoint, overwrite=False))
+            theirs.extend(set(keys_of(moto_bucket, endpoint=moto_server.endpoint)) - before)
+
+    moto.misbehave = be_faster
+    with pytest.raises(CheckpointException, match=r"Checkpoint already exists and self\.overwrite=False"):
+        save(moto_bucket, NEW, moto, overwrite=False)
+    assert same(load(path, OLD, endpoint=moto_server.endpoint), OLD)
+    assert keys_of(moto_bucket, endpoint=moto_server.endpoint) == sorted(theirs)
+
+
+def test_a_commit_whose_answer_got_lost_is_its_own(moto_bucket: str, moto: RecordingProxy) -> None:
+    moto.misbehave = first(1, LoseAnswer(), when=is_commit)
+    save(moto_bucket, NEW, moto, overwrite=False)
+    assert same(load(f"s3://{moto_bucket}/x", OLD, endpoint=moto.endpoint), NEW)
+
+
+def test_a_commit_that_cannot_be_told_from_anothers_keeps_its_files(moto_bucket: str, moto: RecordingProxy) -> None:
+    """Its answer got lost, and whether the object has its mark is not told: its own ``.metadata`` is there."""
+    lost = threading.Event()
+
+    def hook(request: Request) -> Fault | None:
+        if is_commit(request) and not lost.is_set():
+            lost.set()
+            return LoseAnswer()
+        return Replace(response(403)) if request.method == "HEAD" and lost.is_set() else None
+
+    moto.misbehave = hook
+    with pytest.raises(CheckpointException, match="Checkpoint already exists"):
+        save(moto_bucket, NEW, moto, overwrite=False)
+    assert same(load(f"s3://{moto_bucket}/x", OLD, endpoint=moto.endpoint), NEW)
 
 
 def test_files_that_cannot_be_deleted_do_not_fail_the_save(

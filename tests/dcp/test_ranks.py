@@ -16,7 +16,9 @@ pytestmark = pytest.mark.usefixtures("s3_server")
 
 
 @pytest.mark.parametrize(
-    "job", [jobs.fsdp2_and_ddp, jobs.async_in_thread_and_process, jobs.one_rank_fails], ids=lambda job: job.__name__
+    "job",
+    [jobs.fsdp2_and_ddp, jobs.async_in_thread_and_process, jobs.one_rank_fails, jobs.another_job_is_faster],
+    ids=lambda job: job.__name__,
 )
 def test_two_ranks(bucket: str, job: Any) -> None:
     run_ranks(2, job, f"s3://{bucket}/x")

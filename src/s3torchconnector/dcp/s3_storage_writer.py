@@ -33,12 +33,14 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._errors import S3Exception, S3NotFoundError
+from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ObjectExistsError
 from s3torchconnector._transfer import Lane, Workers
+from s3torchconnector._uri import parse_object_uri
 from s3torchconnector.dcp._lend import LendingPlanner
 from s3torchconnector.dcp._uploads import Uploads, without_record_checksums
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.dcp.s3_prefix_strategy import DefaultPrefixStrategy, S3PrefixStrategyBase
+from s3torchconnector.s3writer import S3Writer
 
 _log = logging.getLogger(__name__)
 
@@ -67,8 +69,8 @@ class S3StorageWriter(FileSystemWriter):
         prefix_strategy: names the ranks' files; ``DefaultPrefixStrategy()`` if not given.
         thread_count: files that each rank writes at a time.
         endpoint: URL of the S3 server, where it is not AWS's for that region.
-        kwargs: the keywords of PyTorch's ``FileSystemWriter``. ``overwrite=False`` refuses a path with a checkpoint.
-            ``sync_files`` has no effect: what S3 has confirmed is durable.
+        kwargs: the keywords of PyTorch's ``FileSystemWriter``. ``overwrite=False`` refuses a path with a checkpoint,
+            also one that appears during the save. ``sync_files`` has no effect: what S3 has confirmed is durable.
 
     Raises:
         ValueError: the path is not an ``s3://`` URI.
@@ -98,7 +100,7 @@ class S3StorageWriter(FileSystemWriter):
         self._is_coordinator = True
         self._rank: int | None = None
         self._ranks_alone = False
-        self._previous: futures.Future[set[str] | None] | None = None  # asked for before the end of the data
+        self._previous: futures.Future[set[str]] | None = None  # asked for before the end of the data
 
     # -- planning ---------------------------------------------------------------------------------------------------
 
@@ -115,8 +117,9 @@ class S3StorageWriter(FileSystemWriter):
         Raises:
             RuntimeError: there is a checkpoint, and ``overwrite`` is false.
         """
-        if not self.overwrite and (self._is_coordinator or self._ranks_alone):
-            self._refuse_existing(self.fs.exists(self._commit_path()))
+        is_asked = not self.overwrite and (self._is_coordinator or self._ranks_alone)
+        if is_asked and self.fs.exists(self._commit_path()):
+            raise self._refusal()
         return plan
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
@@ -127,12 +130,11 @@ class S3StorageWriter(FileSystemWriter):
             for rank, plan in zip(ranks, plans, strict=True)
         ]
 
-    def _refuse_existing(self, exists: bool) -> None:
-        if exists:
-            raise RuntimeError(
-                f"Checkpoint already exists and self.overwrite=False: {self._commit_path()}. Save to another path, or "
-                "allow it with overwrite=True"
-            )
+    def _refusal(self) -> RuntimeError:
+        return RuntimeError(
+            f"Checkpoint already exists and self.overwrite=False: {self._commit_path()}. Save to another path, or "
+            "allow it with overwrite=True"
+        )
 
     # -- the files ---------------------------------------------------------------------------------------------------
 
@@ -203,17 +205,32 @@ class S3StorageWriter(FileSystemWriter):
         """Commit: publish ``.metadata``, then delete the files that only the one before it named.
 
         Raises:
-            RuntimeError: a checkpoint has appeared meanwhile, and ``overwrite`` is false.
+            RuntimeError: a checkpoint has appeared meanwhile, and ``overwrite`` is false: no file of this save remains.
             S3Exception: an error occurred accessing S3; the previous checkpoint is still there.
         """
         metadata.version = getattr(filesystem, "CURRENT_DCP_VERSION", None)
         metadata.storage_data = {each.index: each.storage_data for written in results for each in written}
         metadata.storage_meta = self.storage_meta()
-        previous = self._previous_files() if self._previous is None else self._previous.result()
-        self._refuse_existing(previous is not None and not self.overwrite)
-        with self.fs.create_stream(self._commit_path(), "wb") as stream:
-            stream.write(pickle.dumps(metadata))
-        self._delete((previous or set()) - _files_of(metadata))
+        replaced: set[str] = set()
+        if self.overwrite:
+            replaced = self._previous_files() if self._previous is None else self._previous.result()
+        bucket, key = parse_object_uri(self._commit_path())
+        try:
+            with S3Writer(self.fs.client.put_object(bucket, key, overwrite=self.overwrite)) as stream:
+                stream.write(pickle.dumps(metadata))
+        except S3ObjectExistsError as error:
+            self._withdraw(metadata)
+            raise self._refusal() from error
+        self._delete(replaced - _files_of(metadata))
+
+    def _withdraw(self, metadata: Metadata) -> None:
+        """Delete the files of a save that was refused, unless they are those of what is there: an answer got lost."""
+        try:
+            there = self._previous_files()
+        except S3Exception as error:
+            _log.warning("the files of a save remain, since %s cannot be read: %s", self._commit_path(), error)
+        else:
+            self._delete(_files_of(metadata) - there)
 
     def _commit_path(self) -> str:
         return self.fs.concat_path(self.path, f"__{self._rank}{_METADATA}" if self._ranks_alone else _METADATA)
@@ -221,19 +238,19 @@ class S3StorageWriter(FileSystemWriter):
     def _ask_for_previous(self, aside: Lane) -> None:
         """While the last file is being completed, have the committing rank see what it will replace.
 
-        A round trip less in the end. Who must not overwrite looks as late as can be.
+        A round trip less in the end. Who must not overwrite replaces nothing.
         """
         if self.overwrite and (self._is_coordinator or self._ranks_alone):
             self._previous = aside.submit(self._previous_files)
 
-    def _previous_files(self) -> set[str] | None:
-        """The files of the checkpoint that is there; none where its ``.metadata`` says nothing; None without one."""
+    def _previous_files(self) -> set[str]:
+        """The files of the checkpoint that is there; none without one, or where its ``.metadata`` says nothing."""
         path = self._commit_path()
         try:
             with self.fs.create_stream(path, "rb") as stream:
                 content = stream.read()
         except S3NotFoundError:
-            return None
+            return set()
         try:
             return _files_of(pickle.loads(content))
         except Exception as error:
