@@ -85,6 +85,22 @@ def test_a_data_loader_asks_for_whole_batches(dataset: S3MapDataset) -> None:
     assert asked == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
 
 
+class Labelled(S3MapDataset):
+    def __getitem__(self, i: int) -> tuple[Any, str]:
+        return super().__getitem__(i), f"label {i}"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_subclass_makes_the_samples_of_batches_too(s3_server: S3Server, bucket: str, workers: int) -> None:
+    fill(s3_server, bucket, CONTENTS)
+    dataset = Labelled.from_prefix(
+        f"s3://{bucket}", region="us-east-1", endpoint=s3_server.endpoint, transform=key_and_bytes
+    )
+    loader: DataLoader[Any] = DataLoader(dataset, batch_size=5, collate_fn=list, num_workers=workers)
+    samples = [(sample, f"label {i}") for i, sample in enumerate(SAMPLES)]
+    assert list(loader) == [samples[:5], samples[5:10], samples[10:]]
+
+
 def test_the_same_object_twice_in_a_batch(dataset: S3MapDataset) -> None:
     assert dataset.__getitems__([3, 3, -9]) == [SAMPLES[3]] * 3
 
