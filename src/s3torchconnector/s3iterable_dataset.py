@@ -96,8 +96,8 @@ class S3IterableDataset(IterableDataset[Any]):
             TypeError, ValueError: a URI does not name an object.
         """
         return cls(
-            region, objects_from_uris(object_uris), endpoint, transform, s3client_config, enable_sharding,
-            reader_constructor, look_ahead=look_ahead,
+            region, objects_from_uris(object_uris), endpoint, transform=transform, s3client_config=s3client_config,
+            enable_sharding=enable_sharding, reader_constructor=reader_constructor, **_if_given(look_ahead=look_ahead),
         )  # fmt: skip
 
     @classmethod
@@ -136,8 +136,8 @@ class S3IterableDataset(IterableDataset[Any]):
             S3Exception: An error occurred accessing S3 (when iterating).
         """
         return cls(
-            region, objects_from_prefix(s3_uri), endpoint, transform, s3client_config, enable_sharding,
-            reader_constructor, look_ahead=look_ahead,
+            region, objects_from_prefix(s3_uri), endpoint, transform=transform, s3client_config=s3client_config,
+            enable_sharding=enable_sharding, reader_constructor=reader_constructor, **_if_given(look_ahead=look_ahead),
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[Any]:
@@ -163,6 +163,11 @@ class S3IterableDataset(IterableDataset[Any]):
     def __getstate__(self) -> dict[str, Any]:
         # A spawned worker has no process group: it is told its parent's rank, as of now, when iteration starts.
         return {**self.__dict__, "_pickled_rank": _process_group_rank()}
+
+
+def _if_given(**options: int | None) -> dict[str, Any]:
+    """Those that are not None: subclasses written for 1.5.0 have constructors that know no others."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _process_group_rank() -> tuple[int, int] | None:

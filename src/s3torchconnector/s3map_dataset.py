@@ -80,7 +80,10 @@ class S3MapDataset(Dataset[Any]):
         Raises:
             TypeError, ValueError: a URI does not name an object.
         """
-        return cls(region, objects_from_uris(object_uris), endpoint, transform, s3client_config, reader_constructor)
+        return cls(
+            region, objects_from_uris(object_uris), endpoint, transform=transform, s3client_config=s3client_config,
+            reader_constructor=reader_constructor,
+        )  # fmt: skip
 
     @classmethod
     def from_prefix(
@@ -111,7 +114,10 @@ class S3MapDataset(Dataset[Any]):
             TypeError, ValueError: ``s3_uri`` is not an S3 URI.
             S3Exception: An error occurred accessing S3 (at first use).
         """
-        return cls(region, objects_from_prefix(s3_uri), endpoint, transform, s3client_config, reader_constructor)
+        return cls(
+            region, objects_from_prefix(s3_uri), endpoint, transform=transform, s3client_config=s3client_config,
+            reader_constructor=reader_constructor,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         """How many objects there are; lists them at first use."""

@@ -139,6 +139,31 @@ class DatasetContract:
 
         assert list(self.dataset_class(s3_server.region, objects, s3_server.endpoint, read)) == list(CONTENTS.values())
 
+    def test_a_subclass_with_the_signature_of_1_5_0(self, uri: str, s3_server: S3Server) -> None:
+        """Which knows no parameter that came later, and may have them in another order behind the third."""
+        base: Any = self.dataset_class
+
+        class Own(base):  # type: ignore[misc]
+            def __init__(
+                self, region: Any, get_dataset_objects: Any, endpoint: Any = None, *, reader_constructor: Any = None,
+                s3client_config: Any = None, transform: Any = None, **sharding: bool,
+            ) -> None:  # fmt: skip
+                self.sharding = sharding
+                super().__init__(
+                    region, get_dataset_objects, endpoint, transform=transform, s3client_config=s3client_config,
+                    reader_constructor=reader_constructor, **sharding,
+                )  # fmt: skip
+
+        options: dict[str, Any] = {"region": s3_server.region, "endpoint": s3_server.endpoint, "transform": read}
+        sharding = {"enable_sharding": False} if self.dataset_class is S3IterableDataset else {}
+        for dataset in (
+            Own.from_prefix(f"{uri}/data/0", **options),
+            Own.from_objects([f"{uri}/{key}" for key, _ in SAMPLES[:10]], **options),
+        ):
+            assert type(dataset) is Own
+            assert dataset.sharding == sharding
+            assert list(dataset) == [content for _, content in SAMPLES[:10]]
+
     def test_a_missing_bucket_is_named(self, from_prefix: Any) -> None:
         with pytest.raises(FileNotFoundError, match=r"^Service error: The bucket does not exist.*s3://no-such-bucket"):
             list(from_prefix("s3://no-such-bucket/a"))
