@@ -98,6 +98,22 @@ class _Reading:
         return bytes(self._readers[i].read())
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("cls", [S3MapDataset, S3IterableDataset])
+def test_readers_travel_from_workers(
+    bucket: str, options: Options, cls: Any, batch_size: int | None, method: str
+) -> None:
+    """Without a transform, the samples are the readers themselves."""
+    del options["transform"]
+    dataset = cls.from_prefix(f"s3://{bucket}", **options)
+    loader: DataLoader[Any] = DataLoader(
+        dataset, batch_size=batch_size, num_workers=1, collate_fn=_identity, multiprocessing_context=method, timeout=30
+    )
+    readers = list(loader) if batch_size is None else [reader for batch in loader for reader in batch]
+    assert [(reader.key, reader.read()) for reader in readers] == SAMPLES
+
+
 def test_a_worker_takes_every_nth_sample(bucket: str, options: Options) -> None:
     dataset = S3IterableDataset.from_prefix(f"s3://{bucket}", **options, enable_sharding=True)
     with loading(dataset, "fork", 3) as batches:

@@ -12,7 +12,8 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -106,11 +107,9 @@ class S3Client:
             reader_constructor: how to read, see ``S3ReaderConstructor``.
         """
         source = ObjectSource(self.runtime, bucket, key, object_info)
-
-        def get_object_info() -> ObjectInfo | HeadObjectResult:
-            # A dataset's table keeps no more of a listing than the size.
-            return object_info if object_info is not None and object_info.etag else self.head_object(bucket, key)
-
+        get_object_info: Callable[[], ObjectInfo | HeadObjectResult] = partial(self.head_object, bucket, key)
+        if object_info is not None and object_info.etag:  # a dataset's table keeps no more of a listing than the size
+            get_object_info = partial(copy, object_info)  # not a lambda: readers that keep it pickle
         return (reader_constructor or S3ReaderConstructor.default())(bucket, key, get_object_info, source)
 
     def put_object(

@@ -6,7 +6,7 @@ twice), and small gaps, fetched as a part with something around them. Reads in o
 one being served, before it is waited for, so that the connections never run dry between two reads.
 
 A reader belongs to one thread at a time. It survives a fork: parts that have landed are kept, those under way belong
-to the parent and are asked for again.
+to the parent and are asked for again. It pickles and copies as what it was made of and the version it reads.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import os
 from functools import partial
+from typing import Any
 
 from s3torchconnector._config import MIB
 from s3torchconnector._transfer._budget import BLOCK
@@ -49,6 +50,8 @@ class ObjectReader:
         limit: the position that nobody will read at or behind, so that nothing there is fetched unasked.
     """
 
+    _pid = 0  # of one whose making failed: it has nothing to let go of
+
     def __init__(
         self,
         open_runtime: OpenRuntime,
@@ -65,7 +68,6 @@ class ObjectReader:
         self._pattern = ReadPattern(policy)
         self._shelf = Shelf()
         self._expects_all = False  # parts are kept for reads that have not come to them yet
-        self._pid = os.getpid()
         self._settle_in_process()
 
     def _settle_in_process(self) -> None:
@@ -239,6 +241,10 @@ class ObjectReader:
 
     def __del__(self) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        version = self._version.fork()  # not even ``copy.copy`` may mix what two readers sum
+        return ObjectReader, (self._open_runtime, version, self._policy, self._expected_size, self._limit)
 
     # -- planning -----------------------------------------------------------------------------------------------
 

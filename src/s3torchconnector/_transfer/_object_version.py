@@ -7,6 +7,7 @@ that bytes of two versions never mix.
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from s3torchconnector._errors import S3ObjectChangedError, S3ProtocolError
 from s3torchconnector._transfer._integrity import ObjectIntegrity
@@ -19,11 +20,11 @@ _LARGEST = 2**50  # bytes; S3's own limit is 50 TB. Nobody should try to get mem
 class ObjectVersion:
     """An object and, once an answer told, the size (bytes) and ETag of the version that is being read."""
 
-    def __init__(self, bucket: str, key: str) -> None:
+    def __init__(self, bucket: str, key: str, size: int | None = None, etag: str | None = None) -> None:
         self.bucket = bucket
         self.key = key
-        self.size: int | None = None
-        self.etag: str | None = None
+        self.size = size
+        self.etag = etag
         self.integrity: ObjectIntegrity | None = None  # from the first request on
         self._lock = threading.Lock()
 
@@ -73,6 +74,7 @@ class ObjectVersion:
 
     def fork(self) -> ObjectVersion:
         """The same version for a forked child, with a lock that nobody holds."""
-        copy = ObjectVersion(self.bucket, self.key)
-        copy.size, copy.etag = self.size, self.etag
-        return copy
+        return ObjectVersion(self.bucket, self.key, self.size, self.etag)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ObjectVersion, (self.bucket, self.key, self.size, self.etag)

@@ -65,6 +65,9 @@ class StreamedBytes:
     def close(self) -> None:
         self._stream = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StreamedBytes, (self._get_stream, self._get_object_info)
+
     def _take_until(self, stop: int | None) -> None:
         self.prefetch()
         assert self._stream is not None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
+from copy import copy
 from io import SEEK_CUR, SEEK_END, SEEK_SET
 from operator import index
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from s3torchconnector._config import KIB, MIB
 from s3torchconnector._transfer import ADAPTIVE, ObjectSource, ReadPolicy
@@ -33,7 +34,7 @@ class S3Reader(io.BufferedIOBase):
     version of the object; if it was overwritten meanwhile, reading raises ``S3ObjectChangedError``.
 
     A reader may be used by one thread at a time. One that was opened before a fork goes on in the child, on
-    connections of its own.
+    connections of its own. It pickles and copies, read or unread: the copy is at the same place, and fetches anew.
 
     Args:
         bucket: the object's bucket.
@@ -256,6 +257,11 @@ class S3Reader(io.BufferedIOBase):
             if source is not None:
                 source.close()
         super().close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, in this process or another, fetches for itself, and of the same version.
+        source = self.__dict__.get("_object")
+        return self.__dict__ if source is None else {**self.__dict__, "_object": copy(source)}
 
     def _check_open(self) -> None:
         if self.closed:
