@@ -97,7 +97,6 @@ class S3Writer(io.BufferedIOBase):
         Returns:
             Return whether object was opened for reading.
         """
-        self._check_open()
         return False
 
     def writable(self) -> bool:
@@ -105,15 +104,13 @@ class S3Writer(io.BufferedIOBase):
         Returns:
             Return whether object was opened for writing.
         """
-        self._check_open()
-        return True
+        return not self.closed
 
     def tell(self) -> int:
         """
         Returns:
-            Current stream position.
+            Current stream position; of a closed writer, how many bytes were written.
         """
-        self._check_open()
         return self._position
 
     def _check_open(self) -> None:

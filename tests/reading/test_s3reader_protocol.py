@@ -168,7 +168,6 @@ def test_lines(client: S3Client, bucket: str) -> None:
         lambda reader: reader.readinto(bytearray(1)),
         lambda reader: reader.readinto(bytearray()),
         lambda reader: reader.seek(0),
-        lambda reader: reader.tell(),
         lambda reader: reader.prefetch(),
         lambda reader: reader.readable(),
         lambda reader: reader.writable(),
@@ -186,6 +185,13 @@ def test_a_closed_reader(reader: Any, call: Callable[[Any], Any], used: bool) ->
     assert reader.closed
     with pytest.raises(ValueError, match="closed"):
         call(reader)
+
+
+def test_a_closed_reader_tells_where_it_ended(reader: Any) -> None:
+    reader.read(3)
+    reader.close()
+    assert reader.tell() == 3
+    assert repr(reader).endswith("/key at 3>")
 
 
 @pytest.mark.parametrize("call", [lambda reader: reader.write(b""), lambda reader: reader.truncate(0)])

@@ -139,12 +139,19 @@ def test_flush_stores_nothing(counted: S3Client, bucket: str, proxy: RecordingPr
     assert len(proxy.exchanges) == 1
 
 
-@pytest.mark.parametrize("method", ["tell", "readable", "writable", "__enter__"])
-def test_a_closed_writer_is_a_value_error(client: S3Client, bucket: str, method: str) -> None:
+def test_a_closed_writer_cannot_be_entered(client: S3Client, bucket: str) -> None:
     writer = writer_of(client, bucket)
     writer.close()
     with pytest.raises(ValueError, match="closed"):
-        getattr(writer, method)()
+        writer.__enter__()
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_a_closed_writer_tells_where_it_ended(client: S3Client, bucket: str, end: str) -> None:
+    writer = writer_of(client, bucket)
+    writer.write(b"12345")
+    getattr(writer, end)()
+    assert (writer.tell(), writer.readable(), writer.writable()) == (5, False, False)
 
 
 @pytest.mark.parametrize("data", [b"more", b"", bytearray(b"more")])

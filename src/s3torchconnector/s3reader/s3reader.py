@@ -224,9 +224,8 @@ class S3Reader(io.BufferedIOBase):
     def tell(self) -> int:
         """
         Returns:
-            Current stream position.
+            Current stream position; of a closed reader, its last.
         """
-        self._check_open()
         return self._position
 
     def readable(self) -> bool:
