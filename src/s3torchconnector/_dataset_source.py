@@ -60,12 +60,32 @@ class DatasetSource:
 
     def samples(self, items: Iterable[S3BucketKeyData], most: int | None) -> Iterator[Any]:
         """The transformed samples of ``items``, in order; at most ``most`` of the next ones are on their way."""
-        readers = look_ahead(map(self.open, items), self.client.runtime(), most)
+        readers = look_ahead(map(self._open_early, items), self.client.runtime(), most)
         try:
             for reader in readers:
-                yield self.transform(reader)
+                yield self.transform(reader.file if isinstance(reader, _Foreign) else reader)
         finally:
             readers.close()
+
+    def _open_early(self, item: S3BucketKeyData) -> S3Reader | _Foreign:
+        reader: object = self.open(item)
+        return reader if isinstance(reader, S3Reader) else _Foreign(reader)
+
+
+class _Foreign:
+    """What a program's ``reader_constructor`` returned that is no ``S3Reader``, as ``look_ahead`` takes it."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def start_early(self, likely_size: int | None) -> bool:
+        return False
+
+    def deliver(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        """It is the program's own."""
 
 
 def objects_from_uris(object_uris: str | Iterable[str]) -> GetDatasetObjects:

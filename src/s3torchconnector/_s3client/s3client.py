@@ -110,7 +110,8 @@ class S3Client:
         get_object_info: Callable[[], ObjectInfo | HeadObjectResult] = partial(self.head_object, bucket, key)
         if object_info is not None and object_info.etag:  # a dataset's table keeps no more of a listing than the size
             get_object_info = partial(copy, object_info)  # not a lambda: readers that keep it pickle
-        return (reader_constructor or S3ReaderConstructor.default())(bucket, key, get_object_info, source)
+        construct = reader_constructor or S3ReaderConstructor.default()
+        return construct(bucket=bucket, key=key, get_object_info=get_object_info, get_stream=source)
 
     def put_object(
         self, bucket: str, key: str, storage_class: str | None = None, *, overwrite: bool = True

@@ -20,8 +20,8 @@ _FEWEST = 2
 class Prefetchable(Protocol):
     """What look-ahead asks of a reader; see ``ObjectReader``."""
 
-    def start_early(self, likely_size: int | None) -> None:
-        """Begin fetching, and take memory for it from the budget."""
+    def start_early(self, likely_size: int | None) -> bool:
+        """Begin fetching, and take memory for it from the budget. Whether it is of a kind that can."""
 
     def deliver(self) -> int | None:
         """The program gets the reader, and its memory goes on the program's account. Its size, if it is known."""
@@ -48,6 +48,10 @@ class Window:
     def note(self, size: int) -> None:
         """An object of this size was met: recent ones count more."""
         self.mean_size = size if self.mean_size is None else (7 * self.mean_size + size) // 8
+
+    def shut(self) -> None:
+        """Nothing would be gained by making more readers before their turn, and they may hold whole objects."""
+        self._most = 0
 
     def has_room(self, in_flight: int) -> bool:
         """Whether one more object may be started."""
@@ -115,5 +119,6 @@ def _fill(in_flight: deque[_R], source: _Source[_R], window: Window) -> None:
         reader = source.take()
         if reader is None:
             return
-        reader.start_early(window.mean_size)
         in_flight.append(reader)
+        if not reader.start_early(window.mean_size):
+            window.shut()

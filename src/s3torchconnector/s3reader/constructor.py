@@ -12,14 +12,14 @@ from s3torchconnector.s3reader.s3reader import S3Reader
 
 
 class S3ReaderConstructorProtocol(Protocol):
-    """Makes a reader of one object; any callable with these four parameters will do.
+    """Makes a reader of one object; any callable that takes these four keywords will do.
 
     ``get_stream(start=None, end=None)`` iterates the object's ``bytes`` from ``start`` up to but without ``end``;
     ``get_object_info()`` describes the object (see ``ObjectInfo``, ``HeadObjectResult``).
     """
 
     def __call__(
-        self, bucket: str, key: str, get_object_info: Callable[[], Any], get_stream: Callable[..., Any], /
+        self, bucket: str, key: str, get_object_info: Callable[[], Any], get_stream: Callable[..., Any]
     ) -> S3Reader: ...
 
 

@@ -86,13 +86,23 @@ class S3Reader(io.BufferedIOBase):
         self._check_open()
         self._object.prefetch()
 
-    def start_early(self, likely_size: int | None = None) -> None:
+    # What a dataset and the end of a reader call is there for subclasses too that never call this constructor, as was
+    # right where this class was abstract.
+
+    def start_early(self, likely_size: int | None = None) -> bool:
         """``prefetch`` for a loop that will come to this object later; see ``look_ahead``."""
-        self._object.prefetch(likely_size)
+        source = self._source()
+        if source is not None:
+            source.prefetch(likely_size)
+        return source is not None
 
     def deliver(self) -> int | None:
         """The loop has come to this object: from now on its memory is its user's. Returns its size, if known."""
-        return self._object.hand_over()
+        source = self._source()
+        return None if source is None else source.hand_over()
+
+    def _source(self) -> BytesByPosition | None:
+        return self.__dict__.get("_object")
 
     def readinto(self, buf: WriteableBuffer) -> int:
         """Read up to len(buf) bytes into a pre-allocated, writable bytes-like object buf.
@@ -252,19 +262,19 @@ class S3Reader(io.BufferedIOBase):
     def close(self) -> None:
         """Stop fetching and let go of all memory. Reading afterwards is a ValueError."""
         if not self.closed:
-            source = self.__dict__.get("_object")  # absent when the constructor refused
+            source = self._source()
             if source is not None:
                 source.close()
         super().close()
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, in this process or another, fetches for itself, and of the same version.
-        source = self.__dict__.get("_object")
+        source = self._source()
         return self.__dict__ if source is None else {**self.__dict__, "_object": copy(source)}
 
     def _check_open(self) -> None:
         if self.closed:
-            raise ValueError(f"I/O operation on the closed reader of {display_uri(self._bucket, self._key)}")
+            raise ValueError(f"I/O operation on the closed reader of {display_uri(self.bucket, self.key)}")
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {display_uri(self._bucket, self._key)} at {self._position}>"
+        return f"<{type(self).__name__} {display_uri(self.bucket, self.key)} at {self.tell()}>"
