@@ -1,9 +1,11 @@
-"""Custom reader constructors: what they are called with and what they may return."""
+"""Custom reader constructors: what they are called with, and what they may return; and the names of ours."""
 
 from __future__ import annotations
 
 import io
+import pickle
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,8 +13,9 @@ from torch.utils.data import DataLoader
 
 from s3torchconnector import S3Checkpoint, S3IterableDataset, S3MapDataset, S3Reader, S3ReaderConstructor
 from s3torchconnector._s3client import S3Client
+from s3torchconnector.s3reader import DCPOptimizedS3Reader, RangedS3Reader, SequentialS3Reader
 from s3torchconnector.testing import S3Server
-from tests.reading.support import client_of, content, put
+from tests.reading.support import client_of, content, open_object, put
 
 CONTENTS = {f"key{i}": content(i, 1000) for i in range(5)}
 
@@ -121,3 +124,47 @@ def test_a_bare_reader_shows_itself() -> None:
     assert reader.closed
     with pytest.raises(ValueError, match="closed"):
         reader.readinto(bytearray(3))
+
+
+@pytest.mark.parametrize(
+    ("constructor", "name"),
+    [
+        (None, "sequential"),
+        (S3ReaderConstructor.default(), "sequential"),
+        (S3ReaderConstructor.sequential(), "sequential"),
+        (S3ReaderConstructor.range_based(), "range_based"),
+        (S3ReaderConstructor.range_based(0), "range_based"),
+        (S3ReaderConstructor.dcp_optimized(), "dcp_optimized"),
+        (S3ReaderConstructor.dcp_optimized(0), "dcp_optimized"),
+        (bare, "unknown"),
+        (S3Reader, "unknown"),
+        (partial(bare, bucket="b"), "unknown"),
+    ],
+)
+def test_names_of_ways_of_reading(constructor: Any, name: str) -> None:
+    """The same as those of 1.5.0."""
+    assert S3ReaderConstructor.get_reader_type_string(constructor) == name
+
+
+def test_a_negative_buffer_is_none(client: S3Client, bucket: str) -> None:
+    constructor = S3ReaderConstructor.range_based(-1)
+    with open_object(client, bucket, "key1", reader_constructor=constructor) as reader:
+        assert reader.read() == CONTENTS["key1"]
+    assert S3ReaderConstructor.get_reader_type_string(constructor) == "range_based"
+
+
+@pytest.mark.parametrize(
+    ("constructor", "kind"),
+    [
+        (S3ReaderConstructor.sequential(), SequentialS3Reader),
+        (S3ReaderConstructor.range_based(), RangedS3Reader),
+        (S3ReaderConstructor.dcp_optimized(), DCPOptimizedS3Reader),
+        (partial(RangedS3Reader, buffer_size=0), RangedS3Reader),
+        (RangedS3Reader, RangedS3Reader),
+    ],
+)
+def test_kinds_of_readers_by_name(client: S3Client, bucket: str, constructor: Any, kind: type) -> None:
+    with open_object(client, bucket, "key1", reader_constructor=constructor) as reader:
+        kinds = (SequentialS3Reader, RangedS3Reader, DCPOptimizedS3Reader)
+        assert [isinstance(reader, each) for each in kinds] == [each is kind for each in kinds]
+        assert pickle.loads(pickle.dumps(reader)).read() == CONTENTS["key1"]

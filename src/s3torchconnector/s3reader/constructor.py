@@ -7,8 +7,16 @@ from functools import partial
 from typing import Any, Protocol
 
 from s3torchconnector._config import MIB
-from s3torchconnector._transfer import ADAPTIVE, SEQUENTIAL, ReadPolicy, range_based
+from s3torchconnector._transfer import ADAPTIVE, SEQUENTIAL, ReadPolicy
+from s3torchconnector.s3reader.kinds import DCPOptimizedS3Reader, RangedS3Reader, SequentialS3Reader
 from s3torchconnector.s3reader.s3reader import S3Reader
+
+_NAMES: dict[object, str] = {
+    S3Reader: "sequential",
+    SequentialS3Reader: "sequential",
+    RangedS3Reader: "range_based",
+    DCPOptimizedS3Reader: "dcp_optimized",
+}
 
 
 class S3ReaderConstructorProtocol(Protocol):
@@ -38,7 +46,7 @@ class S3ReaderConstructor:
     @staticmethod
     def sequential() -> S3ReaderConstructorProtocol:
         """For objects read from beginning to end: reads ahead at full speed from the first read on."""
-        return partial(S3Reader, policy=SEQUENTIAL)
+        return partial(SequentialS3Reader, policy=SEQUENTIAL)
 
     @staticmethod
     def range_based(buffer_size: int | None = None) -> S3ReaderConstructorProtocol:
@@ -46,15 +54,9 @@ class S3ReaderConstructor:
 
         Args:
             buffer_size: bytes that a smaller read fetches at least, so that many small reads close to each other
-                are one request; 8 MiB by default, 0 for none.
-
-        Raises:
-            ValueError: ``buffer_size`` is negative.
+                are one request; 8 MiB by default, 0 or less for none.
         """
-        size = 8 * MIB if buffer_size is None else buffer_size
-        if size < 0:
-            raise ValueError(f"buffer_size must not be negative: buffer_size={buffer_size}")
-        return partial(S3Reader, policy=range_based(size))
+        return partial(RangedS3Reader, buffer_size=buffer_size)
 
     @staticmethod
     def dcp_optimized(max_gap_size: int = 32 * MIB) -> S3ReaderConstructorProtocol:
@@ -67,4 +69,14 @@ class S3ReaderConstructor:
         """
         if max_gap_size < 0:
             raise ValueError(f"max_gap_size must not be negative: max_gap_size={max_gap_size}")
-        return partial(S3Reader, policy=ReadPolicy(near=max_gap_size, max_gap=max_gap_size))
+        return partial(DCPOptimizedS3Reader, policy=ReadPolicy(near=max_gap_size, max_gap=max_gap_size))
+
+    @staticmethod
+    def get_reader_type_string(constructor: S3ReaderConstructorProtocol | None) -> str:
+        """The name of a way of reading: ``"sequential"`` (also the default), ``"range_based"``, ``"dcp_optimized"``.
+
+        ``"unknown"`` for constructors that are none of these.
+        """
+        if constructor is None:
+            return "sequential"
+        return _NAMES.get(constructor.func, "unknown") if isinstance(constructor, partial) else "unknown"
