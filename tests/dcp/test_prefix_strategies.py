@@ -14,6 +14,7 @@ from s3torchconnector.dcp import (
     NumericPrefixStrategy,
     RoundRobinPrefixStrategy,
     S3PrefixStrategyBase,
+    s3_file_system,
 )
 
 
@@ -68,6 +69,29 @@ def test_own_strategies_derive_from_the_base() -> None:
     assert Own()(7) == "own/7"
     with pytest.raises(TypeError, match="abstract"):
         S3PrefixStrategyBase()  # type: ignore[abstract]
+
+
+def test_own_numbers_as_for_1_5_0() -> None:
+    class Base32(NumericPrefixStrategy):
+        def __init__(self, prefix_count: int) -> None:
+            super().__init__(base=32, prefix_count=prefix_count)
+
+        def _format_number(self, number: int, length: int) -> str:
+            digits = ""
+            while number:
+                number, digit = divmod(number, 32)
+                digits = "0123456789ABCDEFGHIJKLMNOPQRSTUV"[digit] + digits
+            return digits.zfill(length)
+
+    strategy = Base32(prefix_count=64)
+    assert [strategy(rank) for rank in (0, 15, 40)] == ["0000000000/__0_", "F000000000/__15_", "8100000000/__40_"]
+
+
+def test_reader_and_writer_are_where_1_5_0_has_them() -> None:
+    assert s3_file_system.S3StorageReader is dcp.S3StorageReader
+    assert s3_file_system.S3StorageWriter is dcp.S3StorageWriter
+    with pytest.raises(AttributeError, match="has no attribute 'S3StorageRider'"):
+        s3_file_system.S3StorageRider  # noqa: B018
 
 
 def test_all_names_are_exported() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch.distributed.checkpoint.filesystem import FileSystemBase
 
@@ -111,3 +113,10 @@ class S3FileSystem(FileSystemBase):
         """The URIs of all objects below the path."""
         bucket, prefix = parse_s3_uri(self.concat_path(path, ""))
         return [f"s3://{bucket}/{info.key}" for page in self.client.list_all(bucket, prefix) for info in page]
+
+
+def __getattr__(name: str) -> Any:
+    """The storage reader and writer, which 1.5.0 has here; both import this module."""
+    if name in ("S3StorageReader", "S3StorageWriter"):
+        return getattr(sys.modules["s3torchconnector.dcp"], name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

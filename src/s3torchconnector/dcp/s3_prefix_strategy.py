@@ -107,17 +107,18 @@ class NumericPrefixStrategy(_EpochPrefixStrategy):
             raise ValueError(f"Prefix count must be a positive integer, got {prefix_count!r}")
         self.base = base
         self.prefix_count = _world_size() if prefix_count is None else prefix_count
-        self.prefix_length = max(min_prefix_length, len(self._format_number(self.prefix_count - 1)))
+        self.prefix_length = len(self._format_number(self.prefix_count - 1, min_prefix_length))
 
     def _spread(self, rank: int) -> str:
-        return self._format_number(rank % self.prefix_count).zfill(self.prefix_length)[::-1]
+        return self._format_number(rank % self.prefix_count, self.prefix_length)[::-1]
 
-    def _format_number(self, number: int) -> str:
+    def _format_number(self, number: int, length: int) -> str:
+        """The number with at least ``length`` digits, not yet reversed; a subclass may write it otherwise."""
         digits = ""
         while number or not digits:
             number, digit = divmod(number, self.base)
             digits = _DIGITS[digit] + digits
-        return digits
+        return digits.zfill(length)
 
 
 class BinaryPrefixStrategy(NumericPrefixStrategy):
