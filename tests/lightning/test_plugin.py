@@ -82,9 +82,10 @@ def test_a_path_that_is_no_s3_string_is_a_type_error(plugin: S3LightningCheckpoi
         plugin.remove_checkpoint(path)
 
 
-def test_storage_options_are_refused(plugin: S3LightningCheckpoint, bucket: str) -> None:
-    with pytest.raises(TypeError, match="S3ClientConfig"):
-        plugin.save_checkpoint({}, f"s3://{bucket}/key", storage_options={"anon": True})
+def test_storage_options_are_left_aside_with_a_warning(plugin: S3LightningCheckpoint, bucket: str) -> None:
+    with pytest.warns(UserWarning, match="S3ClientConfig"):
+        plugin.save_checkpoint({"a": 1}, f"s3://{bucket}/key", storage_options={"anon": True})
+    assert plugin.load_checkpoint(f"s3://{bucket}/key") == {"a": 1}
 
 
 def test_teardown_leaves_a_plugin_that_works(plugin: S3LightningCheckpoint, bucket: str) -> None:

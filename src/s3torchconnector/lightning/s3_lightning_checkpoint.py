@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import torch
@@ -59,14 +60,14 @@ class S3LightningCheckpoint(CheckpointIO):
         Args:
             checkpoint: what the Trainer dumped: model, optimizers, loops, callbacks.
             path: the object to store, ``s3://bucket/key``.
-            storage_options: must be None: settings belong to ``S3ClientConfig``.
+            storage_options: left aside, with a warning: settings belong to ``S3ClientConfig``.
 
         Raises:
-            TypeError: ``path`` is not an ``s3://`` string, or there are ``storage_options``.
+            TypeError: ``path`` is not an ``s3://`` string.
             S3Exception: An error occurred accessing S3; what was at ``path`` still is.
         """
-        if storage_options is not None:
-            raise TypeError("S3LightningCheckpoint takes no storage_options: give it an S3ClientConfig")
+        if storage_options:
+            warnings.warn("S3LightningCheckpoint leaves storage_options aside: give it an S3ClientConfig", stacklevel=2)
         with S3Writer(self._client.put_object(*_object_of(path))) as writer:
             torch.save(checkpoint, cast(IO[bytes], writer))
 
