@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import s3torchconnector
 import s3torchconnectorclient
 from s3torchconnector import S3Writer
+from s3torchconnector._errors import S3NotFoundError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.testing import S3Server
 from s3torchconnectorclient import _mountpoint_s3_client as client_types
@@ -26,6 +28,18 @@ def test_names() -> None:
     } <= set(client_types.__all__)  # fmt: skip
     for name in client_types.__all__:
         assert hasattr(client_types, name)
+
+
+@pytest.mark.parametrize("args", [(), ("a",), ("a", "b"), ("", 3)])
+def test_an_exception_keeps_what_it_was_made_of(args: tuple[Any, ...]) -> None:
+    for error in (s3torchconnectorclient.S3Exception(*args), S3NotFoundError(*args, key="k")):
+        for same in (error, pickle.loads(pickle.dumps(error)), copy.copy(error)):
+            assert (type(same), same.args, same.key) == (type(error), args, error.key)
+            assert str(same) == str(Exception(*args))
+
+
+def test_the_level_of_traces() -> None:
+    assert s3torchconnectorclient.LOG_TRACE == 5
 
 
 _VALUES: list[tuple[type, list[str], list[object]]] = [

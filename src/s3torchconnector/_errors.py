@@ -53,9 +53,10 @@ class S3Exception(Exception):
     attempts: int | None = None
     resent: bool = False
 
-    def __init__(self, message: str = "", **facts: Any) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, *args: Any, **facts: Any) -> None:
+        super().__init__(*args)
+        # Programs' own raise it with any arguments, or none, as they may an Exception.
+        self.message = str(Exception(*args))
         for name, value in facts.items():
             setattr(self, name, value)
 
@@ -64,7 +65,7 @@ class S3Exception(Exception):
         return self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.message,), dict(self.__dict__)
+        return type(self), self.args, dict(self.__dict__)
 
 
 class S3ConfigurationError(S3Exception, ValueError):

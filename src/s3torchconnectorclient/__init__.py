@@ -3,4 +3,7 @@
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._version import __version__
 
-__all__ = ["S3Exception", "__version__"]
+__all__ = ["LOG_TRACE", "S3Exception", "__version__"]
+
+LOG_TRACE = 5
+"""The logging level below DEBUG that the native client speaks at; nothing here does."""
