@@ -36,20 +36,20 @@ class S3Writer(io.BufferedIOBase):
         """Write bytes to S3 Object specified by bucket and key
 
         Args:
-            data: bytes to write; any C-contiguous bytes-like object. It may be changed as soon as this returns.
+            data: bytes to write; any bytes-like object. It may be changed as soon as this returns.
 
         Returns:
             Number of bytes written
 
         Raises:
             ValueError: the writer is closed.
-            TypeError: ``data`` is not a C-contiguous bytes-like object.
+            TypeError: ``data`` is not a bytes-like object.
             S3Exception: An error occurred accessing S3.
         """
         self._check_open()
         view = memoryview(data)
         if not view.c_contiguous:
-            raise TypeError("write needs C-contiguous memory: copy the data first")
+            view = memoryview(view.tobytes())
         self.stream.write(data if isinstance(data, bytes) else view.cast("B") if view.nbytes else b"")
         self._position += view.nbytes
         return view.nbytes
