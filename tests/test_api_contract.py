@@ -11,6 +11,7 @@ import inspect
 import io
 import subprocess
 import sys
+import typing
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from inspect import Parameter
@@ -227,6 +228,21 @@ def test_all_is_sorted_and_complete() -> None:
 )
 def test_import_paths(path: str, name: str, is_: object) -> None:
     assert getattr(importlib.import_module(path), name) is is_
+
+
+@pytest.mark.parametrize(
+    "kind", [S3Reader, S3Writer, S3IterableDataset, S3MapDataset, S3Checkpoint, S3ReaderConstructor]
+)
+def test_type_hints_can_be_evaluated(kind: type) -> None:
+    for name, member in vars(kind).items():
+        function = getattr(member, "fget", None) or getattr(member, "__func__", member)
+        if inspect.isfunction(function):
+            assert typing.get_type_hints(function) or not function.__annotations__, name
+
+
+def test_the_configuration_has_types() -> None:
+    assert [field.type for field in fields(S3ClientConfig)[:3]] == [float, int, bool]
+    assert typing.get_type_hints(S3ClientConfig)["part_size"] is int
 
 
 _USES = """

@@ -1,7 +1,5 @@
 """``S3ClientConfig``: every setting in one frozen value, validated once, handed on whole."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real

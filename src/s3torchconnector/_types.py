@@ -5,7 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as ReadableBuffer
+    from _typeshed import WriteableBuffer as WriteableBuffer
+else:  # there is no such module; typing.get_type_hints asks for the names all the same
+    ReadableBuffer = WriteableBuffer = Any
 
 
 class RestoreStatus(NamedTuple):

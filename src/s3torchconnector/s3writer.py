@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from s3torchconnector._types import ReadableBuffer
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
-
     from s3torchconnector._transfer import PutObjectStream
+else:  # for typing.get_type_hints; who only reads need not wait for that import
+    PutObjectStream = Any
 
 
 class S3Writer(io.BufferedIOBase):

@@ -11,16 +11,13 @@ from collections.abc import Callable, Iterable
 from copy import copy
 from io import SEEK_CUR, SEEK_END, SEEK_SET
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from s3torchconnector._config import KIB, MIB
 from s3torchconnector._transfer import ADAPTIVE, ObjectSource, ReadPolicy
-from s3torchconnector._types import HeadObjectResult, ObjectInfo
+from s3torchconnector._types import HeadObjectResult, ObjectInfo, WriteableBuffer
 from s3torchconnector._uri import display_uri
 from s3torchconnector.s3reader._bytes_source import BytesByPosition, StreamedBytes
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 _PEEK = 16 * KIB
 _READ1 = 1 * MIB
