@@ -79,6 +79,7 @@ _PRINTED = {
     "S3ClientConfig": "b'\\x89PNG' read by S3ClientConfig(",
     "S3Client(": "('images/5.png', ",
     "S3Server": "",
+    "except OSError": "None",
     "except FileNotFoundError": "True GetObject NoSuchKey Service error: The key does not exist",
 }
 

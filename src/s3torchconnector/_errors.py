@@ -23,6 +23,9 @@ Each carries what a program needs to decide (``operation``, ``bucket``, ``key``,
 ``request_id``, ``attempts``) and a text that says what failed, on which object, why and what to do next. They
 pickle, because they cross DataLoader workers. No code of ours compares their text; the first words of some are
 kept as programs written for the native connector match them.
+
+Where one is an ``OSError`` too, ``except OSError:`` around the decoding of a sample catches it: put
+``except S3Exception: raise`` before it, or missing objects are taken for corrupt ones.
 """
 
 from __future__ import annotations
