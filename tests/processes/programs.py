@@ -84,7 +84,7 @@ def it_ends_during_reads(client: S3Client, bucket: str) -> None:
     """Small ones by the carrier, read ahead, and one that a thread waits for."""
     small, large = open_object(client, bucket, "small"), open_object(client, bucket)
     small.start_early(SMALL)
-    large.prefetch()
+    large.start_early()
     threading.Thread(target=open_object(client, bucket).read, daemon=True).start()
     say("under way")
     hear()
@@ -167,7 +167,7 @@ def it_does_everything(client: S3Client, bucket: str) -> None:
         )
         assert list(loader) == [content(0, SIZE), content(0, SMALL)]
     client.delete_object(bucket, "saved")
-    open_object(client, bucket).prefetch()  # dropped, under way
+    open_object(client, bucket).start_early()  # dropped, under way
     client.close()
     assert client.head_object(bucket, "key").size == SIZE  # anew, and never closed
 

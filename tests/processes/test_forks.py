@@ -49,7 +49,7 @@ def small_ones(client: S3Client, bucket: str) -> list[Any]:
     """Readers whose objects the carrier is fetching."""
     readers = [open_object(client, bucket, f"small{number}", object_info=_small(number)) for number in range(16)]
     for reader in readers:
-        reader.prefetch()
+        reader.start_early()
     return readers
 
 

@@ -211,7 +211,7 @@ def test_everything_comes_back_after_errors(client: S3Client, virtual: VirtualOb
     """The first answers are good, then none is."""
     virtual.before = lambda request: answer if len(virtual.requests) > good else None
     with open_object(client, "bucket") as reader:
-        reader.prefetch()
+        reader.start_early()
         for size in (10, 2 * MIB, 3 * MIB, 40 * MIB):
             try:
                 reader.read(size)
@@ -241,13 +241,25 @@ def test_closing_does_not_wait_for_what_is_under_way(client: S3Client, virtual: 
 
     virtual.before = stall
     reader = open_object(client, "bucket")
-    reader.prefetch()
+    reader.start_early()
     assert stalled.wait(30)
     reader.close()
     client.close()  # joins the thread that was receiving
     assert not release.is_set()
     assert client.runtime().budget.taken == 0
     release.set()
+
+
+def test_prefetch_waits_for_the_head_and_not_for_the_body(client: S3Client, virtual: VirtualObject) -> None:
+    release = threading.Event()
+    virtual.size = 1000
+    head = response(206, content(0, 1000), {"ETag": '"one"', "Content-Range": "bytes 0-999/1000"})
+    virtual.before = lambda request: [Send(head[:-1000]), Stall(release), Send(head[-1000:])]
+    with open_object(client, "bucket") as reader:
+        reader.prefetch()
+        assert not release.is_set()
+        release.set()
+        assert reader.read() == content(0, 1000)
 
 
 @pytest.mark.parametrize("leave", ["closed", "collected"])

@@ -86,7 +86,7 @@ def test_both_go_on_with_an_open_reader(client: S3Client, bucket: str, policy: s
 
 def test_with_a_prefetch_under_way(client: S3Client, bucket: str) -> None:
     reader = open_object(client, bucket)
-    reader.prefetch()
+    reader.start_early()
     child = Child(lambda: digest(reader.read()))
     assert reader.read() == content(0, SIZE)
     assert child.result() == digest(content(0, SIZE))

@@ -84,7 +84,7 @@ def readers_of(client: S3Client) -> list[S3Reader]:
     """On their way, the first of them first."""
     readers = [client.get_object("b", f"{i}", object_info=ObjectInfo(f"{i}", "", SIZE, 0)) for i in range(COUNT)]
     for reader in readers:
-        reader.prefetch()
+        reader.start_early()
     return readers
 
 

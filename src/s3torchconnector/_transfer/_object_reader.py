@@ -147,6 +147,18 @@ class ObjectReader:
             reserved = self._part_size if likely is None else min(self._part_size, likely)
             self._start(Range(0, self._part_size), reserved=reserved, carried=reserved <= _SMALL)
 
+    def await_head(self) -> None:
+        """Wait for the first answer's head, where something was prefetched; its error is raised, and forgotten.
+
+        Raises:
+            S3Exception: an error occurred accessing S3.
+        """
+        if self._version.size is None:
+            for part in self._shelf:
+                part.await_head()
+                if part.failed:
+                    self._await(part)
+
     def hand_over(self) -> int | None:
         """Take what was prefetched off the budget as soon as it is here: it is on the program's account now.
 

@@ -52,6 +52,9 @@ class Part:
             self._landing.wait()
         return self._data
 
+    def await_head(self) -> None:
+        """Wait until an answer for this part has begun, or none will."""
+
     def offer(self, view: memoryview) -> bool:
         """Let the bytes be received into ``view``, which has as many, or copied there by who received them, until
         ``withdraw``; ``elsewhere`` tells.
@@ -65,6 +68,11 @@ class Part:
 
     def _hasten(self) -> None:
         """A reader waits for this part."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the bytes will not come: ``data`` says why."""
+        return self._landing.settled and not self.landed
 
     def hand_over(self) -> None:
         """Give the budget its bytes back; the memory lives on as long as its reader, on the program's account."""

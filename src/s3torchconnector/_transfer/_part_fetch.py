@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 
 from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3Exception
@@ -28,6 +29,8 @@ class FetchedPart(Part):
         self._fetch = RangeFetch(version, wanted.start, stop, self._allocate, self._accept)
         self._small: io.BytesIO | None = None
         self._to_be_settled = False  # by ``conclude``
+        self._has_begun = False  # an answer's head is here
+        self._on_begin: threading.Event | None = None
 
     def begin(self, *, wait: bool) -> Exchange | None:
         """Send the request, for ``proceed`` to receive its answer: the part as an errand of the carrier."""
@@ -77,6 +80,12 @@ class FetchedPart(Part):
         if self._landing.claim():
             self._fetch_and_settle()
 
+    def await_head(self) -> None:
+        self._on_begin = begins = threading.Event()
+        if not self._has_begun:  # asked behind the assignment, as the other thread assigns before it looks
+            self._landing.when_settled(begins.set)
+            begins.wait()
+
     def discard(self) -> None:
         self._cancel.cancel()
         if self._landing.claim():
@@ -116,6 +125,9 @@ class FetchedPart(Part):
         self._data = data
 
     def _settle_account(self, size: int) -> None:
+        self._has_begun = True
+        if self._on_begin is not None:
+            self._on_begin.set()
         if self._reserved != size:
             self._budget.give(self._reserved - size)  # less than was thought, or (negative) more
             self._reserved = size

@@ -75,13 +75,14 @@ class S3Reader(io.BufferedIOBase):
         return self._key
 
     def prefetch(self) -> None:
-        """Start fetching data from S3, in the background. An error is raised by the read that needs the data.
+        """Start fetching data from S3. Waits until S3 begins to answer, while the data comes in the background.
 
         Raises:
             S3Exception: An error occurred accessing S3.
         """
         self._check_open()
         self._object.prefetch()
+        self._object.await_head()
 
     # What a dataset and the end of a reader call is there for subclasses too that never call this constructor, as was
     # right where this class was abstract.
