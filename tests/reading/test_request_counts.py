@@ -301,3 +301,19 @@ def test_a_stream_of_a_range_fetches_that_range(large: VirtualObject, far: S3Cli
     assert b"".join(got[0](start, stop)) == content(start, stop)
     assert large.transferred == stop - start
     assert fetched_again(large.served) == 0
+
+
+def test_records_at_random_are_soon_fetched_as_they_are(large: VirtualObject, far: S3Client) -> None:
+    """A head that tells the length, and a body, and another record elsewhere: two reads in order promise no third."""
+    places = random.Random(7).sample(range(0, large.size - 100 * MIB, 100 * MIB), 30)
+    with open_object(far, "bucket") as reader:
+        for place in places:
+            for start, count in ((place, 64), (place + 64, MIB)):
+                reader.seek(start)
+                assert reader.read(count) == content(start, start + count)
+        assert large.transferred < 3 * len(places) * MIB
+        sent, place = large.transferred, 50 * MIB
+        reader.seek(place)
+        for start in range(place, place + 20 * MIB, MIB):  # whoever goes on reading is trusted again
+            assert reader.read(MIB) == content(start, start + MIB)
+    assert large.transferred - sent > 40 * MIB

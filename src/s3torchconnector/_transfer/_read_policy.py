@@ -8,6 +8,9 @@ from s3torchconnector._config import KIB, MIB
 
 # Every step waits for a first byte: doubling took half a second to reach full speed, 8 times a third of one.
 _TIMES_AHEAD = 16
+# A run of so many reads is no accident. Each shorter one that a jump ends makes the next one less ambitious: a reader
+# that takes a record's head, its body, and then another record was sent seventeen times what it read.
+_PROVEN = 4
 
 
 class ReadPolicy(NamedTuple):
@@ -56,6 +59,7 @@ class ReadPattern:
         self._policy = policy
         self._end = 0  # where the last read ended
         self._reads = 0  # reads in order so far
+        self._times_ahead = _TIMES_AHEAD
         self.run = 0  # bytes read in order so far
 
     def note(self, start: int, stop: int) -> None:
@@ -63,7 +67,11 @@ class ReadPattern:
         if 0 <= start - self._end <= self._policy.near and self._reads:
             self._reads += 1
             self.run += stop - self._end
+            if self._reads >= _PROVEN:
+                self._times_ahead = _TIMES_AHEAD
         else:
+            if 1 < self._reads < _PROVEN:
+                self._times_ahead //= 4
             self._reads = 1
             self.run = stop - start
         self._end = stop
@@ -80,4 +88,4 @@ class ReadPattern:
 
     def ahead(self, most: int) -> int:
         """How many bytes to be ahead of a reader that reads in order: a few times what it has read so far."""
-        return most if self._policy.eager else min(_TIMES_AHEAD * self.run, most)
+        return most if self._policy.eager else min(self._times_ahead * self.run, most)
