@@ -178,5 +178,5 @@ def test_behind_the_end_of_an_object_whose_size_is_not_known(
     buffer = bytearray(12 * MIB)
     assert open_object(client, "bucket").readinto(buffer) == size
     assert buffer[:size] == content(0, size)
-    stream = open_object(client, "bucket", reader_constructor=lambda bucket, key, get_info, get_stream: get_stream)
+    stream = open_object(client, "bucket", reader_constructor=lambda get_stream, **_: get_stream)
     assert b"".join(stream(start=2 * PART)) == b""
