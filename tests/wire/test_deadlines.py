@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 
 import pytest
@@ -24,11 +25,12 @@ from s3torchconnector._wire._patience import Patience
 from s3torchconnector._wire._pool import Address, ConnectionPool, PoolIsFull
 from tests.reading.support import VirtualObject, client_of, content, open_object
 from tests.servers.http_messages import Request, response, s3_error
-from tests.servers.scripted import Answer, ScriptedServer, Send, Stall
+from tests.servers.scripted import Answer, Close, ScriptedServer, Send, Stall
 from tests.wire.support import REGION, get, in_turn, open_caller
 
 pytestmark = pytest.mark.usefixtures("keys")
 TIMEOUT = 0.3
+PATIENCE = 10.0  # seconds until a hang fails the test
 GRACE = 2.0  # seconds that a loaded machine may take beyond it
 CONFIG = S3ClientConfig(operation_timeout=TIMEOUT, part_size=5 * MIB)
 CREATED = response(200, b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
@@ -188,6 +190,22 @@ def test_a_server_that_only_asks_to_slow_down_is_a_timeout_in_the_end() -> None:
         assert "SlowDown" in str(error)
         assert isinstance(error.__cause__, S3ThrottledError)
         caller.close()
+
+
+def test_a_timeout_shorter_than_what_the_kernel_counts_is_no_endless_one() -> None:
+    release = threading.Event()
+    config = S3ClientConfig(read_timeout=1e-7, max_attempts=1)
+    with (
+        ScriptedServer(handler=lambda _: [Stall(release), Close()]) as server,
+        open_caller(server.endpoint, config) as caller,
+        ThreadPoolExecutor() as threads,
+    ):
+        asking = threads.submit(caller.call, requests.head_object("b", "k"), lambda response: None)
+        try:
+            with pytest.raises(S3TimeoutError):
+                asking.result(PATIENCE)
+        finally:
+            release.set()
 
 
 def test_time_in_which_the_program_does_not_read_does_not_count() -> None:

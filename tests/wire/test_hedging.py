@@ -8,19 +8,23 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3torchconnector import S3ClientConfig, S3IterableDataset, S3Reader
+from s3torchconnector._errors import S3TimeoutError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._wire._hedging import Hedging, Quantile
+from tests.reading.support import wait_until
 from tests.servers.http_messages import Request, response
-from tests.servers.scripted import ScriptedServer
-from tests.wire.support import REGION
+from tests.servers.scripted import Close, ScriptedServer, Stall
+from tests.wire.support import REGION, get, open_caller
 
 pytestmark = pytest.mark.usefixtures("keys")
+PATIENCE = 10.0  # seconds until a hang fails the test
 LATE = 2.0  # seconds
 OFTEN = 100  # one answer in so many is late
 
@@ -184,3 +188,33 @@ def test_a_read_that_is_not_looked_ahead_is_hedged_too() -> None:
             took.append(time.perf_counter() - began)
     assert (server_side.late, server_side.count) == (1, OFTEN + 11)
     assert 0.1 < max(took) < LATE / 2
+
+
+def test_the_wait_ends_in_time_though_the_usual_time_grows_while_it_is_asked_again() -> None:
+    class SlowMeanwhile(Hedging):
+        """Other threads' answers come as the second request is about to be sent, and all of them late."""
+
+        def spend(self) -> bool:
+            for _ in range(200):
+                self.note(60.0)
+            return super().spend()
+
+    hedging = SlowMeanwhile(True)
+    for _ in range(200):
+        hedging.note(0.001)
+    release = threading.Event()
+    config = S3ClientConfig(read_timeout=0.3, max_attempts=1)
+    with (
+        ScriptedServer(handler=lambda _: [Stall(release), Close()]) as server,
+        open_caller(server.endpoint, config) as caller,
+        ThreadPoolExecutor() as threads,
+    ):
+        caller.hedging = hedging
+        reading = threads.submit(get, caller)
+        try:
+            with pytest.raises(S3TimeoutError):
+                reading.result(PATIENCE)
+            assert hedging.delay > config.read_timeout
+            wait_until(lambda: len(server.requests) == 2)
+        finally:
+            release.set()

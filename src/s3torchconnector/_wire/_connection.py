@@ -80,7 +80,7 @@ class Connection:
     def _set_timeout(self, seconds: float) -> None:
         self._current_timeout = seconds
         if _KERNEL_TIMEOUTS and not self._tls:
-            value = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+            value = struct.pack("ll", *divmod(math.ceil(seconds * 1e6), 1_000_000))  # 0 would mean: for ever
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
         else:

@@ -147,11 +147,12 @@ class Exchange:
             return
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
-        longest = max(0.0, min(silence, self._patience.left()))
-        ready = poll.poll(min(longest, hedging.delay) * 1000)
-        if not ready and hedging.delay < longest and hedging.spend() and (other := self.hedge()) is not None:
+        now, delay = time.perf_counter(), hedging.delay  # which other threads' answers change
+        end = now + min(silence, self._patience.left())
+        ready = _poll_until(min(end, now + delay), poll)
+        if not ready and now + delay < end and hedging.spend() and (other := self.hedge()) is not None:
             poll.register(other, select.POLLIN)
-            ready = poll.poll((longest - hedging.delay) * 1000)
+            ready = _poll_until(end, poll)
         if ready:
             hedging.note(time.perf_counter() - self.started)
         self.settle_on(ready[0][0] if ready else self.fileno())
@@ -225,3 +226,8 @@ class Exchange:
         self.drop_spare()
         self._token.leave(self._connection)
         self._pool.discard(self._connection)
+
+
+def _poll_until(end: float, poll: select.poll) -> list[tuple[int, int]]:
+    """What is ready by ``end``, at once if that is over: ``poll`` takes a negative time for "for ever"."""
+    return poll.poll(max(0.0, end - time.perf_counter()) * 1000)
