@@ -144,7 +144,10 @@ class Going:
         if readable:
             self._theirs.send(b"x")
 
-    def begin(self, *, wait: bool) -> Going:
+    def connect(self) -> None:
+        raise AssertionError("begin needs no connection")
+
+    def begin(self, *, wait: bool, connect: bool) -> Going:
         self.started = time.perf_counter()
         return self
 

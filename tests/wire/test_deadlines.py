@@ -322,7 +322,7 @@ def test_the_call_says_which_operation_got_no_connection() -> None:
     config = S3ClientConfig(operation_timeout=TIMEOUT, max_connections=1)
     with ScriptedServer(handler=lambda request: [Stall(threading.Event())]) as server:
         caller = Caller(REGION, server.endpoint, config, "test/1")
-        exchange = caller.begin(requests.get_object("b", "first"), CancelToken(), wait=True)
+        exchange = caller.begin(requests.get_object("b", "first"), CancelToken(), wait=True, connect=True)
         _ends_in_time(lambda: get(caller), "GetObject")
         exchange.discard()
         caller.close()

@@ -9,34 +9,46 @@ Contract: ``submit`` queues an errand; the carrier calls its ``begin``, waits un
 carrier runs on a worker thread while there are errands, and takes new ones between two receptions. An exchange that is
 not over after ``silence`` seconds is aborted, so that its errand can try again elsewhere; before, one whose answer does
 not begin in the usual time is sent again (``_wire/_hedging``).
+
+To open a connection may take long, and is waited for by workers: they put it into the pool, where the carrier finds it.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import select
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from s3torchconnector._transfer._workers import Workers
-from s3torchconnector._wire import Exchange, Hedging, PoolIsFull
+from s3torchconnector._wire import Exchange, Hedging, NoneIdle, PoolIsFull
 
 _SCRATCH = 256 * 1024  # bytes: the head and the body of an object that is received in one system call
 # Objects received before those who wait are woken. Woken for each, a reader and the carrier take the interpreter lock
 # in turns, which costs a quarter of the time.
 _AT_ONCE = 16
+_CONNECTING = 32  # connections that are opened at a time
 
 
 class Errand(Protocol):
     """A request that is sent and received in steps."""
 
-    def begin(self, *, wait: bool) -> Exchange | None:
+    def connect(self) -> None:
+        """Open a connection that ``begin`` or a second request will find; where that fails, go on elsewhere, unless
+        it was begun meanwhile. Runs on a worker. Does not raise."""
+
+    def begin(self, *, wait: bool, connect: bool) -> Exchange | None:
         """Send; None where there is nothing to wait for: it was given up, or goes on elsewhere.
 
         Raises:
             PoolIsFull: all connections are in use, and ``wait`` is false. May be called again.
+            NoneIdle: a connection has to be opened, and ``connect`` is false. May be called again.
         """
 
     def proceed(self, scratch: bytearray) -> bool:
@@ -56,6 +68,7 @@ class Carrier:
         self._hedging = hedging
         self._lock = threading.Lock()
         self._queue: deque[Errand] = deque()
+        self._connecting = 0  # connections that are being opened
         self._round: _Round | None = None  # while a thread is at it
 
     def submit(self, errand: Errand) -> None:
@@ -69,7 +82,7 @@ class Carrier:
             if self._round is not None:
                 self._round.wake()
                 return
-            self._round = current = _Round(self._silence, self._hedging)
+            self._round = current = _Round(self._silence, self._hedging, self._have_connected)
         try:
             self._workers.run(lambda: self._carry(current))
         except RuntimeError:
@@ -79,20 +92,56 @@ class Carrier:
             raise
 
     def _carry(self, current: _Round) -> None:
+        connects = False  # itself: there are no threads for that
         while True:
             while (errand := self._next(current)) is not None:
                 try:
                     # Who has connections in use must not wait for another: two who do could wait for each other.
-                    current.begin(errand, wait=not current.load)
+                    current.begin(errand, wait=not current.load, connect=connects)
                 except PoolIsFull:
-                    with self._lock:
-                        self._queue.appendleft(errand)
-                        current.sleeping = True
+                    self._put_back(errand, current)
                     break
-            if not current.load:
-                break
-            current.receive()
+                except NoneIdle:
+                    self._put_back(errand, current)
+                    connects = not self._have_connected(*self._unconnected()) or self._workers.are_wanted
+                    break
+            else:
+                if not current.load:
+                    break
+            if current.load or not connects:
+                current.receive()
+                connects = False
         current.close()
+
+    def _put_back(self, errand: Errand, current: _Round) -> None:
+        with self._lock:
+            self._queue.appendleft(errand)
+            current.sleeping = True
+
+    def _unconnected(self) -> list[Errand]:
+        """Those in the queue for which connections are to be opened now."""
+        with self._lock:
+            return list(itertools.islice(self._queue, self._connecting, _CONNECTING))
+
+    def _have_connected(self, *errands: Errand) -> bool:
+        """Have workers open connections for these errands, or for who comes first; False if there are no threads."""
+        for errand in errands:
+            with self._lock:
+                self._connecting += 1
+            try:
+                self._workers.run(partial(self._connect, errand))
+            except RuntimeError:
+                with self._lock:
+                    self._connecting -= 1
+                return False
+        return True
+
+    def _connect(self, errand: Errand) -> None:
+        errand.connect()
+        with self._lock:
+            self._connecting -= 1
+            if self._round is not None:
+                self._round.wake(soon=True)
 
     def _next(self, current: _Round) -> Errand | None:
         """The next errand, if there is one and room for it; without any work left, the end of the round."""
@@ -108,16 +157,18 @@ class Carrier:
 class _Round:
     """The errands that are on their way. All but ``wake`` is the carrying thread's."""
 
-    def __init__(self, silence: float, hedging: Hedging) -> None:
+    def __init__(self, silence: float, hedging: Hedging, connect: Callable[[Errand], bool]) -> None:
         self._silence = silence
         self._hedging = hedging
+        self._connect = connect  # has a connection opened
         self._poll = select.poll()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         self._poll.register(self._wake_read, select.POLLIN)
         self._scratch = bytearray(_SCRATCH)
         self._under_way: dict[int, tuple[Errand, Exchange]] = {}  # by descriptor, the oldest first
-        self._unanswered: deque[tuple[Errand, Exchange]] = deque()  # not yet hedged; the oldest first
+        # Not yet hedged; the oldest first, by when they were sent, or had a connection opened for that.
+        self._unanswered: deque[tuple[float, Errand, Exchange]] = deque()
         self._over: list[Errand] = []  # not concluded
         self.sleeping = False  # under the carrier's lock: waiting, and not yet woken
 
@@ -125,12 +176,12 @@ class _Round:
     def load(self) -> int:
         return len(self._under_way)
 
-    def begin(self, errand: Errand, *, wait: bool) -> None:
-        exchange = errand.begin(wait=wait)
+    def begin(self, errand: Errand, *, wait: bool, connect: bool) -> None:
+        exchange = errand.begin(wait=wait, connect=connect)
         if exchange is None:
             return
         self._watch(exchange.fileno(), errand, exchange)
-        self._unanswered.append((errand, exchange))
+        self._unanswered.append((exchange.started, errand, exchange))
 
     def _watch(self, descriptor: int, errand: Errand, exchange: Exchange) -> None:
         self._poll.register(descriptor, select.POLLIN)
@@ -140,9 +191,9 @@ class _Round:
         del self._under_way[descriptor]
         self._poll.unregister(descriptor)
 
-    def wake(self) -> None:
-        """There is more to take."""
-        if self.sleeping:
+    def wake(self, *, soon: bool = False) -> None:
+        """There is more to take; ``soon``: by a thread that may be about to sleep because there was not."""
+        if self.sleeping or soon:
             self.sleeping = False
             os.write(self._wake_write, b"\0")
 
@@ -150,13 +201,14 @@ class _Round:
         """Wait until an answer goes on, there is more to take, or silence has lasted too long; receive what is here."""
         now = time.perf_counter()
         self._hedge(now)
-        oldest = next(iter(self._under_way.values()))[1]
-        end = oldest.started + self._silence
-        due = self._unanswered[0][1].started + self._hedging.delay if self._unanswered else end
-        ready = self._poll.poll(max(0.0, (min(end, due) - now) * 1000))
+        oldest = next((exchange for _, exchange in self._under_way.values()), None)  # None: connections are opened
+        end = oldest.started + self._silence if oldest is not None else math.inf
+        due = self._unanswered[0][0] + self._hedging.delay if self._unanswered else end
+        left = min(end, due) - now
+        ready = self._poll.poll(max(0.0, left * 1000) if left < math.inf else None)
         now = time.perf_counter()
         self.sleeping = False
-        if now >= end:  # however much of the others is here
+        if oldest is not None and now >= end:  # however much of the others is here
             oldest.abort()  # which makes it readable
         for descriptor, _ in ready:
             if descriptor == self._wake_read:
@@ -187,14 +239,21 @@ class _Round:
     def _hedge(self, now: float) -> None:
         """Send again what should have been answered by ``now``; each request has one chance of that."""
         while self._unanswered:
-            errand, exchange = self._unanswered[0]
-            if not exchange.answering and now < exchange.started + self._hedging.delay:
+            since, errand, exchange = self._unanswered[0]
+            if not exchange.answering and now < since + self._hedging.delay:
                 return
             self._unanswered.popleft()
-            if not exchange.answering and self._hedging.spend():
-                descriptor = exchange.hedge()
-                if descriptor is not None:
-                    self._watch(descriptor, errand, exchange)
+            first = since == exchange.started
+            if exchange.answering or (first and not self._hedging.spend()):
+                continue
+            try:
+                descriptor = exchange.hedge(connect=False)
+            except NoneIdle:
+                if first and self._connect(errand):
+                    self._unanswered.append((now, errand, exchange))
+                continue
+            if descriptor is not None:
+                self._watch(descriptor, errand, exchange)
 
     def close(self) -> None:
         os.close(self._wake_read)

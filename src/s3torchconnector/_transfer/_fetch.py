@@ -54,16 +54,17 @@ class RangeFetch:
         self._verified: Response | None = None  # the answer being received, once it was found to be what is wanted
         self._size_untold = False
 
-    def begin(self, caller: Caller, cancel: CancelToken, *, wait: bool) -> Exchange:
+    def begin(self, caller: Caller, cancel: CancelToken, *, wait: bool, connect: bool) -> Exchange:
         """Send the first request, for ``run`` to receive its answer later.
 
         Raises:
             PoolIsFull: all connections are in use, and ``wait`` is false.
+            NoneIdle: a connection has to be opened, and ``connect`` is false.
             S3Exception: it could not be sent; ``run`` tries again.
         """
         self._version.integrity_by(caller)
         request = self._request()
-        exchange = caller.begin(request, cancel, wait=wait)
+        exchange = caller.begin(request, cancel, wait=wait, connect=connect)
         self._begun = request, exchange
         return exchange
 

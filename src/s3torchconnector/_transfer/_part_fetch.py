@@ -13,7 +13,7 @@ from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._part import Part
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._runtime import Runtime
-from s3torchconnector._wire import CancelToken, Exchange, HasToWait, NotYet, PoolIsFull
+from s3torchconnector._wire import CancelToken, Exchange, HasToWait, NoneIdle, NotYet, PoolIsFull
 
 _LARGE = 4 * MIB  # bytes from which memory is worth a mapping of its own
 
@@ -24,6 +24,7 @@ class FetchedPart(Part):
     def __init__(self, runtime: Runtime, version: ObjectVersion, wanted: Range) -> None:
         super().__init__(runtime.budget, wanted)
         self._runtime = runtime
+        self._bucket = version.bucket
         self._cancel = CancelToken()
         stop = None if wanted.start < 0 else wanted.stop
         self._fetch = RangeFetch(version, wanted.start, stop, self._allocate, self._accept)
@@ -32,18 +33,26 @@ class FetchedPart(Part):
         self._has_begun = False  # an answer's head is here
         self._on_begin: threading.Event | None = None
 
-    def begin(self, *, wait: bool) -> Exchange | None:
+    def begin(self, *, wait: bool, connect: bool) -> Exchange | None:
         """Send the request, for ``proceed`` to receive its answer: the part as an errand of the carrier."""
         if not self._landing.claim():
             return None
         try:
-            return self._fetch.begin(self._runtime.caller, self._cancel, wait=wait)
-        except PoolIsFull:
+            return self._fetch.begin(self._runtime.caller, self._cancel, wait=wait, connect=connect)
+        except (PoolIsFull, NoneIdle):
             self._landing.unclaim()
             raise
         except Exception:  # whatever it is, one object's trouble must not take the others' carrier
             self._go_on_elsewhere()
             return None
+
+    def connect(self) -> None:
+        """Have a connection ready for ``begin``, or say why there is none; runs on a worker. Does not raise."""
+        try:
+            self._runtime.caller.connect(self._bucket, self._cancel)
+        except Exception:  # to be raised where this part is read, after the usual attempts
+            if self._landing.claim():
+                self._go_on_elsewhere()
 
     def proceed(self, scratch: bytearray) -> bool:
         """Receive what is here; True once there is nothing more to wait for. Does not raise.

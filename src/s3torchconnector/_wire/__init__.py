@@ -12,7 +12,7 @@ from s3torchconnector._wire._connection import Buffer, NotYet
 from s3torchconnector._wire._documents import CompletedPart, parse_http_date, parse_upload_id, parse_uploads_page
 from s3torchconnector._wire._exchange import Exchange, HasToWait
 from s3torchconnector._wire._hedging import Hedging
-from s3torchconnector._wire._pool import PoolIsFull
+from s3torchconnector._wire._pool import NoneIdle, PoolIsFull
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._service_errors import refuse_late_error
@@ -34,6 +34,7 @@ __all__ = [
     "HasToWait",
     "Hedging",
     "ListPage",
+    "NoneIdle",
     "NotYet",
     "PoolIsFull",
     "Request",

@@ -7,6 +7,7 @@ receives the body while the connection is held; whatever it raises ends the conn
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from s3torchconnector._wire._exchange import ClosedMeanwhile, Exchange
 from s3torchconnector._wire._head import HeadBuilder
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._patience import Patience
-from s3torchconnector._wire._pool import Address, ConnectionPool
+from s3torchconnector._wire._pool import Address, ConnectionPool, PoolIsFull
 from s3torchconnector._wire._proxy import proxy_for
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response, read_document
@@ -91,11 +92,12 @@ class Caller:
         """Whether somebody waits for a connection; ``when_wanted`` is called when that begins."""
         return self._pool.are_wanted
 
-    def begin(self, request: Request, cancel: CancelToken, *, wait: bool) -> Exchange:
+    def begin(self, request: Request, cancel: CancelToken, *, wait: bool, connect: bool) -> Exchange:
         """Send ``request`` once, for ``call`` to receive: so that many can be on their way from one thread.
 
         Raises:
             PoolIsFull: all connections are in use, and ``wait`` is false.
+            NoneIdle: a connection has to be opened, and ``connect`` is false.
             Overloaded: it would have to wait for its turn; ``call`` does.
             S3Exception: it could not be sent.
         """
@@ -103,9 +105,20 @@ class Caller:
         address, throttle = self._route(endpoint)
         if throttle.active:
             raise Overloaded("requests to this endpoint have to wait for their turn")
-        patience = Patience(cancel, time.perf_counter() + self._operation_timeout, wait)
+        patience = Patience(cancel, time.perf_counter() + self._operation_timeout, wait, connect)
         identity = self._authority.identity_for(request, endpoint)
         return self._send(_Shot(request, endpoint, address, identity, 1), patience)
+
+    def connect(self, bucket: str, cancel: CancelToken) -> None:
+        """Open a connection that ``begin`` will find, unless all are in use.
+
+        Raises:
+            S3Exception: it could not be opened.
+        """
+        address, _ = self._route(self._endpoint(bucket))
+        patience = Patience(cancel, time.perf_counter() + self._operation_timeout, wait=False)
+        with contextlib.suppress(PoolIsFull):
+            self._pool.open_ahead(address, patience)
 
     def call(
         self,

@@ -16,7 +16,7 @@ from s3torchconnector._errors import S3ConnectionError, S3Exception, S3TimeoutEr
 from s3torchconnector._wire._connection import Connection, NotYet
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._patience import Patience
-from s3torchconnector._wire._pool import Address, ConnectionPool
+from s3torchconnector._wire._pool import Address, ConnectionPool, NoneIdle
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response
 
@@ -43,7 +43,7 @@ class Exchange:
         fresh: whether it must have a new connection.
 
     Raises:
-        PoolIsFull: all connections are in use, and ``patience`` says not to wait for one.
+        PoolIsFull, NoneIdle: ``patience`` says not to wait for a connection, or not to open one.
         S3ConnectionError, S3TimeoutError: it could not be sent.
         CancelledByCaller: the token was cancelled before.
     """
@@ -105,12 +105,18 @@ class Exchange:
         if self._spare is not None:
             self._spare.abort()
 
-    def hedge(self) -> int | None:
-        """Send it again on another connection: its descriptor, or None if that could not be done without waiting."""
+    def hedge(self, *, connect: bool) -> int | None:
+        """Send it again on another connection: its descriptor, or None if there is none to be had.
+
+        Raises:
+            NoneIdle: it would have to be opened, and ``connect`` is false. May be called again.
+        """
         if self._spare is not None or self._failure is not None:
             return None
         try:
-            spare = self._pool.acquire(self._address, self._patience._replace(wait=False))
+            spare = self._pool.acquire(self._address, self._patience._replace(wait=False, connect=connect))
+        except NoneIdle:
+            raise
         except S3Exception:
             return None
         self._spare = spare
@@ -150,7 +156,7 @@ class Exchange:
         now, delay = time.perf_counter(), hedging.delay  # which other threads' answers change
         end = now + min(silence, self._patience.left())
         ready = _poll_until(min(end, now + delay), poll)
-        if not ready and now + delay < end and hedging.spend() and (other := self.hedge()) is not None:
+        if not ready and now + delay < end and hedging.spend() and (other := self.hedge(connect=True)) is not None:
             poll.register(other, select.POLLIN)
             ready = _poll_until(end, poll)
         if ready:

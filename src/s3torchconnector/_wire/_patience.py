@@ -19,12 +19,14 @@ class Patience(NamedTuple):
     Attributes:
         token: cancels the wait; what it excuses is not counted.
         until: the end, by ``time.perf_counter``.
-        wait: whether to wait at all for a connection.
+        wait: whether to wait in line for a connection, while all allowed ones are in use.
+        connect: whether to open one, if none is idle, however long that takes.
     """
 
     token: CancelToken
     until: float
     wait: bool = True
+    connect: bool = True
 
     def left(self) -> float:
         """Seconds until the end; negative after it."""

@@ -23,6 +23,9 @@ from s3torchconnector._wire._proxy import Proxy, open_tunnel
 
 _CHECK_AFTER = 1.0  # seconds idle after which a look tells whether the server closed it
 _DROP_AFTER = 20.0  # seconds idle after which it is not worth a look: S3 closes idle connections
+# Seconds. A connection that opens in so much time costs less than to have another thread open it; and who must not wait
+# for one tries no longer than briefly.
+_QUICK, _BRIEFLY = 1e-3, 10e-3
 
 
 class Address(NamedTuple):
@@ -42,6 +45,10 @@ class PoolIsFull(S3Exception):
     """As many connections are in use as may be. Never reaches users."""
 
 
+class NoneIdle(S3Exception):
+    """A connection has to be opened, which takes long. Never reaches users."""
+
+
 class ConnectionPool:
     """Connections by address, at most ``config.max_connections`` in use at a time.
 
@@ -58,6 +65,7 @@ class ConnectionPool:
         self._open: set[Connection] = set()
         self._tls: ssl.SSLContext | None = None
         self._tls_sessions: dict[Address, ssl.SSLSession] = {}  # a resumed handshake checks no certificate again
+        self._slow: set[Address] = set()  # where the last connection took long to open, or did not open
         self._closed = False
 
     @property
@@ -75,6 +83,7 @@ class ConnectionPool:
 
         Raises:
             PoolIsFull: they are, and ``patience`` says not to wait.
+            NoneIdle: ``patience`` says not to open one if that takes long, and it does.
             S3ConnectionError, S3TimeoutError: it could not be opened, or none became free in time.
             CancelledByCaller: the token of ``patience`` was cancelled while waiting.
         """
@@ -94,12 +103,18 @@ class ConnectionPool:
                 self._close(connection)
                 with self._lock:
                     connection = self._pop_idle(address)
-            connection = connection or self._connect(address, patience)
+            connection = connection or self._open_one(address, patience)
             connection.hurry(patience)
             return connection
         except BaseException:
             self._leave()
             raise
+
+    def open_ahead(self, address: Address, patience: Patience) -> None:
+        """Open a connection for whoever acquires one next. Raises what ``acquire`` does."""
+        connection = self.acquire(address, patience, fresh=True)
+        connection.used = True  # if it breaks without an answer, it was closed as others are that were idle
+        self.release(address, connection)
 
     def _wait_in_line(self, ticket: Ticket, patience: Patience, address: Address | None) -> Connection | None:
         """Wait for the place of another, and take its connection if it leads to ``address``."""
@@ -177,10 +192,27 @@ class ConnectionPool:
             self._open.discard(connection)
         connection.close()
 
+    def _open_one(self, address: Address, patience: Patience) -> Connection:
+        if not patience.connect and address in self._slow:
+            raise NoneIdle("a connection has to be opened")
+        began = time.perf_counter()
+        slow = True
+        try:
+            connection = self._connect(address, patience)
+            slow = time.perf_counter() - began > _QUICK
+        except S3TimeoutError as error:
+            if not patience.connect:
+                raise NoneIdle("a connection has to be opened") from error
+            raise
+        finally:
+            (self._slow.add if slow else self._slow.discard)(address)
+        return connection
+
     def _connect(self, address: Address, patience: Patience) -> Connection:
         target = address.proxy or address
         patience.check()
-        end = time.perf_counter() + min(self._config.connect_timeout, patience.left())
+        longest = self._config.connect_timeout if patience.connect else _BRIEFLY
+        end = time.perf_counter() + min(longest, patience.left())
         try:
             sock = socket.create_connection((_encoded(target.host), target.port), _until(end))
         except TimeoutError as error:
