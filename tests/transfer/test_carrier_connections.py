@@ -68,7 +68,7 @@ def client_of(server: ScriptedServer, **settings: object) -> S3Client:
 def readers_of(client: S3Client) -> Iterator[S3Reader]:
     for i in range(COUNT):
         reader = client.get_object("b", f"{i}", object_info=ObjectInfo(f"{i}", "", len(BODY), 0))
-        reader.prefetch()
+        reader.start_early(len(BODY))
         yield reader
 
 
@@ -122,7 +122,7 @@ def test_what_is_late_is_asked_for_again_on_a_connection_that_is_opened_for_that
 
         def read(key: str) -> bytes:
             reader = client.get_object("b", key, object_info=ObjectInfo(key, "", len(BODY), 0))
-            reader.prefetch()
+            reader.start_early(len(BODY))
             return threads.submit(reader.read).result(PATIENCE)
 
         try:
