@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer import _object_reader
+from s3torchconnector._transfer import _object_reader, _parts
 from s3torchconnector._transfer._budget import BLOCK
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector.s3reader import S3ReaderConstructor
@@ -117,9 +117,10 @@ def test_an_interrupt_at_any_moment_costs_no_memory() -> None:
 def interrupted_at(moment: int) -> Iterator[None]:
     """A KeyboardInterrupt when so many lines of a reader have been carried out."""
     lines = itertools.count(1)
+    files = (_object_reader.__file__, _parts.__file__)
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_filename != _object_reader.__file__ or frame.f_code.co_name == "__del__":
+        if frame.f_code.co_filename not in files or frame.f_code.co_name == "__del__":
             return None
         if event == "line" and next(lines) == moment:
             raise KeyboardInterrupt

@@ -13,29 +13,24 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 from s3torchconnector._config import MIB
-from s3torchconnector._transfer._budget import BLOCK
 from s3torchconnector._transfer._coverage import Coverage
 from s3torchconnector._transfer._fetch import direct
 from s3torchconnector._transfer._fetch_group import FetchGroup
-from s3torchconnector._transfer._memory import copy
 from s3torchconnector._transfer._object_version import ObjectVersion
-from s3torchconnector._transfer._part import Offers, Part
-from s3torchconnector._transfer._part_fetch import FetchedPart
+from s3torchconnector._transfer._part import Part
+from s3torchconnector._transfer._parts import LARGE, Parts
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy, is_read_whole
 from s3torchconnector._transfer._runtime import OpenRuntime
-from s3torchconnector._transfer._shelf import Shelf
-from s3torchconnector._transfer._train import GivenUp, Train, deposit
 from s3torchconnector._transfer._unsized import UnsizedRead
 from s3torchconnector._transfer._verify import Verification
-from s3torchconnector._transfer._workers import Lane
 
 _SMALL = 1 * MIB  # objects up to here are fetched by the carrier, many on one thread
-_LARGE = BLOCK // 2 + 1  # parts from here on are not kept for reads that go back a little
 _IN_EARNEST = 1 * MIB  # bytes read in order: more than a look at a directory
 
 
@@ -66,24 +61,22 @@ class ObjectReader:
         self._expected_size = expected_size
         self._limit = limit
         self._pattern = ReadPattern(policy)
-        self._shelf = Shelf()
         self._expects_all = False  # parts are kept for reads that have not come to them yet
         self._settle_in_process()
 
-    def _settle_in_process(self) -> None:
-        self._pid = os.getpid()
+    def _settle_in_process(self, parents: Iterable[Part] = ()) -> None:
         self._runtime = self._open_runtime()
+        inherited = [part.inherited(self._runtime.budget) for part in parents if part.landed and not part.elsewhere]
+        self._parts = Parts(self._runtime, self._version, inherited)
+        self._shelf = self._parts.shelf
         self._part_size = self._runtime.config.part_size
         self._verification = Verification(self._version, self._runtime)
         self._own_coverage: Coverage | None = None
-        self._own_lane: Lane | None = None
-        self._own_ahead_lane: Lane | None = None
-
-    # Made when they are needed, by a small object never. Not by ``cached_property``, whose lock (before Python 3.12)
-    # another thread may hold while this process is forked.
+        self._pid = os.getpid()  # last: before, there is nothing to let go of
 
     @property
     def _coverage(self) -> Coverage:
+        """Made when it is needed, by a small object never; not by ``cached_property``, see ``Parts``."""
         if self._own_coverage is None:
             most_ahead = self._runtime.streams * self._part_size
             self._own_coverage = Coverage(
@@ -91,36 +84,17 @@ class ObjectReader:
             )
         return self._own_coverage
 
-    @property
-    def _lane(self) -> Lane:
-        if self._own_lane is None:
-            self._own_lane = self._runtime.lane()
-        return self._own_lane
-
-    @property
-    def _ahead_lane(self) -> Lane:
-        """Of trains, which may wait for memory: nothing that a read waits for stands behind them."""
-        if self._own_ahead_lane is None:
-            self._own_ahead_lane = self._runtime.lane()
-        return self._own_ahead_lane
-
     def _enter(self) -> None:
         """Begin an operation: leave to the parent of a forked child what is the parent's, await what was prefetched."""
         self._leave_parent()
         if self._version.size is None:
             for part in self._shelf:
-                self._await(part)
+                self._parts.wait_for(part)
 
     def _leave_parent(self) -> None:
         if self._pid != os.getpid():
             self._version = self._version.fork()
-            self._settle_in_process()
-            inherited = [
-                part.inherited(self._runtime.budget) for part in self._shelf if part.landed and not part.elsewhere
-            ]
-            self._shelf = Shelf()
-            for part in inherited:
-                self._shelf.add(part)
+            self._settle_in_process(self._shelf)
 
     # -- the operations ---------------------------------------------------------------------------------------
 
@@ -145,7 +119,7 @@ class ObjectReader:
         if not self._shelf and self._version.size is None:
             likely = likely_size if self._expected_size is None else self._expected_size
             reserved = self._part_size if likely is None else min(self._part_size, likely)
-            self._start(Range(0, self._part_size), reserved=reserved, carried=reserved <= _SMALL)
+            self._parts.fetch(Range(0, self._part_size), reserved=reserved, carried=reserved <= _SMALL)
 
     def await_head(self) -> None:
         """Wait for the first answer's head, where something was prefetched; its error is raised, and forgotten.
@@ -157,7 +131,7 @@ class ObjectReader:
             for part in self._shelf:
                 part.await_head()
                 if part.failed:
-                    self._await(part)
+                    self._parts.wait_for(part)
 
     def hand_over(self) -> int | None:
         """Take what was prefetched off the budget as soon as it is here: it is on the program's account now.
@@ -183,14 +157,14 @@ class ObjectReader:
         self._shelf.discard_given_up()
         self._expects_all = self._expects_all and self._pattern.run < _IN_EARNEST
         if not self._expects_all:
-            self._forget_behind(position)
+            self._shelf.discard_passed(position, large=LARGE)
         small = stop - position < self._part_size
         if small and self._pattern.continues and self._pattern.in_order and self._shelf.at(position) is None:
             # Also what this read wants, by a train: its first block can be read before all of the part is here.
             self._read_ahead(position)
         plan = self._plan(position, stop)
-        self._verification.ask_early(self._lane, position, self._pattern.run, self._coverage.bytes_ahead)
-        with FetchGroup(self._lane, self._runtime.caller) as group:
+        self._verification.ask_early(self._parts.lane, position, self._pattern.run, self._coverage.bytes_ahead)
+        with FetchGroup(self._parts.lane, self._runtime.caller) as group:
             for wanted in plan[:-1]:
                 group.start(direct(self._version, wanted, view, position))
             if self._pattern.in_order:
@@ -198,7 +172,7 @@ class ObjectReader:
             if plan:
                 group.run(direct(self._version, plan[-1], view, position))
         try:
-            self._take_parts(position, stop, view)
+            self._parts.take(position, stop, view, partial(self._read_ahead, stop) if self._pattern.in_order else None)
         except BaseException:  # what was received into this read's memory is lost with it
             self._shelf.discard_missing()
             raise
@@ -216,7 +190,7 @@ class ObjectReader:
         size = self.size()
         first = self._shelf.at(0)
         if first is not None and position == 0 and first.stop == size:
-            data = self._await(first)
+            data = self._parts.wait_for(first)
             if isinstance(data, bytes):
                 self._verification.check()  # here for the first time
                 return data
@@ -229,7 +203,7 @@ class ObjectReader:
         # In the middle of a part there is nothing to plan; at its ends there may be.
         if part is not None and part.landed and part.start < position and position + count < part.stop:
             self._pattern.note(position, position + count)
-            return bytes(self._await(part)[position - part.start : position + count - part.start])
+            return bytes(self._parts.wait_for(part)[position - part.start : position + count - part.start])
         if self._version.size is None and count > self._part_size:
             return self._read_unsized(position, count)
         count = max(0, self._clip(position + count) - position)
@@ -270,34 +244,15 @@ class ObjectReader:
             if wanted is None:
                 directs.append(piece)
             else:
-                self._start(wanted, reserved=len(wanted))
+                self._parts.fetch(wanted, reserved=len(wanted))
         return directs
 
     def _read_ahead(self, position: int, *, all_of_it: bool = False) -> None:
         if self._version.size is None or self._runtime.budget.is_full:
             return
         for wanted in self._coverage.ahead(self._shelf, position, self._version.size, all_of_it=all_of_it):
-            if not self._send_train(wanted):
+            if not self._parts.fetch_ahead(wanted):
                 return
-
-    def _send_train(self, wanted: Range) -> bool:
-        """Send a train; False where there is no room for it."""
-        size, taken, train = deposit(len(wanted)), False, None
-        try:
-            taken = self._runtime.budget.try_take(size)
-            if taken:
-                train = Train(self._runtime, self._version, wanted)
-                for part in train.parts:
-                    self._shelf.add(part)
-                self._ahead_lane.submit(train.fetch)
-        except BaseException:  # also an interrupt: what was taken for it is given back
-            if train is not None:
-                train.call_off()
-            elif taken:
-                self._runtime.budget.give(size)
-            self._shelf.discard_missing()
-            raise
-        return taken
 
     def _look_at_beginning(self, stop: int) -> None:
         """Begin to fetch an object that will be read whole, while its reader looks at the directory at its end.
@@ -307,34 +262,17 @@ class ObjectReader:
         first = self._shelf.at(0)
         if first is not None and is_read_whole(first.data()):
             self._expects_all = True
-            self._verification.ask_early(self._lane, 0, stop, self._version.size or 0)
+            self._verification.ask_early(self._parts.lane, 0, stop, self._version.size or 0)
             self._read_ahead(first.stop, all_of_it=True)
-
-    # -- fetching -----------------------------------------------------------------------------------------------
-
-    def _start(self, wanted: Range, *, reserved: int, carried: bool = False) -> Part:
-        """Have a part fetched, by a thread of its own or by the carrier."""
-        part = FetchedPart(self._runtime, self._version, wanted)
-        try:
-            self._shelf.add(part)
-            part.reserve(reserved)
-            if carried:
-                self._runtime.carrier.submit(part)
-            else:
-                self._lane.submit(part.fetch)
-        except BaseException:  # also an interrupt: what was taken for it is given back
-            self._shelf.discard_missing()
-            raise
-        return part
 
     def _fetch_tail(self) -> None:
         length = max(1, self._policy.smallest)
-        self._await(self._start(Range(-length, 0), reserved=length))
+        self._parts.wait_for(self._parts.fetch(Range(-length, 0), reserved=length))
 
     def _read_unsized(self, position: int, count: int | None) -> bytes:
-        group = FetchGroup(self._lane, self._runtime.caller)
+        group = FetchGroup(self._parts.lane, self._runtime.caller)
         wanted = UnsizedRead(self._version, self._part_size, position, count)
-        buffer = wanted.run(group, partial(self._verification.ask_in_background, self._lane))
+        buffer = wanted.run(group, partial(self._verification.ask_in_background, self._parts.lane))
         with buffer.getbuffer() as view:
             self._verify(position, view)
         data = buffer.getvalue()
@@ -343,44 +281,4 @@ class ObjectReader:
 
     def _verify(self, position: int, view: memoryview) -> None:
         """What was read is about to be handed over."""
-        self._verification.hand_over(position, view, self._lane, self._shelf.discard_all)
-
-    def _await(self, part: Part) -> memoryview | bytes:
-        """A part's bytes. After an error all is forgotten that is not here, so that the next read asks again."""
-        try:
-            return part.data()
-        except GivenUp:
-            raise
-        except BaseException:
-            # What is under way meets the same trouble, and must not bring it up again when that is over.
-            self._shelf.discard_missing()
-            raise
-
-    def _forget_behind(self, position: int) -> None:
-        self._shelf.discard_passed(position, large=_LARGE)
-
-    def _take_parts(self, position: int, stop: int, view: memoryview) -> None:
-        """Have the bytes of parts in ``view``: received into it, where that is not too late, or else copied.
-
-        What is here comes first, whatever its place: the others arrive meanwhile, in the memory that it makes free.
-        """
-        parts = self._shelf.overlapping(position, stop)
-        with Offers(self._runtime.budget, parts, Range(position, stop), view):
-            for part in sorted(parts, key=lambda part: not part.landed):
-                try:
-                    data = self._await(part)
-                except GivenUp:
-                    self._shelf.discard_given_up()
-                    missing = Range(max(position, part.start), min(stop, part.stop))
-                    direct(self._version, missing, view, position).run(self._runtime.caller)
-                    continue
-                begin, end = max(position, part.start), min(stop, part.stop)  # known now that it is here
-                if part.elsewhere:
-                    self._shelf.remove(part)
-                elif begin < end:
-                    copy(view[begin - position : end - position], data[begin - part.start : end - part.start])
-                if self._pattern.in_order:
-                    # Its memory is worth more for what comes next: now, and not when the next read begins.
-                    if not part.elsewhere and end == part.stop and end - part.start >= _LARGE:
-                        self._shelf.discard(part)
-                    self._read_ahead(stop)
+        self._verification.hand_over(position, view, self._parts.lane, self._shelf.discard_all)

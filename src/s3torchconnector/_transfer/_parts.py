@@ -1,0 +1,127 @@
+"""The parts of one version of an object in one process: how they are asked for, waited for and handed out.
+
+Whatever goes wrong on the way, what was taken of the budget for a part is given back: it is on the shelf before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from s3torchconnector._transfer._budget import BLOCK
+from s3torchconnector._transfer._fetch import direct
+from s3torchconnector._transfer._memory import copy
+from s3torchconnector._transfer._object_version import ObjectVersion
+from s3torchconnector._transfer._part import Offers, Part
+from s3torchconnector._transfer._part_fetch import FetchedPart
+from s3torchconnector._transfer._ranges import Range
+from s3torchconnector._transfer._runtime import Runtime
+from s3torchconnector._transfer._shelf import Shelf
+from s3torchconnector._transfer._train import GivenUp, Train, deposit
+from s3torchconnector._transfer._workers import Lane
+
+LARGE = BLOCK // 2 + 1
+"""Bytes of a part from which on it is not kept for reads that go back a little."""
+
+
+class Parts:
+    """A shelf, and the threads that fill it. ``inherited`` are the parts of a parent process that are here."""
+
+    def __init__(self, runtime: Runtime, version: ObjectVersion, inherited: Iterable[Part] = ()) -> None:
+        self.shelf = Shelf()
+        self._runtime = runtime
+        self._version = version
+        self._own_lane: Lane | None = None
+        self._own_ahead_lane: Lane | None = None
+        for part in inherited:
+            self.shelf.add(part)
+
+    # Made when they are needed, by a small object never. Not by ``cached_property``, whose lock (before Python 3.12)
+    # another thread may hold while this process is forked.
+
+    @property
+    def lane(self) -> Lane:
+        """Of what a read waits for."""
+        if self._own_lane is None:
+            self._own_lane = self._runtime.lane()
+        return self._own_lane
+
+    @property
+    def _ahead_lane(self) -> Lane:
+        """Of trains, which may wait for memory: nothing that a read waits for stands behind them."""
+        if self._own_ahead_lane is None:
+            self._own_ahead_lane = self._runtime.lane()
+        return self._own_ahead_lane
+
+    def fetch(self, wanted: Range, *, reserved: int, carried: bool = False) -> Part:
+        """Have a part fetched, by a thread of its own or by the carrier; ``reserved`` bytes are taken for it."""
+        part = FetchedPart(self._runtime, self._version, wanted)
+        try:
+            self.shelf.add(part)
+            part.reserve(reserved)
+            if carried:
+                self._runtime.carrier.submit(part)
+            else:
+                self.lane.submit(part.fetch)
+        except BaseException:  # also an interrupt
+            self.shelf.discard_missing()
+            raise
+        return part
+
+    def fetch_ahead(self, wanted: Range) -> bool:
+        """Have parts fetched that nobody waits for, by one request; False where there is no room for that."""
+        size, taken, train = deposit(len(wanted)), False, None
+        try:
+            taken = self._runtime.budget.try_take(size)
+            if taken:
+                train = Train(self._runtime, self._version, wanted)
+                for part in train.parts:
+                    self.shelf.add(part)
+                self._ahead_lane.submit(train.fetch)
+        except BaseException:  # also an interrupt
+            if train is not None:
+                train.call_off()
+            elif taken:
+                self._runtime.budget.give(size)
+            self.shelf.discard_missing()
+            raise
+        return taken
+
+    def wait_for(self, part: Part) -> memoryview | bytes:
+        """A part's bytes. After an error all is forgotten that is not here, so that the next read asks again."""
+        try:
+            return part.data()
+        except GivenUp:
+            raise
+        except BaseException:
+            # What is under way meets the same trouble, and must not bring it up again when that is over.
+            self.shelf.discard_missing()
+            raise
+
+    def take(self, position: int, stop: int, view: memoryview, after_each: Callable[[], None] | None) -> None:
+        """Have the bytes of parts in ``view``: received into it, where that is not too late, or else copied.
+
+        What is here comes first, whatever its place: the others arrive meanwhile, in the memory that it makes free.
+
+        Args:
+            after_each: called for each part, where reads are in order: then those that were read to their end are
+                let go of, since their memory is worth more for what comes next, now and not when the next read begins.
+        """
+        parts = self.shelf.overlapping(position, stop)
+        with Offers(self._runtime.budget, parts, Range(position, stop), view):
+            for part in sorted(parts, key=lambda part: not part.landed):
+                try:
+                    data = self.wait_for(part)
+                except GivenUp:
+                    self.shelf.discard_given_up()
+                    missing = Range(max(position, part.start), min(stop, part.stop))
+                    direct(self._version, missing, view, position).run(self._runtime.caller)
+                    continue
+                begin, end = max(position, part.start), min(stop, part.stop)  # known now that it is here
+                if part.elsewhere:
+                    self.shelf.remove(part)
+                elif begin < end:
+                    copy(view[begin - position : end - position], data[begin - part.start : end - part.start])
+                if after_each is not None:
+                    if not part.elsewhere and end == part.stop and end - part.start >= LARGE:
+                        self.shelf.discard(part)
+                    after_each()
