@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import mmap
 import resource
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3torchconnector._config import MIB
-from s3torchconnector._transfer._memory import copy, new_buffer, populate
+from s3torchconnector._transfer._memory import FillableBytes, copy, new_buffer, populate
 
 SOURCE = bytes(range(256)) * (2 * MIB // 256)
 
@@ -48,3 +50,26 @@ def test_memory_with_content_keeps_it() -> None:
     memory = bytearray(SOURCE)
     populate(memoryview(memory))
     assert memory == SOURCE
+
+
+def test_what_is_being_filled_is_collected_quietly() -> None:
+    """In a program, since before Python 3.13 only its development mode tells."""
+    program = """if True:
+        import gc
+        from s3torchconnector._transfer._memory import FillableBytes
+        filling = FillableBytes(bytes(1000))
+        cycle = [filling.getbuffer()]
+        cycle.append(cycle)
+        del filling, cycle
+        gc.collect()
+    """
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_was_filled_is_handed_out_without_a_copy() -> None:
+    buffer = FillableBytes(bytes(1000))
+    with buffer.getbuffer() as view:
+        view[:3] = b"abc"
+    assert buffer.getvalue() == b"abc" + bytes(997)
+    assert buffer.getvalue() is buffer.getvalue()

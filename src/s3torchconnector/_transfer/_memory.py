@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import mmap
 import sys
 
@@ -19,6 +20,19 @@ if sys.platform == "linux":
     _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     _mincore = ctypes.PyDLL(None).mincore  # keeps the interpreter lock, which takes longer to get back
     _mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
+
+
+class FillableBytes(io.BytesIO):
+    """``bytes`` that are filled through ``getbuffer`` and handed out by ``getvalue`` without a copy.
+
+    The garbage collector closes a ``BytesIO`` that it comes to before the view of it, and complains on stderr that it
+    cannot, as at an exit with transfers under way. There is nothing to close.
+    """
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 def new_buffer(size: int) -> LargeBuffer:

@@ -11,7 +11,6 @@ to the parent and are asked for again. It pickles and copies as what it was made
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable
 from functools import partial
@@ -21,6 +20,7 @@ from s3torchconnector._config import MIB
 from s3torchconnector._transfer._coverage import Coverage
 from s3torchconnector._transfer._fetch import direct
 from s3torchconnector._transfer._fetch_group import FetchGroup
+from s3torchconnector._transfer._memory import FillableBytes
 from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._part import Part
 from s3torchconnector._transfer._parts import LARGE, Parts
@@ -208,7 +208,7 @@ class ObjectReader:
             return self._read_unsized(position, count)
         count = max(0, self._clip(position + count) - position)
         # bytes() of a size is memory the kernel zeroes lazily; its BytesIO fills it and hands it out without a copy.
-        buffer = io.BytesIO(bytes(count))
+        buffer = FillableBytes(bytes(count))
         with buffer.getbuffer() as view:
             received = self.readinto(position, view)
         return buffer.getvalue() if received == count else buffer.getvalue()[:received]

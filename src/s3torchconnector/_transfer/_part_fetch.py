@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import threading
 
 from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._transfer._fetch import RangeFetch
-from s3torchconnector._transfer._memory import new_buffer
+from s3torchconnector._transfer._memory import FillableBytes, new_buffer
 from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._part import Part
 from s3torchconnector._transfer._ranges import Range
@@ -28,7 +27,7 @@ class FetchedPart(Part):
         self._cancel = CancelToken()
         stop = None if wanted.start < 0 else wanted.stop
         self._fetch = RangeFetch(version, wanted.start, stop, self._allocate, self._accept)
-        self._small: io.BytesIO | None = None
+        self._small: FillableBytes | None = None
         self._to_be_settled = False  # by ``conclude``
         self._has_begun = False  # an answer's head is here
         self._on_begin: threading.Event | None = None
@@ -148,5 +147,5 @@ class FetchedPart(Part):
             view = memoryview(new_buffer(size))
             self._data = view
             return view
-        self._small = io.BytesIO(bytes(size))
+        self._small = FillableBytes(bytes(size))
         return self._small.getbuffer()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
 from s3torchconnector._transfer._fetch import RangeFetch, direct
 from s3torchconnector._transfer._fetch_group import FetchGroup
+from s3torchconnector._transfer._memory import FillableBytes
 from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import Range, split_on_grid
 
@@ -22,9 +22,9 @@ class UnsizedRead:
         self._part_size = part_size
         self._position = position
         self._count = count
-        self._buffer = io.BytesIO()
+        self._buffer = FillableBytes()
 
-    def run(self, group: FetchGroup, whole_in_parts: Callable[[], None]) -> io.BytesIO:
+    def run(self, group: FetchGroup, whole_in_parts: Callable[[], None]) -> FillableBytes:
         """Read; ``whole_in_parts`` is called if this turns out to be a whole object, in several requests.
 
         Raises:
@@ -35,7 +35,7 @@ class UnsizedRead:
         def allocate(got: Range) -> memoryview:
             size = self._version.size or 0
             stop = size if self._count is None else min(size, position + self._count)
-            self._buffer = io.BytesIO(bytes(max(0, stop - position)))
+            self._buffer = FillableBytes(bytes(max(0, stop - position)))
             view = self._buffer.getbuffer()
             if got.stop < stop and len(view) == size:
                 whole_in_parts()
