@@ -17,7 +17,8 @@ import pytest
 
 from s3torchconnector._config import KIB, MIB
 from s3torchconnector._errors import S3TimeoutError
-from s3torchconnector._wire._connection import _AT_ONCE_TLS, _RECORD, Connection
+from s3torchconnector._wire._connection import Connection
+from s3torchconnector._wire._tls_connection import _AT_ONCE, _RECORD, TlsConnection
 from tests.reading.support import wait_until
 from tests.servers.tls import PrivateCA
 
@@ -33,7 +34,7 @@ def pair(request: pytest.FixtureRequest, private_ca: PrivateCA) -> Iterator[tupl
             yield Connection(client, SILENCE, "the test's server"), server
         else:
             with secured(client, server, private_ca) as (secure_client, secure_server):
-                yield Connection(secure_client, SILENCE, "the test's server"), secure_server
+                yield TlsConnection(secure_client, SILENCE, "the test's server"), secure_server
 
 
 @contextmanager
@@ -121,7 +122,7 @@ def test_an_abort_wakes_who_waits_for_much(pair: tuple[Connection, socket.socket
 @pytest.mark.parametrize("rest_of_record", [1, 100, _RECORD - 1])
 def test_a_record_that_is_cut_in_two_is_waited_for(private_ca: PrivateCA, rest_of_record: int) -> None:
     """OpenSSL has taken a part of a record: less may be missing than the socket is to be woken for."""
-    size = 200 * _RECORD + 1 + _AT_ONCE_TLS
+    size = 200 * _RECORD + 1 + _AT_ONCE
     with sockets() as (client, server):
         records = Records(server, private_ca)
         handshake = threading.Thread(target=records.handshake, daemon=True)
@@ -132,7 +133,7 @@ def test_a_record_that_is_cut_in_two_is_waited_for(private_ca: PrivateCA, rest_o
             body = random.Random(size).randbytes(size)
             cut = records.of(body[: 201 * _RECORD])
             results: list[bytes] = []
-            connection = Connection(secure, SILENCE, "the test's server")
+            connection = TlsConnection(secure, SILENCE, "the test's server")
             receiver = threading.Thread(target=lambda: results.append(received(connection, size)), daemon=True)
             receiver.start()
             server.sendall(cut[:-rest_of_record])
@@ -179,7 +180,7 @@ def arrived(sender: socket.socket, receiver: socket.socket) -> bool:
 def test_few_bytes_in_a_long_time_are_no_silence(private_ca: PrivateCA) -> None:
     patience, pieces = 0.2, 4
     with sockets() as (client, server), secured(client, server, private_ca) as (secure_client, secure_server):
-        connection = Connection(secure_client, patience, "the test's server")
+        connection = TlsConnection(secure_client, patience, "the test's server")
         body, done = memoryview(bytearray(SIZE)), 0
         for number in range(pieces):
             # While the client waits, at the latest from the second one on: for more than this.

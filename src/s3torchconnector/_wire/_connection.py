@@ -1,9 +1,8 @@
-"""One connection to the endpoint: a blocking socket, with TLS or without.
+"""One connection to the endpoint: a blocking socket. ``TlsConnection`` is the one with TLS.
 
-Plain sockets stay in blocking mode and take their timeout from the kernel (``SO_RCVTIMEO``), because Python's own
-timeouts cost a ``poll`` before every ``recv``, and because ``MSG_WAITALL`` then fills a whole part in one system
-call: the interpreter lock is taken once a part instead of once a segment. TLS sockets use Python's timeouts; OpenSSL
-hands over one record (16 KiB) at a time whatever we ask for.
+Sockets stay in blocking mode and take their timeout from the kernel (``SO_RCVTIMEO``), because Python's own timeouts
+cost a ``poll`` before every ``recv``, and because ``MSG_WAITALL`` then fills a whole part in one system call: the
+interpreter lock is taken once a part instead of once a segment.
 
 A thread that looks after many connections lends each its scratch memory (``lend``): then nothing is waited for, and a
 small answer, head and body, is received in one system call.
@@ -23,7 +22,6 @@ import socket
 import ssl
 import struct
 import sys
-import time
 from collections.abc import Sequence
 
 from s3torchconnector._errors import S3ConnectionError, S3ProtocolError, S3TimeoutError
@@ -31,16 +29,11 @@ from s3torchconnector._wire._framing import MAX_HEAD, ResponseHead, parse_head
 from s3torchconnector._wire._patience import Patience
 
 _HEAD_BUFFER = 8 * 1024
-_KERNEL_TIMEOUTS = sys.platform != "win32"
 _WAKES_LATER = sys.platform == "linux"  # wakes for an end or an error at once all the same
-_SMALL_BODY = 64 * 1024  # bytes of request body that are worth copying behind the head to save a packet
-_TLS_PIECE = 1024 * 1024  # bytes sent between two looks at the clock
+SMALL_BODY = 64 * 1024  # bytes of request body that are worth copying behind the head to save a packet
 _MOST_INTERIM = 16  # 1xx heads before an answer; S3 sends one at most
 _MAX_SEGMENTS = 1024  # IOV_MAX on Linux and macOS
-# Bytes of a large body that are worth being woken for. Twice as many made loads no faster, and over TLS slower.
-_AT_ONCE, _AT_ONCE_TLS = 512 * 1024, 256 * 1024
-_RECORD = 16 * 1024  # bytes of plain text that a TLS record has at most (RFC 8446, 5.1)
-_MOST_OF_RECORD = 32 * 1024  # bytes that OpenSSL may have taken, and cannot hand over before the others come
+_AT_ONCE = 512 * 1024  # bytes of a large body that are worth being woken for; twice as many made loads no faster
 _LARGE_BODY = 4 * _AT_ONCE
 
 Buffer = bytes | bytearray | memoryview
@@ -53,15 +46,19 @@ class NotYet(Exception):
 class Connection:
     """A connected socket that sends requests and receives response heads and bodies."""
 
+    _kernel_timeouts = sys.platform != "win32"
+    _at_once = _AT_ONCE
+    _at_the_end = _AT_ONCE  # bytes of a large body that are received as those of a small one
+    _not_yet: tuple[type[OSError], ...] = (BlockingIOError,)  # what a socket that must not wait raises
+
     def __init__(self, sock: socket.socket, read_timeout: float, description: str) -> None:
         self._sock = sock
         self._timeout = read_timeout
         self._description = description
-        self._tls = isinstance(sock, ssl.SSLSocket)
         self._wait_all = 0
         self._flags = 0
         self._scratch: bytearray | None = None  # of a thread that does not wait
-        if _KERNEL_TIMEOUTS and not self._tls:
+        if self._kernel_timeouts:
             sock.settimeout(None)
             self._wait_all = socket.MSG_WAITALL
         self._patience: Patience | None = None
@@ -79,7 +76,7 @@ class Connection:
 
     def _set_timeout(self, seconds: float) -> None:
         self._current_timeout = seconds
-        if _KERNEL_TIMEOUTS and not self._tls:
+        if self._kernel_timeouts:
             value = struct.pack("ll", *divmod(math.ceil(seconds * 1e6), 1_000_000))  # 0 would mean: for ever
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
@@ -107,10 +104,10 @@ class Connection:
         """
         if scratch is None and self._leftover:
             self._leftover = memoryview(bytes(self._leftover))  # the scratch serves another connection next
-        if self._tls or not _KERNEL_TIMEOUTS:
-            self._sock.settimeout(0.0 if scratch is not None else self._current_timeout)
-        else:
+        if self._kernel_timeouts:
             self._flags = socket.MSG_DONTWAIT if scratch is not None else 0
+        else:
+            self._sock.settimeout(0.0 if scratch is not None else self._current_timeout)
         self._scratch = scratch
 
     @property
@@ -124,15 +121,13 @@ class Connection:
         try:
             if not body:
                 self._sock.sendall(head)
-            elif self._tls:
-                self._send_tls(head, body)
             else:
-                self._send_plain([head, *body])
+                self._send_body(head, body)
         except OSError as error:
             raise self._translated(error, "sending the request") from error
 
-    def _send_plain(self, buffers: Sequence[Buffer]) -> None:
-        views = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
+    def _send_body(self, head: bytes, body: Sequence[Buffer]) -> None:
+        views = [memoryview(buffer).cast("B") for buffer in [head, *body] if len(buffer)]
         first = 0
         while first < len(views):
             self._before_waiting()
@@ -142,17 +137,6 @@ class Connection:
                 first += 1
             if sent:
                 views[first] = views[first][sent:]
-
-    def _send_tls(self, head: bytes, body: Sequence[Buffer]) -> None:
-        if sum(map(len, body)) <= _SMALL_BODY:
-            self._sock.sendall(b"".join((head, *body)))
-            return
-        self._sock.sendall(head)
-        for buffer in body:
-            view = memoryview(buffer).cast("B")
-            for start in range(0, len(view), _TLS_PIECE):
-                self._before_waiting()
-                self._sock.sendall(view[start : start + _TLS_PIECE])
 
     def receive_head(self) -> ResponseHead:
         """Receive the next final response head; interim (1xx) responses are passed over."""
@@ -211,17 +195,17 @@ class Connection:
         return self._fill(view)
 
     def _fill(self, view: memoryview) -> int:
-        return self._fill_tls(view) if self._tls else self._receive(view, self._wait_all)
+        """Receive, and wait for all of ``view`` if that costs no more."""
+        return self._receive(view, self._wait_all)
 
     def _fill_seldom_woken(self, view: memoryview) -> int:
         """Receive most of ``view``, woken for many bytes and not for each segment: a tenth less processor time.
 
         The last ones are left for the next call: behind them there may be nothing that would wake anybody.
         """
-        at_once, rest = (_AT_ONCE_TLS, _AT_ONCE_TLS + _MOST_OF_RECORD) if self._tls else (_AT_ONCE, _AT_ONCE)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, at_once)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, self._at_once)
         try:
-            return self._fill(view[:-rest])
+            return self._fill(view[: -self._at_the_end])
         except S3TimeoutError:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
             if self.looks_alive():
@@ -229,27 +213,6 @@ class Connection:
             return self._fill(view[:1])  # too few to wake for are no silence
         finally:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-
-    def _fill_tls(self, view: memoryview) -> int:
-        """Receive record after record: OpenSSL hands over one (16 KiB) at a time, whatever it is asked for."""
-        receive = self._sock.recv_into
-        done = 0
-        look_again = -math.inf
-        try:
-            while done < len(view):
-                if time.perf_counter() >= look_again:
-                    self._before_waiting()
-                    look_again = self._time_is_short_at()
-                count = receive(view[done:], _RECORD)  # told how many, Python does not look for itself
-                if not count:
-                    break
-                done += count
-        except OSError as error:
-            # What came is good, and the next call meets the same error.
-            if not done:
-                self._refuse_to_wait(error)
-                raise self._translated(error, "waiting for the answer") from error
-        return done
 
     def _receive(self, view: memoryview, flags: int) -> int:
         self._before_waiting()
@@ -260,7 +223,7 @@ class Connection:
             raise self._translated(error, "waiting for the answer") from error
 
     def _refuse_to_wait(self, error: OSError) -> None:
-        if self._scratch is not None and isinstance(error, (BlockingIOError, ssl.SSLWantReadError)):
+        if self._scratch is not None and isinstance(error, self._not_yet):
             raise NotYet from None
 
     def has_here(self, count: int | None) -> bool:
@@ -277,7 +240,7 @@ class Connection:
     @property
     def tls_session(self) -> ssl.SSLSession | None:
         """What lets another connection resume this one's handshake; it comes after the first answer."""
-        return self._sock.session if isinstance(self._sock, ssl.SSLSocket) else None
+        return None
 
     @property
     def has_leftover(self) -> bool:

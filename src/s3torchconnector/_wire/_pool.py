@@ -20,6 +20,7 @@ from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._line import Line, Ticket
 from s3torchconnector._wire._patience import Patience
 from s3torchconnector._wire._proxy import Proxy, open_tunnel
+from s3torchconnector._wire._tls_connection import TlsConnection
 
 _CHECK_AFTER = 1.0  # seconds idle after which a look tells whether the server closed it
 _DROP_AFTER = 20.0  # seconds idle after which it is not worth a look: S3 closes idle connections
@@ -228,7 +229,8 @@ class ConnectionPool:
                     open_tunnel(sock, address.proxy, address.host, address.port, lambda: _until(end))
                 sock.settimeout(_until(end))
                 sock = self._wrap(sock, address)
-            connection = Connection(sock, self._config.read_timeout, str(address))
+            connected = TlsConnection if isinstance(sock, ssl.SSLSocket) else Connection
+            connection = connected(sock, self._config.read_timeout, str(address))
         except BaseException:
             sock.close()
             raise
