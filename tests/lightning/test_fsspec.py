@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
 import time
 from pathlib import Path
@@ -117,6 +118,20 @@ def test_text_goes_through_the_codec_that_was_asked_for(files: Any, root: str) -
     with files.open(f"{root}/latin", "w", encoding="latin-1", newline="\r\n", compression=None) as file:
         file.write("ä\n")
     assert files.cat_file(f"{root}/latin") == b"\xe4\r\n"
+
+
+@pytest.mark.parametrize("mode", ["wb", "w", "a"])
+@pytest.mark.parametrize("compression", ["gzip", "infer"])
+def test_what_a_compressor_would_not_store_is_refused(files: Any, root: str, mode: str, compression: str) -> None:
+    with pytest.raises(NotImplementedError, match="nothing would be stored"):
+        files.open(f"{root}/log.gz", mode, compression=compression)
+    with files.open(f"{root}/log.gz", "wb") as file, gzip.open(file, "wt") as text:
+        text.write("abc")
+    with files.open(f"{root}/log.gz", "rt", compression=compression) as file:
+        assert file.read() == "abc"
+    with files.open(f"{root}/log", mode, compression="infer") as file:  # of which there is none
+        file.write(b"abc" if mode == "wb" else "abc")
+    assert files.cat(f"{root}/log") == b"abc"
 
 
 def test_copies_moves_and_removals(files: Any, root: str) -> None:

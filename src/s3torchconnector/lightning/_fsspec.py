@@ -15,6 +15,7 @@ from typing import Any, ClassVar, cast
 
 import fsspec
 from fsspec import AbstractFileSystem
+from fsspec.core import get_compression
 
 from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError
 from s3torchconnector._s3client import S3Client
@@ -140,12 +141,16 @@ class S3PathFileSystem(AbstractFileSystem):
         self.client.copy_object(*self._strip_protocol(path1).split("/", 1), *self._strip_protocol(path2).split("/", 1))
 
     def open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
+        if "r" not in mode and get_compression(path, kwargs.get("compression")) is not None:
+            raise NotImplementedError(
+                f"{path} cannot be written with compression=...: a compressor does not close the file that it writes "
+                "to, so that nothing would be stored. Open the file without, and compress what is written to it"
+            )
         if "b" in mode or "r" in mode:
             return super().open(path, mode, *args, **kwargs)
         text = {name: kwargs.pop(name) for name in ("encoding", "errors", "newline") if name in kwargs}
         file: Any = self.open(path, mode.replace("t", "") + "b", *args, **kwargs)
-        wrapper = _TextWriter if hasattr(file, "abort") else io.TextIOWrapper  # a compressor has no such end
-        return wrapper(file, **text, write_through=True)  # a transaction may commit what nobody closed
+        return _TextWriter(file, **text, write_through=True)  # a transaction may commit what nobody closed
 
     def _open(self, path: str, mode: str = "rb", *args: Any, autocommit: bool = True, **kwargs: Any) -> Any:
         bucket, key = path.split("/", 1)
