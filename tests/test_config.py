@@ -54,6 +54,12 @@ def test_amounts_are_positive_and_finite(name: str, value: float) -> None:
     assert f"{name} must be positive and finite: {name}={value!r}" in refused(**{name: value})
 
 
+@pytest.mark.parametrize("name", [name for name in _AMOUNTS if name.endswith("_timeout")])
+def test_timeouts_are_no_longer_than_the_kernel_can_wait(name: str) -> None:
+    S3ClientConfig(**{name: 1e6})
+    assert f"{name} must be at most 1,000,000 seconds: {name}=1000000.5" in refused(**{name: 1000000.5})
+
+
 @pytest.mark.parametrize("name", _SWITCHES)
 @pytest.mark.parametrize("value", ["yes", 1, None])
 def test_switches_are_booleans(name: str, value: Any) -> None:

@@ -14,8 +14,10 @@ MIN_PART_SIZE = 5 * MIB
 MAX_PART_SIZE = 5 * GIB
 
 _COUNTS = ("part_size", "max_attempts", "max_connections", "memory_budget")
-_AMOUNTS = ("throughput_target_gbps", "connect_timeout", "read_timeout", "operation_timeout")
+_TIMEOUTS = ("connect_timeout", "read_timeout", "operation_timeout")
+_AMOUNTS = ("throughput_target_gbps", *_TIMEOUTS)
 _SWITCHES = ("unsigned", "force_path_style", "requester_pays", "hedge")
+_LONGEST = 1_000_000  # seconds, eleven days: the kernel counts waiting times as 32 bits of milliseconds
 _CHECKSUM_MODES = ("when_supported", "required", "off")
 _TYPES = (
     (_COUNTS, Integral, "an integer"),
@@ -89,6 +91,10 @@ class S3ClientConfig:
             if not 0 < value < math.inf:  # not true of NaN either
                 raise S3ConfigurationError(
                     f"invalid configuration: {name} must be positive and finite: {name}={value!r}"
+                )
+            if name in _TIMEOUTS and value > _LONGEST:
+                raise S3ConfigurationError(
+                    f"invalid configuration: {name} must be at most {_LONGEST:,} seconds: {name}={value!r}"
                 )
         if self.checksum not in _CHECKSUM_MODES:
             raise S3ConfigurationError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from email.utils import formatdate
 
 import pytest
@@ -92,6 +93,15 @@ def test_silent_server_is_a_timeout() -> None:
         pytest.raises(S3TimeoutError, match=r"silent for 0.05 s.*\(after 2 attempts\)"),
     ):
         get(caller)
+
+
+def test_silence_is_not_waited_for_twice() -> None:
+    config = S3ClientConfig(max_attempts=1, read_timeout=2.0)
+    with Silent() as server, open_caller(server.endpoint, config) as caller:
+        began = time.perf_counter()
+        with pytest.raises(S3TimeoutError, match=r"silent for 2 s while waiting for the answer"):
+            get(caller)
+        assert 2.0 <= time.perf_counter() - began < 3.5
 
 
 class Refusing(TcpServer):

@@ -31,6 +31,7 @@ from s3torchconnector._wire._patience import Patience
 _HEAD_BUFFER = 8 * 1024
 _WAKES_LATER = sys.platform == "linux"  # wakes for an end or an error at once all the same
 SMALL_BODY = 64 * 1024  # bytes of request body that are worth copying behind the head to save a packet
+_AWAITING = "waiting for the answer"
 _MOST_INTERIM = 16  # 1xx heads before an answer; S3 sends one at most
 _MAX_SEGMENTS = 1024  # IOV_MAX on Linux and macOS
 _AT_ONCE = 512 * 1024  # bytes of a large body that are worth being woken for; twice as many made loads no faster
@@ -220,7 +221,7 @@ class Connection:
             return self._sock.recv_into(view, 0, flags)
         except OSError as error:
             self._refuse_to_wait(error)
-            raise self._translated(error, "waiting for the answer") from error
+            raise self._translated(error, _AWAITING) from error
 
     def _refuse_to_wait(self, error: OSError) -> None:
         if self._scratch is not None and isinstance(error, self._not_yet):
@@ -268,6 +269,10 @@ class Connection:
 
     def close(self) -> None:
         self._sock.close()
+
+    def silence(self) -> S3ConnectionError:
+        """The error of an answer that has not begun for as long as may be waited for it."""
+        return self._translated(TimeoutError(), _AWAITING)
 
     def _translated(self, error: OSError, doing: str) -> S3ConnectionError:
         if isinstance(error, (TimeoutError, BlockingIOError)):

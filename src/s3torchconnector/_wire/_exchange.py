@@ -148,7 +148,7 @@ class Exchange:
             self._pool.discard(spare)
 
     def await_answer(self, hedging: Hedging, silence: float) -> None:
-        """Wait until the answer begins or ``silence`` seconds are over, and hedge in between where that is due."""
+        """Wait until the answer begins, and hedge in between where that is due; after ``silence`` seconds give up."""
         if self.answering or self._failure is not None or self._early is not None:
             return
         poll = select.poll()
@@ -156,13 +156,17 @@ class Exchange:
         now, delay = time.perf_counter(), hedging.delay  # which other threads' answers change
         end = now + min(silence, self._patience.left())
         ready = _poll_until(min(end, now + delay), poll)
-        if not ready and now + delay < end and hedging.spend() and (other := self.hedge(connect=True)) is not None:
-            poll.register(other, select.POLLIN)
+        if not ready and now + delay < end:
+            if hedging.spend() and (other := self.hedge(connect=True)) is not None:
+                poll.register(other, select.POLLIN)
             ready = _poll_until(end, poll)
         if ready:
             hedging.note(time.perf_counter() - self.started)
-        self.settle_on(ready[0][0] if ready else self.fileno())
-        self.drop_spare()
+            self.settle_on(ready[0][0])
+            self.drop_spare()
+        elif self._patience.left() > 0:  # to receive would be to wait as long again; without time, it says so
+            self._failure = self._connection.silence()
+            self.discard()
 
     def lend(self, scratch: bytearray | None) -> None:
         """Have ``receive`` wait for nothing, see ``Connection.lend``."""
