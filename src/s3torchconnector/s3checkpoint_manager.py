@@ -256,8 +256,9 @@ class S3CheckpointManager:
     def verify(self, step: int) -> None:
         """Check that every object of a checkpoint is there, of its length and with its content.
 
-        What one process saved is read, and compared with the CRC-32 of what was written. Of what ranks saved, S3 tells
-        by the ETag whether it is the version that was committed.
+        Every object is compared by length and ETag with what was committed, then read and compared with the checksum
+        that S3 keeps of it, if it does, and what one process saved with the CRC-32 of what was written. That takes as
+        long as to load all of it in one process.
 
         Raises:
             S3FormatError: (a ``ValueError``) it is damaged; the text names every object concerned.

@@ -17,6 +17,7 @@ from s3torchconnector import S3CheckpointManager, S3ClientConfig, S3Exception
 from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3FormatError, S3NotFoundError
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._wire._checksums import ALGORITHMS
 from s3torchconnector.testing import S3Server
 from tests.servers.http_messages import Request, response, s3_error
 from tests.servers.moto_server import MotoServer
@@ -341,6 +342,34 @@ def test_other_bytes_are_found_where_the_server_says_nothing(
     _damage(manager, "was overwritten")
     monkeypatch.setattr("s3torchconnector._checkpoint_manager._store.differences", lambda *_: [])
     with pytest.raises(S3FormatError, match=r"state\.pt has other bytes"):
+        manager.verify(1)
+
+
+def test_what_ranks_saved_is_held_to_the_checksum_that_the_server_keeps(
+    manager: S3CheckpointManager, proxy: RecordingProxy, bucket: str
+) -> None:
+    data, store = bytes(1000), manager._store
+    stream = store.client.put_object(bucket, store.key(1, "new/__0_0.distcp"))
+    stream.write(data)
+    stream.close()
+    store.commit(1, "dcp", "new/", {"new/__0_0.distcp": (1000, None)})
+    manager.verify(1)
+    [stored] = store.manifest(1).objects
+    algorithm = ALGORITHMS[0]
+    told = {
+        "ETag": stored.etag,
+        "Content-Range": "bytes 0-999/1000",
+        algorithm.header: algorithm.encode(algorithm.of([data])),
+    }
+
+    def answer(body: bytes) -> None:
+        get = Replace(response(206, body, told))
+        proxy.misbehave = lambda request: get if request.method == "GET" and ".distcp" in request.path else None
+
+    answer(data)
+    manager.verify(1)
+    answer(bytes(999) + b"x")
+    with pytest.raises(S3FormatError, match=r"__0_0\.distcp has other bytes"):
         manager.verify(1)
 
 

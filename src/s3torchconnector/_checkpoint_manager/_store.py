@@ -20,7 +20,7 @@ from s3torchconnector._checkpoint_manager._manifest import (
     split_key,
 )
 from s3torchconnector._config import MIB
-from s3torchconnector._errors import S3Exception, S3FormatError, S3NotFoundError
+from s3torchconnector._errors import S3ChecksumError, S3Exception, S3FormatError, S3NotFoundError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._types import ObjectInfo, UploadInfo
 from s3torchconnector._uri import display_uri, parse_s3_uri
@@ -166,14 +166,18 @@ class Store:
             )
 
     def _is_whole(self, step: int, described: StoredObject) -> bool:
-        if described.crc32 is None:
-            return True  # its ETag is what it was when it was committed
+        """Read it all: the reader compares what comes with the checksum that S3 keeps, where it keeps one."""
         checksum = 0
         buffer = memoryview(bytearray(_PIECE))
-        with self.client.get_object(self.bucket, self.key(step, described.key)) as reader:
-            while count := reader.readinto(buffer):
-                checksum = zlib.crc32(buffer[:count], checksum)
-        return checksum == described.crc32
+        try:
+            with self.client.get_object(self.bucket, self.key(step, described.key)) as reader:
+                while count := reader.readinto(buffer):
+                    if described.crc32 is not None:
+                        checksum = zlib.crc32(buffer[:count], checksum)
+        except S3ChecksumError as error:
+            _log.warning("%s: %s", self.uri(step, described.key), error)
+            return False
+        return described.crc32 in (None, checksum)
 
     def clean(self, *, dry_run: bool, min_age: float) -> Leftovers:
         """List what interrupted saves left, and delete it unless ``dry_run``; see ``S3CheckpointManager.clean``."""
