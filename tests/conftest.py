@@ -9,9 +9,11 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from s3torchconnector._transfer import PutObjectStream, address_of
 from s3torchconnector.testing import S3Server
 from tests.servers.moto_server import MotoServer
 from tests.servers.processes import no_process_left_behind
@@ -97,3 +99,18 @@ def moto_bucket(moto_server: MotoServer, monkeypatch: pytest.MonkeyPatch) -> str
     name = f"test-{uuid.uuid4().hex}"
     moto_server.make_bucket(name)
     return name
+
+
+@pytest.fixture
+def lent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Address and length of everything that is lent to an upload."""
+    seen: list[tuple[int, int]] = []
+    write = PutObjectStream.write
+
+    def spy(stream: PutObjectStream, data: Any, *, lent: bool = False) -> int:
+        if lent:
+            seen.append((address_of(data), data.nbytes))
+        return write(stream, data, lent=lent)
+
+    monkeypatch.setattr(PutObjectStream, "write", spy)
+    return seen

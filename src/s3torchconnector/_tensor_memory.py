@@ -8,8 +8,10 @@ import torch
 
 
 def memory_of(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a contiguous CPU tensor, writable. The tensor must outlive the view, which does not hold it."""
+    """The bytes of a contiguous CPU tensor, writable. The view keeps the tensor's memory."""
     count = tensor.numel() * tensor.element_size()
     if not count:
         return memoryview(bytearray())
-    return memoryview((ctypes.c_char * count).from_address(tensor.data_ptr())).cast("B")
+    memory = (ctypes.c_char * count).from_address(tensor.data_ptr())
+    memory.owner = tensor.untyped_storage()  # type: ignore[attr-defined]
+    return memoryview(memory).cast("B")

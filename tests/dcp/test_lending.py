@@ -11,27 +11,11 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.planner import WriteItem
 
-from s3torchconnector._transfer import PutObjectStream, address_of
 from s3torchconnector.dcp._lend import LendingPlanner
 from s3torchconnector.dcp._uploads import Uploads
 from tests.dcp.support import load, same, writer_of
 
 MIB = 1024**2
-
-
-@pytest.fixture
-def lent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Address and length of everything that is lent to an upload."""
-    seen: list[tuple[int, int]] = []
-    write = PutObjectStream.write
-
-    def spy(stream: PutObjectStream, data: Any, *, lent: bool = False) -> int:
-        if lent:
-            seen.append((address_of(data), data.nbytes))
-        return write(stream, data, lent=lent)
-
-    monkeypatch.setattr(PutObjectStream, "write", spy)
-    return seen
 
 
 def _place(tensor: torch.Tensor) -> tuple[int, int]:

@@ -92,6 +92,18 @@ def test_views_are_stored_as_what_they_show(checkpoint: S3Checkpoint, bucket: st
     assert len({tensor.untyped_storage().data_ptr() for tensor in loaded.values()}) == len(tensors)
 
 
+def test_tensors_are_sent_from_where_they_are(
+    checkpoint: S3Checkpoint, bucket: str, lent: list[tuple[int, int]]
+) -> None:
+    base = torch.randn(3000, 1000)
+    lendable = {"parameter": torch.nn.Parameter(base), "rows": base[100:200]}
+    others = {"transposed": base.T, "conjugate": torch.complex(base, base).conj(), "small": base[0, :10]}
+    checkpoint.save_safetensors({**lendable, **others}, f"s3://{bucket}/key")
+    assert sorted(lent) == sorted((tensor.data_ptr(), tensor.nbytes) for tensor in lendable.values())
+    loaded = checkpoint.load_safetensors(f"s3://{bucket}/key")
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in {**lendable, **others}.items())
+
+
 _REFUSED = {
     "no tensor": {"a": [1.0]},
     "type": {"a": torch.zeros(2, dtype=torch.complex128)},

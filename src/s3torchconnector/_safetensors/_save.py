@@ -1,6 +1,7 @@
 """Saving: the header, then every tensor's bytes from where they are.
 
-What a file cannot hold as it is (other devices, gaps between rows) is copied one tensor at a time.
+What a file cannot hold as it is (other devices, gaps between rows) is copied one tensor at a time. So are small
+tensors: each that is sent from its place takes a buffer in the request.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from typing import Any
 
 import torch
 
+from s3torchconnector._config import KIB
 from s3torchconnector._safetensors._header import BITS, build
 from s3torchconnector._safetensors._types import NAMES
 from s3torchconnector._tensor_memory import memory_of
 from s3torchconnector.s3writer import S3Writer
+
+_WORTH_LENDING = 64 * KIB  # bytes
 
 
 def save(state_dict: Mapping[str, torch.Tensor], writer: S3Writer, metadata: Mapping[str, str] | None) -> None:
@@ -25,8 +29,12 @@ def save(state_dict: Mapping[str, torch.Tensor], writer: S3Writer, metadata: Map
     names = sorted(state_dict, key=lambda name: (-BITS[NAMES[state_dict[name].dtype]], name))
     writer.write(build(((name, NAMES[state_dict[name].dtype], state_dict[name].shape) for name in names), metadata))
     for name in names:
-        plain = state_dict[name].detach().resolve_conj().resolve_neg().cpu().contiguous()
-        writer.write(memory_of(plain))
+        tensor = state_dict[name].detach()
+        plain = tensor.resolve_conj().resolve_neg().cpu().contiguous()
+        if plain.nbytes >= _WORTH_LENDING and tensor.device.type == "cpu" and plain.data_ptr() == tensor.data_ptr():
+            writer.stream.write(memory_of(plain), lent=True)  # stays as it is until ``writer`` is closed or aborted
+        else:
+            writer.write(memory_of(plain))
 
 
 def _check(name: Any, tensor: Any) -> None:
