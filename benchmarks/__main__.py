@@ -31,7 +31,7 @@ _HELP = """Compare this connector with the native one (1.5.0) and with the limit
 Starts its own servers (nginx), installs the native connector into .venv-peer, runs every contender in turn in
 fresh processes and prints speeds, ratios, processor time and memory beside the goals.
 
-A complete run takes about twelve minutes and writes benchmarks/results/latest.json, .md and .png; a part of it
+A complete run takes about a quarter of an hour and writes benchmarks/results/latest.json, .md and .png; a part of it
 (names, --quick, --bucket) writes build/bench.json, .md and .png instead.
 """
 
@@ -101,6 +101,8 @@ def _place(folder: Path, wanted: tuple[Case, ...], target: bucket.Target | None,
     if target is None:
         for ranks in {case.ranks for case in wanted if case.work in _LOADS}:
             objects.write_distributed(folder, _checkpoint(folder).stat().st_size, ranks)
+        if any(case.work == "safetensors-load" for case in wanted):
+            objects.write_safetensors(folder / objects.BUCKET / "model.safetensors", _checkpoint(folder).stat().st_size)
         with servers.running(folder) as running:
             contenders = Contenders(python, runner.local_environment(running.authority))
             jobs = {case.name: _local_job(case, folder, running.endpoints[case.server]) for case in wanted}

@@ -138,6 +138,10 @@ CASES = (
     Case("dcp-save", "dcp.save of {size}", "dcp-save", "uploads", "bytes", _DCP_SAVE, _BOTH),
     Case("dcp-save-2", "dcp.save of {size} by 2 ranks", "dcp-save", "uploads", "bytes", _DCP_SAVE, _BOTH, ranks=2),
     Case("dcp-async", _BLOCKED, "dcp-async", "uploads", "bytes", (Goal("versus_limit", 0.9),)),
+    Case("safetensors-load", "safetensors file of {size}, loaded", "safetensors-load", "s3", "bytes", (), _BOTH),
+    Case("safetensors-save", "safetensors file of {size}, saved", "safetensors-save", "uploads", "bytes", (), _BOTH),
+    Case("lightning-load", "Lightning checkpoint of {size}, loaded", "lightning-load", "s3", "bytes", (), _BOTH),
+    Case("lightning-save", "Lightning checkpoint of {size}, saved", "lightning-save", "uploads", "bytes", (), _BOTH),
     Case(
         "stream",
         "{size} in reads of 1 MiB",
@@ -180,8 +184,8 @@ def in_bucket(objects: int) -> tuple[Case, ...]:
 
 
 def _is_local(case: Case) -> bool:
-    # Distributed checkpoints are files of our server, which also counts what it sends.
-    return case.name.endswith(("-plain", "-tls")) or case.name.startswith("dcp-")
+    # What other libraries have stored are files of our server, which also counts what it sends.
+    return case.name.endswith(("-plain", "-tls")) or case.name.startswith(("dcp-", "safetensors-", "lightning-"))
 
 
 def _bucket_amount(case: Case, objects: int) -> int:

@@ -40,7 +40,7 @@ def iterable(job: Job, meter: Meter) -> int:
 
     def dataset(count: int) -> S3IterableDataset:
         uris = [job.uri(job.small(number)) for number in range(count)]
-        return S3IterableDataset.from_objects(uris, transform=_read, **_options(job))
+        return S3IterableDataset.from_objects(uris, transform=_read, **options(job))
 
     _expect(sum(map(len, dataset(1))), job.small_size)
     measured, received = dataset(job.objects), 0
@@ -63,7 +63,7 @@ def map_style(job: Job, meter: Meter) -> int:
     from s3torchconnector import S3MapDataset
 
     uris = [job.uri(job.small(number)) for number in range(job.objects)]
-    dataset = S3MapDataset.from_objects(uris, transform=_read, **_options(job))
+    dataset = S3MapDataset.from_objects(uris, transform=_read, **options(job))
     sampler = _Sampler(min(_BATCH * _WORKERS, job.objects))
     loader = DataLoader(
         dataset,
@@ -113,7 +113,7 @@ def save(job: Job, meter: Meter) -> int:
     from benchmarks.objects import tensors
     from s3torchconnector import S3Checkpoint
 
-    checkpoint, state = S3Checkpoint(**_options(job)), tensors(job.size)
+    checkpoint, state = S3Checkpoint(**options(job)), tensors(job.size)
     with checkpoint.writer(job.uri(job.saved)) as writer:
         writer.write(b"warm")
     with meter, checkpoint.writer(job.uri(job.saved)) as writer:
@@ -136,7 +136,7 @@ def listing(job: Job, meter: Meter) -> int:
     """The keys below a prefix, by the length of a map dataset. Returns their number."""
     from s3torchconnector import S3MapDataset
 
-    dataset = S3MapDataset.from_prefix(job.uri(job.tree), **_options(job))
+    dataset = S3MapDataset.from_prefix(job.uri(job.tree), **options(job))
     with meter:
         count = len(dataset)
     _expect(count, job.objects)
@@ -150,12 +150,13 @@ def startup(job: Job, meter: Meter) -> int:
     with meter:
         from s3torchconnector import S3Checkpoint
 
-        data = S3Checkpoint(**_options(job)).reader(job.uri(job.small(1))).read()
+        data = S3Checkpoint(**options(job)).reader(job.uri(job.small(1))).read()
     _expect(len(data), job.small_size)
     return 1
 
 
-def _options(job: Job) -> dict[str, Any]:
+def options(job: Job) -> dict[str, Any]:
+    """What every class of either connector is made with."""
     from s3torchconnector import S3ClientConfig
 
     config = S3ClientConfig(force_path_style=job.path_style)
@@ -167,7 +168,7 @@ def _warm(job: Job, ranged: bool) -> Callable[[str], Any]:
     from s3torchconnector._s3client import S3Client
     from s3torchconnector.s3reader import S3ReaderConstructor
 
-    client = S3Client(**_options(job))
+    client = S3Client(**options(job))
     constructor = S3ReaderConstructor.range_based() if ranged else None
     get = partial(client.get_object, job.bucket, reader_constructor=constructor)
     _expect(len(get(job.small(0)).read()), job.small_size)

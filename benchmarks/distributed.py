@@ -169,16 +169,17 @@ def _bytes(state: dict[str, Any]) -> int:
 def _writer(job: Job, name: str) -> S3StorageWriter:
     from s3torchconnector.dcp import S3StorageWriter
 
-    return S3StorageWriter(job.region, job.uri(f"{job.prefix}{name}"), s3client_config=_config(job))
+    return S3StorageWriter(job.region, job.uri(f"{job.prefix}{name}"), s3client_config=config(job))
 
 
 def _reader(job: Job) -> S3StorageReader:
     from s3torchconnector.dcp import S3StorageReader
 
-    return S3StorageReader(job.region, job.uri(job.stored(job.ranks)), s3client_config=_config(job))
+    return S3StorageReader(job.region, job.uri(job.stored(job.ranks)), s3client_config=config(job))
 
 
-def _config(job: Job) -> Any:
+def config(job: Job) -> Any:
+    """The client's settings, with the endpoint in the environment."""
     from s3torchconnector import S3ClientConfig
 
     if job.endpoint:

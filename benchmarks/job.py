@@ -40,6 +40,10 @@ class Job:
     def saved(self) -> str:
         return f"{self.prefix}saved.pt"
 
+    @property
+    def safetensors(self) -> str:
+        return f"{self.prefix}model.safetensors"
+
     def stored(self, ranks: int) -> str:
         """The prefix of the distributed checkpoint that so many ranks have stored."""
         return f"{self.prefix}dcp-{ranks}"

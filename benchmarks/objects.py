@@ -49,6 +49,15 @@ def write_checkpoint(path: Path, size: int) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root())
 
 
+def write_safetensors(path: Path, size: int) -> None:
+    """The same tensors as a safetensors file, written by that library."""
+    code = (
+        "import safetensors.torch; from benchmarks.objects import tensors; "
+        f"safetensors.torch.save_file(tensors({size}), {str(path)!r})"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root())
+
+
 def write_distributed(folder: Path, size: int, ranks: int) -> None:
     """The distributed checkpoint of so many ranks, in the bucket below `folder`."""
     target = folder / BUCKET / f"dcp-{ranks}"

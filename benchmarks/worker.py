@@ -36,9 +36,13 @@ def _find(who: str, work: str) -> Callable[[Job, Meter], int]:
         from benchmarks import limit
 
         return limit.WORK[work]
-    from benchmarks import connector, distributed
+    from benchmarks import checkpoints, connector, distributed
 
-    return {**connector.workloads(ranged=who == "peer-ranged"), **distributed.workloads()}[work]
+    return {
+        **connector.workloads(ranged=who == "peer-ranged"),
+        **distributed.workloads(),
+        **checkpoints.workloads(by_hand=who != "ours"),
+    }[work]
 
 
 def check_version(who: str) -> None:
