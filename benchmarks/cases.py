@@ -142,6 +142,7 @@ CASES = (
     Case("safetensors-save", "safetensors file of {size}, saved", "safetensors-save", "uploads", "bytes", (), _BOTH),
     Case("lightning-load", "Lightning checkpoint of {size}, loaded", "lightning-load", "s3", "bytes", (), _BOTH),
     Case("lightning-save", "Lightning checkpoint of {size}, saved", "lightning-save", "uploads", "bytes", (), _BOTH),
+    Case("manager-save", "S3CheckpointManager.save of {size}", "manager-save", "uploads", "bytes", (), (OURS,)),
     Case(
         "stream",
         "{size} in reads of 1 MiB",
@@ -185,7 +186,9 @@ def in_bucket(objects: int) -> tuple[Case, ...]:
 
 def _is_local(case: Case) -> bool:
     # What other libraries have stored are files of our server, which also counts what it sends.
-    return case.name.endswith(("-plain", "-tls")) or case.name.startswith(("dcp-", "safetensors-", "lightning-"))
+    return case.name.endswith(("-plain", "-tls")) or case.name.startswith(
+        ("dcp-", "safetensors-", "lightning-", "manager-")
+    )
 
 
 def _bucket_amount(case: Case, objects: int) -> int:

@@ -1,10 +1,11 @@
-"""Checkpoints in other formats and by other frameworks: safetensors files, Lightning's plugin.
+"""Checkpoints in other formats and by other programs: safetensors files, Lightning's plugin, the checkpoint manager.
 
 1.5.0 knows no safetensors: what is measured of it is what its users write, the whole file through `safetensors.torch`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ def workloads(by_hand: bool) -> dict[str, Callable[[Job, Meter], int]]:
         "safetensors-save": _save_by_hand if by_hand else _save,
         "lightning-load": _load_lightning,
         "lightning-save": _save_lightning,
+        "manager-save": _save_managed,
     }
 
 
@@ -78,6 +80,17 @@ def _save_lightning(job: Job, meter: Meter) -> int:
     plugin.save_checkpoint({"warm": True}, job.uri(job.saved))
     with meter:
         plugin.save_checkpoint(state, job.uri(job.saved))
+    return job.size
+
+
+def _save_managed(job: Job, meter: Meter) -> int:
+    """`S3CheckpointManager.save` of the state of `torch-save`, with its commit. Returns its bytes."""
+    from s3torchconnector import S3CheckpointManager
+
+    manager, state = S3CheckpointManager(job.uri(f"{job.prefix}run-{os.getpid()}"), **options(job)), tensors(job.size)
+    manager.save(1, {"warm": True})
+    with meter:
+        manager.save(2, state)
     return job.size
 
 

@@ -1,6 +1,7 @@
 -- Swallows uploads: reads the body whole, waits, and answers as S3 does to PutObject, CreateMultipartUpload, UploadPart,
 -- CompleteMultipartUpload and AbortMultipartUpload. Objects of one small part are kept, for GetObject, HeadObject,
--- CopyObject and DeleteObject: a distributed checkpoint commits with one that is read or copied again.
+-- CopyObject and DeleteObject: a distributed checkpoint commits with one that is read or copied again. Of all objects the
+-- size is kept, for ListObjectsV2 in one page: a checkpoint manager looks at what is there before it commits.
 local XML = '<?xml version="1.0" encoding="UTF-8"?>\n<%s xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
   .. '<Bucket>%s</Bucket><Key>%s</Key>%s</%s>'
 local ETAG = '"d41d8cd98f00b204e9800998ecf8427e-%d"'
@@ -32,6 +33,27 @@ local function keep(name)
   if body and #body <= SMALL then ngx.shared.small_objects:set(name, body) end
 end
 
+local function size_of(uri) return "=" .. uri end  -- names of sizes, among those of objects, which begin with a slash
+
+local function note_size(query)
+  local sizes, sent = ngx.shared.small_objects, tonumber(ngx.var.http_content_length or 0)
+  if query.uploadId then sizes:incr(size_of(ngx.var.uri .. "?" .. query.uploadId), sent, 0)
+  else sizes:set(size_of(ngx.var.uri), sent) end
+end
+
+local function list(query)
+  local bucket = ngx.var.uri:match("^/[^/]*") .. "/"
+  local start, entries = size_of(bucket .. (query.prefix or "")), {}
+  for _, name in ipairs(ngx.shared.small_objects:get_keys(0)) do
+    if name:sub(1, #start) == start then
+      entries[#entries + 1] = ("<Contents><Key>%s</Key>%s%s<Size>%d</Size></Contents>"):format(
+        name:sub(#size_of(bucket) + 1), DATE, etag_element(0), ngx.shared.small_objects:get(name))
+    end
+  end
+  table.sort(entries)
+  document("ListBucketResult", "<IsTruncated>false</IsTruncated>" .. table.concat(entries))
+end
+
 local function put(query)
   local source = ngx.req.get_headers()["x-amz-copy-source"]
   if source then
@@ -40,6 +62,7 @@ local function put(query)
     ngx.shared.small_objects:set(ngx.var.uri, object)
     return document("CopyObjectResult", DATE .. etag_element(0))
   end
+  note_size(query)
   if query.partNumber == nil then
     keep(ngx.var.uri)
   elseif query.partNumber == "1" then
@@ -52,7 +75,9 @@ end
 
 local function complete(query)
   local part = ngx.var.uri .. "?" .. query.uploadId
-  local object = ngx.shared.small_objects:get(part)
+  local object, size = ngx.shared.small_objects:get(part), ngx.shared.small_objects:get(size_of(part))
+  ngx.shared.small_objects:delete(size_of(part))
+  ngx.shared.small_objects:set(size_of(ngx.var.uri), size)
   if object then
     ngx.shared.small_objects:delete(part)
     ngx.shared.small_objects:set(ngx.var.uri, object)
@@ -90,7 +115,10 @@ local function answer(delay)
     put(query)
   elseif method == "DELETE" then
     ngx.shared.small_objects:delete(ngx.var.uri)
+    ngx.shared.small_objects:delete(size_of(ngx.var.uri))
     ngx.exit(204)
+  elseif method == "GET" and query["list-type"] then
+    list(query)
   elseif method == "GET" or method == "HEAD" then
     get()
   else
