@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import torch
 
 
 def memory_of(tensor: torch.Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, writable. The view keeps the tensor's memory."""
-    count = tensor.numel() * tensor.element_size()
+    return memory_at(tensor.data_ptr(), tensor.numel() * tensor.element_size(), tensor.untyped_storage())
+
+
+def memory_at(address: int, count: int, owner: Any) -> memoryview:
+    """``count`` bytes of memory, writable, in a view that keeps ``owner`` alive."""
     if not count:
         return memoryview(bytearray())
-    memory = (ctypes.c_char * count).from_address(tensor.data_ptr())
-    memory.owner = tensor.untyped_storage()  # type: ignore[attr-defined]
+    memory = (ctypes.c_char * count).from_address(address)
+    memory.owner = owner  # type: ignore[attr-defined]
     return memoryview(memory).cast("B")

@@ -16,7 +16,6 @@ from typing import IO, Any, cast
 
 import torch
 
-from s3torchconnector._checkpoint_manager._checksummed_writer import ChecksummedWriter
 from s3torchconnector._checkpoint_manager._manifest import LARGEST_STEP, Manifest
 from s3torchconnector._checkpoint_manager._ranks import BackgroundGroup, by_first, gathered, has_ranks, is_first
 from s3torchconnector._checkpoint_manager._retention import to_delete
@@ -27,6 +26,7 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3NotFoundError
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._torch_archives import ArchiveWriter, Lendable, tensors_in, without_record_checksums
 
 _log = logging.getLogger(__name__)
 _STATE = "state.pt"
@@ -165,10 +165,13 @@ class S3CheckpointManager:
 
     def _save_alone(self, step: int, path: str, state_dict: Mapping[str, Any]) -> None:
         store, name = self._store, f"{path}{_STATE}"
-        with ChecksummedWriter(store.client.put_object(store.bucket, store.key(step, name))) as writer:
+        stream = store.client.put_object(store.bucket, store.key(step, name), summed=True)
+        lendable = Lendable()
+        for tensor in tensors_in(state_dict):
+            lendable.add(tensor)
+        with ArchiveWriter(stream, lendable) as writer, without_record_checksums():
             torch.save(state_dict, cast(IO[bytes], writer))
-            size = writer.tell()
-        store.commit(step, "torch", path, {name: (size, writer.crc32)})
+        store.commit(step, "torch", path, {name: (writer.tell(), stream.checksum)})
         self._retain(step)
 
     def _commit_when_stored(self, step: int, path: str, stored: Any) -> None:
@@ -257,8 +260,8 @@ class S3CheckpointManager:
         """Check that every object of a checkpoint is there, of its length and with its content.
 
         Every object is compared by length and ETag with what was committed, then read and compared with the checksum
-        that S3 keeps of it, if it does, and what one process saved with the CRC-32 of what was written. That takes as
-        long as to load all of it in one process.
+        that S3 keeps of it, if it does, and what one process saved with the checksum of what was written. That takes
+        as long as to load all of it in one process.
 
         Raises:
             S3FormatError: (a ``ValueError``) it is damaged; the text names every object concerned.

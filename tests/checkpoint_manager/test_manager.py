@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import threading
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
@@ -293,6 +294,29 @@ def test_a_state_dict_keeps_what_hangs_on_it(manager: S3CheckpointManager) -> No
     loaded = manager.load(1)
     assert loaded._metadata == model.state_dict()._metadata  # type: ignore[attr-defined]
     model.load_state_dict(loaded)
+
+
+def test_tensors_are_stored_from_where_they_are_and_summed_once(
+    manager: S3CheckpointManager, lent: list[tuple[int, int]]
+) -> None:
+    base = torch.randn(300, 1000)
+    state: dict[str, Any] = {
+        "nested": [{"parameter": torch.nn.Parameter(base)}],
+        "rows": base[:100],
+        "small": torch.ones(9),
+    }
+    state["itself"] = state
+    manager.save(1, state)
+    assert lent == [(base.data_ptr(), base.nbytes)]
+    loaded = manager.load(1)
+    assert torch.equal(loaded["rows"], base[:100])
+    assert torch.equal(loaded["nested"][0]["parameter"], base)
+    manager.verify(1)
+    [stored] = manager._store.manifest(1).objects
+    with manager._store.client.get_object(manager._store.bucket, manager._store.key(1, stored.key)) as reader:
+        assert {record.CRC for record in zipfile.ZipFile(reader).infolist()} == {0}
+        reader.seek(0)
+        assert stored.checksum == ALGORITHMS[0].describe(ALGORITHMS[0].of([reader.read()]))
 
 
 def test_what_is_not_there(manager: S3CheckpointManager, bucket: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -163,6 +165,33 @@ def test_off_sends_none() -> None:
         save(client, SMALL)
         save(client, LARGE)
     assert not any("checksum" in name for request in bucket.requests for name in request.headers)
+
+
+_SUPPORTING, _REFUSING = Bucket, partial(Bucket, refusal=REFUSALS[0])
+
+
+@pytest.mark.parametrize(
+    ("make_bucket", "mode", "summed", "expected"),
+    [
+        (_SUPPORTING, "when_supported", False, True),
+        (_SUPPORTING, "off", False, False),
+        (_SUPPORTING, "off", True, True),
+        (_REFUSING, "when_supported", False, False),
+        (_REFUSING, "when_supported", True, True),
+    ],
+)
+@pytest.mark.parametrize("data", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
+def test_who_wants_the_checksum_of_what_was_stored_gets_it(
+    make_bucket: Callable[[], Bucket], mode: str, summed: bool, expected: bool, data: bytes
+) -> None:
+    bucket = make_bucket()
+    with ScriptedServer(handler=bucket) as server, client_of(server.endpoint, checksum=mode) as client:
+        for _ in range(2):  # the second time, refusals are known
+            stream = client.put_object("b", "key", summed=summed)
+            with S3Writer(stream) as writer:
+                writer.write(data)
+                assert stream.checksum is None  # nothing is stored yet
+            assert stream.checksum == (f"CRC64NVME:{CRC64NVME.encode(native.crc64nvme(data))}" if expected else None)
 
 
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])

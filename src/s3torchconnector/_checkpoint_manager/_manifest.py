@@ -19,7 +19,7 @@ from s3torchconnector._errors import S3FormatError
 
 MANIFEST = "manifest.json"
 LARGEST_STEP = 10**10 - 1
-_VERSION = 1
+_VERSION = 2
 _KEY = re.compile(r"step-(\d{10})/(.+)", re.ASCII | re.DOTALL)
 
 Format = Literal["torch", "dcp"]
@@ -28,13 +28,14 @@ Format = Literal["torch", "dcp"]
 class StoredObject(NamedTuple):
     """One object of a checkpoint: its key behind the step's folder, its size in bytes, and what tells it from others.
 
-    ``crc32`` is that of its bytes, where one process wrote them all; ``etag`` is S3's word for this version.
+    ``checksum`` is that of its bytes, such as ``CRC32:yZRlqg==``, where one process wrote them all; ``etag`` is S3's
+    word for this version.
     """
 
     key: str
     size: int
     etag: str
-    crc32: int | None
+    checksum: str | None
 
 
 class Manifest(NamedTuple):
@@ -88,7 +89,7 @@ def _check(manifest: Manifest, step: int) -> None:
         raise S3FormatError(f"it names the format {manifest.format!r} and the path {manifest.path!r}")
     for each in manifest.objects:
         kinds = isinstance(each.key, str), type(each.size) is int, isinstance(each.etag, str)
-        if not all(kinds) or not (each.crc32 is None or type(each.crc32) is int):
+        if not all(kinds) or not isinstance(each.checksum, str | None):
             raise S3FormatError(f"it describes an object by {each!r}")
         if not each.key.startswith(manifest.path):
             raise S3FormatError(f"its object {each.key!r} is not below its path {manifest.path!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import zlib
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -24,6 +23,7 @@ from s3torchconnector._errors import S3ChecksumError, S3Exception, S3FormatError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._types import ObjectInfo, UploadInfo
 from s3torchconnector._uri import display_uri, parse_s3_uri
+from s3torchconnector._wire import algorithm_of
 from s3torchconnector.s3writer import S3Writer
 
 _log = logging.getLogger(__name__)
@@ -105,12 +105,12 @@ class Store:
 
     # -- commits and deletions ----------------------------------------------------------------------------------------
 
-    def commit(self, step: int, format: Format, path: str, stored: Mapping[str, tuple[int, int | None]]) -> None:
+    def commit(self, step: int, format: Format, path: str, stored: Mapping[str, tuple[int, str | None]]) -> None:
         """Publish the objects below ``path``, which are all stored, then delete what else the step's folder has.
 
         Args:
-            stored: the objects that must be there, by key behind the step's folder: size in bytes, and CRC-32 where
-                that is known.
+            stored: the objects that must be there, by key behind the step's folder: size in bytes, and checksum
+                where that is known.
 
         Raises:
             S3Exception: nothing is published; what was committed before still is.
@@ -167,17 +167,19 @@ class Store:
 
     def _is_whole(self, step: int, described: StoredObject) -> bool:
         """Read it all: the reader compares what comes with the checksum that S3 keeps, where it keeps one."""
-        checksum = 0
-        buffer = memoryview(bytearray(_PIECE))
+        algorithm = algorithm_of(described.checksum or "")
+        if described.checksum and algorithm is None:
+            _log.warning("%s of %s is not compared: it takes the extra 'checksums'", described.checksum, described.key)
+        crc, buffer = 0, memoryview(bytearray(_PIECE))
         try:
             with self.client.get_object(self.bucket, self.key(step, described.key)) as reader:
                 while count := reader.readinto(buffer):
-                    if described.crc32 is not None:
-                        checksum = zlib.crc32(buffer[:count], checksum)
+                    if algorithm is not None:
+                        crc = algorithm.update(buffer[:count], crc)
         except S3ChecksumError as error:
             _log.warning("%s: %s", self.uri(step, described.key), error)
             return False
-        return described.crc32 in (None, checksum)
+        return algorithm is None or algorithm.describe(crc) == described.checksum
 
     def clean(self, *, dry_run: bool, min_age: float) -> Leftovers:
         """List what interrupted saves left, and delete it unless ``dry_run``; see ``S3CheckpointManager.clean``."""

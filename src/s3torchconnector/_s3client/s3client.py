@@ -114,13 +114,24 @@ class S3Client:
         return construct(bucket=bucket, key=key, get_object_info=get_object_info, get_stream=source)
 
     def put_object(
-        self, bucket: str, key: str, storage_class: str | None = None, *, overwrite: bool = True
+        self,
+        bucket: str,
+        key: str,
+        storage_class: str | None = None,
+        *,
+        overwrite: bool = True,
+        summed: bool = False,
     ) -> PutObjectStream:
         """A stream that stores one object when it is closed; see ``S3Writer`` for the file-like form.
 
-        With ``overwrite=False`` only where there is none; see ``S3Checkpoint.writer``.
+        Args:
+            bucket: where to store it.
+            key: the object's key.
+            storage_class: S3's name of it, if it is not the bucket's usual one.
+            overwrite: if not, the object is stored only where there is none; see ``S3Checkpoint.writer``.
+            summed: whether the stream's ``checksum`` is wanted also where uploads carry none.
         """
-        return _transfer.PutObjectStream(self.runtime, bucket, key, storage_class, overwrite=overwrite)
+        return _transfer.PutObjectStream(self.runtime, bucket, key, storage_class, overwrite=overwrite, summed=summed)
 
     def list_objects(
         self, bucket: str, prefix: str = "", delimiter: str = "", max_keys: int = 1000

@@ -11,13 +11,11 @@ from typing import Any
 
 import torch
 
-from s3torchconnector._config import KIB
 from s3torchconnector._safetensors._header import BITS, build
 from s3torchconnector._safetensors._types import NAMES
 from s3torchconnector._tensor_memory import memory_of
+from s3torchconnector._torch_archives import WORTH_LENDING
 from s3torchconnector.s3writer import S3Writer
-
-_WORTH_LENDING = 64 * KIB  # bytes
 
 
 def save(state_dict: Mapping[str, torch.Tensor], writer: S3Writer, metadata: Mapping[str, str] | None) -> None:
@@ -31,7 +29,7 @@ def save(state_dict: Mapping[str, torch.Tensor], writer: S3Writer, metadata: Map
     for name in names:
         tensor = state_dict[name].detach()
         plain = tensor.resolve_conj().resolve_neg().cpu().contiguous()
-        if plain.nbytes >= _WORTH_LENDING and tensor.device.type == "cpu" and plain.data_ptr() == tensor.data_ptr():
+        if plain.nbytes >= WORTH_LENDING and tensor.device.type == "cpu" and plain.data_ptr() == tensor.data_ptr():
             writer.stream.write(memory_of(plain), lent=True)  # stays as it is until ``writer`` is closed or aborted
         else:
             writer.write(memory_of(plain))

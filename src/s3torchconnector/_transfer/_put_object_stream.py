@@ -10,7 +10,7 @@ from s3torchconnector._wire import Buffer
 
 
 class PutObjectStream:
-    """Writes one object. Made by ``S3Client.put_object``.
+    """Writes one object. Made by ``S3Client.put_object``, which says what the arguments are.
 
     Raises:
         S3Exception: from ``write`` and ``close``, when S3 refuses or cannot be reached.
@@ -25,12 +25,13 @@ class PutObjectStream:
         storage_class: str | None = None,
         *,
         overwrite: bool = True,
+        summed: bool = False,
     ) -> None:
         publication = Replacing()
         if not overwrite:
             publication = CreateOnly()
             publication.refuse_existing(open_runtime().caller, bucket, key)
-        self._upload = Upload(open_runtime, bucket, key, storage_class, publication)
+        self._upload = Upload(open_runtime, bucket, key, storage_class, publication, summed=summed)
 
     def write(self, data: Buffer, *, lent: bool = False) -> int:
         """Take ``data`` (anything with C-contiguous memory) and return its length in bytes.
@@ -50,6 +51,11 @@ class PutObjectStream:
             S3UploadAbortedError: the upload was aborted before.
         """
         self._upload.close()
+
+    @property
+    def checksum(self) -> str | None:
+        """The checksum of a stored object, such as ``CRC64NVME:rosUhgp5mIg=``; None where its bytes were not summed."""
+        return self._upload.checksum
 
     def abort(self) -> None:
         """Give up: the object stays what it was before. Does nothing once the stream has ended.

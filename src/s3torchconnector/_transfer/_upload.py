@@ -49,7 +49,14 @@ class Upload:
     """One upload; see ``PutObjectStream`` for its methods."""
 
     def __init__(
-        self, open_runtime: OpenRuntime, bucket: str, key: str, storage_class: str | None, publication: Replacing
+        self,
+        open_runtime: OpenRuntime,
+        bucket: str,
+        key: str,
+        storage_class: str | None,
+        publication: Replacing,
+        *,
+        summed: bool,
     ) -> None:
         self._bucket = bucket
         self._key = key
@@ -63,7 +70,7 @@ class Upload:
         self._error: BaseException | None = None
         self._open_runtime = open_runtime  # keeps the client alive: its end would take the threads away
         self._runtime = open_runtime()
-        self._checksums = UploadChecksums(self._runtime.caller)
+        self._checksums = UploadChecksums(self._runtime.caller, summed)
         self._lane = self._runtime.lane()
         self._cancel = CancelToken()
         self._upload_id: Future[str] | None = None
@@ -121,6 +128,10 @@ class Upload:
                 self._abort_upload(self._upload_id)
             self._undone = True
             _open_uploads.discard(self)  # not before: what was interrupted here is done at exit
+
+    @property
+    def checksum(self) -> str | None:
+        return self._checksums.description() if self._state == "completed" else None
 
     @property
     def is_open(self) -> bool:

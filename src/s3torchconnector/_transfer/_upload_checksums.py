@@ -1,8 +1,8 @@
-"""The checksums that one upload carries, so that the server refuses what arrived wrong.
+"""The checksums of one upload: it carries them, so that the server refuses what arrived wrong.
 
 Each byte is summed once, by the thread that sends it; the checksum of the whole is put together from those of the
-parts. A server that does not take checksums says so by an error: then it gets the request again without, see
-``ChecksumSupport``.
+parts, and can be had by who wants to keep it. A server that does not take checksums says so by an error: then it gets
+the request again without, see ``ChecksumSupport``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import TypeVar
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._wire import (
     ALGORITHM_HEADER,
+    ALGORITHMS,
     TYPE_HEADER,
+    Algorithm,
     Buffer,
     Caller,
     CancelToken,
@@ -25,16 +27,23 @@ _T = TypeVar("_T")
 
 
 class UploadChecksums:
-    """One upload's. Any thread may ask for its part's; whoever completes comes after all of them."""
+    """One upload's. Any thread may ask for its part's; whoever completes comes after all of them.
 
-    def __init__(self, caller: Caller) -> None:
+    Args:
+        caller: sends the requests.
+        wanted: whether the checksum of the whole is wanted also where uploads carry none.
+    """
+
+    def __init__(self, caller: Caller, wanted: bool) -> None:
         self._caller = caller
-        self._algorithm = caller.checksums.for_upload()
+        self._wanted = wanted
+        self._carried = caller.checksums.for_upload()
+        self._algorithm = self._carried or (ALGORITHMS[0] if wanted else None)
         self._parts: dict[int, tuple[int, int]] = {}  # checksum and bytes, by the part's number
 
     def announced(self) -> Mapping[str, str]:
         """For the request that begins a multipart upload."""
-        algorithm = self._algorithm
+        algorithm = self._carried
         return {} if algorithm is None else {ALGORITHM_HEADER: algorithm.name, TYPE_HEADER: "FULL_OBJECT"}
 
     def of_part(self, number: int, body: Sequence[Buffer]) -> Mapping[str, str]:
@@ -44,17 +53,24 @@ class UploadChecksums:
             return {}
         crc = algorithm.of(body)
         self._parts[number] = crc, sum(map(len, body))
-        return {algorithm.header: algorithm.encode(crc)}
+        return {} if self._carried is None else {algorithm.header: algorithm.encode(crc)}
 
     def of_whole(self) -> Mapping[str, str]:
         """For the request that completes."""
-        algorithm = self._algorithm
+        algorithm = self._carried
         if algorithm is None:
             return {}
+        return {algorithm.header: algorithm.encode(self._whole(algorithm)), TYPE_HEADER: "FULL_OBJECT"}
+
+    def description(self) -> str | None:
+        """The checksum of all parts, as ``Algorithm.describe`` says it; None where nothing was summed."""
+        return None if self._algorithm is None else self._algorithm.describe(self._whole(self._algorithm))
+
+    def _whole(self, algorithm: Algorithm) -> int:
         whole = 0
         for _, (crc, size) in sorted(self._parts.items()):
             whole = algorithm.combine(whole, crc, size)
-        return {algorithm.header: algorithm.encode(whole), TYPE_HEADER: "FULL_OBJECT"}
+        return whole
 
     def call(self, request: Request, consume: Callable[[Response], _T], cancel: CancelToken | None = None) -> _T:
         """``Caller.call``, and once more without checksums where the server does not take them.
@@ -68,5 +84,7 @@ class UploadChecksums:
             plain = {name: value for name, value in request.headers.items() if not name.startswith("x-amz-checksum")}
             if len(plain) == len(request.headers) or not self._caller.checksums.refused(error):
                 raise
-        self._algorithm = None
+        self._carried = None
+        if not self._wanted:
+            self._algorithm = None
         return self._caller.call(request._replace(headers=plain), consume, cancel)

@@ -7,7 +7,14 @@ from s3torchconnector._wire import _requests as requests
 from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
 from s3torchconnector._wire._checksum_support import ChecksumSupport
-from s3torchconnector._wire._checksums import ALGORITHM_HEADER, TYPE_HEADER, Algorithm, offered
+from s3torchconnector._wire._checksums import (
+    ALGORITHM_HEADER,
+    ALGORITHMS,
+    TYPE_HEADER,
+    Algorithm,
+    algorithm_of,
+    offered,
+)
 from s3torchconnector._wire._connection import Buffer, NotYet
 from s3torchconnector._wire._documents import CompletedPart, parse_http_date, parse_upload_id, parse_uploads_page
 from s3torchconnector._wire._exchange import Exchange, HasToWait
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
     from s3torchconnector._wire._list_page import ListPage, parse_list_page
 
 __all__ = [
+    "ALGORITHMS",
     "ALGORITHM_HEADER",
     "TYPE_HEADER",
     "Algorithm",
@@ -39,6 +47,7 @@ __all__ = [
     "PoolIsFull",
     "Request",
     "Response",
+    "algorithm_of",
     "offered",
     "parse_http_date",
     "parse_list_page",

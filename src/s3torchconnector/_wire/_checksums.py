@@ -66,6 +66,10 @@ class Algorithm:
             return None
         return int.from_bytes(data, "big") if len(data) == self.bits // 8 else None
 
+    def describe(self, crc: int) -> str:
+        """For who stores it: ``CRC32:yZRlqg==``."""
+        return f"{self.name}:{self.encode(crc)}"
+
     def _multiply(self, a: int, b: int) -> int:
         """The product of two polynomials modulo the generator; the highest bit is the constant term."""
         product = 0
@@ -114,6 +118,12 @@ _NATIVE = (
 ALGORITHMS: tuple[Algorithm, ...] = (*_NATIVE, CRC32)
 """Those that can be computed here, the best first."""
 _BY_HEADER = {algorithm.header: algorithm for algorithm in ALGORITHMS}
+_BY_NAME = {algorithm.name: algorithm for algorithm in ALGORITHMS}
+
+
+def algorithm_of(description: str) -> Algorithm | None:
+    """What a checksum was computed with, by what ``Algorithm.describe`` says of it; None if that is not known here."""
+    return _BY_NAME.get(description.partition(":")[0])
 
 
 def offered(headers: Mapping[str, str]) -> dict[Algorithm, int]:

@@ -4,34 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
-from typing import Any
+from contextlib import contextmanager
 
 from s3torchconnector._errors import S3UploadAbortedError
-from s3torchconnector.dcp._lend import LendingPlanner, LendingWriter
+from s3torchconnector._torch_archives import ArchiveWriter
+from s3torchconnector.dcp._lend import LendingPlanner
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.s3writer import S3Writer
-
-_torch_config: Any
-try:
-    from torch.utils.serialization import config as _torch_config
-except ImportError:  # before PyTorch 2.6
-    _torch_config = None
-_COMPUTE_CRC32 = "save.compute_crc32"
-
-
-def without_record_checksums() -> AbstractContextManager[object]:
-    """Have ``torch.save`` on this thread write no CRC-32 of each tensor: a quarter of a second for each GiB.
-
-    No version of ``torch.load`` compares them, and uploads carry checksums of all bytes. In versions of PyTorch whose
-    settings are not a thread's own nothing changes.
-    """
-    setting = getattr(_torch_config, "_config", {}).get(_COMPUTE_CRC32)
-    if not isinstance(getattr(setting, "user_override", None), ContextVar):
-        return nullcontext()
-    patch: AbstractContextManager[object] = _torch_config.patch(_COMPUTE_CRC32, False)
-    return patch
 
 
 class Uploads:
@@ -63,7 +42,7 @@ class Uploads:
                 if self._aborted:
                     raise S3UploadAbortedError(f"{path} is not written, since another file of this save failed")
                 self._streams.append(stream)
-            writer = LendingWriter(stream.stream, planner, self._written)
+            writer = ArchiveWriter(stream.stream, planner.lendable, self._written)
             yield writer
             writer.close()  # PyTorch does, in some versions
 

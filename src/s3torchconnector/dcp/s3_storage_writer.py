@@ -34,10 +34,11 @@ from torch.futures import Future
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ObjectExistsError
+from s3torchconnector._torch_archives import without_record_checksums
 from s3torchconnector._transfer import Lane, Workers
 from s3torchconnector._uri import parse_object_uri
 from s3torchconnector.dcp._lend import LendingPlanner
-from s3torchconnector.dcp._uploads import Uploads, without_record_checksums
+from s3torchconnector.dcp._uploads import Uploads
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.dcp.s3_prefix_strategy import DefaultPrefixStrategy, S3PrefixStrategyBase
 from s3torchconnector.s3writer import S3Writer
