@@ -9,6 +9,7 @@
     runner.py     interleaved runs, each in a fresh process
     worker.py     that process: connector.py (ours and the peer) or limit.py (raw sockets), under meter.py
     distributed.py  distributed checkpoints by the worker and ranks.py: processes that it starts
+    checkpoints.py  safetensors, Lightning and the checkpoint manager by the worker
     results.py    medians and ratios
     report.py     terminal, JSON, Markdown
     plot.py       the picture of the ratios

@@ -144,7 +144,7 @@ def _measure(case: Case, place: Place, runs: int, quick: bool) -> Row:
             return place.contenders.run(who, case.work, job)
 
         def progress(who: str, number: int) -> None:
-            line.update(f"{case.name}: {who}, run {number} of {runs}")
+            line.update(f"{case.name}: {who}, {f'run {number} of {runs}' if number else 'warming up'}")
 
         row = Row(case, runner.interleave(case, runs, once, progress))
     status.print(

@@ -36,10 +36,10 @@ _COSTS = {
     "starts": (1e3, "{:.0f}", "ms"),
 }
 NOTES = (
-    "Medians of {runs} interleaved runs, each in a fresh process; ratios are medians of the ratios of each "
-    "round. The limit is raw sockets on threads doing the same requests; for torch.load a local file in "
-    "memory, for torch.save a file that discards. Memory is what the process grows by at its peak while it "
-    "is measured. What each number means: docs/performance.md."
+    "Medians of {runs} interleaved runs after one that does not count, each in a fresh process; ratios are "
+    "medians of the ratios of each round. The limit is raw sockets on threads doing the same requests; for "
+    "torch.load a local file in memory, for torch.save a file that discards. Memory is what the process grows by at "
+    "its peak while it is measured. What each number means: docs/performance.md."
 )
 
 

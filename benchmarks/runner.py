@@ -109,8 +109,14 @@ def interleave(
     measure: Callable[[str], Sample],
     progress: Callable[[str, int], None],
 ) -> dict[str, list[Sample]]:
-    """`runs` samples of every contender. Each round starts with another one, so that none is always first."""
+    """`runs` samples of every contender. Each round starts with another one, so that none is always first.
+
+    One run comes before all of them and does not count: it finds the machine's memory and caches as another case has
+    left them, and was up to a third slower than those after it.
+    """
     samples: dict[str, list[Sample]] = {who: [] for who in case.who}
+    progress(case.who[0], 0)
+    measure(case.who[0])
     for number in range(runs):
         first = number % len(case.who)
         for who in case.who[first:] + case.who[:first]:
