@@ -66,11 +66,17 @@ def main(
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and workers end with it
     target = bucket.Target(bucket_uri, region, endpoint, path_style) if bucket_uri else None
+    if target is not None:
+        there = cases.in_bucket(_QUICK_BUCKET_OBJECTS if quick else _BUCKET_OBJECTS)
+        wanted = tuple(case for case in there if case.name in [each.name for each in wanted])
+        if not wanted:
+            raise typer.BadParameter(f"in a bucket there are: {', '.join(case.name for case in there)}")
+    failures: list[str] = []
     with (
         objects.local(_QUICK_SIZE if quick else _SIZE) as folder,
         _place(folder, wanted, target, quick) as place,
     ):
-        rows = [_measure(case, place, runs, quick) for case in place.cases]
+        rows = [row for case in place.cases if (row := _measure(case, place, runs, quick, failures)) is not None]
         size = place.jobs[place.cases[0].name].size
     report.show(rows, size, runs, console)
     whole = not quick and target is None and len(rows) == len(cases.CASES)
@@ -78,6 +84,8 @@ def main(
     report.write(rows, size, report.machine(place.nginx, runs), output)
     plot.draw(rows, size, output.with_suffix(".png"))
     console.print(f"written: {output.relative_to(objects.root())}.json, .md, .png")
+    if failures:
+        sys.exit("\n".join(failures))
 
 
 def _chosen(names: list[str]) -> tuple[Case, ...]:
@@ -98,22 +106,20 @@ def _list(console: Console, wanted: tuple[Case, ...]) -> None:
 def _place(folder: Path, wanted: tuple[Case, ...], target: bucket.Target | None, quick: bool) -> Iterator[Place]:
     python = peer.interpreter(objects.root() / ".venv-peer")
     compileall.compile_dir(objects.root() / "src", quiet=1)  # as pip does with what it installs
+    for ranks in {case.ranks for case in wanted if case.work in _LOADS}:
+        objects.write_distributed(folder, _checkpoint(folder).stat().st_size, ranks)
+    if any(case.work == "safetensors-load" for case in wanted):
+        objects.write_safetensors(folder / objects.BUCKET / "model.safetensors", _checkpoint(folder).stat().st_size)
     if target is None:
-        for ranks in {case.ranks for case in wanted if case.work in _LOADS}:
-            objects.write_distributed(folder, _checkpoint(folder).stat().st_size, ranks)
-        if any(case.work == "safetensors-load" for case in wanted):
-            objects.write_safetensors(folder / objects.BUCKET / "model.safetensors", _checkpoint(folder).stat().st_size)
         with servers.running(folder) as running:
             contenders = Contenders(python, runner.local_environment(running.authority))
             jobs = {case.name: _local_job(case, folder, running.endpoints[case.server]) for case in wanted}
             yield Place(wanted, contenders, jobs, running.nginx)
     else:
         count = _QUICK_BUCKET_OBJECTS if quick else _BUCKET_OBJECTS
-        names = [case.name for case in wanted]
-        chosen = tuple(case for case in cases.in_bucket(count) if case.name in names)
         with bucket.uploaded(target, folder, count) as job:
-            jobs = {case.name: replace(job, connections=case.connections) for case in chosen}
-            yield Place(chosen, Contenders(python, dict(os.environ)), jobs)
+            jobs = {case.name: replace(job, connections=case.connections, ranks=case.ranks) for case in wanted}
+            yield Place(wanted, Contenders(python, dict(os.environ)), jobs)
 
 
 def _local_job(case: Case, folder: Path, endpoint: str) -> Job:
@@ -135,7 +141,8 @@ def _checkpoint(folder: Path) -> Path:
     return folder / objects.BUCKET / "checkpoint.pt"
 
 
-def _measure(case: Case, place: Place, runs: int, quick: bool) -> Row:
+def _measure(case: Case, place: Place, runs: int, quick: bool, failures: list[str]) -> Row | None:
+    """The row, or None and another failure: those that were measured before are worth a table."""
     status = Console(stderr=True)
     with status.status(case.name) as line:
 
@@ -146,7 +153,12 @@ def _measure(case: Case, place: Place, runs: int, quick: bool) -> Row:
         def progress(who: str, number: int) -> None:
             line.update(f"{case.name}: {who}, {f'run {number} of {runs}' if number else 'warming up'}")
 
-        row = Row(case, runner.interleave(case, runs, once, progress))
+        try:
+            row = Row(case, runner.interleave(case, runs, once, progress))
+        except runner.MeasurementError as error:
+            failures.append(str(error))
+            status.print(f"[red]{escape(str(error))}")
+            return None
     status.print(
         f"{case.name}: {', '.join(f'{who} {report.speed(row, who)}' for who in row.samples)}",
         highlight=False,

@@ -52,7 +52,7 @@ class Target:
 
 @contextmanager
 def uploaded(target: Target, folder: Path, small: int) -> Iterator[Job]:
-    """Upload the checkpoint of `folder` and `small` small objects; yields the job that reads them."""
+    """Upload the checkpoints of `folder` and `small` small objects; yields the job that reads them."""
     source = folder / objects.BUCKET
     checkpoint = source / "checkpoint.pt"
     job = Job(
@@ -70,7 +70,9 @@ def uploaded(target: Target, folder: Path, small: int) -> Iterator[Job]:
     job, client = replace(job, tree=f"{job.prefix}small/"), target.client()
     try:
         with _explained(target):
-            _put(client, job.bucket, job.big, checkpoint)
+            for path in sorted(source.rglob("*")):
+                if path.is_file() and path.parent.name != "small":
+                    _put(client, job.bucket, f"{job.prefix}{path.relative_to(source).as_posix()}", path)
             body = source / "small" / "00"
             _each(lambda number: _put(client, job.bucket, job.small(number), body), range(small))
         yield job

@@ -177,19 +177,11 @@ BY_NAME = {case.name: case for case in CASES}
 
 
 def in_bucket(objects: int) -> tuple[Case, ...]:
-    """The rows that make sense against a real bucket that holds so many small objects."""
-    chosen = [case for case in CASES if not _is_local(case)]
-    return tuple(
-        replace(case, server="bucket", amount=_bucket_amount(case, objects), connections=64) for case in chosen
-    )
+    """The rows that make sense against a real bucket that holds so many small objects: all but other ways to ours."""
+    chosen = [case for case in CASES if not case.name.endswith(("-plain", "-tls"))]
+    return tuple(_in_bucket(case, objects) for case in chosen)
 
 
-def _is_local(case: Case) -> bool:
-    # What other libraries have stored are files of our server, which also counts what it sends.
-    return case.name.endswith(("-plain", "-tls")) or case.name.startswith(
-        ("dcp-", "safetensors-", "lightning-", "manager-")
-    )
-
-
-def _bucket_amount(case: Case, objects: int) -> int:
-    return objects if case.unit in ("objects", "keys") else case.amount
+def _in_bucket(case: Case, objects: int) -> Case:
+    amount = objects if case.unit in ("objects", "keys") else case.amount
+    return replace(case, server="bucket", amount=amount, peer_amount=min(case.peer_amount, objects), connections=64)

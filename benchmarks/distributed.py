@@ -188,7 +188,9 @@ def config(job: Job) -> Any:
 
 
 def _sent(job: Job) -> int:
-    """Bytes of bodies that the server has sent, once that stays the same: it counts at the end of each answer."""
+    """Bytes of bodies that our server has sent, once that stays the same: it counts at the end of each answer."""
+    if job.signed:
+        return 0  # a server that does not count
     last = -1
     while True:
         with urlopen(f"{job.endpoint}{_COUNTER}") as answer:
