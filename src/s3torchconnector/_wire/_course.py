@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from s3torchconnector._errors import S3Exception, S3ServiceError, S3ThrottledError, S3TimeoutError
+from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ServiceError, S3ThrottledError, S3TimeoutError
 from s3torchconnector._wire._authority import Identity
 from s3torchconnector._wire._cancel import CancelToken
 from s3torchconnector._wire._exchange import Exchange
@@ -44,6 +44,7 @@ class Course:
         self.mended: set[str] = set()
         self.resent = False
         self._failures = 0
+        self._excused = token.excused  # seconds, when it last failed
         self._put_off = 0  # by SlowDown
         self._in_a_row = 0
         self._answers = 0  # to others, when it was last put off
@@ -85,6 +86,9 @@ class Course:
             delay = rule.delay(error, self._put_off, self._refusals_in_a_row())
         else:
             self.give_turn_back()
+            excused, self._excused = self._excused, self.patience.token.excused
+            if isinstance(error, S3ConnectionError) and self._excused > excused:
+                return 0.0  # the program let the server wait for so long that it went; more was received each time
             self._failures += 1
             delay = rule.delay(error, self._failures)
         error.resent = self.resent
