@@ -12,16 +12,16 @@ from collections.abc import Callable
 
 
 class Landing:
-    """Claimed at most once, by who does the work or who gives it up; settled at most once."""
+    """Claimed at most once, by who does the work or who gives it up; settled at most once, maybe with an ``error``."""
 
-    __slots__ = ("_callbacks", "_claims", "_error", "_latch", "settled")
+    __slots__ = ("_callbacks", "_claims", "_latch", "error", "settled")
 
     def __init__(self) -> None:
         self._latch = threading.Lock()
         self._latch.acquire()
         self._claims = [True]
         self._callbacks: list[Callable[[], None]] = []
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
         self.settled = False
 
     def claim(self) -> bool:
@@ -37,7 +37,7 @@ class Landing:
 
     def settle(self, error: BaseException | None = None) -> None:
         """It is done, or it failed: wake who waits."""
-        self._error = error
+        self.error = error
         self.settled = True
         self._latch.release()
         self._call_back()
@@ -49,8 +49,8 @@ class Landing:
             BaseException: the error it was settled with.
         """
         self.join()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
 
     def join(self) -> None:
         """Wait until it is settled, either way."""

@@ -89,7 +89,10 @@ class ObjectReader:
         self._leave_parent()
         if self._version.size is None:
             for part in self._shelf:
-                self._parts.wait_for(part)
+                if part.lapsed:  # before anybody has waited for it
+                    self._shelf.discard(part)
+                else:
+                    self._parts.wait_for(part)
 
     def _leave_parent(self) -> None:
         if self._pid != os.getpid():
@@ -154,7 +157,7 @@ class ObjectReader:
         if stop <= position:
             return 0
         self._pattern.note(position, stop)
-        self._shelf.discard_given_up()
+        self._shelf.discard_lapsed()  # read ahead in vain, while the program did other things
         self._expects_all = self._expects_all and self._pattern.run < _IN_EARNEST
         if not self._expects_all:
             self._shelf.discard_passed(position, large=LARGE)
@@ -164,16 +167,17 @@ class ObjectReader:
             self._read_ahead(position)
         plan = self._plan(position, stop)
         self._verification.ask_early(self._parts.lane, position, self._pattern.run, self._coverage.bytes_ahead)
-        with FetchGroup(self._parts.lane, self._runtime.caller) as group:
-            for wanted in plan[:-1]:
-                group.start(direct(self._version, wanted, view, position))
-            if self._pattern.in_order:
-                self._read_ahead(stop)
-            if plan:
-                group.run(direct(self._version, plan[-1], view, position))
         try:
+            with FetchGroup(self._parts.lane, self._runtime.caller) as group:
+                for wanted in plan[:-1]:
+                    group.start(direct(self._version, wanted, view, position))
+                if self._pattern.in_order:
+                    self._read_ahead(stop)
+                if plan:
+                    group.run(direct(self._version, plan[-1], view, position))
             self._parts.take(position, stop, view, partial(self._read_ahead, stop) if self._pattern.in_order else None)
-        except BaseException:  # what was received into this read's memory is lost with it
+        except BaseException:
+            # What was received into this read's memory is lost with it, and what is under way meets the same trouble.
             self._shelf.discard_missing()
             raise
         if position == 0 and self._policy.read_ahead and not self._pattern.continues:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
+from s3torchconnector._errors import S3Exception
 from s3torchconnector._transfer._budget import ByteBudget
 from s3torchconnector._transfer._landing import Landing
 from s3torchconnector._transfer._memory import LargeBuffer
 from s3torchconnector._transfer._ranges import Range
+from s3torchconnector._wire import is_retryable
 
 
 class Part:
@@ -73,6 +75,13 @@ class Part:
     def failed(self) -> bool:
         """Whether the bytes will not come: ``data`` says why."""
         return self._landing.settled and not self.landed
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether the bytes will not come, and can be asked for again: what was in the way may be over."""
+        if not self.failed:
+            return False
+        return self.given_up or (isinstance(self._landing.error, S3Exception) and is_retryable(self._landing.error))
 
     def hand_over(self) -> None:
         """Give the budget its bytes back; the memory lives on as long as its reader, on the program's account."""

@@ -112,7 +112,7 @@ class Parts:
                 try:
                     data = self.wait_for(part)
                 except GivenUp:
-                    self.shelf.discard_given_up()
+                    self.shelf.discard_lapsed()
                     missing = Range(max(position, part.start), min(stop, part.stop))
                     direct(self._version, missing, view, position).run(self._runtime.caller)
                     continue

@@ -36,9 +36,9 @@ class Shelf:
         """Discard a part whose bytes are not wanted any more."""
         self._discard([part])
 
-    def discard_given_up(self) -> None:
-        """Discard the parts that will not come."""
-        self._discard([part for part in self._parts if part.given_up])
+    def discard_lapsed(self) -> None:
+        """Discard the parts that will not come, and may be asked for again."""
+        self._discard([part for part in self._parts if part.lapsed])
 
     def discard_missing(self) -> None:
         """Discard the parts whose bytes are not here: failed, under way, or in the memory of a read."""

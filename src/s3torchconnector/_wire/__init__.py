@@ -22,6 +22,7 @@ from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._pool import NoneIdle, PoolIsFull
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response, read_document
+from s3torchconnector._wire._retry import is_retryable
 from s3torchconnector._wire._service_errors import refuse_late_error
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ __all__ = [
     "Request",
     "Response",
     "algorithm_of",
+    "is_retryable",
     "offered",
     "parse_http_date",
     "parse_list_page",
