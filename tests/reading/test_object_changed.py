@@ -165,7 +165,7 @@ def test_a_listing_told_another_size(virtual: VirtualObject, client: S3Client) -
     with open_object(client, "bucket", object_info=info) as reader:
         assert reader.seek(0, os.SEEK_END) == SIZE - 5
         reader.seek(0)
-        with pytest.raises(S3ObjectChangedError):
+        with pytest.raises(S3ObjectChangedError, match=rf"was listed with {SIZE - 5} bytes .*; list its prefix again"):
             reader.read(10)
 
 

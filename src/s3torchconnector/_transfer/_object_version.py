@@ -66,10 +66,12 @@ class ObjectVersion:
         uri = display_uri(self.bucket, self.key)
         if etag is not None and etag == self.etag:
             raise S3ProtocolError(f"two answers tell different sizes of {uri}, {self.size} and {size} bytes")
+        before, advice = f"had {self.size} bytes (ETag {self.etag})", "open it again"
+        if self.etag is None:  # nothing of it has been read: only a listing told its size
+            before, advice = f"was listed with {self.size} bytes", "list its prefix again, by a new dataset,"
         raise S3ObjectChangedError(
-            f"Service error: the object changed while it was being read: {uri} had "
-            f"{self.size} bytes (ETag {self.etag}) and now has {size} (ETag {etag}). Nothing of the new version was "
-            "handed out; open it again to read that"
+            f"Service error: the object changed while it was being read: {uri} {before} and now has {size} (ETag "
+            f"{etag}). Nothing of the new version was handed out; {advice} to read that"
         )
 
     def fork(self) -> ObjectVersion:
