@@ -35,6 +35,7 @@ def save(rank: int, store: str) -> None:
     shard = distribute_tensor(weights(), mesh, [Shard(1)])
     dcp.save({"weights": shard}, storage_writer=S3StorageWriter(REGION, CHECKPOINT))
     print(f"rank {rank} saved its {tuple(shard.to_local().shape)} of {tuple(shard.shape)}")
+    dist.barrier()  # PyTorch 2.13 may hang or abort at the end where gloo's threads still hold a tensor; see ddp.py
     dist.destroy_process_group()
 
 

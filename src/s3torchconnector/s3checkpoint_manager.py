@@ -106,7 +106,8 @@ class S3CheckpointManager:
     def save(self, step: int, state_dict: Mapping[str, Any]) -> None:
         """Store a checkpoint, commit it, then delete those that need not be kept any more.
 
-        A step that is there already is replaced when the new one is committed.
+        A step that is there already is replaced when the new one is committed. What one process saves is a file for
+        ``torch.load``, whose records have no CRC-32: the checksum of all of it is in the manifest.
 
         Args:
             step: its number, from 0 on.

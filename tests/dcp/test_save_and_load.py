@@ -178,9 +178,13 @@ def test_files_of_the_file_system_and_of_s3_are_the_same(bucket: str, tmp_path: 
     state = mixed_state()
     dcp.save(state, storage_writer=FileSystemWriter(tmp_path / "local"))
     file_system = S3FileSystem(REGION)
-    for file in (tmp_path / "local").iterdir():
-        with file_system.create_stream(f"s3://{bucket}/up/{file.name}", "wb") as stream:
-            stream.write(file.read_bytes())
+
+    def upload(folder: Path, name: str) -> None:
+        for file in folder.iterdir():
+            with file_system.create_stream(f"s3://{bucket}/{name}/{file.name}", "wb") as stream:
+                stream.write(file.read_bytes())
+
+    upload(tmp_path / "local", "up")
     assert same(load(f"s3://{bucket}/up", state), state)
 
     dcp.save(state, storage_writer=writer_of(f"s3://{bucket}/down"))
@@ -194,7 +198,8 @@ def test_files_of_the_file_system_and_of_s3_are_the_same(bucket: str, tmp_path: 
     dcp_to_torch_save(tmp_path / "down", tmp_path / "state.pt")
     assert same(torch.load(tmp_path / "state.pt", weights_only=False), state)
     torch_save_to_dcp(tmp_path / "state.pt", tmp_path / "again")
-    assert (tmp_path / "again" / ".metadata").exists()
+    upload(tmp_path / "again", "again")
+    assert same(load(f"s3://{bucket}/again", state), state)
 
 
 class _Watching(DefaultSavePlanner):
