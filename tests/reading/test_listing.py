@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3torchconnector._errors import S3NotFoundError
+from s3torchconnector._errors import S3NotFoundError, S3ProtocolError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.testing import S3Server
 from s3torchconnectorclient._mountpoint_s3_client import ListObjectResult, ListObjectStream, ObjectInfo
@@ -234,3 +234,76 @@ def test_any_keys_and_any_tokens(s3_server: S3Server, pages: list[tuple[list[str
     with ScriptedServer(handler=answer) as server, client_of(server.endpoint) as client:
         assert keys_of(client.list_objects("bucket")) == [keys for keys, _ in pages]
         assert len(server.requests) == len(pages)
+
+
+class Pages:
+    """Answers listings of ``keys``, page by page, in their order, as the handler of a ``ScriptedServer``.
+
+    Args:
+        keys: all keys.
+        knows_start_after: or ignores it.
+        empty: places in ``keys`` before which there is a page without keys.
+        most: requests after which the listing is refused, since it seems not to end.
+    """
+
+    SIZE = 50
+
+    def __init__(self, keys: list[str], *, knows_start_after: bool = True, empty: Any = (), most: int = 200) -> None:
+        self.keys = keys
+        self._knows_start_after = knows_start_after
+        self._empty = empty
+        self._left = most
+
+    def __call__(self, request: Request) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            return s3_error(403, "TooManyRequests")
+        place, passed = self._place(request.query)
+        if place in self._empty and not passed:
+            return response(200, document([], f"{place}:passed"))
+        stop = place + self.SIZE
+        return response(200, document(self.keys[place:stop], f"{stop}:" if stop < len(self.keys) else None))
+
+    def _place(self, query: dict[str, str]) -> tuple[int, bool]:
+        if "continuation-token" in query:
+            assert "start-after" not in query
+            place, _, passed = query["continuation-token"].partition(":")
+            return int(place), bool(passed)
+        after = query.get("start-after", "") if self._knows_start_after else ""
+        return sum(key <= after for key in self.keys), False
+
+
+NUMBERED = [f"{number:06d}" for number in range(1000)]
+
+
+def all_keys(client: S3Client, bucket: str = "bucket") -> list[str]:
+    return [key for page in client.list_all(bucket) for key in page.keys]
+
+
+def test_listing_all_goes_on_behind_pages_without_keys() -> None:
+    """S3 sends them where it had to pass many deleted keys."""
+    with (
+        ScriptedServer(handler=Pages(NUMBERED, empty=range(0, 1000, Pages.SIZE))) as server,
+        client_of(server.endpoint, unsigned=True) as client,
+    ):
+        assert all_keys(client) == NUMBERED
+
+
+def test_listing_all_by_a_server_that_ignores_start_after() -> None:
+    with (
+        ScriptedServer(handler=Pages(NUMBERED, knows_start_after=False)) as server,
+        client_of(server.endpoint, unsigned=True) as client,
+        pytest.raises(S3ProtocolError, match=r"ListObjectsV2 s3://bucket: .*does not know start-after") as caught,
+    ):
+        all_keys(client)
+    assert caught.value.bucket == "bucket"
+
+
+def test_listing_all_by_a_server_that_gives_the_same_token_again() -> None:
+    left = [s3_error(403, "TooManyRequests")] + [response(200, document([], "t"))] * 20
+    with (
+        ScriptedServer(handler=lambda _: left.pop()) as server,
+        client_of(server.endpoint, unsigned=True) as client,
+        pytest.raises(S3ProtocolError, match=r"ListObjectsV2 s3://bucket: .*would not end"),
+    ):
+        all_keys(client)

@@ -1,7 +1,8 @@
 """All keys below a prefix, in order, many pages at a time.
 
 A page of S3's listing takes 50 to 100 ms and tells where the next one begins, so that a million keys take a minute
-and more one after the other. ``Segments`` guesses where later pages begin (``start-after``); this module asks for them.
+and more one after the other. ``Segments`` guesses where later pages begin (``start-after``), and goes on from there by
+tokens; this module asks for them.
 Which thread's page comes first does not matter: what is handed out is in key order, each key once.
 """
 
@@ -38,8 +39,8 @@ def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[Ob
 
     def fetch(ask: Ask) -> None:
         try:
-            request = requests.list_objects(bucket, prefix, start_after=ask.start_after or None)
-            answers.put((ask, runtime.caller.call(request, partial(_parse, ask.segment.high), cancel)))
+            request = requests.list_objects(bucket, prefix, token=ask.token, start_after=ask.start_after)
+            answers.put((ask, runtime.caller.call(request, partial(_parse, ask), cancel)))
         except BaseException as error:
             answers.put((ask, error))
 
@@ -51,7 +52,7 @@ def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[Ob
                 ask, page = answers.get()
                 if isinstance(page, BaseException):
                     raise page
-                segments.take(ask.segment, page.objects, page.next_token is not None)
+                segments.take(ask.segment, page.objects, page.next_token)
                 for objects in segments.ready():
                     progress.advance(len(objects))
                     yield objects
@@ -59,5 +60,7 @@ def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[Ob
         cancel.cancel()
 
 
-def _parse(up_to: str | None, response: Response) -> ListPage:
-    return parse_list_page(read_document(response), up_to)
+def _parse(ask: Ask, response: Response) -> ListPage:
+    page = parse_list_page(read_document(response), ask.segment.high)
+    ask.check(page.objects, page.next_token)
+    return page

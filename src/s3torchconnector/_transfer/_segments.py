@@ -4,6 +4,9 @@ The range is cut into segments, in key order, each listed from its beginning on.
 more pages is cut in two wherever a guess says its middle is; the last segment, whose end nobody knows, is cut ahead of
 what was seen, further each time. Pages of later segments wait until the earlier ones are complete: keys come out in
 order, each once.
+
+Only a segment's first page is asked for by a key. Those behind it are asked for by S3's token, since a page may have no
+keys that tell how far S3 has come: it sends such where it had to pass many deleted ones.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from s3torchconnector._errors import S3ProtocolError
 from s3torchconnector._transfer._key_space import KeySpace
 from s3torchconnector._types import ObjectInfos
 
@@ -26,6 +30,7 @@ class Segment:
     def __init__(self, low: str, high: str | None) -> None:
         self.low = low
         self.high = high
+        self.token: str | None = None  # what S3 goes on with behind the pages that have come
         self.pages: deque[ObjectInfos] = deque()
         self.asked = False
         self.complete = False
@@ -33,10 +38,26 @@ class Segment:
 
 
 class Ask(NamedTuple):
-    """A page to be listed: of which segment, and after which key."""
+    """A page to be listed: of which segment, and with which token; or, for its first page, after which key."""
 
     segment: Segment
-    start_after: str
+    token: str | None
+    start_after: str | None
+
+    def check(self, objects: ObjectInfos, token: str | None) -> None:
+        """Hold the page that came to what was asked; ``token`` is what S3 goes on with.
+
+        Raises:
+            S3ProtocolError: going on from there would repeat keys, or never end.
+        """
+        if token is not None and token == self.token:
+            raise S3ProtocolError("the server goes on with the token that it was asked with: the listing would not end")
+        low = self.segment.low
+        if objects and low and not low < objects.keys[0] <= objects.keys[-1]:
+            raise S3ProtocolError(
+                f"{objects.keys[0]!r} to {objects.keys[-1]!r} came where the keys behind {low!r} were asked for: "
+                "the server does not know start-after, or does not list in the order of keys"
+            )
 
 
 class Segments:
@@ -78,25 +99,26 @@ class Segments:
             if idle is None:
                 break
             idle.asked = True
-            asks.append(Ask(idle, idle.low))
+            asks.append(Ask(idle, idle.token, None if idle.token else idle.low or None))
         return asks
 
-    def take(self, segment: Segment, objects: ObjectInfos, more: bool) -> None:
-        """A page of a segment has come; ``more`` tells whether S3 has keys behind it."""
+    def take(self, segment: Segment, objects: ObjectInfos, token: str | None) -> None:
+        """A page of a segment has come; ``token`` is what S3 goes on with behind it, None where it has no more keys."""
         segment.asked = False
         if segment.high is not None and objects and objects.keys[-1] >= segment.high:
             objects = objects.up_to(segment.high)
-            more = False
-        if not objects:
-            self._wasted += 1
-        else:
+            token = None
+        if objects:
             self._useful += 1
             first, last = objects.keys[0], objects.keys[-1]
             self._space.learn((first, last))
             segment.page_width = self._space.number(last) - self._space.number(first)
             segment.low = last
             segment.pages.append(objects)
-        segment.complete = not more
+        elif token is None:
+            self._wasted += 1
+        segment.token = token
+        segment.complete = token is None
 
     def ready(self) -> Iterator[ObjectInfos]:
         """The pages that come next, as far as they are here."""
