@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import random
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3torchconnector._errors import S3NotFoundError, S3ProtocolError
+from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError, S3ProtocolError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.testing import S3Server
 from s3torchconnectorclient._mountpoint_s3_client import ListObjectResult, ListObjectStream, ObjectInfo
@@ -307,3 +308,34 @@ def test_listing_all_by_a_server_that_gives_the_same_token_again() -> None:
         pytest.raises(S3ProtocolError, match=r"ListObjectsV2 s3://bucket: .*would not end"),
     ):
         all_keys(client)
+
+
+def test_listing_all_where_there_is_no_endpoint() -> None:
+    bucket = "arn:aws:s3::123456789012:accesspoint:mfzwi23gnjvgw.mrap"
+    with S3Client("us-west-2") as client, pytest.raises(S3ConfigurationError, match=r"^ListObjectsV2 s3://") as caught:
+        all_keys(client, bucket)
+    assert (caught.value.operation, caught.value.bucket) == ("ListObjectsV2", bucket)
+
+
+@pytest.mark.parametrize("sessions", [True, False])
+def test_listing_all_of_a_directory_bucket(sessions: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has an order of its own, and does not know start-after:
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_S3_DISABLE_EXPRESS_SESSION_AUTH", str(not sessions).lower())
+    keys = random.Random(1).sample(NUMBERED, len(NUMBERED))
+    pages = Pages(keys)
+    session = (
+        "<CreateSessionResult><Credentials><SessionToken>t</SessionToken><SecretAccessKey>s</SecretAccessKey>"
+        "<AccessKeyId>A</AccessKeyId><Expiration>2999-01-01T00:00:00Z</Expiration></Credentials></CreateSessionResult>"
+    )
+
+    def answer(request: Request) -> bytes:
+        if "session" in request.query:
+            return response(200, session.encode())
+        return s3_error(501, "NotImplemented") if "start-after" in request.query else pages(request)
+
+    with ScriptedServer(handler=answer) as server, client_of(server.endpoint) as client:
+        assert all_keys(client, "train--usw2-az1--x-s3") == keys
+        assert len(server.requests) == len(keys) // Pages.SIZE + sessions

@@ -14,10 +14,16 @@ from s3torchconnector._types import ObjectInfo, ObjectInfos
 
 
 class FakeBucket:
-    """S3's side of a listing: sorted keys, pages of ``page`` keys; a share of them, ``scarce``, has fewer or none."""
+    """S3's side of a listing: pages of ``page`` keys; a share of them, ``scarce``, has fewer or none.
 
-    def __init__(self, keys: list[str], page: int, scarce: float = 0.0, seed: int = 0) -> None:
-        self.keys = sorted(keys)
+    ``in_order`` tells whether it sorts the keys, and knows start-after.
+    """
+
+    def __init__(
+        self, keys: list[str], page: int, scarce: float = 0.0, seed: int = 0, *, in_order: bool = True
+    ) -> None:
+        self.keys = sorted(keys) if in_order else keys
+        self.in_order = in_order
         self.page = page
         self.answers = 0
         self._scarce = scarce
@@ -29,6 +35,7 @@ class FakeBucket:
             assert ask.start_after is None
             start = int(ask.token.partition(" ")[0])
         else:
+            assert self.in_order or ask.start_after is None
             start = sum(key <= (ask.start_after or "") for key in self.keys)
         stop = start + (self._dice.randrange(self.page) if self._dice.random() < self._scarce else self.page)
         token = f"{stop} {self.answers}" if stop < len(self.keys) else None
@@ -37,7 +44,7 @@ class FakeBucket:
 
 def list_with(bucket: FakeBucket, width: int, most_waiting: int, seed: int) -> list[str]:
     order = random.Random(seed)
-    segments = Segments("", width, most_waiting)
+    segments = Segments("", width, most_waiting, in_order=bucket.in_order)
     under_way: list[Ask] = []
     listed: list[str] = []
     while not segments.exhausted:
@@ -76,6 +83,22 @@ def test_every_key_comes_out_once_and_in_order(
     """Also where S3 sends pages with fewer keys than there is room for, or none, before the last one."""
     bucket = FakeBucket(list(keys), page, scarce, seed)
     assert list_with(bucket, width, most_waiting, seed) == sorted(keys)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    keys=st.lists(st.text(min_size=1, max_size=3), unique=True, max_size=120),
+    page=st.integers(1, 20),
+    width=st.integers(1, 16),
+    scarce=st.sampled_from([0.0, 0.5]),
+    seed=st.integers(0, 1000),
+)
+def test_a_bucket_without_order_is_listed_in_the_one_it_has(
+    keys: list[str], page: int, width: int, scarce: float, seed: int
+) -> None:
+    bucket = FakeBucket(keys, page, scarce, seed, in_order=False)
+    assert list_with(bucket, width, 32, seed) == keys
+    assert scarce or bucket.answers == max(1, -(-len(keys) // page))
 
 
 def test_numbered_keys_are_guessed_well() -> None:

@@ -145,6 +145,7 @@ class S3Client:
     def list_all(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfos]:
         """List all objects whose keys begin with ``prefix``, many pages at a time, in key order.
 
+        Directory buckets are listed one page at a time, in the order that they have.
         Shows its progress on a terminal when it takes long. ``list_objects`` goes page by page, and can be resumed.
 
         Raises:

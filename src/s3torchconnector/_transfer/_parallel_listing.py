@@ -1,4 +1,4 @@
-"""All keys below a prefix, in order, many pages at a time.
+"""All keys below a prefix, in order, many pages at a time; of directory buckets, one at a time in the order they have.
 
 A page of S3's listing takes 50 to 100 ms and tells where the next one begins, so that a million keys take a minute
 and more one after the other. ``Segments`` guesses where later pages begin (``start-after``), and goes on from there by
@@ -25,14 +25,15 @@ _Answer = tuple[Ask, "ListPage | BaseException"]
 
 
 def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[ObjectInfos]:
-    """The objects whose keys begin with ``prefix``, page by page, in key order.
+    """The objects whose keys begin with ``prefix``, page by page, in key order (directory buckets: in theirs).
 
     Raises:
         S3Exception: an error occurred accessing S3.
     """
     runtime = open_runtime()  # which lasts as long as its client, whom ``open_runtime`` keeps
     width = min(_WIDTH, runtime.config.max_connections)
-    segments = Segments(prefix, width, _MOST_WAITING)
+    in_order = runtime.caller.lists_in_order(requests.list_objects(bucket, prefix))
+    segments = Segments(prefix, width, _MOST_WAITING, in_order=in_order)
     answers: SimpleQueue[_Answer] = SimpleQueue()
     lane = runtime.lane()
     cancel = CancelToken()

@@ -6,7 +6,8 @@ what was seen, further each time. Pages of later segments wait until the earlier
 order, each once.
 
 Only a segment's first page is asked for by a key. Those behind it are asked for by S3's token, since a page may have no
-keys that tell how far S3 has come: it sends such where it had to pass many deleted ones.
+keys that tell how far S3 has come: it sends such where it had to pass many deleted ones. A bucket that does not list in
+the order of its keys has one segment, and is never cut.
 """
 
 from __future__ import annotations
@@ -67,13 +68,15 @@ class Segments:
         prefix: what all keys begin with.
         width: at most so many pages asked for at a time.
         most_waiting: pages that may wait for earlier ones before only those are asked for.
+        in_order: whether pages come in key order, so that a key tells where others are.
     """
 
-    def __init__(self, prefix: str, width: int, most_waiting: int) -> None:
+    def __init__(self, prefix: str, width: int, most_waiting: int, *, in_order: bool = True) -> None:
         self._space = KeySpace(prefix)
         self._segments = [Segment("", None)]
         self._width = width
         self._most_waiting = most_waiting
+        self._in_order = in_order
         self._jump = _FIRST_JUMP
         self._useful = 0  # answers that brought keys
         self._wasted = 0  # answers that brought none
@@ -110,11 +113,12 @@ class Segments:
             token = None
         if objects:
             self._useful += 1
-            first, last = objects.keys[0], objects.keys[-1]
-            self._space.learn((first, last))
-            segment.page_width = self._space.number(last) - self._space.number(first)
-            segment.low = last
             segment.pages.append(objects)
+            if self._in_order:  # otherwise it stays as it was made: without a place to cut, or a key to go on from
+                first, last = objects.keys[0], objects.keys[-1]
+                self._space.learn((first, last))
+                segment.page_width = self._space.number(last) - self._space.number(first)
+                segment.low = last
         elif token is None:
             self._wasted += 1
         segment.token = token

@@ -92,6 +92,18 @@ class Caller:
         """Whether somebody waits for a connection; ``when_wanted`` is called when that begins."""
         return self._pool.are_wanted
 
+    def lists_in_order(self, request: Request) -> bool:
+        """Whether a listing comes in the order of keys, and can begin at any of them: not of a directory bucket.
+
+        Raises:
+            S3ConfigurationError: there is no endpoint for its bucket.
+        """
+        try:
+            return self._endpoint(request.bucket).service != "s3express"  # with or without sessions
+        except S3Exception as error:
+            complete(error, request, 1)
+            raise
+
     def begin(self, request: Request, cancel: CancelToken, *, wait: bool, connect: bool) -> Exchange:
         """Send ``request`` once, for ``call`` to receive: so that many can be on their way from one thread.
 
