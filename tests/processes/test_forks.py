@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import signal
@@ -14,17 +15,21 @@ import psutil
 import pytest
 from torch.utils.data import get_worker_info
 
-from s3torchconnector import S3MapDataset
+from s3torchconnector import S3IterableDataset, S3MapDataset
 from s3torchconnector._config import MIB
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer._progress import ListingProgress
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector.testing import S3Server
+from tests.datasets.support import config, key_and_bytes
 from tests.datasets.test_workers import loading
 from tests.reading.support import KIB, client_of, content, open_object
+from tests.reading.test_listing import Pages
 from tests.reading.test_reader_fork import Child, digest
 from tests.resources import threads_become
-from tests.servers.http_messages import Request
+from tests.servers.http_messages import Request, response
 from tests.servers.proxy import RecordingProxy, StallBody
+from tests.servers.scripted import Answer, ScriptedServer, Send, Stall
 
 LARGE = 11 * MIB + 3
 SMALL = 20 * KIB
@@ -133,6 +138,54 @@ def test_a_fork_while_the_carrier_waits(s3_server: S3Server, filled: str, proxy:
         assert child.result() == 2 * expected
         release.set()
         assert digest(_contents(readers)) == expected
+
+
+def test_a_dataset_is_iterated_on_in_a_forked_child() -> None:
+    """From the middle of a listing and of what is fetched ahead; the parent goes on as well."""
+    keys = [f"{number:04}" for number in range(4 * Pages.SIZE)]
+    pages, release = Pages(keys), threading.Event()
+
+    def answer(request: Request) -> Answer:
+        if "list-type" not in request.query:
+            return response(200, request.path.encode())
+        page = pages(request)
+        return [Stall(release), Send(page)] if "start-after" in request.query else page  # pages asked for ahead
+
+    with ScriptedServer(handler=answer) as server:
+        samples = iter(
+            S3IterableDataset.from_prefix(
+                "s3://bucket", region="us-east-1", endpoint=server.endpoint, transform=key_and_bytes,
+                s3client_config=config(),
+            )
+        )  # fmt: skip
+        expected = [(key, f"/bucket/{key}".encode()) for key in keys]
+        before = [next(samples) for _ in range(Pages.SIZE + Pages.SIZE // 2)]
+        child = Child(lambda: repr(list(samples)).encode())
+        release.set()
+        assert before + list(samples) == expected
+        assert child.result() == repr(expected[len(before) :]).encode()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_forked_child_leaves_the_progress_of_a_listing_to_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr("s3torchconnector._transfer._progress._PATIENCE", -1.0)
+    with ListingProgress("bucket", "prefix") as progress:
+        progress.advance(1000)
+        shown = terminal.getvalue()
+        assert "listing s3://bucket/prefix: 1.00k keys" in shown
+
+        def in_child() -> bytes:
+            progress.__exit__(None, None, None)
+            return terminal.getvalue().encode()
+
+        assert Child(in_child).result() == shown.encode()
+    assert terminal.getvalue() != shown  # it is taken away
 
 
 def test_races_between_reading_and_giving_up(client: S3Client, filled: str) -> None:

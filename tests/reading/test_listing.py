@@ -6,6 +6,7 @@ import copy
 import os
 import pickle
 import random
+import threading
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -21,10 +22,11 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector.testing import S3Server
 from s3torchconnectorclient._mountpoint_s3_client import ListObjectResult, ListObjectStream, ObjectInfo
 from tests.reading.support import client_of, content, open_object, put
+from tests.reading.test_reader_fork import Child
 from tests.servers.http_messages import Request, response, s3_error
 from tests.servers.moto_server import MotoServer
 from tests.servers.proxy import RecordingProxy, Replace, first
-from tests.servers.scripted import ScriptedServer
+from tests.servers.scripted import Answer, ScriptedServer, Send, Stall
 
 STRANGE = [
     "a b",
@@ -308,6 +310,25 @@ def test_listing_all_by_a_server_that_gives_the_same_token_again() -> None:
         pytest.raises(S3ProtocolError, match=r"ListObjectsV2 s3://bucket: .*would not end"),
     ):
         all_keys(client)
+
+
+def test_listing_all_goes_on_in_a_forked_child() -> None:
+    """What the parent has asked for, and got no answer to, is asked for anew; the parent goes on as well."""
+    pages, release = Pages(NUMBERED), threading.Event()
+
+    def answer(request: Request) -> Answer:
+        page = pages(request)
+        return [Stall(release), Send(page)] if "start-after" in request.query else page  # guesses
+
+    with ScriptedServer(handler=answer) as server, client_of(server.endpoint, unsigned=True) as client:
+        listing = client.list_all("bucket")
+        before = [*next(listing).keys, *next(listing).keys]
+        closed = Child(lambda: [listing.close(), b"closed"][1])  # type: ignore[attr-defined]
+        child = Child(lambda: repr([key for page in listing for key in page.keys]).encode())
+        assert closed.result() == b"closed"
+        release.set()
+        assert child.result() == repr(NUMBERED[len(before) :]).encode()
+        assert before + [key for page in listing for key in page.keys] == NUMBERED
 
 
 def test_listing_all_where_there_is_no_endpoint() -> None:

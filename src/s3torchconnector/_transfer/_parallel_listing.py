@@ -8,12 +8,13 @@ Which thread's page comes first does not matter: what is handed out is in key or
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from queue import SimpleQueue
 
 from s3torchconnector._transfer._progress import ListingProgress
-from s3torchconnector._transfer._runtime import OpenRuntime
+from s3torchconnector._transfer._runtime import OpenRuntime, Runtime
 from s3torchconnector._transfer._segments import Ask, Segments
 from s3torchconnector._types import ObjectInfos
 from s3torchconnector._wire import CancelToken, ListPage, Response, parse_list_page, read_document, requests
@@ -27,6 +28,8 @@ _Answer = tuple[Ask, "ListPage | BaseException"]
 def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[ObjectInfos]:
     """The objects whose keys begin with ``prefix``, page by page, in key order (directory buckets: in theirs).
 
+    An iterator that a forked child inherits goes on there, and in the parent too.
+
     Raises:
         S3Exception: an error occurred accessing S3.
     """
@@ -34,31 +37,67 @@ def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[Ob
     width = min(_WIDTH, runtime.config.max_connections)
     in_order = runtime.caller.lists_in_order(requests.list_objects(bucket, prefix))
     segments = Segments(prefix, width, _MOST_WAITING, in_order=in_order)
-    answers: SimpleQueue[_Answer] = SimpleQueue()
-    lane = runtime.lane()
-    cancel = CancelToken()
-
-    def fetch(ask: Ask) -> None:
-        try:
-            request = requests.list_objects(bucket, prefix, token=ask.token, start_after=ask.start_after)
-            answers.put((ask, runtime.caller.call(request, partial(_parse, ask), cancel)))
-        except BaseException as error:
-            answers.put((ask, error))
-
+    under_way = _UnderWay(runtime, bucket, prefix)
     try:
         with ListingProgress(bucket, prefix) as progress:
             while not segments.exhausted:
+                if under_way.is_parents:
+                    under_way = _UnderWay(open_runtime(), bucket, prefix)
+                    segments.forget_asked()
                 for ask in segments.next_asks():
-                    lane.submit(partial(fetch, ask))
-                ask, page = answers.get()
-                if isinstance(page, BaseException):
-                    raise page
+                    under_way.begin(ask)
+                ask, page = under_way.next()
                 segments.take(ask.segment, page.objects, page.next_token)
                 for objects in segments.ready():
                     progress.advance(len(objects))
                     yield objects
     finally:
-        cancel.cancel()
+        under_way.give_up()
+
+
+class _UnderWay:
+    """The pages that one process has asked for: a forked child has none of the threads that would bring them."""
+
+    def __init__(self, runtime: Runtime, bucket: str, prefix: str) -> None:
+        self._caller = runtime.caller
+        self._lane = runtime.lane()
+        self._bucket = bucket
+        self._prefix = prefix
+        self._answers: SimpleQueue[_Answer] = SimpleQueue()
+        self._cancel = CancelToken()
+        self._pid = os.getpid()
+
+    @property
+    def is_parents(self) -> bool:
+        """Whether this is a forked child of the process that asked."""
+        return self._pid != os.getpid()
+
+    def begin(self, ask: Ask) -> None:
+        """Ask for a page."""
+        self._lane.submit(partial(self._fetch, ask))
+
+    def next(self) -> tuple[Ask, ListPage]:
+        """The page that comes next, in whatever order.
+
+        Raises:
+            S3Exception: it could not be had.
+        """
+        ask, page = self._answers.get()
+        if isinstance(page, BaseException):
+            raise page
+        return ask, page
+
+    def give_up(self) -> None:
+        """Stop what is under way, unless it is the parent's."""
+        if not self.is_parents:
+            self._cancel.cancel()
+
+    def _fetch(self, ask: Ask) -> None:
+        try:
+            request = requests.list_objects(self._bucket, self._prefix, token=ask.token, start_after=ask.start_after)
+            self._answers.put((ask, self._caller.call(request, partial(_parse, ask), self._cancel)))
+        except BaseException as error:
+            self._answers.put((ask, error))
 
 
 def _parse(ask: Ask, response: Response) -> ListPage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -21,10 +22,12 @@ class ListingProgress:
         self._started = time.monotonic()
         self._count = 0
         self._bar: Any = None
+        self._pid = 0  # of the process whose bar it is
 
     def advance(self, keys: int) -> None:
         """So many more keys are listed."""
         self._count += keys
+        self._leave_to_parent()
         if self._bar is not None:
             self._bar.update(keys)
         elif time.monotonic() - self._started > _PATIENCE and sys.stderr is not None and sys.stderr.isatty():
@@ -33,6 +36,13 @@ class ListingProgress:
                 from tqdm import tqdm
 
             self._bar = tqdm(desc=self._description, unit=" keys", unit_scale=True, initial=self._count, leave=False)
+            self._pid = os.getpid()
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: what the parent shows, it goes on showing."""
+        if self._bar is not None and self._pid != os.getpid():
+            self._bar.disable = True  # its end would take it away
+            self._bar = None
 
     def __enter__(self) -> ListingProgress:
         return self
@@ -40,5 +50,6 @@ class ListingProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._leave_to_parent()
         if self._bar is not None:
             self._bar.close()

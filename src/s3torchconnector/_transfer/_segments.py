@@ -105,6 +105,11 @@ class Segments:
             asks.append(Ask(idle, idle.token, None if idle.token else idle.low or None))
         return asks
 
+    def forget_asked(self) -> None:
+        """What was asked for will not come: ask for it again."""
+        for segment in self._segments:
+            segment.asked = False
+
     def take(self, segment: Segment, objects: ObjectInfos, token: str | None) -> None:
         """A page of a segment has come; ``token`` is what S3 goes on with behind it, None where it has no more keys."""
         segment.asked = False
