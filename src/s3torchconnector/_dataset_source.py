@@ -60,7 +60,7 @@ class DatasetSource:
 
     def samples(self, items: Iterable[S3BucketKeyData], most: int | None) -> Iterator[Any]:
         """The transformed samples of ``items``, in order; at most ``most`` of the next ones are on their way."""
-        readers = look_ahead(map(self._open_early, items), self.client.runtime(), most)
+        readers = look_ahead(map(self._open_early, items), self.client.runtime, most)
         try:
             for reader in readers:
                 yield self.transform(reader.file if isinstance(reader, _Foreign) else reader)

@@ -23,6 +23,7 @@ from tests.datasets.support import (
     runtime_of,
     wait_until_budget_is_free,
 )
+from tests.reading.test_reader_fork import Child
 from tests.servers.http_messages import Request, response, s3_error
 from tests.servers.scripted import ScriptedServer
 
@@ -241,3 +242,22 @@ def test_an_unused_iterator_asks_for_nothing() -> None:
         with contextlib.closing(iter(server.dataset())):  # type: ignore[type-var]
             pass
         assert server.seen == []
+
+
+def test_a_forked_child_fetches_ahead_by_itself() -> None:
+    """What is on its way to the parent is asked for anew, at once, and by the child's own budget."""
+    count, look_ahead = 12, 5
+    with HeldObjects(count, hold=range(1, count)) as server:
+        dataset = server.dataset(look_ahead=look_ahead)
+        samples = iter(dataset)
+        assert next(samples) == server.content(0)
+        server.wait_for(1 + look_ahead)
+        budget = runtime_of(dataset).budget
+        full = budget.take(budget.limit)
+        child = Child(lambda: b"".join(samples))
+        budget.give(full)
+        server.wait_for(1 + look_ahead + 1 + look_ahead)  # the next one, and those ahead of it
+        server.release()
+        assert child.result() == b"".join(map(server.content, range(1, count)))
+        assert list(samples) == [server.content(i) for i in range(1, count)]
+        wait_until_budget_is_free(dataset)

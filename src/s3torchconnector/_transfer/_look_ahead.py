@@ -2,16 +2,17 @@
 
 A window of objects is in flight: at most so many, and at most so many bytes, by the sizes a listing told or that
 were seen so far. Half of the byte budget is left for the object that is being read. Whatever way the loop is left,
-what is in flight is given up.
+what is in flight is given up. A forked child asks for what its parent has in flight anew, and goes on.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Generator, Iterable
 from typing import Generic, Protocol, TypeVar
 
-from s3torchconnector._transfer._runtime import Runtime
+from s3torchconnector._transfer._runtime import OpenRuntime
 
 _SECONDS_IN_FLIGHT = 0.1  # what the target throughput brings in the time that a slow first byte takes
 _FEWEST = 2
@@ -36,10 +37,9 @@ _R = TypeVar("_R", bound=Prefetchable)
 class Window:
     """How many objects may be in flight: a pure function of the sizes seen and the room there is."""
 
-    def __init__(self, runtime: Runtime, most: int | None) -> None:
-        config = runtime.config
-        self._runtime = runtime
-        self._budget = runtime.budget
+    def __init__(self, open_runtime: OpenRuntime, most: int | None) -> None:
+        config = open_runtime().config
+        self._open_runtime = open_runtime
         self._part_size = config.part_size
         self._most = most
         self._bytes = config.bytes_per_second * _SECONDS_IN_FLIGHT
@@ -55,13 +55,14 @@ class Window:
 
     def has_room(self, in_flight: int) -> bool:
         """Whether one more object may be started."""
-        most = self._runtime.errands if self._most is None else self._most
+        runtime = self._open_runtime()
+        most = runtime.errands if self._most is None else self._most
         if in_flight >= most:
             return False
         if in_flight < min(_FEWEST, most):
             return True
         size = self.mean_size or self._part_size
-        fits = self._budget.taken + min(size, self._part_size) <= self._budget.limit // 2
+        fits = runtime.budget.taken + min(size, self._part_size) <= runtime.budget.limit // 2
         return fits and in_flight * size < self._bytes
 
 
@@ -88,21 +89,26 @@ class _Source(Generic[_R]):
             raise error
 
 
-def look_ahead(readers: Iterable[_R], runtime: Runtime, most: int | None = None) -> Generator[_R, None, None]:
+def look_ahead(readers: Iterable[_R], open_runtime: OpenRuntime, most: int | None = None) -> Generator[_R, None, None]:
     """Yield ``readers`` in order, each with its first bytes on their way or here.
 
     Args:
         readers: made one at a time, as the window moves on.
-        runtime: the process's threads and budget.
+        open_runtime: gives the process's threads and budget.
         most: at most so many in flight beside the one that was yielded; by default as many as
             ``throughput_target_gbps`` and the server's distance ask for. 0 fetches nothing before it is asked for.
     """
     source = _Source(readers)
-    window = Window(runtime, most)
+    window = Window(open_runtime, most)
     in_flight: deque[_R] = deque()
+    pid = os.getpid()
     try:
         _fill(in_flight, source, window)
         while (reader := in_flight.popleft() if in_flight else source.take()) is not None:
+            if pid != os.getpid():
+                pid = os.getpid()
+                for each in in_flight:
+                    each.start_early(window.mean_size)
             size = reader.deliver()
             if size is not None:
                 window.note(size)
