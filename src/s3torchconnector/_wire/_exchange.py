@@ -66,12 +66,13 @@ class Exchange:
         self._token = patience.token
         self._early: Response | None = None
         self._failure: BaseException | None = None
-        self._connection = pool.acquire(address, patience, fresh=fresh)
         self._spare: Connection | None = None
         self.response: Response | None = None
         self.answering = False  # whether it is known on which connection the answer comes
-        self.started = time.perf_counter()
+        # Last, so that no interrupt comes between this and what gives it back.
+        self._connection = pool.acquire(address, patience, fresh=fresh)
         try:
+            self.started = time.perf_counter()
             if not request.publishes:  # cut off, it might be carried out later than what its caller does next
                 self._token.enter(self._connection)
             self._send(head)
@@ -148,9 +149,21 @@ class Exchange:
             self._pool.discard(spare)
 
     def await_answer(self, hedging: Hedging, silence: float) -> None:
-        """Wait until the answer begins, and hedge in between where that is due; after ``silence`` seconds give up."""
+        """Wait until the answer begins, and hedge in between where that is due.
+
+        Raises:
+            S3TimeoutError: it has not begun after ``silence`` seconds.
+        """
         if self.answering or self._failure is not None or self._early is not None:
             return
+        try:
+            self._await_answer(hedging, silence)
+        except BaseException as failure:  # also an interrupt: nobody is going to receive
+            self._failure = failure
+            self.discard()
+            raise
+
+    def _await_answer(self, hedging: Hedging, silence: float) -> None:
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
         now, delay = time.perf_counter(), hedging.delay  # which other threads' answers change
@@ -165,8 +178,7 @@ class Exchange:
             self.settle_on(ready[0][0])
             self.drop_spare()
         elif self._patience.left() > 0:  # to receive would be to wait as long again; without time, it says so
-            self._failure = self._connection.silence()
-            self.discard()
+            raise self._connection.silence()
 
     def lend(self, scratch: bytearray | None) -> None:
         """Have ``receive`` wait for nothing, see ``Connection.lend``."""

@@ -88,18 +88,22 @@ class ConnectionPool:
             S3ConnectionError, S3TimeoutError: it could not be opened, or none became free in time.
             CancelledByCaller: the token of ``patience`` was cancelled while waiting.
         """
-        with self._lock:
-            ticket = None
-            if self._in_use < self._config.max_connections:
-                self._in_use += 1
-            elif patience.wait:
-                ticket = self._line.join()
-            else:
-                raise PoolIsFull("all connections are in use")
-            connection = None if fresh or ticket is not None else self._pop_idle(address)
-        if ticket is not None:
-            connection = self._wait_in_line(ticket, patience, None if fresh else address)
+        has_place, ticket = False, None
+        connection: Connection | None = None
         try:
+            with self._lock:
+                if self._in_use < self._config.max_connections:
+                    self._in_use += 1
+                    has_place = True
+                elif patience.wait:
+                    ticket = self._line.join()
+                else:
+                    raise PoolIsFull("all connections are in use")
+                if has_place and not fresh:
+                    connection = self._pop_idle(address)
+            if ticket is not None:
+                connection = self._wait_in_line(ticket, patience, None if fresh else address)
+                has_place = True
             while connection is not None and not self._is_usable(connection):
                 self._close(connection)
                 with self._lock:
@@ -107,8 +111,11 @@ class ConnectionPool:
             connection = connection or self._open_one(address, patience)
             connection.hurry(patience)
             return connection
-        except BaseException:
-            self._leave()
+        except BaseException:  # also an interrupt
+            if has_place:
+                self._leave()
+            if connection is not None:
+                self._close(connection)
             raise
 
     def open_ahead(self, address: Address, patience: Patience) -> None:
@@ -122,6 +129,8 @@ class ConnectionPool:
         try:
             self._when_wanted()
             ticket.wait(patience)
+            with self._lock:
+                return None if address is None else self._pop_idle(address)
         except BaseException as error:
             with self._lock:
                 if self._line.leave(ticket):
@@ -132,8 +141,6 @@ class ConnectionPool:
                     "was over"
                 ) from error
             raise
-        with self._lock:
-            return None if address is None else self._pop_idle(address)
 
     def release(self, address: Address, connection: Connection) -> None:
         """Give back a connection that can serve another request."""
@@ -182,7 +189,11 @@ class ConnectionPool:
     def _pop_idle(self, address: Address) -> Connection | None:
         """Under the lock: the connection that was used last, if there is one."""
         connections = self._idle.get(address)
-        return connections.pop() if connections else None
+        if not connections:
+            return None
+        connection = connections[-1]
+        del connections[-1]  # an interrupt behind ``pop`` would lose it, open
+        return connection
 
     def _is_usable(self, connection: Connection) -> bool:
         idle = time.monotonic() - connection.idle_since
