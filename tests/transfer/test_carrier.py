@@ -19,11 +19,13 @@ import pytest
 
 from s3torchconnector import S3Reader
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer._carrier import Carrier
+from s3torchconnector._transfer._carrier import Carrier, _Round
 from s3torchconnector._transfer._workers import Workers
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._wire import Exchange, Hedging
 from tests.datasets.support import PATIENCE, config
+from tests.interrupts import interrupted_at
+from tests.reading.support import wait_until
 from tests.servers.http_messages import Request, response, s3_error
 from tests.servers.scripted import Answer, ScriptedServer, Send, Stall, Step
 
@@ -185,6 +187,32 @@ def test_what_is_silent_for_too_long_is_given_up_though_others_go_on() -> None:
         carrier.submit(busy)
         assert busy.done.wait(PATIENCE)
         assert silent.aborted
+
+
+@pytest.mark.parametrize("has_idle_thread", [False, True])
+def test_an_interrupt_of_who_submits_stops_nothing_else(has_idle_thread: bool) -> None:
+    functions = (Carrier.submit, Carrier._have_carried, Workers.run, _Round.__init__)
+    for moment in itertools.count(1):
+        workers = Workers(2)
+        first, second = Going(True, lambda: True), Going(True, lambda: True)
+        carrier = Carrier(workers, most=2, silence=30.0, hedging=Hedging(False))
+        if has_idle_thread:
+            workers.run(int)
+            wait_until(lambda: bool(workers._idle))
+        interrupted = False
+        try:
+            with interrupted_at(moment, *functions):
+                carrier.submit(first)
+        except KeyboardInterrupt:
+            interrupted = True
+        carrier.submit(second)
+        assert second.done.wait(PATIENCE), moment
+        first.close()
+        second.close()
+        workers.close()
+        if not interrupted:
+            break
+    assert moment > 10
 
 
 def test_those_who_wait_are_woken_for_several_errands_in_a_row_and_for_the_last() -> None:

@@ -77,21 +77,41 @@ class Carrier:
         Raises:
             RuntimeError: the client is closed, or there is no thread to be had.
         """
-        with self._lock:
-            self._queue.append(errand)
-            if self._round is not None:
-                self._round.wake()
-                return
-            self._round = current = _Round(self._silence, self._hedging, self._have_connected)
+        current = None
         try:
-            self._workers.run(lambda: self._carry(current))
-        except RuntimeError:
             with self._lock:
-                self._round = None
-            current.close()
+                self._queue.append(errand)
+                if self._round is not None:
+                    self._round.wake()
+                    return
+                current = self._round = _Round(self._silence, self._hedging, self._have_connected)
+            self._have_carried(current)
+        except BaseException as error:
+            # Interrupted, it may have been before a thread was asked for, and others trust that there is one.
+            if current is not None and not isinstance(error, RuntimeError):
+                self._have_carried(current)
             raise
 
+    def _have_carried(self, current: _Round) -> None:
+        """Have a thread carry this round, unless one does already."""
+        try:
+            self._workers.run(partial(self._carry, current))
+        except RuntimeError:
+            if self._claim(current):
+                with self._lock:
+                    self._round = None
+                current.close()
+            raise
+
+    def _claim(self, current: _Round) -> bool:
+        """Whether this round is the caller's, to be carried or to be ended."""
+        with self._lock:
+            claimed, current.claimed = current.claimed, True
+            return not claimed
+
     def _carry(self, current: _Round) -> None:
+        if not self._claim(current):
+            return
         connects = False  # itself: there are no threads for that
         while True:
             while (errand := self._next(current)) is not None:
@@ -170,6 +190,7 @@ class _Round:
         # Not yet hedged; the oldest first, by when they were sent, or had a connection opened for that.
         self._unanswered: deque[tuple[float, Errand, Exchange]] = deque()
         self._over: list[Errand] = []  # not concluded
+        self.claimed = False  # under the carrier's lock
         self.sleeping = False  # under the carrier's lock: waiting, and not yet woken
 
     @property
@@ -194,8 +215,8 @@ class _Round:
     def wake(self, *, soon: bool = False) -> None:
         """There is more to take; ``soon``: by a thread that may be about to sleep because there was not."""
         if self.sleeping or soon:
-            self.sleeping = False
             os.write(self._wake_write, b"\0")
+            self.sleeping = False  # last, for who is interrupted before
 
     def receive(self) -> None:
         """Wait until an answer goes on, there is more to take, or silence has lasted too long; receive what is here."""

@@ -56,14 +56,14 @@ class Workers:
                 self._promised.put(job)
             elif len(self._alive) < self._limit:
                 entry = object()
-                self._alive.add(entry)
                 try:
                     _thread.start_new_thread(self._work, (entry, job))
                 except RuntimeError:  # no more threads to be had: one that is there does it later
-                    self._alive.remove(entry)
                     if not self._alive:
                         raise
                     self._backlog.append(job)
+                else:
+                    self._alive.add(entry)
             else:
                 self._backlog.append(job)
         if self._backlog:
@@ -84,6 +84,8 @@ class Workers:
 
     def _work(self, entry: object, job: _Job | None) -> None:
         self._own.entry = entry
+        with self._lock:
+            self._alive.add(entry)  # also where who started this thread was interrupted before doing that
         while job is not None:
             job()
             del job  # an idle thread keeps nothing alive
