@@ -125,6 +125,34 @@ def test_an_error_that_nobody_thought_of_costs_the_other_objects_nothing(monkeyp
         assert not errors
 
 
+def test_where_nobody_carries_everyone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        ScriptedServer(handler=lambda _: WHOLE) as server,
+        S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config()) as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        first, second = (client.get_object("b", f"{i}", object_info=ObjectInfo("", "", SIZE, 0)) for i in range(2))
+        runtime = client.runtime()
+        client.close()
+        run, asked, go_on = runtime.workers.run, threading.Event(), threading.Event()
+
+        def run_later(job: Callable[[], object]) -> None:
+            asked.set()
+            assert go_on.wait(PATIENCE)
+            run(job)
+
+        monkeypatch.setattr(runtime.workers, "run", run_later)
+        starting = threads.submit(first.start_early)
+        assert asked.wait(PATIENCE)
+        second.start_early()  # while the first is about to be refused a thread
+        reading = threads.submit(second.read)
+        go_on.set()
+        for each in (starting, reading):
+            with pytest.raises(RuntimeError, match="the S3 client is closed"):
+                each.result(PATIENCE)
+        assert runtime.budget.taken == 0
+
+
 _clock = itertools.count()
 
 

@@ -15,6 +15,7 @@ To open a connection may take long, and is waited for by workers: they put it in
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
@@ -57,6 +58,9 @@ class Errand(Protocol):
     def conclude(self) -> None:
         """Wake who waits for what was received. Does not raise."""
 
+    def fail(self, error: Exception) -> None:
+        """It will not be begun: tell who waits. Does not raise."""
+
 
 class Carrier:
     """Runs errands on at most one of ``workers``' threads, ``most`` on their way at a time."""
@@ -89,18 +93,23 @@ class Carrier:
         except BaseException as error:
             # Interrupted, it may have been before a thread was asked for, and others trust that there is one.
             if current is not None and not isinstance(error, RuntimeError):
-                self._have_carried(current)
+                with contextlib.suppress(RuntimeError):  # which those who wait have been told
+                    self._have_carried(current)
             raise
 
     def _have_carried(self, current: _Round) -> None:
         """Have a thread carry this round, unless one does already."""
         try:
             self._workers.run(partial(self._carry, current))
-        except RuntimeError:
+        except RuntimeError as error:
             if self._claim(current):
                 with self._lock:
                     self._round = None
+                    stranded = list(self._queue)  # others submitted meanwhile, and trust in this round
+                    self._queue.clear()
                 current.close()
+                for errand in stranded:
+                    errand.fail(error)
             raise
 
     def _claim(self, current: _Round) -> bool:

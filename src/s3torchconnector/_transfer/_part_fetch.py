@@ -83,6 +83,11 @@ class FetchedPart(Part):
         if self._to_be_settled:
             self._landing.settle()
 
+    def fail(self, error: Exception) -> None:
+        """Tell who waits for the part that nobody will ask for it."""
+        if self._landing.claim():
+            self._landing.settle(error)
+
     def fetch(self) -> None:
         """Receive the bytes, unless nobody wants them any more; runs on a worker. Does not raise."""
         if self._landing.claim():
