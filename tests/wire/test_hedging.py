@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import socket
+import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,9 +20,10 @@ from s3torchconnector import S3ClientConfig, S3IterableDataset, S3Reader
 from s3torchconnector._errors import S3TimeoutError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._wire._hedging import Hedging, Quantile
+from tests.conftest import PrivateCA
 from tests.reading.support import wait_until
 from tests.servers.http_messages import Request, response
-from tests.servers.scripted import Close, ScriptedServer, Stall
+from tests.servers.scripted import Answer, Close, ScriptedServer, Send, Stall
 from tests.wire.support import REGION, get, open_caller
 
 pytestmark = pytest.mark.usefixtures("keys")
@@ -188,6 +191,61 @@ def test_a_read_that_is_not_looked_ahead_is_hedged_too() -> None:
             took.append(time.perf_counter() - began)
     assert (server_side.late, server_side.count) == (1, OFTEN + 11)
     assert 0.1 < max(took) < LATE / 2
+
+
+class SlowToOpen(ScriptedServer):
+    """A handshake takes longer than who has to look after another connection waits for one; with ``hold``, that of the
+    second connection waits for ``opened``, and ``arrived`` says that it does."""
+
+    def __init__(self, ca: PrivateCA, handler: Callable[[Request], Answer], *, hold: bool) -> None:
+        super().__init__(handler=handler, tls=ca.server_context)
+        self.arrived, self.opened = threading.Event(), threading.Event()
+        self._hold = hold
+
+    def _wrap(self, connection: socket.socket, tls: ssl.SSLContext) -> socket.socket:
+        threading.Event().wait(0.03)
+        if self._hold and self.accepted > 1:
+            self.arrived.set()
+            self.stall(self.opened)
+        return super()._wrap(connection, tls)
+
+
+def test_a_connection_for_that_may_take_a_while_to_open(private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(private_ca.bundle))
+    server_side = Late()
+    with (
+        SlowToOpen(private_ca, server_side, hold=False) as server,
+        S3Client(REGION, endpoint=server.endpoint) as client,
+    ):
+        for number in range(OFTEN):
+            began = time.perf_counter()
+            assert client.get_object("b", str(number)).read() == content(str(number))
+            assert time.perf_counter() - began < LATE / 2
+    assert (server_side.late, server_side.count, server.accepted) == (1, OFTEN + 1, 2)
+
+
+def test_a_late_answer_is_received_while_a_connection_does_not_open(
+    private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(private_ca.bundle))
+    on_time = Late()
+
+    def answer(request: Request) -> Answer:
+        whole = on_time(request)
+        return [Stall(server.arrived), Send(whole)] if request.path.endswith("/late") else whole
+
+    config = S3ClientConfig(connect_timeout=PATIENCE)
+    with (
+        SlowToOpen(private_ca, answer, hold=True) as server,
+        S3Client(REGION, endpoint=server.endpoint, s3client_config=config) as client,
+    ):
+        for number in range(60):
+            assert client.get_object("b", str(number)).read() == content(str(number))
+        began = time.perf_counter()
+        assert client.get_object("b", "late").read() == content("late")
+        assert time.perf_counter() - began < PATIENCE / 2
+        assert server.arrived.is_set()
+        server.opened.set()
 
 
 def test_the_wait_ends_in_time_though_the_usual_time_grows_while_it_is_asked_again() -> None:

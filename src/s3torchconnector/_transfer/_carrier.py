@@ -277,7 +277,7 @@ class _Round:
             if exchange.answering or (first and not self._hedging.spend()):
                 continue
             try:
-                descriptor = exchange.hedge(connect=False)
+                descriptor = exchange.hedge()
             except NoneIdle:
                 if first and self._connect(errand):
                     self._unanswered.append((now, errand, exchange))

@@ -33,8 +33,9 @@ class Runtime:
     def __init__(self, region: str, endpoint: str | None, config: S3ClientConfig, user_agent: str) -> None:
         self.config = config
         self.budget = ByteBudget(config.memory_budget)
-        self.caller = Caller(region, endpoint, config, user_agent, when_wanted=self.budget.wake)
-        self.workers = Workers(config.max_connections, self.budget.wake)
+        wake = self.budget.wake
+        self.workers = Workers(config.max_connections, wake)
+        self.caller = Caller(region, endpoint, config, user_agent, when_wanted=wake, run=self.workers.run)
         silence = min(config.read_timeout, config.operation_timeout)
         self.carrier = Carrier(self.workers, config.max_connections, silence, self.caller.hedging)
 

@@ -30,7 +30,7 @@ from s3torchconnector._wire._exchange import ClosedMeanwhile, Exchange
 from s3torchconnector._wire._head import HeadBuilder
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._patience import Patience
-from s3torchconnector._wire._pool import Address, ConnectionPool, PoolIsFull
+from s3torchconnector._wire._pool import Address, ConnectionPool, PoolIsFull, Run
 from s3torchconnector._wire._proxy import proxy_for
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response, read_document
@@ -56,7 +56,8 @@ class _Shot(NamedTuple):
 class Caller:
     """Carries requests of one client in one process. Any thread may call; calls do not wait for each other.
 
-    ``rule`` says when to try again; without one, the configuration's ``max_attempts`` does.
+    ``rule`` says when to try again; without one, the configuration's ``max_attempts`` does. ``run`` has another thread
+    open a connection, where there are such threads.
     """
 
     def __init__(
@@ -67,12 +68,13 @@ class Caller:
         user_agent: str,
         rule: RetryRule | None = None,
         when_wanted: Callable[[], None] = lambda: None,
+        run: Run = lambda job: job(),
     ) -> None:
         self._resolver_for = partial(EndpointResolver, endpoint=endpoint, config=config)
         self._endpoints = self._resolver_for(region)
         self._moved: dict[str, tuple[str, EndpointResolver]] = {}  # buckets that turned out to be in another region
         self._authority = Authority(config, region, self._request_session)
-        self._pool = ConnectionPool(config, when_wanted)
+        self._pool = ConnectionPool(config, when_wanted, run)
         self.checksums = ChecksumSupport(config.checksum)
         self._heads = HeadBuilder(user_agent, config.requester_pays, not self.checksums.off)
         self._routes: dict[tuple[str, str, int], tuple[Address, Throttle]] = {}

@@ -21,6 +21,7 @@ from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response
 
 _T = TypeVar("_T")
+_LOOK_AGAIN = 10e-3  # seconds after which it is seen that another thread has opened a connection
 
 
 class ClosedMeanwhile(S3ConnectionError):
@@ -106,16 +107,16 @@ class Exchange:
         if self._spare is not None:
             self._spare.abort()
 
-    def hedge(self, *, connect: bool) -> int | None:
+    def hedge(self) -> int | None:
         """Send it again on another connection: its descriptor, or None if there is none to be had.
 
         Raises:
-            NoneIdle: it would have to be opened, and ``connect`` is false. May be called again.
+            NoneIdle: it would have to be opened, which takes long. May be called again.
         """
         if self._spare is not None or self._failure is not None:
             return None
         try:
-            spare = self._pool.acquire(self._address, self._patience._replace(wait=False, connect=connect))
+            spare = self._pool.acquire(self._address, self._patience._replace(wait=False, connect=False))
         except NoneIdle:
             raise
         except S3Exception:
@@ -170,15 +171,33 @@ class Exchange:
         end = now + min(silence, self._patience.left())
         ready = _poll_until(min(end, now + delay), poll)
         if not ready and now + delay < end:
-            if hedging.spend() and (other := self.hedge(connect=True)) is not None:
-                poll.register(other, select.POLLIN)
-            ready = _poll_until(end, poll)
+            ready = self._ask_again(end, poll) if hedging.spend() else []
+            ready = ready or _poll_until(end, poll)
         if ready:
             hedging.note(time.perf_counter() - self.started)
             self.settle_on(ready[0][0])
             self.drop_spare()
         elif self._patience.left() > 0:  # to receive would be to wait as long again; without time, it says so
             raise self._connection.silence()
+
+    def _ask_again(self, end: float, poll: select.poll) -> list[tuple[int, int]]:
+        """Hedge. Returns what is ready before that can be done: another thread opens what takes long."""
+        try:
+            other = self.hedge()
+        except NoneIdle:
+            opened = self._pool.open_elsewhere(self._address, self._patience)
+            ready: list[tuple[int, int]] = []
+            while not (ready or opened.is_set()) and (now := time.perf_counter()) < end:
+                ready = _poll_until(min(end, now + _LOOK_AGAIN), poll)
+            if ready or not opened.is_set():
+                return ready
+            try:
+                other = self.hedge()
+            except NoneIdle:  # it did not open, or another took it
+                return []
+        if other is not None:
+            poll.register(other, select.POLLIN)
+        return []
 
     def lend(self, scratch: bytearray | None) -> None:
         """Have ``receive`` wait for nothing, see ``Connection.lend``."""

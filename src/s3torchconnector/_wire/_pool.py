@@ -6,6 +6,7 @@ decided under the lock; connecting and closing happen outside it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -27,6 +28,9 @@ _DROP_AFTER = 20.0  # seconds idle after which it is not worth a look: S3 closes
 # Seconds. A connection that opens in so much time costs less than to have another thread open it; and who must not wait
 # for one tries no longer than briefly.
 _QUICK, _BRIEFLY = 1e-3, 10e-3
+
+
+Run = Callable[[Callable[[], None]], object]
 
 
 class Address(NamedTuple):
@@ -53,12 +57,15 @@ class NoneIdle(S3Exception):
 class ConnectionPool:
     """Connections by address, at most ``config.max_connections`` in use at a time.
 
-    ``when_wanted`` is called when somebody begins to wait for one.
+    ``when_wanted`` is called when somebody begins to wait for one. ``run`` has a thread call something.
     """
 
-    def __init__(self, config: S3ClientConfig, when_wanted: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, config: S3ClientConfig, when_wanted: Callable[[], None] = lambda: None, run: Run = lambda job: job()
+    ) -> None:
         self._config = config
         self._when_wanted = when_wanted
+        self._run = run
         self._lock = threading.Lock()
         self._line = Line()  # for room
         self._in_use = 0
@@ -123,6 +130,21 @@ class ConnectionPool:
         connection = self.acquire(address, patience, fresh=True)
         connection.used = True  # if it breaks without an answer, it was closed as others are that were idle
         self.release(address, connection)
+
+    def open_elsewhere(self, address: Address, patience: Patience) -> threading.Event:
+        """Have another thread ``open_ahead``, unless all are in use; set when that is over, whatever became of it."""
+        over = threading.Event()
+
+        def open_one() -> None:
+            with contextlib.suppress(Exception):  # nothing is lost: the one who asked waits for something else, too
+                self.open_ahead(address, patience._replace(wait=False, connect=True))
+            over.set()
+
+        try:
+            self._run(open_one)
+        except RuntimeError:  # closed, or no thread to be had
+            over.set()
+        return over
 
     def _wait_in_line(self, ticket: Ticket, patience: Patience, address: Address | None) -> Connection | None:
         """Wait for the place of another, and take its connection if it leads to ``address``."""
