@@ -22,7 +22,7 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer._carrier import Carrier, _Round
 from s3torchconnector._transfer._workers import Workers
 from s3torchconnector._types import ObjectInfo
-from s3torchconnector._wire import Exchange, Hedging
+from s3torchconnector._wire import Exchange, Hedging, PoolIsFull
 from tests.datasets.support import PATIENCE, config
 from tests.interrupts import interrupted_at
 from tests.reading.support import wait_until
@@ -123,6 +123,47 @@ def test_an_error_that_nobody_thought_of_costs_the_other_objects_nothing(monkeyp
         monkeypatch.setattr(caller, "begin", stumble)
         assert [reader.read() for reader in readers_of(client)] == [BODY] * COUNT
         assert not errors
+
+
+def test_a_connection_that_others_give_back_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = {"stalls": threading.Event(), "other": threading.Event()}
+
+    def answer(request: Request) -> Answer:
+        stall = release.get(request.path.rpartition("/")[2])
+        return [Stall(stall), Send(WHOLE)] if stall else WHOLE
+
+    with (
+        ScriptedServer(handler=answer) as server,
+        S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config(max_connections=2)) as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        caller = client.runtime().caller
+        begin, refused = caller.begin, threading.Event()
+
+        def note(*arguments: Any, **options: Any) -> Exchange:
+            try:
+                return begin(*arguments, **options)
+            except PoolIsFull:
+                refused.set()
+                raise
+
+        monkeypatch.setattr(caller, "begin", note)
+        stalls, other, quick = (
+            client.get_object("b", key, object_info=ObjectInfo(key, "", SIZE, 0)) for key in ("stalls", "other", "quick")
+        )
+        try:
+            stalls.start_early()
+            reading_other = threads.submit(other.read)  # by a thread of its own
+            wait_until(lambda: len(server.requests) == 2)
+            quick.start_early()
+            assert refused.wait(PATIENCE)
+            release["other"].set()
+            assert reading_other.result(PATIENCE) == BODY
+            assert threads.submit(quick.read).result(PATIENCE) == BODY
+        finally:
+            for stall in release.values():
+                stall.set()
+        assert stalls.read() == BODY
 
 
 def test_where_nobody_carries_everyone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ _SCRATCH = 256 * 1024  # bytes: the head and the body of an object that is recei
 # in turns, which costs a quarter of the time.
 _AT_ONCE = 16
 _CONNECTING = 32  # connections that are opened at a time
+_TRY_AGAIN = 10e-3  # seconds after which a full pool may have room: others make it, and tell nobody
 
 
 class Errand(Protocol):
@@ -123,12 +124,14 @@ class Carrier:
             return
         connects = False  # itself: there are no threads for that
         while True:
+            longest = math.inf
             while (errand := self._next(current)) is not None:
                 try:
                     # Who has connections in use must not wait for another: two who do could wait for each other.
                     current.begin(errand, wait=not current.load, connect=connects)
                 except PoolIsFull:
                     self._put_back(errand, current)
+                    longest = _TRY_AGAIN
                     break
                 except NoneIdle:
                     self._put_back(errand, current)
@@ -138,7 +141,7 @@ class Carrier:
                 if not current.load:
                     break
             if current.load or not connects:
-                current.receive()
+                current.receive(longest)
                 connects = False
         current.close()
 
@@ -227,14 +230,15 @@ class _Round:
             os.write(self._wake_write, b"\0")
             self.sleeping = False  # last, for who is interrupted before
 
-    def receive(self) -> None:
-        """Wait until an answer goes on, there is more to take, or silence has lasted too long; receive what is here."""
+    def receive(self, longest: float) -> None:
+        """Wait until an answer goes on, there is more to take, silence has lasted too long, or for ``longest`` seconds;
+        receive what is here."""
         now = time.perf_counter()
         self._hedge(now)
         oldest = next((exchange for _, exchange in self._under_way.values()), None)  # None: connections are opened
         end = oldest.started + self._silence if oldest is not None else math.inf
         due = self._unanswered[0][0] + self._hedging.delay if self._unanswered else end
-        left = min(end, due) - now
+        left = min(end - now, due - now, longest)
         ready = self._poll.poll(max(0.0, left * 1000) if left < math.inf else None)
         now = time.perf_counter()
         self.sleeping = False
