@@ -11,6 +11,7 @@ import itertools
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -209,7 +210,7 @@ class Going:
         self._ours, self._theirs = socket.socketpair()
         self._over = over
         self.aborted = False
-        self.answering = True  # so that nothing is asked again
+        self.answering = False
         self.done = threading.Event()
         self.started = 0.0
         if readable:
@@ -232,6 +233,9 @@ class Going:
         assert not self.done.is_set(), "concluded twice"
         self.concluded_at = next(_clock)
         self.done.set()
+
+    def settle_on(self, descriptor: int) -> None:
+        self.answering = True
 
     def fileno(self) -> int:
         return self._ours.fileno()
@@ -256,6 +260,24 @@ def test_what_is_silent_for_too_long_is_given_up_though_others_go_on() -> None:
         carrier.submit(busy)
         assert busy.done.wait(PATIENCE)
         assert silent.aborted
+
+
+def test_what_is_over_is_let_go_of_though_another_is_not_answered() -> None:
+    silent, quick = Going(readable=False, over=lambda: True), Going(readable=True, over=lambda: True)
+    workers = Workers(1)
+    with contextlib.closing(workers), contextlib.closing(silent):
+        carrier = Carrier(workers, most=2, silence=30.0, hedging=Hedging(False))
+        carrier.submit(silent)
+        carrier.submit(quick)
+        assert quick.done.wait(PATIENCE)
+        quick.close()
+        gone = weakref.ref(quick)
+        del quick
+        try:
+            wait_until(lambda: gone() is None)
+        finally:
+            silent.abort()
+        assert silent.done.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("has_idle_thread", [False, True])

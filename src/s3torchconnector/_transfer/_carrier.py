@@ -199,8 +199,9 @@ class _Round:
         self._poll.register(self._wake_read, select.POLLIN)
         self._scratch = bytearray(_SCRATCH)
         self._under_way: dict[int, tuple[Errand, Exchange]] = {}  # by descriptor, the oldest first
-        # Not yet hedged; the oldest first, by when they were sent, or had a connection opened for that.
-        self._unanswered: deque[tuple[float, Errand, Exchange]] = deque()
+        # Not yet hedged, by when they were sent, or had a connection opened for that; the oldest first. Whose answer has
+        # begun is taken out, wherever it stands: it would be kept alive until all before it are answered.
+        self._unanswered: dict[Exchange, tuple[float, Errand]] = {}
         self._over: list[Errand] = []  # not concluded
         self.claimed = False  # under the carrier's lock
         self.sleeping = False  # under the carrier's lock: waiting, and not yet woken
@@ -214,7 +215,7 @@ class _Round:
         if exchange is None:
             return
         self._watch(exchange.fileno(), errand, exchange)
-        self._unanswered.append((exchange.started, errand, exchange))
+        self._unanswered[exchange] = exchange.started, errand
 
     def _watch(self, descriptor: int, errand: Errand, exchange: Exchange) -> None:
         self._poll.register(descriptor, select.POLLIN)
@@ -237,7 +238,8 @@ class _Round:
         self._hedge(now)
         oldest = next((exchange for _, exchange in self._under_way.values()), None)  # None: connections are opened
         end = oldest.started + self._silence if oldest is not None else math.inf
-        due = self._unanswered[0][0] + self._hedging.delay if self._unanswered else end
+        first = next(iter(self._unanswered.values()), None)
+        due = first[0] + self._hedging.delay if first is not None else end
         left = min(end - now, due - now, longest)
         ready = self._poll.poll(max(0.0, left * 1000) if left < math.inf else None)
         now = time.perf_counter()
@@ -255,6 +257,7 @@ class _Round:
 
     def _proceed(self, descriptor: int, errand: Errand, exchange: Exchange, now: float) -> None:
         if not exchange.answering:
+            self._unanswered.pop(exchange, None)
             self._hedging.note(now - exchange.started)
             other = exchange.settle_on(descriptor)
             if other is not None:
@@ -273,18 +276,18 @@ class _Round:
     def _hedge(self, now: float) -> None:
         """Send again what should have been answered by ``now``; each request has one chance of that."""
         while self._unanswered:
-            since, errand, exchange = self._unanswered[0]
-            if not exchange.answering and now < since + self._hedging.delay:
+            exchange, (since, errand) = next(iter(self._unanswered.items()))
+            if now < since + self._hedging.delay:
                 return
-            self._unanswered.popleft()
+            del self._unanswered[exchange]
             first = since == exchange.started
-            if exchange.answering or (first and not self._hedging.spend()):
+            if first and not self._hedging.spend():
                 continue
             try:
                 descriptor = exchange.hedge()
             except NoneIdle:
                 if first and self._connect(errand):
-                    self._unanswered.append((now, errand, exchange))
+                    self._unanswered[exchange] = now, errand
                 continue
             if descriptor is not None:
                 self._watch(descriptor, errand, exchange)
