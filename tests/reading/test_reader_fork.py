@@ -15,10 +15,13 @@ from typing import Any
 import pytest
 
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._types import ObjectInfo
 from s3torchconnector.s3reader import S3ReaderConstructor
 from s3torchconnector.testing import S3Server
 from tests.reading.support import KIB, MIB, PART, client_of, content, open_object
+from tests.servers.http_messages import response
 from tests.servers.proxy import RecordingProxy, StallBody
+from tests.servers.scripted import ScriptedServer, Send, Stall
 
 POLICIES = {
     "default": S3ReaderConstructor.default(),
@@ -182,6 +185,30 @@ def test_connections_of_the_parent_are_kept(s3_server: S3Server, bucket: str, pr
         assert proxy.accepted == 2
         assert open_object(client, bucket).read() == content(0, 100)
         assert proxy.accepted == 2
+
+
+def pipes() -> set[str]:
+    links = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
+    return {os.readlink(link) for link in links if os.path.lexists(link) and "pipe:" in os.readlink(link)}
+
+
+def test_what_wakes_the_carrier_is_not_inherited() -> None:
+    release = threading.Event()
+    body = content(0, KIB)
+    whole = response(206, body, {"ETag": '"e"', "Content-Range": f"bytes 0-{KIB - 1}/{KIB}"})
+    with (
+        ScriptedServer(handler=lambda _: [Stall(release), Send(whole)]) as server,
+        client_of(server.endpoint, unsigned=True) as client,
+    ):
+        before = pipes()
+        reader = open_object(client, "bucket", object_info=ObjectInfo("key", "", KIB, 0))
+        reader.start_early()
+        own = pipes() - before
+        child = Child(lambda: b"inherited" if pipes() & own else b"none")
+        release.set()
+        assert reader.read() == body
+        assert len(own) == 1
+        assert child.result() == b"none"
 
 
 def test_forks_at_any_moment(client: S3Client, bucket: str) -> None:

@@ -98,6 +98,11 @@ class Carrier:
                     self._have_carried(current)
             raise
 
+    def forget(self) -> None:
+        """In a forked child: close our copies of what wakes the parent's thread. Takes no lock, for it may be held."""
+        if self._round is not None:
+            self._round.close()
+
     def _have_carried(self, current: _Round) -> None:
         """Have a thread carry this round, unless one does already."""
         try:

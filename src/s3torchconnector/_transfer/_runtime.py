@@ -68,6 +68,7 @@ class Runtime:
     def forget(self) -> None:
         """In a forked child: let go of what is the parent's."""
         self.caller.forget()
+        self.carrier.forget()
 
 
 def _processors() -> int:
