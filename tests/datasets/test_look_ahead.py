@@ -15,6 +15,7 @@ import pytest
 from s3torchconnector import S3Exception, S3IterableDataset, S3Reader, S3ReaderConstructor
 from s3torchconnector._dataset_source import identity
 from tests.datasets.support import (
+    KIB,
     MIB,
     HeldObjects,
     config,
@@ -84,6 +85,27 @@ def test_by_default_small_objects_use_all_connections() -> None:
 
         assert len(list(server.dataset(transform, max_connections=16))) == 60
         assert server.most == 16
+
+
+@pytest.mark.parametrize(("size", "ahead"), [(KIB, 10), (4 * KIB, 3), (16 * KIB, 2)])
+def test_as_many_are_on_their_way_as_the_throughput_target_asks_for(size: int, ahead: int) -> None:
+    """By the sizes seen so far: what the target brings in 0.1 s, here 9.5 KiB, but no fewer than two objects."""
+    count, taught = 60, 20  # the first ones teach the size
+    with HeldObjects(count, size, hold=range(taught, count)) as server:
+
+        def transform(reader: S3Reader) -> bytes:
+            number = int(reader.key)
+            if number >= taught:
+                expected = min(count, number + 1 + ahead)
+                server.wait_for(expected)
+                assert len(server.seen) == expected
+                server.release(number)
+            return reader.read()
+
+        target = 9.5 * KIB * 8 / 0.1 / 1e9
+        samples = list(server.dataset(transform, throughput_target_gbps=target))
+        assert samples == [server.content(i) for i in range(count)]
+        assert server.most == ahead + 1
 
 
 @pytest.mark.parametrize("budget", [8 * MIB, 64 * MIB])
