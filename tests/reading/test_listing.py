@@ -28,6 +28,8 @@ from tests.servers.moto_server import MotoServer
 from tests.servers.proxy import RecordingProxy, Replace, first
 from tests.servers.scripted import Answer, ScriptedServer, Send, Stall
 
+PATIENCE = 10.0  # seconds; a listing that never has so many requests under way fails then
+
 STRANGE = [
     "a b",
     "a+b",
@@ -360,3 +362,26 @@ def test_listing_all_of_a_directory_bucket(sessions: bool, monkeypatch: pytest.M
     with ScriptedServer(handler=answer) as server, client_of(server.endpoint) as client:
         assert all_keys(client, "train--usw2-az1--x-s3") == keys
         assert len(server.requests) == len(keys) // Pages.SIZE + sessions
+
+
+def test_pages_of_one_prefix_are_fetched_at_a_time() -> None:
+    """The server owes an answer to each of eight requests before it gives any."""
+    keys = [f"prefix/{number:08}" for number in range(5000)]
+    pages = Pages(keys)
+    at_a_time, known = 8, 10  # guesses are trusted once the first ones have brought something
+    waiting: set[str] = set()  # by where they begin: a request that is hedged counts once
+    most: list[int] = [0]
+    release = threading.Event()
+
+    def answer(request: Request) -> bytes:
+        if len(server.requests) > known and not release.is_set():
+            waiting.add(request.query.get("continuation-token", "") or request.query.get("start-after", ""))
+            most[0] = max(most[0], len(waiting))
+            if most[0] < at_a_time:
+                release.wait(PATIENCE)
+            release.set()
+        return pages(request)
+
+    with ScriptedServer(handler=answer) as server, client_of(server.endpoint, unsigned=True) as client:
+        assert [key for page in client.list_all("bucket", "prefix/") for key in page.keys] == keys
+        assert most[0] >= at_a_time
