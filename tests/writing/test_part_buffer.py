@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3torchconnector._transfer import address_of
-from s3torchconnector._transfer._budget import ByteBudget
+from s3torchconnector._transfer._budget import BLOCK, ByteBudget
 from s3torchconnector._transfer._part_buffer import PartBuffer
 
 MIB = 1024**2
@@ -42,6 +42,32 @@ def test_what_is_lent_takes_no_memory() -> None:
     part.lend(data)
     assert budget.taken == 0
     assert part.body() == [data]
+
+
+def test_bytes_are_sent_from_where_they_are() -> None:
+    """No second copy: they cannot change. The budget holds them as they are, not the buffers for a copy."""
+    budget = ByteBudget(64 * MIB)
+    part = PartBuffer(budget, lambda: False)
+    large = [bytes([number]) * (MIB + number) for number in range(3)]
+    for data in large:
+        part.add(memoryview(data), immutable=True)
+    assert budget.taken == part.size == sum(map(len, large))
+    sent = [memoryview(each) for each in part.body()]
+    assert [(address_of(each), len(each)) for each in sent] == [(address_of(memoryview(d)), len(d)) for d in large]
+    part.release()
+    assert budget.taken == 0
+
+
+def test_what_may_change_and_what_is_small_is_gathered_in_buffers() -> None:
+    budget = ByteBudget(64 * MIB)
+    part = PartBuffer(budget, lambda: False)
+    part.add(memoryview(bytearray(MIB)), immutable=False)
+    for _ in range(10):
+        part.add(memoryview(bytes(1000)), immutable=True)
+    assert len(part.body()) == 1
+    assert budget.taken == BLOCK
+    part.release()
+    assert budget.taken == 0
 
 
 @pytest.mark.parametrize("make", [bytes, bytearray])

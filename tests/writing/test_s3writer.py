@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from s3torchconnector import S3Writer
 from s3torchconnector._config import KIB, MIB
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer._budget import BLOCK
 from tests.servers.proxy import RecordingProxy
 from tests.writing.support import (
     PART,
@@ -52,6 +53,26 @@ _ARRAYS = {
     "empty": np.zeros((3, 0), dtype="i4"),
     "read-only": np.frombuffer(b"read-only", dtype="u1"),
 }
+
+
+@pytest.mark.parametrize(
+    ("kind", "taken"),
+    [
+        (bytes, MIB),
+        (memoryview, MIB),
+        (bytearray, BLOCK),
+        (lambda data: memoryview(bytearray(data)).toreadonly(), BLOCK),
+    ],
+    ids=["bytes", "a view of bytes", "bytearray", "a read-only view of a bytearray"],
+)
+def test_only_what_may_change_is_copied(client: S3Client, bucket: str, kind: Any, taken: int) -> None:
+    """Of ``bytes``, also behind a view, the budget holds their own size; of anything else, a buffer for the copy."""
+    data = noise(MIB)
+    with writer_of(client, bucket) as writer:
+        writer.write(kind(data))
+        assert client.runtime().budget.taken == taken
+    assert client.runtime().budget.taken == 0
+    assert read_back(client, bucket) == data
 
 
 @pytest.mark.parametrize("value", _ARRAYS.values(), ids=_ARRAYS)
