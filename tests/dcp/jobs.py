@@ -21,7 +21,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from s3torchconnector.dcp import BinaryPrefixStrategy
+from s3torchconnector.dcp import BinaryPrefixStrategy, HexPrefixStrategy
 from tests.dcp.support import keys_of, mixed_state, reader_of, same, writer_of
 
 ROWS = 1000
@@ -150,6 +150,14 @@ def without_collectives(rank: int, path: str) -> None:
     state[f"of rank {rank}"].zero_()
     dcp.load(state, storage_reader=reader_of(path))
     assert state[f"of rank {rank}"].tolist() == [2] * 10
+
+
+def prefixes_for_the_group(rank: int, path: str) -> None:
+    """Save with strategies that are not told how many ranks there are."""
+    strategies = {"binary": BinaryPrefixStrategy(min_prefix_length=1), "hex": HexPrefixStrategy(epoch_num=4)}
+    for name, strategy in strategies.items():
+        state = {f"of rank {rank}": torch.full((10,), rank)}
+        dcp.save(state, storage_writer=writer_of(f"{path}/{name}", prefix_strategy=strategy))
 
 
 def save_for_ever(rank: int, path: str, first: int, told: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -29,6 +30,16 @@ def test_ranks_that_commit_on_their_own(bucket: str) -> None:
     names = sorted(key.removeprefix("x/") for key in keys_of(bucket))
     assert names[0] == "__0.metadata"
     assert [name[:4] for name in names[1:]] == ["__0_", "__1.", "__1_"]  # the files of the first save are gone
+
+
+def test_prefixes_are_spread_over_as_many_ranks_as_there_are(bucket: str) -> None:
+    run_ranks(2, jobs.prefixes_for_the_group, f"s3://{bucket}/x")
+    found = {name: [re.sub("[0-9a-f]{16}_", "", key.removeprefix(f"x/{name}/")) for key in keys_of(bucket, f"x/{name}")]
+             for name in ("binary", "hex")}  # fmt: skip
+    assert found == {
+        "binary": [".metadata", "0/__0_0.distcp", "1/__1_0.distcp"],
+        "hex": [".metadata"] + [f"{rank}000000000/epoch_4/__{rank}_0.distcp" for rank in range(2)],
+    }
 
 
 def test_two_ranks_to_one(bucket: str, proxy: RecordingProxy) -> None:
