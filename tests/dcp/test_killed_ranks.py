@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from tests.dcp import jobs
 from tests.dcp.support import in_group, mixed_state, reader_of, same
 
 _KILLS = 50
+_SURVIVALS = 10
+_SECONDS_TO_NOTICE = 60.0  # until a rank that waits for a killed one must have ended; it takes a second
 
 
 @pytest.mark.slow
@@ -35,8 +38,25 @@ def test_killed_at_random_moments(bucket: str, tmp_path: Path) -> None:
         first = told + 2
 
 
-def _save_until_killed(count: int, store: Path, path: str, first: int, chance: random.Random) -> int:
-    """Let ranks save, kill one of them some time after a checkpoint is complete, then the others.
+@pytest.mark.slow
+def test_the_rank_that_survives_ends_by_itself_and_publishes_no_half(bucket: str, tmp_path: Path) -> None:
+    """It finds out in the middle of a save, and fails; rank 1 as well as rank 0, which publishes."""
+    path = f"s3://{bucket}/x"
+    chance = random.Random(1)
+    first = 1
+    for number in range(_SURVIVALS):
+        told = _save_until_killed(2, tmp_path / str(number), path, first, chance, victim=number % 2)
+        state = _loaded(path, 2)
+        assert state["step"] in (told, told + 1)
+        first = told + 2
+
+
+def _save_until_killed(
+    count: int, store: Path, path: str, first: int, chance: random.Random, victim: int | None = None
+) -> int:
+    """Let ranks save, and kill one of them some time after a checkpoint is complete.
+
+    If the victim is not named, it is any, and the others are killed as well; otherwise they go on to their own end.
 
     Returns the last step that was told to be complete.
     """
@@ -50,14 +70,23 @@ def _save_until_killed(count: int, store: Path, path: str, first: int, chance: r
         telling.close()
         wait([told, *(rank.sentinel for rank in ranks)])
         time.sleep(chance.uniform(0.0, 0.15))  # the random moment
-        victim = chance.choice(ranks)
-        assert victim.exitcode is None
-        victim.kill()
+        killed = chance.choice(ranks) if victim is None else ranks[victim]
+        assert killed.exitcode is None
+        killed.kill()
+        if victim is not None:
+            _wait_for_survivors([rank for rank in ranks if rank is not killed])
     finally:
         for rank in ranks:
             rank.kill()
             rank.join()
     return max(_received(told))
+
+
+def _wait_for_survivors(ranks: list[SpawnProcess]) -> None:
+    """Until they have ended, with an error, since one of them was killed."""
+    for rank in ranks:
+        rank.join(_SECONDS_TO_NOTICE)
+        assert rank.exitcode, f"a rank that survived has not failed: {rank}"
 
 
 def _received(told: Connection) -> Iterator[int]:
