@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+import torch
 
-from s3torchconnector import S3Writer
+from s3torchconnector import S3Checkpoint, S3ClientConfig, S3Writer
 from s3torchconnector._config import MIB
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.testing import S3Server
+from tests.servers.proxy import RecordingProxy
 
 _BLOCKS = 2048  # of 1 MiB
+_TENSORS = 16  # of 64 MiB
 
 
 def _block(number: int) -> bytes:
@@ -37,3 +40,28 @@ def test_two_gibibytes_are_saved_and_streamed_back(s3_server: S3Server, bucket: 
         assert read.hexdigest() == written.hexdigest()
         assert most <= budget.limit + client.s3client_config.part_size
         assert budget.taken == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mmap", [None, False])
+def test_torch_load_of_a_gibibyte_is_a_request_for_each_part_and_a_few(
+    s3_server: S3Server, bucket: str, proxy: RecordingProxy, mmap: bool | None
+) -> None:
+    """With the settings that everybody has."""
+    path = s3_server.folder / bucket / "large"
+    torch.save({str(number): _tensor(number) for number in range(_TENSORS)}, path)
+    size = path.stat().st_size
+    assert size > 1024 * MIB
+    checkpoint = S3Checkpoint(s3_server.region, endpoint=proxy.endpoint)
+    with checkpoint.reader(f"s3://{bucket}/large") as reader:
+        loaded = torch.load(reader, weights_only=True, mmap=mmap)
+    assert len(loaded) == _TENSORS
+    assert all(torch.equal(loaded[str(number)], _tensor(number)) for number in range(_TENSORS))
+    assert len(proxy.exchanges) <= size / S3ClientConfig().part_size + 8
+    assert sum(get.body_bytes for get in proxy.of("GET")) <= size + MIB
+
+
+def _tensor(number: int) -> torch.Tensor:
+    """64 MiB of numbers that are nowhere else."""
+    count = 64 * MIB // 8
+    return torch.arange(number * count, (number + 1) * count)
