@@ -19,10 +19,13 @@ from typing import Any
 
 import pytest
 import torch.utils.data
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from torch.distributed.checkpoint.filesystem import FileSystemBase, FileSystemReader, FileSystemWriter
 
 import s3torchconnector
 from s3torchconnector import (
     S3Checkpoint,
+    S3CheckpointManager,
     S3ClientConfig,
     S3IterableDataset,
     S3MapDataset,
@@ -32,13 +35,24 @@ from s3torchconnector import (
 )
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
+from s3torchconnector.dcp import (
+    BinaryPrefixStrategy,
+    HexPrefixStrategy,
+    NumericPrefixStrategy,
+    RoundRobinPrefixStrategy,
+    S3FileSystem,
+    S3StorageReader,
+    S3StorageWriter,
+)
+from s3torchconnector.lightning import S3LightningCheckpoint
+
+_Parameters = list[tuple[str, Any, Any]]
 
 REQUIRED = Parameter.empty
 IDENTITY = "the identity function"
 POSITIONAL, KEYWORD = Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY
+FURTHER_KEYWORDS: _Parameters = [("kwargs", Parameter.VAR_KEYWORD, REQUIRED)]
 _MIB = 1024 * 1024
-
-_Parameters = list[tuple[str, Any, Any]]
 
 
 def positional(**defaults: Any) -> _Parameters:
@@ -51,6 +65,7 @@ def keyword(**defaults: Any) -> _Parameters:
 
 _MAP_DATASET = {"endpoint": None, "transform": IDENTITY, "s3client_config": None}
 _ITERABLE_DATASET = {**_MAP_DATASET, "enable_sharding": False}
+_NUMERIC = {"epoch_num": None, "min_prefix_length": 10, "prefix_count": None}
 
 _SIGNATURES: list[tuple[Callable[..., Any], _Parameters]] = [
     (S3Reader, positional(bucket=REQUIRED, key=REQUIRED, get_object_info=REQUIRED, get_stream=REQUIRED)),
@@ -96,6 +111,56 @@ _SIGNATURES: list[tuple[Callable[..., Any], _Parameters]] = [
         positional(src_bucket=REQUIRED, src_key=REQUIRED, dst_bucket=REQUIRED, dst_key=REQUIRED),
     ),
     (S3BucketKeyData, positional(bucket=REQUIRED, key=REQUIRED, object_info=None)),
+    # Distributed checkpoints, and Lightning.
+    (
+        S3StorageWriter,
+        positional(region=REQUIRED, path=REQUIRED, s3client_config=None, prefix_strategy=None, thread_count=1)
+        + FURTHER_KEYWORDS,
+    ),
+    (
+        S3StorageReader,
+        positional(region=REQUIRED, path=REQUIRED, s3client_config=None, reader_constructor=None) + FURTHER_KEYWORDS,
+    ),
+    (S3FileSystem, positional(region=REQUIRED, s3_client=None, s3client_config=None, reader_constructor=None)),
+    (S3FileSystem.create_stream, positional(path=REQUIRED, mode=REQUIRED)),
+    (S3FileSystem.concat_path, positional(path=REQUIRED, suffix=REQUIRED)),
+    (S3FileSystem.init_path, positional(path=REQUIRED)),
+    (S3FileSystem.rename, positional(path=REQUIRED, new_path=REQUIRED)),
+    (S3FileSystem.mkdir, positional(path=REQUIRED)),
+    (S3FileSystem.exists, positional(path=REQUIRED)),
+    (S3FileSystem.rm_file, positional(path=REQUIRED)),
+    (S3FileSystem.ls, positional(path=REQUIRED)),
+    (S3FileSystem.validate_checkpoint_id, positional(checkpoint_id=REQUIRED)),
+    (NumericPrefixStrategy, positional(base=10, **_NUMERIC)),
+    (BinaryPrefixStrategy, positional(**_NUMERIC)),
+    (HexPrefixStrategy, positional(**_NUMERIC)),
+    (RoundRobinPrefixStrategy, positional(user_prefixes=REQUIRED, epoch_num=None)),
+    (S3LightningCheckpoint, positional(region=REQUIRED, s3client_config=None)),
+    (S3LightningCheckpoint.save_checkpoint, positional(checkpoint=REQUIRED, path=REQUIRED, storage_options=None)),
+    (S3LightningCheckpoint.load_checkpoint, positional(path=REQUIRED, map_location=None)),
+    (S3LightningCheckpoint.remove_checkpoint, positional(path=REQUIRED)),
+    (S3LightningCheckpoint.teardown, []),
+    # What this package has beyond the reference, by its own README.
+    (
+        S3CheckpointManager,
+        positional(uri=REQUIRED, region=REQUIRED)
+        + keyword(endpoint=None, s3client_config=None, keep_last=None, keep_every=None),
+    ),
+    (S3CheckpointManager.steps, []),
+    (S3CheckpointManager.latest, []),
+    (S3CheckpointManager.save, positional(step=REQUIRED, state_dict=REQUIRED)),
+    (S3CheckpointManager.save_async, positional(step=REQUIRED, state_dict=REQUIRED)),
+    (
+        S3CheckpointManager.load,
+        positional(step=None) + keyword(state_dict=None, map_location=None, weights_only=None),
+    ),
+    (S3CheckpointManager.delete, positional(step=REQUIRED)),
+    (S3CheckpointManager.verify, positional(step=REQUIRED)),
+    (S3CheckpointManager.clean, positional(dry_run=True) + keyword(min_age=0.0)),
+    (S3CheckpointManager.close, []),
+    (S3Checkpoint.writer, positional(s3_uri=REQUIRED) + keyword(overwrite=True)),
+    (S3Checkpoint.save_safetensors, positional(state_dict=REQUIRED, uri=REQUIRED, metadata=None)),
+    (S3Checkpoint.load_safetensors, positional(uri=REQUIRED) + keyword(names=None, device="cpu")),
 ]
 
 
@@ -117,16 +182,23 @@ def test_signature(callable_: Callable[..., Any], documented: _Parameters) -> No
     """The documented parameters come first and unchanged; what is new is optional and behind them."""
     found = parameters(callable_)
     assert [each for each in found if each[0] in {name for name, _, _ in documented}] == documented
-    documented_positional = [each for each in documented if each[1] is not KEYWORD]
+    documented_positional = [each for each in documented if each[1] not in (KEYWORD, Parameter.VAR_KEYWORD)]
     assert found[: len(documented_positional)] == documented_positional
     new = [each for each in found if each not in documented]
     assert all(default is not REQUIRED for _, _, default in new), f"new parameters must be optional: {new}"
+
+
+@pytest.mark.parametrize("kind", [S3StorageWriter, S3StorageReader, S3FileSystem, S3LightningCheckpoint])
+def test_whatever_takes_a_region_takes_an_endpoint(kind: type) -> None:
+    assert inspect.signature(kind).parameters["endpoint"].default is None
 
 
 def test_the_class_methods_are_class_methods() -> None:
     for dataset in (S3IterableDataset, S3MapDataset):
         for name in ("from_objects", "from_prefix"):
             assert isinstance(inspect.getattr_static(dataset, name), classmethod)
+    for storage in (S3FileSystem, S3StorageReader, S3StorageWriter):
+        assert isinstance(inspect.getattr_static(storage, "validate_checkpoint_id"), classmethod)
     for name in ("sequential", "range_based", "dcp_optimized", "default"):
         assert isinstance(inspect.getattr_static(S3ReaderConstructor, name), staticmethod)
 
@@ -139,6 +211,10 @@ def test_the_class_methods_are_class_methods() -> None:
         (S3IterableDataset, torch.utils.data.IterableDataset),
         (S3MapDataset, torch.utils.data.Dataset),
         (s3torchconnector.S3Exception, Exception),
+        (S3StorageWriter, FileSystemWriter),
+        (S3StorageReader, FileSystemReader),
+        (S3FileSystem, FileSystemBase),
+        (S3LightningCheckpoint, CheckpointIO),
     ],
 )
 def test_bases(kind: type, base: type) -> None:
@@ -224,6 +300,9 @@ def test_all_is_sorted_and_complete() -> None:
         ("s3torchconnector.s3checkpoint", "S3Checkpoint", S3Checkpoint),
         ("s3torchconnector.s3map_dataset", "S3MapDataset", S3MapDataset),
         ("s3torchconnector.s3iterable_dataset", "S3IterableDataset", S3IterableDataset),
+        ("s3torchconnector.dcp.s3_file_system", "S3FileSystem", S3FileSystem),
+        ("s3torchconnector.dcp.s3_prefix_strategy", "HexPrefixStrategy", HexPrefixStrategy),
+        ("s3torchconnector.lightning.s3_lightning_checkpoint", "S3LightningCheckpoint", S3LightningCheckpoint),
     ],
 )
 def test_import_paths(path: str, name: str, is_: object) -> None:
@@ -231,7 +310,19 @@ def test_import_paths(path: str, name: str, is_: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [S3Reader, S3Writer, S3IterableDataset, S3MapDataset, S3Checkpoint, S3ReaderConstructor]
+    "kind",
+    [
+        S3Reader,
+        S3Writer,
+        S3IterableDataset,
+        S3MapDataset,
+        S3Checkpoint,
+        S3ReaderConstructor,
+        S3CheckpointManager,
+        S3StorageWriter,
+        S3StorageReader,
+        S3FileSystem,
+    ],
 )
 def test_type_hints_can_be_evaluated(kind: type) -> None:
     for name, member in vars(kind).items():
