@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -38,6 +40,33 @@ def test_samples_come_in_order_though_their_bytes_do_not() -> None:
             return reader.read()
 
         assert list(server.dataset(transform, look_ahead=8)) == [server.content(i) for i in range(8)]
+
+
+@pytest.mark.parametrize("way", ["iterable", "batch", "items"])
+def test_transforms_run_in_the_iterating_thread_in_order(way: str) -> None:
+    """Programs have no locks in them; here the bytes arrive in the opposite order, on threads of their own."""
+    with HeldObjects(8, hold=range(8) if way != "items" else ()) as server:
+        calls: list[tuple[int, int]] = []
+
+        def transform(reader: S3Reader) -> int:
+            calls.append((int(reader.key), threading.get_ident()))
+            if way != "items":
+                server.wait_for(8)
+                server.release(*reversed(range(8)))  # only the first time matters
+            assert reader.read() == server.content(int(reader.key))
+            calls.append((int(reader.key), threading.get_ident()))  # one has ended before the next begins
+            return int(reader.key)
+
+        def iterate() -> list[Any]:
+            if way == "iterable":
+                return list(server.dataset(transform, look_ahead=8))
+            dataset = server.map_dataset(transform)
+            return dataset.__getitems__(range(8)) if way == "batch" else [dataset[i] for i in range(8)]
+
+        with ThreadPoolExecutor(1) as pool:
+            thread = pool.submit(threading.get_ident).result()
+            assert pool.submit(iterate).result(60) == list(range(8))
+        assert calls == [(number, thread) for number in range(8) for _ in range(2)]
 
 
 @pytest.mark.parametrize("look_ahead", [1, 2, 5])
