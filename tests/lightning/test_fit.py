@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
@@ -18,6 +18,7 @@ from s3torchconnector.lightning import S3LightningCheckpoint
 from s3torchconnector.testing import S3Server
 from tests.lightning.support import Model, trainer
 from tests.servers.processes import run
+from tests.servers.proxy import RecordingProxy
 
 
 @pytest.fixture
@@ -49,6 +50,37 @@ def test_the_best_and_the_last_are_kept(server: S3Server, bucket: str) -> None:
     trained.fit(Model())
     assert _names(server, bucket) == {"kept/epoch=3-step=16.ckpt", "kept/epoch=4-step=20.ckpt", "kept/last.ckpt"}
     assert saving.best_model_path == f"s3://{bucket}/kept/epoch=4-step=20.ckpt"
+
+
+class _SavesEndWithTheirEpoch(Callback):
+    """Lightning deletes at once, and saves when its thread comes to it: of a slow save, the file would come later."""
+
+    def __init__(self, plugin: AsyncCheckpointIO) -> None:
+        self._plugin = plugin
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        if self._plugin._executor is not None:
+            self._plugin._executor.submit(int).result()  # its one thread takes one after the other
+
+
+def test_of_asynchronous_saves_the_best_and_the_last_are_kept(
+    server: S3Server, bucket: str, proxy: RecordingProxy
+) -> None:
+    plugin = AsyncCheckpointIO(S3LightningCheckpoint("us-east-1", endpoint=proxy.endpoint))
+    saving = ModelCheckpoint(f"s3://{bucket}/kept", save_top_k=2, monitor="loss", save_last=True)
+    trained = trainer(
+        "s3://unused", proxy.endpoint, plugin=plugin, max_epochs=5, logger=False,
+        callbacks=[saving, _SavesEndWithTheirEpoch(plugin)],
+    )  # fmt: skip
+    trained.fit(Model())
+    names = [f"kept/epoch={epoch}-step={4 * (epoch + 1)}.ckpt" for epoch in range(5)]
+    assert _names(server, bucket) == {*names[3:], "kept/last.ckpt"}
+    assert {each.path for each in proxy.of("PUT")} == {f"/{bucket}/{name}" for name in [*names, "kept/last.ckpt"]}
+    weights = {}
+    for name in [*names[3:], "kept/last.ckpt"]:
+        loaded = plugin.load_checkpoint(f"s3://{bucket}/{name}", weights_only=True)
+        weights[name] = loaded["state_dict"]["weight"].item()
+    assert weights == {names[3]: 16, names[4]: 20, "kept/last.ckpt": 20}
 
 
 @pytest.mark.parametrize("wrap", [lambda plugin: plugin, AsyncCheckpointIO], ids=["plain", "async"])
