@@ -1,4 +1,4 @@
-"""The examples of distributed checkpoints run, and say what they should."""
+"""The examples of checkpoints run, and say what they should; the demo has a test of its own."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ _SECONDS = 180.0  # they take 12
         ("ddp", "rank 1 saw 32 samples"),
         ("async_checkpoint", "the last checkpoint is of step 30"),
         ("reshard", "one process loaded all of it: True"),
+        ("lightning_fit", "resumed, up to epoch 10"),
+        ("safetensors_subset", "a quarter of the embedding         1 tensors     4.2 MB"),
     ],
 )
 def test_example(name: str, expected: str) -> None:
@@ -33,3 +35,7 @@ def test_example(name: str, expected: str) -> None:
     if name == "fsdp2_dcp":
         words = done.stdout.split()
         assert words[1] == words[-3]  # the loss when saved, and when loaded
+    if name == "lightning_fit":
+        assert {"checkpoints/epoch=9-step=80.ckpt", "checkpoints/last.ckpt"} <= {
+            word.removeprefix("s3://training/run-1/") for word in done.stdout.split()
+        }
