@@ -150,7 +150,8 @@ def test_a_connection_that_others_give_back_is_used(monkeypatch: pytest.MonkeyPa
 
         monkeypatch.setattr(caller, "begin", note)
         stalls, other, quick = (
-            client.get_object("b", key, object_info=ObjectInfo(key, "", SIZE, 0)) for key in ("stalls", "other", "quick")
+            client.get_object("b", key, object_info=ObjectInfo(key, "", SIZE, 0))
+            for key in ("stalls", "other", "quick")
         )
         try:
             stalls.start_early()

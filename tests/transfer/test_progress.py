@@ -41,11 +41,13 @@ class Terminal(io.StringIO):
 
 def page(request: Request) -> bytes:
     """A hundred keys."""
-    after = request.query.get("start-after", "")
+    after = request.query.get("continuation-token", request.query.get("start-after", ""))
     rest = [key for key in KEYS if key > after]
     facts = "<Size>1</Size><ETag>e</ETag><LastModified>2026-01-01T00:00:00Z</LastModified>"
     entries = "".join(f"<Contents><Key>{key}</Key>{facts}</Contents>" for key in rest[:100])
-    more = "true</IsTruncated><NextContinuationToken>t</NextContinuationToken>" if rest[100:] else "false</IsTruncated>"
+    more = "false</IsTruncated>"
+    if rest[100:]:
+        more = f"true</IsTruncated><NextContinuationToken>{rest[99]}</NextContinuationToken>"
     return response(200, f"<ListBucketResult><IsTruncated>{more}{entries}</ListBucketResult>".encode())
 
 

@@ -204,8 +204,8 @@ class _Round:
         self._poll.register(self._wake_read, select.POLLIN)
         self._scratch = bytearray(_SCRATCH)
         self._under_way: dict[int, tuple[Errand, Exchange]] = {}  # by descriptor, the oldest first
-        # Not yet hedged, by when they were sent, or had a connection opened for that; the oldest first. Whose answer has
-        # begun is taken out, wherever it stands: it would be kept alive until all before it are answered.
+        # Not yet hedged, by when they were sent, or had a connection opened for that; the oldest first. Whose answer
+        # has begun is taken out, wherever it stands: it would be kept alive until all before it are answered.
         self._unanswered: dict[Exchange, tuple[float, Errand]] = {}
         self._over: list[Errand] = []  # not concluded
         self.claimed = False  # under the carrier's lock
