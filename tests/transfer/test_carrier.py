@@ -290,7 +290,7 @@ def test_an_interrupt_of_who_submits_stops_nothing_else(has_idle_thread: bool) -
         carrier = Carrier(workers, most=2, silence=30.0, hedging=Hedging(False))
         if has_idle_thread:
             workers.run(int)
-            wait_until(lambda: bool(workers._idle))
+            wait_until(lambda workers=workers: bool(workers._idle))
         interrupted = False
         try:
             with interrupted_at(moment, *functions):
