@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import pickle
 import signal
+import sys
 import threading
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +20,7 @@ import torch
 from s3torchconnector import S3Checkpoint, S3ClientConfig, S3Exception, S3Writer
 from s3torchconnector._errors import S3UploadAbortedError
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer import _open_uploads, _part_buffer, _upload
 from tests.reading.support import wait_until
 from tests.servers.http_messages import Request, s3_error
 from tests.servers.proxy import Fault, RecordingProxy, Replace, StallBody
@@ -276,6 +282,56 @@ def test_abort_keeps_a_refused_put_from_being_tried_again(client: S3Client, save
     assert errors == [S3UploadAbortedError]
     assert len(proxy.exchanges) == count
     assert read_back(client, saved, "small") == PREVIOUS
+
+
+_INTERRUPTED = {module.__file__ for module in (_upload, _open_uploads, _part_buffer)}
+
+
+def interrupted_at(number: int, action: Callable[[], object]) -> str | None:
+    """Ctrl-C where ``action`` calls for the n-th time what belongs to uploads: at what; None if it calls no more."""
+    left = number
+    struck: str | None = None
+
+    def strike(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal left, struck
+        code = frame.f_code  # ``is_open`` is asked by the finaliser of an earlier writer
+        left -= event == "call" and code.co_filename in _INTERRUPTED and code.co_name != "is_open"
+        if not left:
+            sys.settrace(None)
+            struck = code.co_name
+            raise KeyboardInterrupt
+
+    before = sys.gettrace()
+    sys.settrace(strike)
+    try:
+        action()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return struck
+
+
+@pytest.mark.parametrize("action", [lambda writer: writer.write(b"more"), lambda writer: writer.close()])
+def test_an_interrupt_at_any_point(
+    client: S3Client, saved: str, proxy: RecordingProxy, action: Callable[[S3Writer], object]
+) -> None:
+    sender = client_of(proxy.endpoint)
+    struck: list[str] = []
+    while True:
+        writer = writer_of(sender, saved, "large")
+        writer.write(bytes(PART + 1))
+        assert writer.stream._upload._upload_id is not None
+        writer.stream._upload._upload_id.result()
+        point = interrupted_at(len(struck) + 1, partial(action, writer))
+        writer.stream.abort()  # as the end of the ``with`` block does
+        assert writer.stream._upload not in _open_uploads._open, struck
+        assert sender.runtime().budget.taken == 0, struck
+        assert uploads_of(client, saved) == [], struck
+        if point is None:
+            break
+        struck.append(point)
+    assert len(struck) > 3
 
 
 # -- in a process that ends ---------------------------------------------------------------------------------------

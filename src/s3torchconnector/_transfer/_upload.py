@@ -85,15 +85,18 @@ class Upload:
         view = memoryview(data)
         self._check_open()  # before the lock, which a forked child must not wait for
         with self._lock:
-            self._begin_use()
+            self._check_open()  # another thread may have given up meanwhile
             try:
+                self._in_use = True
                 if view.nbytes:
                     self._fill(view.cast("B"), immutable=isinstance(view.obj, bytes), lent=lent)
                     self._written += view.nbytes
+                self._in_use = False
+                self._cancel.check()  # a signal's handler may have given up meanwhile
             except BaseException as error:  # also KeyboardInterrupt: a part of the data may be missing now
+                self._in_use = False  # not by a call, at which the next interrupt may strike: nobody could abort it
                 self._fail(error)
                 raise
-            self._end_use()
         return view.nbytes
 
     def close(self) -> None:
@@ -101,16 +104,18 @@ class Upload:
             return
         self._check_open()
         with self._lock:
-            self._begin_use()
+            self._check_open()
             try:
+                self._in_use = True
                 self._publish()
+                self._filling.release()
+                _open_uploads.discard(self)
+                self._in_use = False
+                self._state = "completed"  # last: ``abort`` does what an interrupt has kept from being done
             except BaseException as error:
+                self._in_use = False
                 self._fail(error)
                 raise
-            self._state = "completed"
-            self._end_use()
-            _open_uploads.discard(self)
-            self._filling.release()
 
     def abort(self) -> None:
         if self._state == "completed" or self._pid != os.getpid():
@@ -157,20 +162,10 @@ class Upload:
             self._fail(self._failures[0])
             raise self._failures[0]
 
-    def _begin_use(self) -> None:
-        self._check_open()  # another thread may have given up meanwhile
-        self._in_use = True
-
-    def _end_use(self) -> None:
-        self._in_use = False
-        if self._state == "open" and self._cancel.cancelled:
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, (CancelledByCaller, CancelledError)):  # by ``abort``, which was waiting or put off
             self.abort()
             self._check_open()  # which says so
-
-    def _fail(self, error: BaseException) -> None:
-        if isinstance(error, (CancelledByCaller, CancelledError)):  # by ``abort`` on another thread
-            self._end_use()
-        self._in_use = False
         self._error = error
         self.abort()
 
