@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from s3torchconnector import S3IterableDataset, S3MapDataset
+from s3torchconnector import S3CheckpointManager, S3IterableDataset, S3MapDataset
 from s3torchconnector._config import MIB
 from s3torchconnector._s3client import S3Client
 from tests.reading.support import client_of, content, open_object, put
@@ -136,17 +136,68 @@ def _save_and_end(client: S3Client, bucket: str, may_end: Event) -> None:
 def _save_in_background(client: S3Client, bucket: str, **options: Any) -> None:
     import torch.distributed.checkpoint as dcp
 
+    dcp.async_save(distributed(2.0), storage_writer=_storage_writer(client, bucket), **options)
+
+
+def _storage_writer(client: S3Client, bucket: str) -> Any:
     from s3torchconnector.dcp import S3StorageWriter
 
     warnings.filterwarnings("ignore", "torch.distributed is disabled")
     path = f"s3://{bucket}/distributed"
-    writer = S3StorageWriter("us-east-1", path, client.s3client_config, thread_count=2, endpoint=client.endpoint)
-    dcp.async_save(distributed(2.0), storage_writer=writer, **options)
+    return S3StorageWriter("us-east-1", path, client.s3client_config, thread_count=2, endpoint=client.endpoint)
 
 
 def distributed(number: float) -> dict[str, Any]:
     """A state of two files: one in several parts, and a small one."""
     return {"large": torch.full((SIZE // 4,), number), "small": torch.full((3,), number)}
+
+
+def a_distributed_save(client: S3Client, bucket: str) -> None:
+    import torch.distributed.checkpoint as dcp
+
+    say("under way")
+    dcp.save(distributed(2.0), storage_writer=_storage_writer(client, bucket))
+
+
+def an_asynchronous_distributed_save(client: S3Client, bucket: str) -> None:
+    _save_in_background(client, bucket)
+    say("under way")
+    hear()
+
+
+def a_save_of_a_manager_in_the_background(client: S3Client, bucket: str) -> None:
+    manager = _manager(client, bucket)
+    manager.save_async(1, distributed(2.0))
+    say("under way")
+    hear()
+
+
+def sigterm_is_handled_while_something_is_saved(client: S3Client, bucket: str) -> None:
+    """And what the program had is back afterwards, when the main thread is there again."""
+    import torch.distributed.checkpoint as dcp
+
+    def is_handled() -> bool:
+        return signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+
+    writer, manager = _storage_writer(client, bucket), _manager(client, bucket)
+    assert is_handled()
+    for number in range(2):
+        dcp.save(distributed(2.0), storage_writer=writer)
+        assert not is_handled(), number
+    saved = dcp.async_save(distributed(2.0), storage_writer=writer)
+    assert is_handled()
+    saved.result()
+    future = manager.save_async(1, distributed(2.0))
+    assert is_handled()
+    future.result()
+    manager.save(2, distributed(2.0))
+    assert not is_handled()
+    manager.close()
+
+
+def _manager(client: S3Client, bucket: str) -> S3CheckpointManager:
+    uri = f"s3://{bucket}/managed"
+    return S3CheckpointManager(uri, "us-east-1", endpoint=client.endpoint, s3client_config=client.s3client_config)
 
 
 def it_does_everything(client: S3Client, bucket: str) -> None:
@@ -187,6 +238,10 @@ PROGRAMS: dict[str, Callable[..., None]] = {
         it_ends_during_a_save,
         it_ends_before_a_distributed_save_begins,
         a_child_ends_during_a_distributed_save,
+        a_distributed_save,
+        an_asynchronous_distributed_save,
+        a_save_of_a_manager_in_the_background,
+        sigterm_is_handled_while_something_is_saved,
         it_does_everything,
     )
 }

@@ -49,6 +49,12 @@ class Program:
     def interrupt(self) -> None:
         self._process.send_signal(signal.SIGINT)
 
+    def terminate(self) -> None:
+        """SIGTERM, of which it must die."""
+        self._process.send_signal(signal.SIGTERM)
+        _, errors = self._process.communicate(timeout=_END_SECONDS)
+        assert self._process.returncode == -signal.SIGTERM, errors
+
     def go_on(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
@@ -156,6 +162,25 @@ def test_an_end_with_transfers_under_way(
     with S3Client("us-east-1", endpoint=s3_server.endpoint) as client:
         assert not (s3_server.folder / filled / "saved").exists()
         assert_no_upload_remains(client, filled, proxy)
+
+
+@pytest.mark.parametrize(
+    "name", ["a_distributed_save", "an_asynchronous_distributed_save", "a_save_of_a_manager_in_the_background"]
+)
+def test_sigterm_during_a_save_that_goes_on_on_other_threads(
+    proxy: RecordingProxy, s3_server: S3Server, bucket: str, name: str
+) -> None:
+    with stalling(proxy, "part", 2) as stalls, Program(name, proxy.endpoint, bucket) as program:
+        program.expect("under way")
+        stalls.wait()
+        program.terminate()
+    with S3Client("us-east-1", endpoint=s3_server.endpoint) as client:
+        assert_no_upload_remains(client, bucket, proxy)
+
+
+def test_sigterm_is_handled_while_something_is_saved(proxy: RecordingProxy, bucket: str) -> None:
+    with Program("sigterm_is_handled_while_something_is_saved", proxy.endpoint, bucket) as program:
+        program.end(_START_SECONDS)
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")

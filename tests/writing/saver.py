@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from s3torchconnector import S3Writer
+from s3torchconnector import S3Exception, S3Writer
 from s3torchconnector._config import KIB, MIB
 from tests.writing.support import client_of, noise, writer_of
 
@@ -66,6 +66,19 @@ def wait_for_a_signal_with_a_handler(endpoint: str, bucket: str) -> None:
     wait_for_a_signal(endpoint, bucket)
 
 
+def open_another_after_a_signal(endpoint: str, bucket: str) -> None:
+    writers = open_writers(endpoint, bucket)
+    say("written")
+    signal.pause()
+    try:
+        writers += open_writers(endpoint, bucket)
+        say("opened")
+    except S3Exception:
+        say("refused")
+    while writers:
+        signal.pause()
+
+
 def write_until_a_signal(endpoint: str, bucket: str) -> None:
     writers = open_writers(endpoint, bucket)
     say("written")
@@ -103,6 +116,7 @@ WAYS: dict[str, Callable[[str, str], None]] = {
         globals_at_exit,
         wait_for_a_signal,
         wait_for_a_signal_with_a_handler,
+        open_another_after_a_signal,
         write_until_a_signal,
         forked_child_drops_the_writers,
         multiprocessing_child_leaves_writers_open,

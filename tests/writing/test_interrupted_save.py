@@ -385,6 +385,22 @@ def test_a_signal_ends_the_program(
     assert_no_upload_remains(client, saved, proxy)
 
 
+def test_nothing_is_opened_once_sigterm_has_come(
+    client: S3Client, saved: str, proxy: RecordingProxy, saver: Saver
+) -> None:
+    """A save on another thread goes on while uploads are aborted, and begins others."""
+    ended = threading.Event()
+    proxy.misbehave = lambda request: StallBody(ended) if is_abort(request) else None
+    with saver.save("open_another_after_a_signal", proxy.endpoint, saved) as process:
+        process.wait_for("written")
+        process.kill(signal.SIGTERM)
+        process.wait_for("refused")
+        ended.set()
+        assert process.wait() == -signal.SIGTERM
+    assert_untouched(client, saved, proxy)
+    assert_no_upload_remains(client, saved, proxy)
+
+
 def test_sigkill_leaves_the_object_alone(client: S3Client, saved: str, proxy: RecordingProxy, saver: Saver) -> None:
     proxy.misbehave = parts = PartsSeen()
     with saver.save("wait_for_a_signal", proxy.endpoint, saved) as process:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
+from s3torchconnector._transfer import expect_uploads, settle_uploads
+
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +45,8 @@ class Saves:
             self._thread = ThreadPoolExecutor(1, "s3torchconnector-save")
         future = self._thread.submit(job)
         self._last = step, future
+        expect_uploads(future)
+        future.add_done_callback(settle_uploads)
         future.add_done_callback(lambda done: _tell(step, done))
         return future
 

@@ -21,6 +21,7 @@ from s3torchconnector._transfer._workers import Lane, Workers
 if TYPE_CHECKING:
     from s3torchconnector._transfer._listing import ListObjectStream
     from s3torchconnector._transfer._look_ahead import look_ahead
+    from s3torchconnector._transfer._open_uploads import expect_uploads, settle_uploads
     from s3torchconnector._transfer._parallel_listing import list_all
     from s3torchconnector._transfer._pieces import Piece, PiecesReader
     from s3torchconnector._transfer._put_object_stream import PutObjectStream
@@ -45,10 +46,12 @@ __all__ = [
     "Runtime",
     "Workers",
     "address_of",
+    "expect_uploads",
     "list_all",
     "look_ahead",
     "prepare_verification",
     "range_based",
+    "settle_uploads",
     "verify_if_complete",
 ]
 
@@ -59,7 +62,9 @@ __getattr__ = names_from(
         "Piece": "_pieces",
         "PiecesReader": "_pieces",
         "PutObjectStream": "_put_object_stream",
+        "expect_uploads": "_open_uploads",
         "list_all": "_parallel_listing",
         "look_ahead": "_look_ahead",
+        "settle_uploads": "_open_uploads",
     },
 )

@@ -8,7 +8,8 @@
 - *SIGTERM*: its default action ends a process on the spot, and would leave the parts stored and billed. While
   uploads are open, and only where the program has left that default in place, a handler aborts them first (on a
   thread, since the main thread may hold any lock) and then lets the signal end the process as it would have.
-  Handlers can be set on the main thread alone; a program that writes only on others keeps the default.
+  Handlers can be set on the main thread alone: a save that it begins, and that opens its uploads on other threads, is
+  announced by ``expect_uploads``. A program that writes only on others keeps the default.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ import os
 import signal
 import threading
 import warnings
+import weakref
 from queue import SimpleQueue
 from types import FrameType
 from typing import Protocol
+
+from s3torchconnector._errors import S3UploadAbortedError
 
 
 class Upload(Protocol):
@@ -33,15 +37,24 @@ class Upload(Protocol):
 
 _log = logging.getLogger(__name__)
 _open: set[Upload] = set()
+_expected: weakref.WeakSet[object] = weakref.WeakSet()  # saves that will open uploads on other threads
 _abandoned: SimpleQueue[Upload | None] = SimpleQueue()
 _collector: threading.Thread | None = None
 _handling_sigterm = False
+_ending = False  # by SIGTERM
 
 
 def add(upload: Upload) -> None:
-    """An upload begins."""
+    """An upload begins.
+
+    Raises:
+        S3UploadAbortedError: SIGTERM is ending the process, and nobody would abort it any more.
+    """
     global _collector
     _open.add(upload)
+    if _ending:
+        _open.discard(upload)
+        raise S3UploadAbortedError("nothing is uploaded any more: SIGTERM is ending this process")
     if _collector is None:
         _collector = threading.Thread(target=_collect, name="s3torchconnector-abort", daemon=True)
         _collector.start()
@@ -53,8 +66,23 @@ def add(upload: Upload) -> None:
 def discard(upload: Upload) -> None:
     """An upload has ended."""
     _open.discard(upload)
-    if not _open:
-        _release_sigterm()
+    _release_sigterm_if_idle()
+
+
+def expect_uploads(save: object) -> None:
+    """``save`` begins, and opens uploads on other threads until it is settled, or dropped.
+
+    Called on the main thread, this has SIGTERM handled. When the save is settled on another, the handler stays until
+    the main thread next begins or ends something here; while nothing is open, it does what the default does.
+    """
+    _expected.add(save)
+    _handle_sigterm()
+
+
+def settle_uploads(save: object) -> None:
+    """``save`` has ended: called on any thread, however often."""
+    _expected.discard(save)
+    _release_sigterm_if_idle()
 
 
 def abandon(upload: Upload) -> None:
@@ -107,6 +135,11 @@ def _handle_sigterm() -> None:
         _handling_sigterm = True
 
 
+def _release_sigterm_if_idle() -> None:
+    if not _open and not _expected:
+        _release_sigterm()
+
+
 def _release_sigterm() -> None:
     global _handling_sigterm
     if _handling_sigterm and threading.current_thread() is threading.main_thread():
@@ -116,6 +149,8 @@ def _release_sigterm() -> None:
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    global _ending
+    _ending = True
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second SIGTERM does not wait
     # Not a daemon: a main thread that meets its aborted upload and exits must wait here for the signal's end.
     threading.Thread(target=_abort_and_die, name="s3torchconnector-sigterm", daemon=False).start()
@@ -128,8 +163,10 @@ def _abort_and_die() -> None:
 
 def _forget_parents_uploads() -> None:
     """In a forked child: uploads that were open are the parent's."""
-    global _open, _abandoned, _collector
+    global _open, _expected, _abandoned, _collector, _ending
     _open = set()
+    _expected = weakref.WeakSet()
+    _ending = False
     _abandoned = SimpleQueue()
     _collector = None
     _release_sigterm()

@@ -35,7 +35,7 @@ from torch.futures import Future
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ObjectExistsError
 from s3torchconnector._torch_archives import without_record_checksums
-from s3torchconnector._transfer import Lane, Workers
+from s3torchconnector._transfer import Lane, Workers, expect_uploads, settle_uploads
 from s3torchconnector._uri import parse_object_uri
 from s3torchconnector.dcp._lend import LendingPlanner
 from s3torchconnector.dcp._uploads import Uploads
@@ -102,12 +102,19 @@ class S3StorageWriter(FileSystemWriter):
         self._rank: int | None = None
         self._ranks_alone = False
         self._previous: futures.Future[set[str]] | None = None  # asked for before the end of the data
+        expect_uploads(self)  # an asynchronous save with a stager does nothing more on the thread of its caller
 
     # -- planning ---------------------------------------------------------------------------------------------------
+
+    def stage(self, state_dict: Any) -> Any:
+        """An asynchronous save begins; see PyTorch's ``AsyncStager``."""
+        expect_uploads(self)
+        return super().stage(state_dict)
 
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         """A save begins; see PyTorch's ``StorageWriter``."""
         super().set_up_storage_writer(is_coordinator, *args, **kwargs)
+        expect_uploads(self)
         self._is_coordinator = is_coordinator
         self._rank = kwargs.get("rank")
         self._ranks_alone = self._rank is not None and not kwargs.get("use_collectives", True)
@@ -118,8 +125,7 @@ class S3StorageWriter(FileSystemWriter):
         Raises:
             RuntimeError: there is a checkpoint, and ``overwrite`` is false.
         """
-        is_asked = not self.overwrite and (self._is_coordinator or self._ranks_alone)
-        if is_asked and self.fs.exists(self._commit_path()):
+        if not self.overwrite and self._commits and self.fs.exists(self._commit_path()):
             raise self._refusal()
         return plan
 
@@ -130,6 +136,11 @@ class S3StorageWriter(FileSystemWriter):
             dataclasses.replace(plan, storage_data=filesystem._StoragePrefix(self.prefix_strategy(rank)))
             for rank, plan in zip(ranks, plans, strict=True)
         ]
+
+    @property
+    def _commits(self) -> bool:
+        """Whether ``finish`` will be called here."""
+        return self._is_coordinator or self._ranks_alone
 
     def _refusal(self) -> RuntimeError:
         return RuntimeError(
@@ -161,7 +172,10 @@ class S3StorageWriter(FileSystemWriter):
                 uploads.abort()
                 workers.close()
                 self._delete(file.name for file in files)
+                settle_uploads(self)
                 raise
+        if not self._commits:
+            settle_uploads(self)
         future: Future[list[WriteResult]] = Future()
         future.set_result(results)
         return future
@@ -209,6 +223,12 @@ class S3StorageWriter(FileSystemWriter):
             RuntimeError: a checkpoint has appeared meanwhile, and ``overwrite`` is false: no file of this save remains.
             S3Exception: an error occurred accessing S3; the previous checkpoint is still there.
         """
+        try:
+            self._commit(metadata, results)
+        finally:
+            settle_uploads(self)
+
+    def _commit(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         metadata.version = getattr(filesystem, "CURRENT_DCP_VERSION", None)
         metadata.storage_data = {each.index: each.storage_data for written in results for each in written}
         metadata.storage_meta = self.storage_meta()
@@ -241,7 +261,7 @@ class S3StorageWriter(FileSystemWriter):
 
         A round trip less in the end. Who must not overwrite replaces nothing.
         """
-        if self.overwrite and (self._is_coordinator or self._ranks_alone):
+        if self.overwrite and self._commits:
             self._previous = aside.submit(self._previous_files)
 
     def _previous_files(self) -> set[str]:
