@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from s3torchconnector import S3CheckpointManager, S3IterableDataset, S3MapDataset
+from s3torchconnector import S3CheckpointManager, S3IterableDataset, S3MapDataset, S3Writer
 from s3torchconnector._config import MIB
 from s3torchconnector._s3client import S3Client
 from tests.reading.support import client_of, content, open_object, put
@@ -172,6 +172,28 @@ def a_save_of_a_manager_in_the_background(client: S3Client, bucket: str) -> None
     hear()
 
 
+def four_uploads_are_open(client: S3Client, bucket: str) -> None:
+    """All their parts are stored. One of them is in a ``with`` block, which Ctrl-C or the end leaves."""
+    global kept
+    kept = writers = [S3Writer(client.put_object(bucket, f"saved-{number}")) for number in range(4)]
+    for writer in writers:
+        writer.write(content(0, SIZE))
+        for part in writer.stream._upload._parts:
+            part.result()
+    with writers[0]:
+        say("under way")
+        hear()
+        sys.exit(3)
+
+
+def an_upload_begins(client: S3Client, bucket: str) -> None:
+    with S3Writer(client.put_object(bucket, "saved")) as writer:
+        writer.write(content(0, SIZE))
+        say("under way")
+        hear()
+        sys.exit(3)
+
+
 def sigterm_is_handled_while_something_is_saved(client: S3Client, bucket: str) -> None:
     """And what the program had is back afterwards, when the main thread is there again."""
     import torch.distributed.checkpoint as dcp
@@ -242,6 +264,8 @@ PROGRAMS: dict[str, Callable[..., None]] = {
         an_asynchronous_distributed_save,
         a_save_of_a_manager_in_the_background,
         sigterm_is_handled_while_something_is_saved,
+        four_uploads_are_open,
+        an_upload_begins,
         it_does_everything,
     )
 }

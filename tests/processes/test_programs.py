@@ -50,10 +50,17 @@ class Program:
         self._process.send_signal(signal.SIGINT)
 
     def terminate(self) -> None:
-        """SIGTERM, of which it must die."""
-        self._process.send_signal(signal.SIGTERM)
+        self.end_by(signal.SIGTERM)
+
+    def end_by(self, number: signal.Signals | None) -> str:
+        """What it says on standard error while it ends by this signal, or by ``sys.exit(3)``."""
+        if number is None:
+            self.go_on()
+        else:
+            self._process.send_signal(number)
         _, errors = self._process.communicate(timeout=_END_SECONDS)
-        assert self._process.returncode == -signal.SIGTERM, errors
+        assert self._process.returncode == (3 if number is None else -number), errors
+        return errors
 
     def go_on(self) -> None:
         assert self._process.stdin is not None
@@ -176,6 +183,30 @@ def test_sigterm_during_a_save_that_goes_on_on_other_threads(
         program.terminate()
     with S3Client("us-east-1", endpoint=s3_server.endpoint) as client:
         assert_no_upload_remains(client, bucket, proxy)
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("name", "count"), [("four_uploads_are_open", 4), ("an_upload_begins", 1)])
+def test_an_end_while_s3_is_silent(
+    proxy: RecordingProxy, bucket: str, name: str, count: int, number: signal.Signals | None
+) -> None:
+    """Within seconds, whether S3 stops answering before or after an upload has begun; each that may remain is named."""
+    silent, asked, release = threading.Event(), threading.Event(), threading.Event()
+
+    def stall(request: Request) -> StallBody | None:
+        asked.set()
+        return StallBody(release) if silent.is_set() else None
+
+    proxy.misbehave = stall
+    if name == "an_upload_begins":
+        silent.set()
+    with Program(name, proxy.endpoint, bucket) as program:
+        program.expect("under way")
+        assert asked.wait(30)
+        silent.set()
+        errors = program.end_by(number)
+        release.set()
+    assert errors.count("AbortIncompleteMultipartUpload") == count, errors
 
 
 def test_sigterm_is_handled_while_something_is_saved(proxy: RecordingProxy, bucket: str) -> None:

@@ -21,7 +21,7 @@ from s3torchconnector._transfer._workers import Lane, Workers
 if TYPE_CHECKING:
     from s3torchconnector._transfer._listing import ListObjectStream
     from s3torchconnector._transfer._look_ahead import look_ahead
-    from s3torchconnector._transfer._open_uploads import expect_uploads, settle_uploads
+    from s3torchconnector._transfer._open_uploads import abort_together, expect_uploads, settle_uploads
     from s3torchconnector._transfer._parallel_listing import list_all
     from s3torchconnector._transfer._pieces import Piece, PiecesReader
     from s3torchconnector._transfer._put_object_stream import PutObjectStream
@@ -45,6 +45,7 @@ __all__ = [
     "ReadPolicy",
     "Runtime",
     "Workers",
+    "abort_together",
     "address_of",
     "expect_uploads",
     "list_all",
@@ -62,6 +63,7 @@ __getattr__ = names_from(
         "Piece": "_pieces",
         "PiecesReader": "_pieces",
         "PutObjectStream": "_put_object_stream",
+        "abort_together": "_open_uploads",
         "expect_uploads": "_open_uploads",
         "list_all": "_parallel_listing",
         "look_ahead": "_look_ahead",

@@ -5,6 +5,7 @@
 - *Exit* (``sys.exit``, an uncaught exception): an ``atexit`` hook aborts what is open. The interpreter has waited for
   threads before, so that what a save in the background writes is complete. Children of ``multiprocessing`` skip
   ``atexit``, and call finalisers before they wait for threads: there, a thread that they wait for does both.
+  What is aborted then is aborted all at a time, and within seconds also where S3 does not answer.
 - *SIGTERM*: its default action ends a process on the spot, and would leave the parts stored and billed. While
   uploads are open, and only where the program has left that default in place, a handler aborts them first (on a
   thread, since the main thread may hold any lock) and then lets the signal end the process as it would have.
@@ -19,9 +20,12 @@ import logging
 import multiprocessing.util
 import os
 import signal
+import sys
 import threading
+import time
 import warnings
 import weakref
+from collections.abc import Iterable
 from queue import SimpleQueue
 from types import FrameType
 from typing import Protocol
@@ -30,11 +34,18 @@ from s3torchconnector._errors import S3UploadAbortedError
 
 
 class Upload(Protocol):
-    """What can be given up."""
+    """What can be given up, within about so many seconds, or as many as ``seconds_to_abort`` tells."""
 
-    def abort(self) -> None: ...
+    def abort(self, seconds: float | None = None) -> None: ...
 
 
+ADVICE = (
+    "It may remain, and its parts be billed: end it with S3Client.abort_multipart_upload, or by a lifecycle rule "
+    "(AbortIncompleteMultipartUpload)"
+)
+_SECONDS = 60.0
+_SECONDS_AT_THE_END = 4.0
+_GRACE = 2.0  # seconds for what is late to find out and say so
 _log = logging.getLogger(__name__)
 _open: set[Upload] = set()
 _expected: weakref.WeakSet[object] = weakref.WeakSet()  # saves that will open uploads on other threads
@@ -91,28 +102,58 @@ def abandon(upload: Upload) -> None:
     warnings.warn(f"{upload!r} was dropped without close(): it is aborted", ResourceWarning, stacklevel=3)
 
 
+def seconds_to_abort() -> float:
+    """How long S3 may take to abort an upload: not long where Ctrl-C or ``sys.exit`` is about to end the program.
+
+    That is told by the exception that is being handled, whoever gives the upload up for its sake.
+    """
+    error = sys.exc_info()[1]
+    return _SECONDS if error is None or isinstance(error, Exception) else _SECONDS_AT_THE_END
+
+
+def abort_together(uploads: Iterable[Upload], seconds: float | None = None) -> None:
+    """Abort all of them at a time, so that one that S3 does not answer for holds up no other. Waits no longer."""
+    seconds = seconds_to_abort() if seconds is None else seconds
+    until = time.perf_counter() + seconds + _GRACE
+    aborts = {
+        upload: threading.Thread(target=_abort, args=(upload, seconds), name="s3torchconnector-abort", daemon=True)
+        for upload in uploads
+    }
+    try:
+        for abort in aborts.values():
+            abort.start()
+    except RuntimeError:  # no thread to be had
+        for upload in aborts:
+            _abort(upload, seconds)
+        return
+    for upload, abort in aborts.items():
+        abort.join(max(0.0, until - time.perf_counter()))
+        if abort.is_alive():
+            _log.warning("%r could not be aborted within %g s. %s", upload, seconds, ADVICE)
+
+
 def _collect() -> None:
     while (upload := _abandoned.get()) is not None:
         _abort(upload)
         del upload
 
 
-def _abort(upload: Upload) -> None:
+def _abort(upload: Upload, seconds: float | None = None) -> None:
     try:
-        upload.abort()
+        upload.abort(seconds)
     except Exception:  # on the collector's thread, at exit or on a signal: nobody is there to be told otherwise
         _log.exception("%r could not be aborted", upload)
 
 
 def _abort_all() -> None:
-    """End the collector after what it was given, then abort what is still open."""
+    """End the collector, and abort what is still open, that which the collector was given among it."""
     global _collector
     collector, _collector = _collector, None
     if collector is not None:
         _abandoned.put(None)
-        collector.join()
-    for upload in list(_open):
-        _abort(upload)
+    abort_together(list(_open), _SECONDS_AT_THE_END)
+    if collector is not None:
+        collector.join(_GRACE)
 
 
 def _abort_behind_others() -> None:

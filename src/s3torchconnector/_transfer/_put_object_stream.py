@@ -57,12 +57,16 @@ class PutObjectStream:
         """The checksum of a stored object, such as ``CRC64NVME:rosUhgp5mIg=``; None where its bytes were not summed."""
         return self._upload.checksum
 
-    def abort(self) -> None:
+    def abort(self, seconds: float | None = None) -> None:
         """Give up: the object stays what it was before. Does nothing once the stream has ended.
 
         Waits for a ``close`` that is sending what would make the object appear, on another thread.
+
+        Args:
+            seconds: how long S3 may take for it; by default a minute, and less where Ctrl-C or ``sys.exit`` is the
+                reason. An upload that may remain is logged as a warning.
         """
-        self._upload.abort()
+        self._upload.abort(seconds)
 
     def __del__(self) -> None:
         upload = self.__dict__.get("_upload")  # absent when the constructor failed

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from concurrent.futures import CancelledError, Future, wait
 from functools import partial
 
@@ -73,6 +74,7 @@ class Upload:
         self._checksums = UploadChecksums(self._runtime.caller, summed)
         self._lane = self._runtime.lane()
         self._cancel = CancelToken()
+        self._cancel_beginning = CancelToken()
         self._upload_id: Future[str] | None = None
         self._parts: list[Future[CompletedPart]] = []
         self._failures: list[BaseException] = []
@@ -117,7 +119,7 @@ class Upload:
                 self._fail(error)
                 raise
 
-    def abort(self) -> None:
+    def abort(self, seconds: float | None = None) -> None:
         if self._state == "completed" or self._pid != os.getpid():
             return
         self._cancel.cancel()  # at once, for a ``write`` or ``close`` under way that is then waited for
@@ -125,12 +127,15 @@ class Upload:
             if self._state == "completed" or self._undone or self._in_use:
                 return  # in use by this thread, which a signal's handler has interrupted: it is about to find out
             self._state = "aborted"
+            until = time.perf_counter() + (_open_uploads.seconds_to_abort() if seconds is None else seconds)
             for part in self._parts:
                 part.cancel()
-            wait(self._parts)
+            if self._upload_id is not None:
+                self._await_beginning(self._upload_id, until)
+            wait(self._parts, _left(until))
             self._filling.release()
             if self._upload_id is not None:
-                self._abort_upload(self._upload_id)
+                self._abort_upload(self._upload_id, until)
             self._undone = True
             _open_uploads.discard(self)  # not before: what was interrupted here is done at exit
 
@@ -204,19 +209,21 @@ class Upload:
 
     def _create(self) -> str:
         self._cancel.check()
-        # Not with our cancel token: an upload that S3 may have begun must be known, to be aborted.
+        # Not with the parts' cancel token: an upload that S3 may have begun must be known, to be aborted.
         request = requests.create_multipart_upload(
             self._bucket, self._key, storage_class=self._storage_class, checksum=self._checksums.announced()
         )
         marked = self._publication.marked(request)
-        return self._checksums.call(marked, self._note_begin)
+        return self._checksums.call(marked, self._note_begin, self._cancel_beginning)
 
     def _note_begin(self, response: Response) -> str:
         self._begun = parse_http_date(response.headers.get("date", ""))
         return parse_upload_id(read_document(response))
 
     def _upload(self, number: int, part: PartBuffer, upload_id: Future[str]) -> CompletedPart:
-        identifier, body = upload_id.result(), part.body()
+        identifier = upload_id.result()
+        self._cancel.check()  # what was lent is not ours any more
+        body = part.body()
         checksum = self._checksums.of_part(number, body)
         request = requests.upload_part(self._bucket, self._key, identifier, number, body, checksum=checksum)
         return CompletedPart(number, self._checksums.call(request, _etag_of, self._cancel))
@@ -248,20 +255,32 @@ class Upload:
         )
         Completion(request, parts, self._written, self._begun).run(self._runtime.caller, self._publication)
 
-    def _abort_upload(self, upload_id: Future[str]) -> None:
-        if upload_id.exception() is not None:
+    def _await_beginning(self, upload_id: Future[str], until: float) -> None:
+        """Have S3 tell the upload's id, which parts may be waiting for, or give it up."""
+        upload_id.cancel()  # if nobody has asked yet
+        if not wait([upload_id], _left(until)).done:
+            self._cancel_beginning.cancel()
+
+    def _abort_upload(self, upload_id: Future[str], until: float) -> None:
+        name = display_uri(self._bucket, self._key)
+        if upload_id.cancelled() or not upload_id.done() or upload_id.exception() is not None:
+            if self._cancel_beginning.cancelled:
+                _log.warning(
+                    "S3 did not answer whether a multipart upload of %s has begun. %s", name, _open_uploads.ADVICE
+                )
             return
         try:
             request = requests.abort_multipart_upload(self._bucket, self._key, upload_id.result())
-            self._runtime.caller.call(request, read_document)
+            self._runtime.caller.call(request, read_document, limit=_left(until))
         except S3NotFoundError:
-            _log.debug("the upload of %s is gone already", display_uri(self._bucket, self._key))
+            _log.debug("the upload of %s is gone already", name)
         except S3Exception as error:
-            _log.warning(
-                "the multipart upload of %s could not be aborted and may remain: %s",
-                display_uri(self._bucket, self._key),
-                error,
-            )
+            _log.warning("the multipart upload of %s could not be aborted: %s. %s", name, error, _open_uploads.ADVICE)
+
+
+def _left(until: float) -> float:
+    """Seconds; a few moments also after that, for what only has to find out."""
+    return max(1.0, until - time.perf_counter())
 
 
 def _note_failure(failures: list[BaseException], part: Future[CompletedPart]) -> None:

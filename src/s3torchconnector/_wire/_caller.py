@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -140,17 +141,19 @@ class Caller:
         consume: Callable[[Response], _T],
         cancel: CancelToken | None = None,
         begun: Exchange | None = None,
+        limit: float = math.inf,
     ) -> _T:
         """Send ``request`` until S3 answers well, and return what ``consume`` makes of that answer.
 
-        ``begun`` is the first attempt, where ``begin`` has sent it already.
+        ``begun`` is the first attempt, where ``begin`` has sent it already. ``limit`` is how many seconds it may take,
+        if that is less than ``operation_timeout``.
 
         Raises:
             S3Exception: its attempts are used up, or trying again cannot help.
             CancelledByCaller: ``cancel`` was.
         """
         first = request if isinstance(request, Request) else request()
-        course = Course(first, begun, cancel or CancelToken(), self._operation_timeout)
+        course = Course(first, begun, cancel or CancelToken(), self._operation_timeout, limit)
         try:
             while True:
                 try:

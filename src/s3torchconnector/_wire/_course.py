@@ -23,7 +23,8 @@ class Course:
         request: what is asked first.
         begun: the first attempt, where it was sent already.
         token: cancels the operation.
-        timeout: seconds that it may take.
+        timeout: seconds that any operation may take.
+        limit: seconds that this one may take, if that is less.
 
     Attributes:
         request: what the current attempt asks.
@@ -34,13 +35,16 @@ class Course:
         resent: whether a connection turned out closed, which is no failure; yet what went over it may have arrived.
     """
 
-    def __init__(self, request: Request, begun: Exchange | None, token: CancelToken, timeout: float) -> None:
+    def __init__(
+        self, request: Request, begun: Exchange | None, token: CancelToken, timeout: float, limit: float
+    ) -> None:
         self.request = request
         self.identity = Identity(None, None)
         self.begun = begun
         self._began = self.since = begun.started if begun else time.perf_counter()
         self._timeout = timeout
-        self.patience = Patience(token, self._began + timeout)
+        self._limit = limit
+        self.patience = Patience(token, self._began + min(timeout, limit))
         self.mended: set[str] = set()
         self.resent = False
         self._failures = 0
@@ -108,10 +112,15 @@ class Course:
         return self._in_a_row
 
     def _too_late(self, error: S3Exception) -> S3TimeoutError:
+        within, advice = f"operation_timeout={self._timeout:g} s", ""
+        if self._limit < self._timeout:
+            within = f"{self._limit:g} s"
+        else:
+            advice = " If it is only slow, raise operation_timeout in S3ClientConfig."
         late = S3TimeoutError(
-            f"{self.request} was not done within operation_timeout={self._timeout:g} s: it was given up after "
-            f"{time.perf_counter() - self._began:.1f} s. Is the endpoint overloaded or unreachable? If it is only "
-            f"slow, raise operation_timeout in S3ClientConfig. What came last: {error}"
+            f"{self.request} was not done within {within}: it was given up after "
+            f"{time.perf_counter() - self._began:.1f} s. Is the endpoint overloaded or unreachable?{advice} What came "
+            f"last: {error}"
         )
         complete(late, self.request, self.attempts)
         return late

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from s3torchconnector._errors import S3UploadAbortedError
 from s3torchconnector._torch_archives import ArchiveWriter
+from s3torchconnector._transfer import abort_together
 from s3torchconnector.dcp._lend import LendingPlanner
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.s3writer import S3Writer
@@ -57,5 +58,4 @@ class Uploads:
         """Give up what is being written, and what would be. Writing it raises an error from now on."""
         with self._lock:
             self._aborted = True
-        for stream in self._streams:
-            stream.stream.abort()
+        abort_together(stream.stream for stream in self._streams)
