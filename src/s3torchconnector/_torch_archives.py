@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -113,7 +113,17 @@ class ArchiveWriter(S3Writer):
             self._gathered.clear()
 
 
-def tensors_in(state: Any) -> Iterator[torch.Tensor]:
+def save_archive(state: Any, stream: PutObjectStream) -> int:
+    """``torch.save`` to ``stream``, to its end. Returns the size in bytes."""
+    lendable = Lendable()
+    for tensor in _tensors_in(state):
+        lendable.add(tensor)
+    with ArchiveWriter(stream, lendable) as writer, without_record_checksums():
+        torch.save(state, cast(IO[bytes], writer))
+    return writer.tell()
+
+
+def _tensors_in(state: Any) -> Iterator[torch.Tensor]:
     """The tensors of a state, in dicts, lists and tuples in one another, which may contain themselves."""
     left, seen = [state], set()
     while left:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import IO, Any, cast
@@ -20,13 +20,14 @@ from s3torchconnector._checkpoint_manager._manifest import LARGEST_STEP, Manifes
 from s3torchconnector._checkpoint_manager._ranks import BackgroundGroup, by_first, gathered, has_ranks, is_first
 from s3torchconnector._checkpoint_manager._retention import to_delete
 from s3torchconnector._checkpoint_manager._saves import Saves
-from s3torchconnector._checkpoint_manager._snapshot import snapshot
+from s3torchconnector._checkpoint_manager._snapshot import Snapshot
 from s3torchconnector._checkpoint_manager._store import Leftovers, Store
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3NotFoundError
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._torch_archives import ArchiveWriter, Lendable, tensors_in, without_record_checksums
+from s3torchconnector._torch_archives import save_archive
+from s3torchconnector._transfer import PutObjectStream
 
 _log = logging.getLogger(__name__)
 _STATE = "state.pt"
@@ -120,7 +121,7 @@ class S3CheckpointManager:
         with self._saves.turn():
             path = self._new_path(step)
             if not has_ranks():
-                self._save_alone(step, path, state_dict)
+                self._save_alone(step, path, partial(save_archive, state_dict))
                 return
             with no_fork:
                 from s3torchconnector._checkpoint_manager._distributed import save_ranks
@@ -129,7 +130,7 @@ class S3CheckpointManager:
             by_first(lambda: self._commit_ranks(step, path))
 
     def save_async(self, step: int, state_dict: Mapping[str, Any]) -> Future[None]:
-        """``save`` in the background; when this returns, training may go on to change the tensors.
+        """``save`` in the background, of the same; when this returns, training may go on to change the state.
 
         Saves are carried out one after the other: if the one before is still under way, this waits for its end, so that
         there is one copy of the state at a time. In a job of ranks, which use a process group (gloo) of the manager's
@@ -140,11 +141,13 @@ class S3CheckpointManager:
 
         Raises:
             TypeError, ValueError: ``step`` cannot be.
+            Exception: the state cannot be copied, which for one process is what pickling it raises.
         """
         with self._saves.turn():
             path = self._new_path(step)
             if not has_ranks():
-                return self._saves.in_background(step, partial(self._save_alone, step, path, snapshot(state_dict)))
+                store = Snapshot(state_dict).store
+                return self._saves.in_background(step, partial(self._save_alone, step, path, store))
             with no_fork:
                 from s3torchconnector._checkpoint_manager._distributed import save_ranks_async
 
@@ -164,15 +167,11 @@ class S3CheckpointManager:
             raise ValueError(f"the ranks of a job save one step together, and were given {steps}")
         return proposed[0][1]
 
-    def _save_alone(self, step: int, path: str, state_dict: Mapping[str, Any]) -> None:
-        store, name = self._store, f"{path}{_STATE}"
-        stream = store.client.put_object(store.bucket, store.key(step, name), summed=True)
-        lendable = Lendable()
-        for tensor in tensors_in(state_dict):
-            lendable.add(tensor)
-        with ArchiveWriter(stream, lendable) as writer, without_record_checksums():
-            torch.save(state_dict, cast(IO[bytes], writer))
-        store.commit(step, "torch", path, {name: (writer.tell(), stream.checksum)})
+    def _save_alone(self, step: int, path: str, store: Callable[[PutObjectStream], int]) -> None:
+        name = f"{path}{_STATE}"
+        stream = self._store.client.put_object(self._store.bucket, self._store.key(step, name), summed=True)
+        size = store(stream)
+        self._store.commit(step, "torch", path, {name: (size, stream.checksum)})
         self._retain(step)
 
     def _commit_when_stored(self, step: int, path: str, stored: Any) -> None:

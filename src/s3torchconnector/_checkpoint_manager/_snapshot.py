@@ -1,47 +1,50 @@
-"""A copy of a state that training may go on changing: tensors in host memory, everything else copied deep."""
+"""What a save in the background stores: the archive that ``torch.save`` makes of the state, in host memory.
+
+A copy of the objects would have to keep whatever ``torch.save`` keeps (what is shared, cycles, classes of tensors), and
+whatever it lost would be found when a run is resumed. The archive is as large as the state at most, since it holds
+each storage once, and every tensor of another device comes to the host for it.
+"""
 
 from __future__ import annotations
 
-import copy
-from typing import Any
+from collections import deque
+from typing import Any, cast
 
 import torch
 
-# By device, address and size: storages that begin at one address may differ in size. Each with its copy: while it is
-# held here, no other gets its address.
-_Storages = dict[tuple[str, int, int], tuple[torch.UntypedStorage, torch.UntypedStorage]]
+from s3torchconnector._tensor_memory import memory_at, memory_of
+from s3torchconnector._torch_archives import WORTH_LENDING, save_archive
+from s3torchconnector._transfer import PutObjectStream, address_of
+from s3torchconnector.s3writer import S3Writer
 
 
-def snapshot(state: Any) -> Any:
-    """Copy ``state``. Tensors that share memory share it in the copy, so that it is not larger than the original."""
-    return _copied(state, {})
+class Snapshot:
+    """A state as it is now, which may change when this is made."""
+
+    def __init__(self, state: Any) -> None:
+        self._pieces: deque[memoryview] = deque()
+        self._size = save_archive(state, cast(PutObjectStream, self))
+
+    def write(self, data: memoryview | bytearray, *, lent: bool = False) -> int:
+        """As a ``PutObjectStream``, to be written to by ``save_archive``: keep a copy, whether lent or not."""
+        view = memoryview(data)
+        self._pieces.append(_copied(view))
+        return view.nbytes
+
+    def close(self) -> None:
+        """As a ``PutObjectStream``."""
+
+    def store(self, stream: PutObjectStream) -> int:
+        """Store it, once, and give up each piece as soon as it is sent. Returns its size in bytes."""
+        with S3Writer(stream):
+            while self._pieces:
+                stream.write(self._pieces.popleft(), lent=True)
+        return self._size
 
 
-def _copied(value: Any, storages: _Storages) -> Any:
-    if isinstance(value, torch.Tensor):
-        return _copied_tensor(value, storages)
-    if isinstance(value, dict):
-        # With what hangs on it: the versions that torch.nn keeps with a state dict.
-        same_kind = copy.copy(value)
-        for key, each in value.items():
-            same_kind[key] = _copied(each, storages)
-        return same_kind
-    if type(value) in (list, tuple):
-        return type(value)(_copied(each, storages) for each in value)
-    return copy.deepcopy(value)
-
-
-def _copied_tensor(tensor: torch.Tensor, storages: _Storages) -> torch.Tensor:
-    plain = tensor.detach()
-    if plain.is_meta:
-        return plain  # it has no content
-    if tensor.layout is not torch.strided or tensor.is_quantized or hasattr(tensor, "__tensor_flatten__"):
-        return plain.cpu() if plain.device.type != "cpu" else plain.clone()
-    plain = plain.resolve_conj().resolve_neg()
-    storage = plain.untyped_storage()
-    place = (str(storage.device), storage.data_ptr(), storage.nbytes())
-    if place not in storages:
-        untyped: Any = storage  # whose methods have no types
-        storages[place] = storage, untyped.clone() if storage.device.type == "cpu" else untyped.cpu()
-    empty = torch.empty(0, dtype=plain.dtype)
-    return empty.set_(storages[place][1], plain.storage_offset(), plain.size(), plain.stride())
+def _copied(view: memoryview) -> memoryview:
+    if view.nbytes < WORTH_LENDING:
+        return memoryview(bytes(view))
+    # By PyTorch, whose threads share the work.
+    there = torch.frombuffer(memory_at(address_of(view), view.nbytes, view), dtype=torch.uint8)
+    return memory_of(there.clone())
