@@ -14,9 +14,15 @@ def memory_of(tensor: torch.Tensor) -> memoryview:
 
 
 def memory_at(address: int, count: int, owner: Any) -> memoryview:
-    """``count`` bytes of memory, writable, in a view that keeps ``owner`` alive."""
+    """``count`` bytes of memory, writable, in a view that keeps ``owner`` alive.
+
+    Raises:
+        ValueError: there is none: a tensor that only stands for others has its size, and the address 0.
+    """
     if not count:
         return memoryview(bytearray())
+    if not address:
+        raise ValueError(f"there is no memory that holds the {count} bytes of this tensor")
     memory = (ctypes.c_char * count).from_address(address)
     memory.owner = owner  # type: ignore[attr-defined]
     return memoryview(memory).cast("B")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from s3torchconnector import S3Checkpoint
+from s3torchconnector._tensor_memory import memory_of
 from s3torchconnector.testing import S3Server
 from tests.safetensors.support import DTYPES, checkpoint_of, same, tensor_of
 
@@ -102,6 +107,59 @@ def test_tensors_are_sent_from_where_they_are(
     assert sorted(lent) == sorted((tensor.data_ptr(), tensor.nbytes) for tensor in lendable.values())
     loaded = checkpoint.load_safetensors(f"s3://{bucket}/key")
     assert all(torch.equal(loaded[name], tensor) for name, tensor in {**lendable, **others}.items())
+
+
+class _Wrapper(torch.Tensor):
+    """Stands for another tensor, without saying how that is reached."""
+
+    @staticmethod
+    def __new__(cls, inner: torch.Tensor) -> _Wrapper:
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)  # type: ignore[attr-defined]
+
+    def __init__(self, inner: torch.Tensor) -> None:
+        self.inner = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, _: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        inner = function(*(each.inner if isinstance(each, cls) else each for each in arguments), **(keywords or {}))
+        return cls(inner)
+
+
+def _fake() -> torch.Tensor:
+    with FakeTensorMode():
+        return torch.ones(1000)
+
+
+_WRAPPERS: dict[str, Callable[[], torch.Tensor]] = {
+    "wrapper": lambda: _Wrapper(torch.ones(1000)),
+    "parameter of it": lambda: torch.nn.Parameter(_Wrapper(torch.ones(1000))),
+    "masked": lambda: torch.masked.masked_tensor(torch.ones(1000), torch.ones(1000) > 0),
+    "fake": _fake,
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of PyTorch, which calls some of them prototypes
+@pytest.mark.parametrize("what", _WRAPPERS)
+def test_what_has_no_memory_of_its_own_is_refused(checkpoint: S3Checkpoint, bucket: str, what: str) -> None:
+    with pytest.raises(TypeError, match="'odd'"):
+        checkpoint.save_safetensors({"odd": _WRAPPERS[what]()}, f"s3://{bucket}/key")
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load_safetensors(f"s3://{bucket}/key")
+
+
+def test_a_subclass_with_memory_is_stored(checkpoint: S3Checkpoint, bucket: str) -> None:
+    class Named(torch.Tensor):
+        pass
+
+    tensors = {"named": torch.ones(3).as_subclass(Named), "none of it": torch.ones(0).as_subclass(Named)}
+    checkpoint.save_safetensors(tensors, f"s3://{bucket}/key")
+    assert same(checkpoint.load_safetensors(f"s3://{bucket}/key"), tensors)
+
+
+def test_no_address_is_no_memory() -> None:
+    with pytest.raises(ValueError, match="no memory"):
+        memory_of(torch.ones(3, device="meta"))
 
 
 _REFUSED = {

@@ -42,7 +42,7 @@ def _check(name: Any, tensor: Any) -> None:
         raise TypeError(f"safetensors holds tensors alone: {name!r} is of type {type(tensor).__name__}")
     if tensor.dtype not in NAMES:
         raise TypeError(f"safetensors has no type for {name!r}, which is {tensor.dtype}: convert it first")
-    if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
+    if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
         raise TypeError(f"safetensors holds dense tensors with data: {name!r} is {tensor.layout} on {tensor.device}")
     if _is_wrapper(tensor):
         raise TypeError(
@@ -52,8 +52,15 @@ def _check(name: Any, tensor: Any) -> None:
 
 
 def _is_wrapper(tensor: torch.Tensor) -> bool:
-    """Whether a tensor only stands for others (DTensor): such a one has no memory of its own."""
-    return hasattr(tensor, "__tensor_flatten__")
+    """Whether a tensor only stands for others (DTensor, MaskedTensor, FakeTensor), without memory of its own."""
+    if type(tensor) in (torch.Tensor, torch.nn.Parameter):
+        return False
+    if hasattr(tensor, "__tensor_flatten__"):
+        return True
+    try:
+        return tensor.numel() > 0 and tensor.untyped_storage().data_ptr() == 0
+    except RuntimeError:  # some say so by this
+        return True
 
 
 def _check_metadata(metadata: Any) -> None:
