@@ -8,6 +8,11 @@ from typing import Any
 import torch
 
 
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is one of PyTorch's own, and no subclass, which may have no memory or none of that size."""
+    return type(tensor) in (torch.Tensor, torch.nn.Parameter)
+
+
 def memory_of(tensor: torch.Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, writable. The view keeps the tensor's memory."""
     return memory_at(tensor.data_ptr(), tensor.numel() * tensor.element_size(), tensor.untyped_storage())

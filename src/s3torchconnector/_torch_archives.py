@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import torch
 
 from s3torchconnector._config import KIB
-from s3torchconnector._tensor_memory import memory_at
+from s3torchconnector._tensor_memory import is_plain, memory_at
 from s3torchconnector._transfer import PutObjectStream, address_of
 from s3torchconnector.s3writer import S3Writer
 
@@ -53,7 +53,7 @@ class Lendable:
 
     def add(self, tensor: torch.Tensor) -> None:
         """Remember the tensor's storage, if it is in the host's memory and worth it."""
-        if tensor.device.type != "cpu" or tensor.layout != torch.strided or hasattr(tensor, "__tensor_flatten__"):
+        if not is_plain(tensor) or tensor.device.type != "cpu" or tensor.layout != torch.strided:
             return
         storage = tensor.untyped_storage()
         if storage.nbytes() >= WORTH_LENDING:

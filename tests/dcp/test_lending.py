@@ -13,7 +13,8 @@ from torch.distributed.checkpoint.planner import WriteItem
 
 from s3torchconnector.dcp._lend import LendingPlanner
 from s3torchconnector.dcp._uploads import Uploads
-from tests.dcp.support import load, same, writer_of
+from tests.dcp.support import keys_of, load, same, writer_of
+from tests.wrapper_tensor import Wrapper
 
 MIB = 1024**2
 
@@ -81,6 +82,15 @@ def test_lent_memory_outlives_its_tensor(bucket: str) -> None:
     others = [torch.zeros(1000, 300) for _ in range(20)]  # would be put where the tensor was
     assert view == expected
     assert len(others) == 20
+
+
+def test_what_only_stands_for_others_is_copied(bucket: str, lent: list[tuple[int, int]]) -> None:
+    state: dict[str, Any] = {"wrapper": Wrapper(torch.randn(300, 100))}
+    dcp.save(state, storage_writer=writer_of(f"s3://{bucket}/odd"))
+    assert not lent
+    [file] = [key for key in keys_of(bucket) if key.endswith(".distcp")]
+    with writer_of(f"s3://{bucket}").fs.create_stream(f"s3://{bucket}/{file}", "rb") as stored:
+        assert torch.equal(torch.load(stored, weights_only=False).inner, state["wrapper"].inner)
 
 
 @pytest.mark.parametrize("closed", [True, False])

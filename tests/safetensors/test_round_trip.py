@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import safetensors.torch
@@ -17,6 +16,7 @@ from s3torchconnector import S3Checkpoint
 from s3torchconnector._tensor_memory import memory_of
 from s3torchconnector.testing import S3Server
 from tests.safetensors.support import DTYPES, checkpoint_of, same, tensor_of
+from tests.wrapper_tensor import Wrapper
 
 _LIBRARY_DTYPES = list(safetensors.torch._TYPES.values())
 
@@ -109,30 +109,14 @@ def test_tensors_are_sent_from_where_they_are(
     assert all(torch.equal(loaded[name], tensor) for name, tensor in {**lendable, **others}.items())
 
 
-class _Wrapper(torch.Tensor):
-    """Stands for another tensor, without saying how that is reached."""
-
-    @staticmethod
-    def __new__(cls, inner: torch.Tensor) -> _Wrapper:
-        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)  # type: ignore[attr-defined]
-
-    def __init__(self, inner: torch.Tensor) -> None:
-        self.inner = inner
-
-    @classmethod
-    def __torch_dispatch__(cls, function: Any, _: Any, arguments: Any = (), keywords: Any = None) -> Any:
-        inner = function(*(each.inner if isinstance(each, cls) else each for each in arguments), **(keywords or {}))
-        return cls(inner)
-
-
 def _fake() -> torch.Tensor:
     with FakeTensorMode():
         return torch.ones(1000)
 
 
 _WRAPPERS: dict[str, Callable[[], torch.Tensor]] = {
-    "wrapper": lambda: _Wrapper(torch.ones(1000)),
-    "parameter of it": lambda: torch.nn.Parameter(_Wrapper(torch.ones(1000))),
+    "wrapper": lambda: Wrapper(torch.ones(1000)),
+    "parameter of it": lambda: torch.nn.Parameter(Wrapper(torch.ones(1000))),
     "masked": lambda: torch.masked.masked_tensor(torch.ones(1000), torch.ones(1000) > 0),
     "fake": _fake,
     "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),

@@ -13,7 +13,7 @@ import torch
 
 from s3torchconnector._safetensors._header import BITS, build
 from s3torchconnector._safetensors._types import NAMES
-from s3torchconnector._tensor_memory import memory_of
+from s3torchconnector._tensor_memory import is_plain, memory_of
 from s3torchconnector._torch_archives import WORTH_LENDING
 from s3torchconnector.s3writer import S3Writer
 
@@ -53,7 +53,7 @@ def _check(name: Any, tensor: Any) -> None:
 
 def _is_wrapper(tensor: torch.Tensor) -> bool:
     """Whether a tensor only stands for others (DTensor, MaskedTensor, FakeTensor), without memory of its own."""
-    if type(tensor) in (torch.Tensor, torch.nn.Parameter):
+    if is_plain(tensor):
         return False
     if hasattr(tensor, "__tensor_flatten__"):
         return True
