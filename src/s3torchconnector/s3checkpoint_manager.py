@@ -190,11 +190,16 @@ class S3CheckpointManager:
     def _retain(self, saved: int) -> None:
         if self.keep_last is None:
             return
-        for step in to_delete(self.steps(), self.keep_last, self.keep_every, saved):
+        # The new one is committed: no error is a reason to stop a job, and the next save tries again.
+        try:
+            unneeded = to_delete(self.steps(), self.keep_last, self.keep_every, saved)
+        except S3Exception as error:
+            _log.warning("which checkpoints need not be kept could not be found out: %s", error)
+            return
+        for step in unneeded:
             try:
                 self._store.delete(step)
             except S3Exception as error:
-                # The new one is committed: this is no reason to stop a job. The next save tries again.
                 _log.warning("the checkpoint of step %d need not be kept, and could not be deleted: %s", step, error)
 
     # -- loading ------------------------------------------------------------------------------------------------------

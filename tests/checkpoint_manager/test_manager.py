@@ -136,6 +136,22 @@ def test_a_deletion_that_fails_does_not_fail_the_save(
     assert manager.steps() == [3]
 
 
+def test_a_listing_that_fails_does_not_fail_the_save(
+    proxy: RecordingProxy, bucket: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = _manager(proxy.endpoint, bucket, keep_last=1)
+    manager.save(1, _state(1))
+    proxy.misbehave = lambda request: (
+        Replace(s3_error(403, "AccessDenied")) if request.query.get("prefix") == "run/" else None
+    )
+    manager.save(2, _state(2))
+    manager.save_async(3, _state(3)).result(timeout=30)
+    assert caplog.text.count("need not be kept could not be found out") == 2
+    proxy.misbehave = lambda request: None
+    manager.save(4, _state(4))
+    assert manager.steps() == [4]
+
+
 def test_going_back_keeps_what_is_saved_then(proxy: RecordingProxy, bucket: str) -> None:
     manager = _manager(proxy.endpoint, bucket, keep_last=1)
     for step in (100, 50):
