@@ -16,8 +16,8 @@ from typing import IO, Any, cast
 
 import torch
 
-from s3torchconnector._checkpoint_manager._manifest import LARGEST_STEP, Manifest
-from s3torchconnector._checkpoint_manager._ranks import BackgroundGroup, by_first, gathered, has_ranks, is_first
+from s3torchconnector._checkpoint_manager._manifest import Manifest, check_step
+from s3torchconnector._checkpoint_manager._ranks import BackgroundGroup, by_first, gathered, has_ranks, in_all, is_first
 from s3torchconnector._checkpoint_manager._retention import to_delete
 from s3torchconnector._checkpoint_manager._saves import Saves
 from s3torchconnector._checkpoint_manager._snapshot import Snapshot
@@ -149,18 +149,15 @@ class S3CheckpointManager:
                 store = Snapshot(state_dict).store
                 return self._saves.in_background(step, partial(self._save_alone, step, path, store))
             with no_fork:
-                from s3torchconnector._checkpoint_manager._distributed import save_ranks_async
+                from s3torchconnector._checkpoint_manager._distributed import copied
 
             uri, group = self._store.address(step, path), self._group.get()
-            stored = save_ranks_async(self._store.client, uri, state_dict, group)
-            return self._saves.in_background(step, partial(self._commit_when_stored, step, path, stored))
+            save = copied(self._store.client, uri, state_dict, group)
+            return self._saves.in_background(step, partial(self._save_and_commit, step, path, save))
 
     def _new_path(self, step: int) -> str:
         """The folder of a new save: no earlier one used it, so that nothing committed is touched."""
-        if isinstance(step, bool) or not isinstance(step, int):
-            raise TypeError(f"a step is a whole number, not {step!r}")
-        if not 0 <= step <= LARGEST_STEP:
-            raise ValueError(f"a step is a number from 0 to {LARGEST_STEP}, not {step}")
+        in_all(lambda: check_step(step))
         proposed = gathered((step, f"{uuid.uuid4().hex[:16]}/"))
         steps = [each for each, _ in proposed]
         if len(set(steps)) > 1:
@@ -174,8 +171,8 @@ class S3CheckpointManager:
         self._store.commit(step, "torch", path, {name: (size, stream.checksum)})
         self._retain(step)
 
-    def _commit_when_stored(self, step: int, path: str, stored: Any) -> None:
-        stored.result()
+    def _save_and_commit(self, step: int, path: str, save: Callable[[], object]) -> None:
+        save()
         if is_first():
             self._commit_ranks(step, path)
 
@@ -228,10 +225,7 @@ class S3CheckpointManager:
             S3Exception: an error occurred accessing S3.
         """
         manifest = by_first(lambda: self._manifest(step))
-        if (manifest.format == "dcp") != (state_dict is not None):
-            advice = "give the state_dict to load into" if state_dict is None else "leave out state_dict"
-            saved_by = "ranks (format dcp)" if manifest.format == "dcp" else "one process (format torch)"
-            raise ValueError(f"the checkpoint of step {manifest.step} was saved by {saved_by}: {advice}")
+        in_all(lambda: _check_format(manifest, state_dict))
         if state_dict is None:
             key = self._store.key(manifest.step, f"{manifest.path}{_STATE}")
             with self._store.client.get_object(self._store.bucket, key) as reader:
@@ -307,3 +301,10 @@ class S3CheckpointManager:
 
     def __repr__(self) -> str:
         return f"S3CheckpointManager({self.uri!r}, {self.region!r})"
+
+
+def _check_format(manifest: Manifest, state_dict: dict[str, Any] | None) -> None:
+    if (manifest.format == "dcp") != (state_dict is not None):
+        advice = "give the state_dict to load into" if state_dict is None else "leave out state_dict"
+        saved_by = "ranks (format dcp)" if manifest.format == "dcp" else "one process (format torch)"
+        raise ValueError(f"the checkpoint of step {manifest.step} was saved by {saved_by}: {advice}")

@@ -75,6 +75,65 @@ def disagree(rank: int, uri: str) -> None:
     assert manager.latest() is None
 
 
+class Uncopied:
+    """Something that a save stores, and one in the background cannot copy."""
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Uncopied:
+        raise KeyError("cannot copy")
+
+
+class Unasked:
+    """Something that does not tell its state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        raise KeyError("cannot tell")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As ``Stateful`` has it."""
+
+
+def be_refused(rank: int, uri: str) -> None:
+    """What rank 1 gives cannot be: an error in both, none of which waits for the other."""
+    manager = S3CheckpointManager(uri, "us-east-1")
+    for save in (manager.save, manager.save_async):
+        with pytest.raises(ValueError, match="not -1"):
+            save((5, -1)[rank], _state(rank, 5))
+        with pytest.raises(TypeError, match=r"not 5\.0"):
+            save((5, 5.0)[rank], _state(rank, 5))  # type: ignore[arg-type]
+        with pytest.raises(KeyError, match="cannot tell"):
+            save(5, {**_state(rank, 5), "odd": (0, Unasked())[rank]})
+        with pytest.raises(AttributeError, match="items"):
+            save(5, (_state(rank, 5), None)[rank])  # type: ignore[arg-type]
+    with pytest.raises(KeyError, match="cannot copy"):
+        manager.save_async(5, {**_state(rank, 5), "odd": (0, Uncopied())[rank]})
+    assert manager.latest() is None
+    manager.save_async(6, _state(rank, 6)).result(60)
+    dist.barrier()
+    with pytest.raises(ValueError, match="give the state_dict"):
+        manager.load(6, state_dict=(_state(rank, 0), None)[rank])
+    assert manager.load(6, state_dict=_state(rank, 0))["step"] == 6
+
+
+class Unsent(Exception):
+    """An error that pickles, and cannot be made again from that."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} and {other}")
+
+
+def fail_with_an_error_that_stays(rank: int, uri: str) -> None:
+    manager = S3CheckpointManager(uri, "us-east-1")
+
+    def refuse(*_: Any) -> None:
+        raise Unsent("this", "that")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manager._store, "commit", refuse)
+        with pytest.raises((Unsent, S3Exception)[rank], match="this and that"):
+            manager.save(1, _state(rank, 1))
+    manager.save(2, _state(rank, 2))
+
+
 def lose_a_file(rank: int, uri: str) -> None:
     """A file of rank 1's is taken away before rank 0 commits."""
     manager = S3CheckpointManager(uri, "us-east-1")

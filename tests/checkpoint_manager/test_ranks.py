@@ -40,3 +40,11 @@ def test_ranks_that_disagree_on_the_step_save_nothing(s3_server: S3Server, bucke
 
 def test_what_is_committed_has_every_file_of_every_rank(s3_server: S3Server, bucket: str) -> None:
     run_ranks(2, jobs.lose_a_file, f"s3://{bucket}/run")
+
+
+def test_what_one_rank_is_refused_is_refused_to_all(s3_server: S3Server, bucket: str) -> None:
+    run_ranks(2, jobs.be_refused, f"s3://{bucket}/run")
+
+
+def test_an_error_that_cannot_be_sent_is_told_in_words(s3_server: S3Server, bucket: str) -> None:
+    run_ranks(2, jobs.fail_with_an_error_that_stays, f"s3://{bucket}/run")

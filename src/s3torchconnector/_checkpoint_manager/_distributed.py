@@ -5,12 +5,14 @@ Imported when it is needed: that takes longer than the rest of this package.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import async_save, save
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.stateful import Stateful
 
+from s3torchconnector._checkpoint_manager._ranks import in_all
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.dcp import S3StorageReader, S3StorageWriter
 from s3torchconnector.dcp.s3_storage_reader import sizes_of
@@ -18,12 +20,22 @@ from s3torchconnector.dcp.s3_storage_reader import sizes_of
 
 def save_ranks(client: S3Client, uri: str, state_dict: Mapping[str, Any]) -> None:
     """Store every rank's share below ``uri``."""
-    save(dict(state_dict), storage_writer=_writer(client, uri))
+    state = in_all(lambda: _asked(state_dict))
+    save(state, storage_writer=_writer(client, uri))
 
 
-def save_ranks_async(client: S3Client, uri: str, state_dict: Mapping[str, Any], group: Any) -> Any:
-    """Like ``save_ranks``, from a copy: returns a future when that is made. ``group`` is used by nothing else then."""
-    return async_save(dict(state_dict), storage_writer=_writer(client, uri), process_group=group)
+def copied(client: S3Client, uri: str, state_dict: Mapping[str, Any], group: Any) -> Callable[[], object]:
+    """A save like ``save_ranks``, of a copy and on a thread of its own. Nothing else uses ``group`` meanwhile.
+
+    By hand what ``async_save`` does: there, a rank that cannot copy its state leaves the others waiting for it.
+    """
+    writer = _writer(client, uri)
+    state = in_all(lambda: writer.stage(_asked(state_dict)))
+    return lambda: save(state, storage_writer=writer, process_group=group)
+
+
+def _asked(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: each.state_dict() if isinstance(each, Stateful) else each for name, each in state_dict.items()}
 
 
 def sizes_of_files(client: S3Client, uri: str) -> dict[str, int]:

@@ -51,6 +51,17 @@ class Manifest(NamedTuple):
         return json.dumps({"version": _VERSION, **self._asdict(), "objects": objects}, indent=1).encode()
 
 
+def check_step(step: Any) -> None:
+    """
+    Raises:
+        TypeError, ValueError: it cannot be the number of a step.
+    """
+    if isinstance(step, bool) or not isinstance(step, int):
+        raise TypeError(f"a step is a whole number, not {step!r}")
+    if not 0 <= step <= LARGEST_STEP:
+        raise ValueError(f"a step is a number from 0 to {LARGEST_STEP}, not {step}")
+
+
 def folder_of(step: int) -> str:
     """The step's folder behind the manager's prefix, with a slash at its end."""
     return f"step-{step:010}/"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
+
+from s3torchconnector._errors import S3Exception
 
 _T = TypeVar("_T")
 
@@ -29,20 +32,50 @@ def gathered(value: _T) -> list[_T]:
     return values
 
 
+def in_all(do: Callable[[], _T]) -> _T:
+    """What ``do`` returns here; what it raises in one rank is raised in all, which must all call this.
+
+    For all that may fail before ranks act together: one that gave up alone would leave the others waiting for it.
+    """
+    error: Exception | None = None
+    try:
+        value = do()
+    except Exception as raised:
+        error = raised
+    errors = gathered(_portable(error))
+    if error is not None:
+        raise error
+    for rank, other in enumerate(errors):
+        if other is not None:
+            raise other from RuntimeError(f"raised in rank {rank}")
+    return value
+
+
 def by_first(decide: Callable[[], _T]) -> _T:
     """What ``decide`` returns, or raises, in rank 0: in all ranks, which must all call this."""
     if not has_ranks():
         return decide()
     outcome: list[Any] = [None, None]
+    error: Exception | None = None
     if is_first():
         try:
             outcome[0] = decide()
-        except Exception as error:
-            outcome[1] = error
+        except Exception as raised:
+            error = raised
+            outcome[1] = _portable(error)
     dist.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
-        raise outcome[1]
+        raise error or outcome[1]
     return cast(_T, outcome[0])
+
+
+def _portable(error: Exception | None) -> Exception | None:
+    """The error as it comes to other ranks: in words, if it does not pickle."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return S3Exception(f"{type(error).__name__}: {error}")
+    return error
 
 
 class BackgroundGroup:
