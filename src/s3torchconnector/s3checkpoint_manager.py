@@ -273,7 +273,7 @@ class S3CheckpointManager:
         """Find what interrupted saves left below ``uri``: objects of no checkpoint, and unfinished multipart uploads.
 
         Call it when nothing is being saved, or with a ``min_age`` that is longer than a save takes: what a save has
-        stored so far looks the same.
+        stored so far looks the same. Steps whose manifest cannot be read are left alone, with a warning in the log.
 
         Args:
             dry_run: only tell; with False, delete it.

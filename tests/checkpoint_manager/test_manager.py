@@ -409,6 +409,41 @@ def test_leftovers_are_listed_before_they_are_deleted(
     manager.verify(1)
 
 
+def _leave(manager: S3CheckpointManager, key: str) -> None:
+    stream = manager._store.client.put_object(manager._store.bucket, key)
+    stream.write(b"x")
+    stream.close()
+
+
+def test_a_step_that_is_deleted_meanwhile_is_not_cleaned(
+    manager: S3CheckpointManager, proxy: RecordingProxy, bucket: str, s3_server: S3Server
+) -> None:
+    job = _manager(s3_server.endpoint, bucket, keep_last=1)
+    job.save(1, _state(1))
+    _leave(manager, "run/step-0000000000/old/state.pt")
+
+    def delete_before_it_is_read(request: Request) -> None:
+        if request.method == "GET" and request.path.endswith("step-0000000001/manifest.json"):
+            proxy.misbehave = lambda request: None
+            job.save(2, _state(2))
+
+    proxy.misbehave = delete_before_it_is_read
+    assert manager.clean(dry_run=False).objects == [f"s3://{bucket}/run/step-0000000000/old/state.pt"]
+    assert manager.clean() == ([], [])
+    assert manager.steps() == [2]
+
+
+def test_a_manifest_that_cannot_be_read_keeps_no_other_step_from_being_cleaned(
+    manager: S3CheckpointManager, bucket: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager.save(1, _state(1))
+    _leave(manager, "run/step-0000000001/manifest.json")
+    _leave(manager, "run/step-0000000002/old/state.pt")
+    assert manager.clean(dry_run=False).objects == [f"s3://{bucket}/run/step-0000000002/old/state.pt"]
+    assert "what step 1 has besides its checkpoint cannot be told" in caplog.text
+    assert len(manager._store.objects(1)) == 2
+
+
 def test_unfinished_uploads_are_aborted(moto_server: MotoServer, moto_bucket: str) -> None:
     manager = _manager(moto_server.endpoint, moto_bucket)
     manager.save(1, _state(1))

@@ -186,8 +186,15 @@ class Store:
         latest = time.time() - min_age
         keys = []
         for step, objects in self.inventory().items():
-            committed = any(info.key == MANIFEST for info in objects)
-            path = self.manifest(step).path if committed else None
+            path = None
+            if any(info.key == MANIFEST for info in objects):
+                try:
+                    path = self.manifest(step).path
+                except S3NotFoundError:
+                    continue  # deleted since it was listed, by who deletes the rest as well
+                except S3FormatError as error:
+                    _log.warning("what step %d has besides its checkpoint cannot be told: %s", step, error)
+                    continue
             keys += [
                 self.key(step, info.key)
                 for info in objects
