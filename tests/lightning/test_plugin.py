@@ -5,18 +5,21 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.lightning import S3LightningCheckpoint
 from s3torchconnector.testing import S3Server
-from tests.servers.proxy import RecordingProxy
+from tests.servers.http_messages import s3_error
+from tests.servers.proxy import RecordingProxy, Replace
 
 
 @pytest.fixture
@@ -71,6 +74,109 @@ def test_a_directory_is_removed_whole(
 
 def test_removing_nothing_is_no_error(plugin: S3LightningCheckpoint, bucket: str) -> None:
     plugin.remove_checkpoint(f"s3://{bucket}/none.ckpt")
+
+
+class _Waiting:
+    """An ``AsyncCheckpointIO`` whose saves wait until they are told to go on."""
+
+    def __init__(self, plugin: S3LightningCheckpoint) -> None:
+        self._plugin = plugin
+        self._go_on = threading.Semaphore(0)
+        self._io = AsyncCheckpointIO(self)  # type: ignore[arg-type]
+        self._stored = threading.Semaphore(0)
+        self.save, self.remove, self.teardown = (
+            self._io.save_checkpoint,
+            self._io.remove_checkpoint,
+            self._io.teardown,
+        )
+
+    def save_checkpoint(self, *arguments: Any) -> None:
+        assert self._go_on.acquire(timeout=30)
+        self._plugin.save_checkpoint(*arguments)
+        self._stored.release()
+
+    def remove_checkpoint(self, path: str) -> None:
+        self._plugin.remove_checkpoint(path)
+
+    def store_next(self) -> None:
+        self._go_on.release()
+        assert self._stored.acquire(timeout=30)
+
+
+def test_in_the_background_a_newer_one_is_there_before_one_goes(
+    plugin: S3LightningCheckpoint, s3_server: S3Server, bucket: str
+) -> None:
+    queue = _Waiting(plugin)
+    for name in ("one", "two", "three"):
+        queue.save({}, f"s3://{bucket}/{name}")
+    queue.remove(f"s3://{bucket}/one")  # is not there yet
+    queue.remove(f"s3://{bucket}/two")
+    seen = []
+    for _ in range(3):
+        queue.store_next()
+        seen.append(_keys(s3_server, bucket))
+    assert seen == [["one"], ["two"], ["three"]]
+    queue.save({}, f"s3://{bucket}/four")
+    queue.store_next()
+    queue.remove(f"s3://{bucket}/three")  # when what is newer is there: at once
+    assert _keys(s3_server, bucket) == ["four"]
+    queue.teardown()
+
+
+def test_what_an_earlier_run_left_goes_when_the_first_of_this_one_is_there(
+    plugin: S3LightningCheckpoint, s3_server: S3Server, bucket: str
+) -> None:
+    for name in ("old", "older"):
+        S3LightningCheckpoint("us-east-1", endpoint=s3_server.endpoint).save_checkpoint({}, f"s3://{bucket}/{name}")
+    plugin.load_checkpoint(f"s3://{bucket}/old")
+    queue = _Waiting(plugin)
+    queue.save({}, f"s3://{bucket}/new")
+    queue.remove(f"s3://{bucket}/old")
+    assert _keys(s3_server, bucket) == ["old", "older"]
+    queue.store_next()
+    queue.remove(f"s3://{bucket}/older")
+    assert _keys(s3_server, bucket) == ["new"]
+    queue.teardown()
+
+
+def test_a_checkpoint_that_is_stored_again_stays(
+    plugin: S3LightningCheckpoint, s3_server: S3Server, bucket: str
+) -> None:
+    queue = _Waiting(plugin)
+    queue.save({}, f"s3://{bucket}/one")
+    queue.store_next()
+    queue.remove(f"s3://{bucket}/one")
+    for name in ("one", "two"):
+        queue.save({}, f"s3://{bucket}/{name}")
+        queue.store_next()
+    assert _keys(s3_server, bucket) == ["one", "two"]
+    queue.remove(f"s3://{bucket}/two")
+    assert _keys(s3_server, bucket) == ["one", "two"]
+    plugin.teardown()
+    assert _keys(s3_server, bucket) == ["one"]
+    queue.teardown()
+
+
+def test_what_is_saved_after_its_removal_stays(plugin: S3LightningCheckpoint, s3_server: S3Server, bucket: str) -> None:
+    plugin.remove_checkpoint(f"s3://{bucket}/one")
+    for name in ("one", "two"):
+        plugin.save_checkpoint({}, f"s3://{bucket}/{name}")
+    assert _keys(s3_server, bucket) == ["one", "two"]
+
+
+def test_a_save_that_fails_removes_nothing(
+    plugin: S3LightningCheckpoint, proxy: RecordingProxy, s3_server: S3Server, bucket: str
+) -> None:
+    queue = _Waiting(plugin)
+    queue.save({}, f"s3://{bucket}/one")
+    queue.store_next()
+    proxy.misbehave = lambda request: Replace(s3_error(403, "AccessDenied")) if request.method == "PUT" else None
+    queue.save({}, f"s3://{bucket}/two")
+    queue.remove(f"s3://{bucket}/one")
+    queue._go_on.release()
+    with pytest.raises(PermissionError):
+        queue.teardown()
+    assert _keys(s3_server, bucket) == ["one"]
 
 
 @pytest.mark.parametrize("path", [Path("s3://bucket/key"), "s3:/bucket/key", "/tmp/key", b"s3://bucket/key", None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -9,9 +10,11 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import torch
 
 from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._errors import S3Exception, S3NotFoundError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._uri import parse_object_uri
 from s3torchconnector.lightning._fsspec import answer_through, serve_s3_paths
+from s3torchconnector.lightning._removals import Removals
 from s3torchconnector.s3writer import S3Writer
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ else:
     except ModuleNotFoundError:
         from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 
+_log = logging.getLogger(__name__)
+
 
 class S3LightningCheckpoint(CheckpointIO):
     """A checkpoint plugin that reads from S3 and writes to it, without files in between.
@@ -32,6 +37,9 @@ class S3LightningCheckpoint(CheckpointIO):
     Each checkpoint is one object, which appears whole or not at all. Lightning itself asks the file system of
     ``s3://`` paths for what is there; where ``s3fs`` is not installed, it is answered through this plugin's client
     (that of the plugin made last).
+
+    Within Lightning's ``AsyncCheckpointIO``, whose saves wait for one another on another thread, a checkpoint is
+    removed when a newer one is stored: there always is one, and for a while there may be more than were asked for.
 
     Args:
         region: AWS region of the bucket.
@@ -52,6 +60,7 @@ class S3LightningCheckpoint(CheckpointIO):
         self.region = region
         self.endpoint = endpoint
         self._client = S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
+        self._removals = Removals()
         self._introduce()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -68,8 +77,19 @@ class S3LightningCheckpoint(CheckpointIO):
         """
         if storage_options:
             warnings.warn("S3LightningCheckpoint leaves storage_options aside: give it an S3ClientConfig", stacklevel=2)
-        with S3Writer(self._client.put_object(*_object_of(path))) as writer:
-            torch.save(checkpoint, cast(IO[bytes], writer))
+        place = _object_of(path)
+        began = self._removals.save_begins(str(path))
+        try:
+            with S3Writer(self._client.put_object(*place)) as writer:
+                torch.save(checkpoint, cast(IO[bytes], writer))
+        except BaseException:
+            self._removals.save_failed(str(path))
+            raise
+        for each in self._removals.save_ended(str(path), began):
+            try:
+                self._remove(each)
+            except S3Exception as error:  # this one is stored, and Lightning would take it for an error of the save
+                _log.warning("the checkpoint %s need not be kept, and could not be removed: %s", each, error)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
@@ -88,6 +108,7 @@ class S3LightningCheckpoint(CheckpointIO):
             S3Exception: An error occurred accessing S3.
         """
         with self._client.get_object(*_object_of(path)) as reader:
+            self._removals.loaded()
             place = "cpu" if map_location is None else map_location
             checkpoint = torch.load(cast(IO[bytes], reader), map_location=place, weights_only=weights_only)
         return cast(dict[str, Any], checkpoint)
@@ -95,18 +116,42 @@ class S3LightningCheckpoint(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove the checkpoint at ``path``, and, where it is a directory, all objects below it.
 
+        On another thread than that of the saves, or after a load without a save since, it is put off until a newer one
+        is stored by this plugin, or until ``teardown``. An error is then a warning in the log.
+
         Raises:
             TypeError: ``path`` is not an ``s3://`` string.
             S3Exception: An error occurred accessing S3.
         """
+        place = _object_of(path)
+        if self._removals.is_direct():
+            self._removals.forget(str(path))
+        elif not self._removals.may_go(str(path), self._is_there(*place)):
+            _log.info("%s is removed when a newer checkpoint is stored", path)
+            return
+        self._remove(str(path))
+
+    def _is_there(self, bucket: str, key: str) -> bool:
+        try:
+            self._client.head_object(bucket, key)
+        except S3NotFoundError:
+            pages = self._client.list_objects(bucket, key.rstrip("/") + "/", max_keys=1)
+            return bool(next(pages).object_info)
+        return True
+
+    def _remove(self, path: str) -> None:
         bucket, key = _object_of(path)
         # What is below goes first: servers that keep objects as files cannot delete a directory that is not empty.
         self._client.delete_prefix(bucket, key.rstrip("/") + "/")
         self._client.delete_object(bucket, key)
 
     def teardown(self) -> None:
-        """End threads and close connections. The plugin can be used again."""
-        self._client.close()
+        """Remove what waits for it, end threads and close connections. The plugin can be used again."""
+        try:
+            for path in self._removals.remaining():
+                self._remove(path)
+        finally:
+            self._client.close()
 
     def _introduce(self) -> None:
         """Let this process's Lightning know of S3, and of this class, if it is the package of the other name."""
