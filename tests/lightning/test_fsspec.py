@@ -143,6 +143,29 @@ def test_copies_moves_and_removals(files: Any, root: str) -> None:
     assert [files.exists(f"{root}/{key}") for key in ("a", "a/b/2", "ab")] == [False, False, True]
 
 
+def test_a_directory_is_copied_and_moved_whole(files: Any, root: str) -> None:
+    name = root.removeprefix("s3://")
+    files.copy(f"{root}/a", f"{root}/copy", recursive=True)
+    files.mv(f"{root}/a", f"{root}/moved", recursive=True)
+    below = [f"{name}/{directory}/{key}" for directory in ("copy", "moved") for key in ("1", "b/2")]
+    assert sorted(files.find(root)) == sorted([*below, f"{name}/ab"])
+    with pytest.raises(FileNotFoundError):
+        files.cp_file(f"{root}/none", f"{root}/other")
+
+
+def test_an_empty_bucket_has_no_files(files: Any, bucket: str) -> None:
+    assert files.ls(f"s3://{bucket}") == files.find(f"s3://{bucket}") == []
+    assert list(files.walk(f"s3://{bucket}")) == [(bucket, [], [])]
+    with pytest.raises(FileNotFoundError):
+        files.ls("s3://no-such-bucket")
+
+
+def test_a_whole_bucket_is_not_removed(files: Any, root: str) -> None:
+    with pytest.raises(ValueError, match="would delete all of"):
+        files.rm(root, recursive=True)
+    assert len(files.find(root)) == 3
+
+
 def test_a_transaction_stores_all_or_nothing(files: Any, root: str) -> None:
     with files.transaction, files.open(f"{root}/whole", "wb") as file:
         file.write(b"abc")

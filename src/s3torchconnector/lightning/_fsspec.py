@@ -89,7 +89,7 @@ class S3PathFileSystem(AbstractFileSystem):
         for page in self.client.list_objects(bucket, f"{key}/" if key else "", "/"):
             entries += [_directory(f"{bucket}/{prefix.rstrip('/')}") for prefix in page.common_prefixes]
             entries += [_file(bucket, info) for info in page.object_info if info.key != f"{key}/"]
-        if not entries and path not in self.made:
+        if not entries and key and path not in self.made:  # a bucket may be empty
             entries = [self._info_of_file(path)]
         return entries if detail else [entry["name"] for entry in entries]
 
@@ -132,13 +132,19 @@ class S3PathFileSystem(AbstractFileSystem):
     def rm(self, path: str | list[str], recursive: bool = False, maxdepth: int | None = None) -> None:
         for each in [path] if isinstance(path, str) else path:
             if recursive:
-                bucket, key = self._strip_protocol(each).split("/", 1)
-                self.client.delete_prefix(bucket, f"{key}/")
+                bucket, _, key = self._strip_protocol(each).partition("/")
+                self.client.delete_prefix(bucket, f"{key}/")  # which refuses a whole bucket
                 self.made.discard(f"{bucket}/{key}")
             self.rm_file(each)
 
     def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
-        self.client.copy_object(*self._strip_protocol(path1).split("/", 1), *self._strip_protocol(path2).split("/", 1))
+        source, destination = self._strip_protocol(path1), self._strip_protocol(path2)
+        try:
+            self.client.copy_object(*source.split("/", 1), *destination.split("/", 1))
+        except S3NotFoundError:
+            if not self.isdir(source):
+                raise
+            self.makedirs(destination)  # fsspec copies what is below it one by one
 
     def open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
         if "r" not in mode and get_compression(path, kwargs.get("compression")) is not None:
