@@ -130,6 +130,16 @@ def test_slices_are_those_of_torch(
     assert torch.equal(loaded, tensor[index] if index else tensor)
 
 
+def test_steps_may_be_of_any_size(checkpoint: S3Checkpoint, bucket: str) -> None:
+    table = tensor_of(torch.int16, 4, 5)
+    checkpoint.save_safetensors({"table": table, "none": table[:0]}, f"s3://{bucket}/key")
+    for index in ((slice(1, None, 2**63), slice(2, None, 2**70)), (slice(None), slice(None, None, 2**64))):
+        loaded = checkpoint.load_safetensors(f"s3://{bucket}/key", names={"table": index, "none": index})
+        smaller = tuple(slice(each.start, each.stop, each.step and 100) for each in index)
+        assert torch.equal(loaded["table"], table[smaller])
+        assert torch.equal(loaded["none"], table[:0][smaller])
+
+
 _BAD_NAMES: list[tuple[Any, type[Exception], str]] = [
     (["nobody"], KeyError, "no tensor 'nobody'"),
     ("table", TypeError, r"\['table'\]\?"),

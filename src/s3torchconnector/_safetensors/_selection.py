@@ -40,7 +40,11 @@ def as_index(name: str, shape: Sequence[int], index: Index | None) -> tuple[slic
     bounds = [each.indices(size) for each, size in zip(slices, shape, strict=False)]
     if any(step < 0 for _, _, step in bounds):
         raise ValueError(f"{name!r} cannot be read backwards: the index {index!r} has a negative step")
-    return tuple(slice(start, max(start, stop), step) for start, stop, step in bounds)
+    # A step beyond the end reaches one element, and may be too large for PyTorch.
+    return tuple(
+        slice(start, max(start, stop), min(step, max(size, 1)))
+        for (start, stop, step), size in zip(bounds, shape, strict=False)
+    )
 
 
 class Selection:
