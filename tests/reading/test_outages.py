@@ -112,7 +112,8 @@ def test_a_server_that_does_not_wait_for_a_slow_program_is_no_failure() -> None:
         while data := reader.read(MIB):
             end = reader.tell()
             assert data == content(end - len(data), end)
-            if end % (4 * MIB) == 0 and drops < 2:
-                drops += server.gone.wait(1.0)  # while this program computes
+            if end % (4 * MIB) == 0 and drops < 3:
+                drops += server.gone.wait(0.5)  # while this program computes
                 server.gone.clear()
-        assert (reader.tell(), drops) == (served.size, 2)
+        assert reader.tell() == served.size
+        assert drops
