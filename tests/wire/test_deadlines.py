@@ -21,8 +21,9 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector._wire import CancelledByCaller, CancelToken, requests
 from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._connection import Connection
+from s3torchconnector._wire._dialer import Address
 from s3torchconnector._wire._patience import Patience
-from s3torchconnector._wire._pool import Address, ConnectionPool, PoolIsFull
+from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
 from tests.reading.support import VirtualObject, client_of, content, open_object
 from tests.servers.http_messages import Request, response, s3_error
 from tests.servers.scripted import Answer, Close, ScriptedServer, Send, Stall

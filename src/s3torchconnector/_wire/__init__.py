@@ -16,10 +16,11 @@ from s3torchconnector._wire._checksums import (
     offered,
 )
 from s3torchconnector._wire._connection import Buffer, NotYet
+from s3torchconnector._wire._dialer import NoneIdle
 from s3torchconnector._wire._documents import CompletedPart, parse_http_date, parse_upload_id, parse_uploads_page
 from s3torchconnector._wire._exchange import Exchange, HasToWait
 from s3torchconnector._wire._hedging import Hedging
-from s3torchconnector._wire._pool import NoneIdle, PoolIsFull
+from s3torchconnector._wire._pool import PoolIsFull
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._retry import is_retryable

@@ -27,11 +27,12 @@ from s3torchconnector._wire._authority import Authority, Identity
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
 from s3torchconnector._wire._checksum_support import ChecksumSupport
 from s3torchconnector._wire._course import Course, complete
+from s3torchconnector._wire._dialer import Address
 from s3torchconnector._wire._exchange import ClosedMeanwhile, Exchange
 from s3torchconnector._wire._head import HeadBuilder
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._patience import Patience
-from s3torchconnector._wire._pool import Address, ConnectionPool, PoolIsFull, Run
+from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull, Run
 from s3torchconnector._wire._proxy import proxy_for
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response, read_document

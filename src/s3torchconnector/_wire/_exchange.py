@@ -14,9 +14,10 @@ from typing import TypeVar, cast
 
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3TimeoutError
 from s3torchconnector._wire._connection import Connection, NotYet
+from s3torchconnector._wire._dialer import Address, NoneIdle
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._patience import Patience
-from s3torchconnector._wire._pool import Address, ConnectionPool, NoneIdle
+from s3torchconnector._wire._pool import ConnectionPool
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response
 

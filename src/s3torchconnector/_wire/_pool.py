@@ -1,57 +1,31 @@
 """Open connections of one client in one process: handed out last-in first-out, one to a thread at a time.
 
 Who acquires a connection gives it back with ``release`` (it can serve another request) or ``discard``. What to do is
-decided under the lock; connecting and closing happen outside it.
+decided under the lock; connecting (``_dialer``) and closing happen outside it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple, cast
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError, S3Exception, S3TimeoutError
+from s3torchconnector._errors import S3Exception, S3TimeoutError
 from s3torchconnector._wire._connection import Connection
+from s3torchconnector._wire._dialer import Address, Dialer
 from s3torchconnector._wire._line import Line, Ticket
 from s3torchconnector._wire._patience import Patience
-from s3torchconnector._wire._proxy import Proxy, open_tunnel
-from s3torchconnector._wire._tls_connection import TlsConnection
 
 _CHECK_AFTER = 1.0  # seconds idle after which a look tells whether the server closed it
 _DROP_AFTER = 20.0  # seconds idle after which it is not worth a look: S3 closes idle connections
-# Seconds. A connection that opens in so much time costs less than to have another thread open it; and who must not wait
-# for one tries no longer than briefly.
-_QUICK, _BRIEFLY = 1e-3, 10e-3
-
 
 Run = Callable[[Callable[[], None]], object]
 
 
-class Address(NamedTuple):
-    """Where a connection leads."""
-
-    scheme: str
-    host: str
-    port: int
-    proxy: Proxy | None = None
-
-    def __str__(self) -> str:
-        text = f"{self.scheme}://{self.host}:{self.port}"
-        return f"{text} (through the proxy {self.proxy.host}:{self.proxy.port})" if self.proxy else text
-
-
 class PoolIsFull(S3Exception):
     """As many connections are in use as may be. Never reaches users."""
-
-
-class NoneIdle(S3Exception):
-    """A connection has to be opened, which takes long. Never reaches users."""
 
 
 class ConnectionPool:
@@ -64,6 +38,7 @@ class ConnectionPool:
         self, config: S3ClientConfig, when_wanted: Callable[[], None] = lambda: None, run: Run = lambda job: job()
     ) -> None:
         self._config = config
+        self._dialer = Dialer(config)
         self._when_wanted = when_wanted
         self._run = run
         self._lock = threading.Lock()
@@ -71,9 +46,6 @@ class ConnectionPool:
         self._in_use = 0
         self._idle: dict[Address, list[Connection]] = {}
         self._open: set[Connection] = set()
-        self._tls: ssl.SSLContext | None = None
-        self._tls_sessions: dict[Address, ssl.SSLSession] = {}  # a resumed handshake checks no certificate again
-        self._slow: set[Address] = set()  # where the last connection took long to open, or did not open
         self._closed = False
 
     @property
@@ -166,8 +138,8 @@ class ConnectionPool:
 
     def release(self, address: Address, connection: Connection) -> None:
         """Give back a connection that can serve another request."""
-        if not connection.used and (session := connection.tls_session) is not None:
-            self._tls_sessions[address] = session
+        if not connection.used:
+            self._dialer.learn(address, connection)
         connection.used = True
         connection.idle_since = time.monotonic()
         with self._lock:
@@ -227,89 +199,7 @@ class ConnectionPool:
         connection.close()
 
     def _open_one(self, address: Address, patience: Patience) -> Connection:
-        if not patience.connect and address in self._slow:
-            raise NoneIdle("a connection has to be opened")
-        began = time.perf_counter()
-        slow = True
-        try:
-            connection = self._connect(address, patience)
-            slow = time.perf_counter() - began > _QUICK
-        except S3TimeoutError as error:
-            if not patience.connect:
-                raise NoneIdle("a connection has to be opened") from error
-            raise
-        finally:
-            (self._slow.add if slow else self._slow.discard)(address)
-        return connection
-
-    def _connect(self, address: Address, patience: Patience) -> Connection:
-        target = address.proxy or address
-        patience.check()
-        longest = self._config.connect_timeout if patience.connect else _BRIEFLY
-        end = time.perf_counter() + min(longest, patience.left())
-        try:
-            sock = socket.create_connection((_encoded(target.host), target.port), _until(end))
-        except TimeoutError as error:
-            raise S3TimeoutError(
-                f"no connection to {address} within connect_timeout={self._config.connect_timeout:g} s"
-            ) from error
-        except OSError as error:
-            raise S3ConnectionError(f"no connection to {address}: {error}: is the endpoint right and up?") from error
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if address.scheme == "https":
-                if address.proxy is not None:
-                    open_tunnel(sock, address.proxy, address.host, address.port, lambda: _until(end))
-                sock.settimeout(_until(end))
-                sock = self._wrap(sock, address)
-            connected = TlsConnection if isinstance(sock, ssl.SSLSocket) else Connection
-            connection = connected(sock, self._config.read_timeout, str(address))
-        except BaseException:
-            sock.close()
-            raise
+        connection = self._dialer.open(address, patience)
         with self._lock:
             self._open.add(connection)
         return connection
-
-    def _wrap(self, sock: socket.socket, address: Address) -> ssl.SSLSocket:
-        try:
-            session = self._tls_sessions.get(address)
-            return self._tls_context().wrap_socket(sock, server_hostname=address.host, session=session)
-        except ssl.SSLCertVerificationError as error:
-            raise S3ConfigurationError(
-                f"the certificate of {address} cannot be trusted: {error.verify_message}. If the endpoint uses a "
-                "private CA, name its certificate in AWS_CA_BUNDLE"
-            ) from error
-        except TimeoutError as error:
-            raise S3TimeoutError(
-                f"no TLS handshake with {address} within connect_timeout={self._config.connect_timeout:g} s"
-            ) from error
-        except OSError as error:
-            raise S3ConnectionError(f"the TLS handshake with {address} failed: {error}") from error
-
-    def _tls_context(self) -> ssl.SSLContext:
-        with self._lock:
-            if self._tls is None:
-                self._tls = _default_tls_context()
-            return self._tls
-
-
-def _encoded(host: str) -> str:
-    """A host as bytes, which ``create_connection`` takes as well: a text brings in the IDNA codec, milliseconds."""
-    return cast(str, host.encode()) if host.isascii() else host
-
-
-def _until(end: float) -> float:
-    """Seconds; at least one millisecond, since a socket takes 0 for "do not wait"."""
-    return max(0.001, end - time.perf_counter())
-
-
-def _default_tls_context() -> ssl.SSLContext:
-    """The system's trust store, or the bundle in ``AWS_CA_BUNDLE``, botocore's name for it."""
-    bundle = os.environ.get("AWS_CA_BUNDLE")
-    try:
-        context = ssl.create_default_context(cafile=bundle or None)
-    except OSError as error:
-        raise S3ConfigurationError(f"the CA bundle AWS_CA_BUNDLE={bundle} cannot be read: {error}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
