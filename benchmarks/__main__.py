@@ -82,8 +82,8 @@ def main(
     whole = not quick and target is None and len(rows) == len(cases.CASES)
     output = objects.root() / ("benchmarks/results/latest" if whole else "build/bench")
     report.write(rows, size, report.machine(place.nginx, runs), output)
-    plot.draw(rows, size, output.with_suffix(".png"))
-    console.print(f"written: {output.relative_to(objects.root())}.json, .md, .png")
+    drawn = plot.draw(rows, size, output.with_suffix(".png"))
+    console.print(f"written: {output.relative_to(objects.root())}.json, .md{', .png' if drawn else ''}")
     if failures:
         sys.exit("\n".join(failures))
 

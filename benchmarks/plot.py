@@ -16,9 +16,14 @@ from benchmarks.results import Row
 _OURS, _LIMIT, _GOAL = "#2563a8", "#4b5563", "#c2410c"
 
 
-def draw(rows: list[Row], size: int, path: Path) -> None:
-    """Write a PNG: one bar a row, from 1x to our ratio; a line is the limit, a triangle the goal."""
+def draw(rows: list[Row], size: int, path: Path) -> bool:
+    """Write a PNG: one bar a row, from 1x to our ratio; a line is the limit, a triangle the goal.
+
+    Returns whether there is a row to compare; without any, nothing is written.
+    """
     rows = [row for row in rows if row.ratio(PEER) is not None]
+    if not rows:
+        return False
     mpl.use("Agg")
     figure = Figure(figsize=(12, 0.5 * len(rows) + 1.4), layout="constrained")
     axes = figure.subplots()
@@ -38,6 +43,7 @@ def draw(rows: list[Row], size: int, path: Path) -> None:
     axes.plot([], [], "v", color=_GOAL, label="goal")
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     figure.savefig(path, dpi=150)
+    return True
 
 
 def _bar(axes: Axes, place: int, row: Row) -> None:
