@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -26,33 +26,33 @@ _SECONDS_TO_NOTICE = 60.0  # until a rank that waits for a killed one must have 
 
 @pytest.mark.slow
 def test_killed_at_random_moments(bucket: str, tmp_path: Path) -> None:
+    _kill_again_and_again(bucket, tmp_path, _KILLS, seed=0, ranks=lambda number: (number % 2 + 1, None))
+
+
+@pytest.mark.slow
+def test_the_rank_that_survives_ends_by_itself_and_publishes_no_half(bucket: str, tmp_path: Path) -> None:
+    """It finds out in the middle of a save, and fails; rank 1 as well as rank 0, which publishes."""
+    _kill_again_and_again(bucket, tmp_path, _SURVIVALS, seed=1, ranks=lambda number: (2, number % 2))
+
+
+def _kill_again_and_again(
+    bucket: str, tmp_path: Path, times: int, seed: int, ranks: Callable[[int], tuple[int, int | None]]
+) -> None:
+    """Have ranks save, and killed, over and over to one path; ``ranks`` tells how many ranks, and the victim."""
     path = f"s3://{bucket}/x"
-    chance = random.Random(0)
+    chance = random.Random(seed)
     first = 1
-    for number in range(_KILLS):
-        count = number % 2 + 1
-        told = _save_until_killed(count, tmp_path / str(number), path, first, chance)
+    for number in range(times):
+        count, victim = ranks(number)
+        told = _save_until_killed(count, tmp_path / str(number), path, first, chance, victim)
         state = _loaded(path, count)
         # The last that was told of, or the one that was committed but not told of any more.
         assert state["step"] in (told, told + 1)
         first = told + 2
 
 
-@pytest.mark.slow
-def test_the_rank_that_survives_ends_by_itself_and_publishes_no_half(bucket: str, tmp_path: Path) -> None:
-    """It finds out in the middle of a save, and fails; rank 1 as well as rank 0, which publishes."""
-    path = f"s3://{bucket}/x"
-    chance = random.Random(1)
-    first = 1
-    for number in range(_SURVIVALS):
-        told = _save_until_killed(2, tmp_path / str(number), path, first, chance, victim=number % 2)
-        state = _loaded(path, 2)
-        assert state["step"] in (told, told + 1)
-        first = told + 2
-
-
 def _save_until_killed(
-    count: int, store: Path, path: str, first: int, chance: random.Random, victim: int | None = None
+    count: int, store: Path, path: str, first: int, chance: random.Random, victim: int | None
 ) -> int:
     """Let ranks save, and kill one of them some time after a checkpoint is complete.
 
