@@ -1,0 +1,88 @@
+"""`make matrix`: the tests on every interpreter at hand, each in a virtual environment of its own.
+
+Looks for the interpreters of ``VERSIONS`` on PATH and among pyenv's. Each gets build/matrix/<version> with the
+development requirements. If PyTorch cannot be installed there, the tests of the layers that do not need it run alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import requires
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+_ROOT = Path(__file__).parents[1]
+_BUILD = _ROOT / "build" / "matrix"
+_NEEDS_TORCH = ("torch", "lightning", "safetensors")
+
+
+def main(
+    arguments: Annotated[list[str] | None, typer.Argument(help="Options and paths for pytest.")] = None,
+    version: Annotated[list[str] | None, typer.Option(help="Only this one (3.12); may be repeated.")] = None,
+) -> None:
+    """Run the tests on each interpreter; exits with 1 if one of them fails, or none is found."""
+    outcomes = {each: _run(each, arguments or []) for each in version or VERSIONS}
+    for each, outcome in outcomes.items():
+        print(f"{each}: {outcome}")
+    passed = [outcome for outcome in outcomes.values() if outcome.startswith("passed")]
+    failed = [outcome for outcome in outcomes.values() if outcome.startswith("failed")]
+    sys.exit(1 if failed or not passed else 0)
+
+
+def _run(version: str, arguments: list[str]) -> str:
+    interpreter = _interpreter(version)
+    if interpreter is None:
+        return "not found on this machine"
+    python = _BUILD / version / "bin" / "python"
+    print(f"== {version}: {interpreter}", flush=True)
+    if not python.exists():
+        subprocess.run([interpreter, "-m", "venv", _BUILD / version], check=True)
+    has_torch = _install(python)
+    command = [python, "-m", "pytest", "-q", *arguments]
+    if not has_torch:
+        command += [f"--ignore={path}" for path in _files_that_need_torch(python)]
+    done = subprocess.run(command, cwd=_ROOT, check=False)
+    return f"{'failed' if done.returncode else 'passed'}{'' if has_torch else ', without PyTorch'}"
+
+
+def _interpreter(version: str) -> str | None:
+    """The path of a working interpreter of this version."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    candidates = [shutil.which(f"python{version}"), *sorted(map(str, pyenv.glob(f"{version}.*/bin/python")))]
+    for candidate in filter(None, candidates):
+        shown = subprocess.run([candidate, "--version"], capture_output=True, text=True, check=False)
+        if shown.stdout.startswith(f"Python {version}."):
+            return candidate
+    return None
+
+
+def _install(python: Path) -> bool:
+    """Install what development needs; False if that was only possible without PyTorch."""
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if subprocess.run([*pip, "-r", "requirements-dev.txt"], cwd=_ROOT, check=False).returncode == 0:
+        return True
+    subprocess.run([*pip, *_requirements_without_torch()], cwd=_ROOT, check=True)
+    subprocess.run([*pip, "--no-deps", "-e", "."], cwd=_ROOT, check=True)
+    return False
+
+
+def _requirements_without_torch() -> list[str]:
+    names = [line.partition(";")[0].strip() for line in requires("s3torchconnector") or []]
+    return [name for name in names if not name.startswith(_NEEDS_TORCH)]
+
+
+def _files_that_need_torch(python: Path) -> list[str]:
+    collecting = [python, "-m", "pytest", "-q", "--collect-only", "--continue-on-collection-errors"]
+    shown = subprocess.run(collecting, cwd=_ROOT, capture_output=True, text=True, check=False).stdout
+    return re.findall(r"^ERROR (\S+\.py)", shown, re.MULTILINE)
+
+
+if __name__ == "__main__":
+    typer.run(main)
