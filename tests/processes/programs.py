@@ -217,6 +217,27 @@ def sigterm_is_handled_while_something_is_saved(client: S3Client, bucket: str) -
     manager.close()
 
 
+def its_own_sigterm_handler_calls_the_one_before(client: S3Client, bucket: str) -> None:
+    """As Lightning's does, which then ends the training in order; with nothing open, and while something is."""
+    writer = _storage_writer(client, bucket)
+    before = signal.getsignal(signal.SIGTERM)
+    assert callable(before)
+    handled: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: (before(number, frame), handled.append(number)))  # type: ignore[func-returns-value]
+    signal.raise_signal(signal.SIGTERM)
+    with S3Writer(client.put_object(bucket, "saved")) as stream:
+        signal.raise_signal(signal.SIGTERM)
+        stream.write(content(0, SIZE))
+    signal.signal(signal.SIGTERM, before)  # as it is at the end of a training
+    with S3Writer(client.put_object(bucket, "saved")) as stream:
+        stream.write(content(0, SIZE))
+    del writer
+    with S3Writer(client.put_object(bucket, "saved")) as stream:
+        stream.write(content(0, SIZE))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert handled == [signal.SIGTERM] * 2
+
+
 def _manager(client: S3Client, bucket: str) -> S3CheckpointManager:
     uri = f"s3://{bucket}/managed"
     return S3CheckpointManager(uri, "us-east-1", endpoint=client.endpoint, s3client_config=client.s3client_config)
@@ -263,6 +284,7 @@ PROGRAMS: dict[str, Callable[..., None]] = {
         a_distributed_save,
         an_asynchronous_distributed_save,
         a_save_of_a_manager_in_the_background,
+        its_own_sigterm_handler_calls_the_one_before,
         sigterm_is_handled_while_something_is_saved,
         four_uploads_are_open,
         an_upload_begins,

@@ -214,6 +214,12 @@ def test_sigterm_is_handled_while_something_is_saved(proxy: RecordingProxy, buck
         program.end(_START_SECONDS)
 
 
+def test_a_program_that_handles_sigterm_decides(proxy: RecordingProxy, bucket: str, s3_server: S3Server) -> None:
+    with Program("its_own_sigterm_handler_calls_the_one_before", proxy.endpoint, bucket) as program:
+        program.end(_START_SECONDS)
+    assert (s3_server.folder / bucket / "saved").stat().st_size > 0
+
+
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 def test_an_end_before_a_distributed_save_begins(proxy: RecordingProxy, bucket: str) -> None:
     """It is carried out to the end: its data, its commit, and the deletion of what it replaces."""

@@ -10,7 +10,8 @@
   uploads are open, and only where the program has left that default in place, a handler aborts them first (on a
   thread, since the main thread may hold any lock) and then lets the signal end the process as it would have.
   Handlers can be set on the main thread alone: a save that it begins, and that opens its uploads on other threads, is
-  announced by ``expect_uploads``. A program that writes only on others keeps the default.
+  announced by ``expect_uploads``. A program that writes only on others keeps the default. A program that sets a
+  handler of its own meanwhile decides: where its handler calls this one, as the one before, this one does nothing.
 """
 
 from __future__ import annotations
@@ -170,10 +171,12 @@ def _wait_and_abort() -> None:
 
 def _handle_sigterm() -> None:
     global _handling_sigterm
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    if not _handling_sigterm and on_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    if _handling_sigterm or threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _on_sigterm)
-        _handling_sigterm = True
+    # It may be there already: whoever set another handler has put this one back.
+    _handling_sigterm = signal.getsignal(signal.SIGTERM) is _on_sigterm
 
 
 def _release_sigterm_if_idle() -> None:
@@ -191,6 +194,8 @@ def _release_sigterm() -> None:
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
     global _ending
+    if signal.getsignal(signal.SIGTERM) is not _on_sigterm:
+        return  # called by the program's own handler, which was set later: what becomes of the process is its decision
     _ending = True
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second SIGTERM does not wait
     # Not a daemon: a main thread that meets its aborted upload and exits must wait here for the signal's end.
