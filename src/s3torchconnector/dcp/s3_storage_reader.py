@@ -8,7 +8,6 @@ large.
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -19,11 +18,13 @@ from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner
 from torch.futures import Future
 
 from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._errors import S3FormatError
 from s3torchconnector._transfer import ReadPolicy
-from s3torchconnector._uri import parse_object_uri
+from s3torchconnector._uri import display_uri, parse_object_uri
 from s3torchconnector.dcp._item import StoredItem
 from s3torchconnector.dcp._layout import TensorLayout
 from s3torchconnector.dcp._load import Load, StoredFile
+from s3torchconnector.dcp._metadata import parse_metadata
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
 
@@ -34,6 +35,15 @@ def sizes_of(storage_data: Mapping[Any, Any]) -> dict[str, int]:
     for info in storage_data.values():
         sizes[info.relative_path] = max(sizes.get(info.relative_path, 0), info.offset + info.length)
     return sizes
+
+
+def _parsed(data: bytes, uri: str) -> Metadata:
+    try:
+        return parse_metadata(data)
+    except Exception as error:  # whatever bytes that are no pickle lead to
+        bucket, key = parse_object_uri(uri)
+        text = f"{display_uri(bucket, key)} cannot be used: {error}"
+        raise S3FormatError(text, bucket=bucket, key=key) from error
 
 
 class S3StorageReader(FileSystemReader):
@@ -83,11 +93,12 @@ class S3StorageReader(FileSystemReader):
 
         Raises:
             S3NotFoundError: there is no complete checkpoint.
+            S3FormatError: what is there describes none, or has what no checkpoint needs; the text says what to do.
         """
         rank = kwargs.get("rank")
         name = ".metadata" if rank is None else f"__{rank}.metadata"
         with self.fs.create_stream(self.fs.concat_path(self.path, name), "rb") as stream:
-            metadata: Metadata = pickle.loads(stream.read())
+            metadata = _parsed(stream.read(), self.fs.concat_path(self.path, name))
         if getattr(metadata, "storage_meta", None) is None:
             metadata.storage_meta = StorageMeta()
         metadata.storage_meta.load_id = self.load_id  # type: ignore[union-attr]

@@ -1,0 +1,100 @@
+"""``.metadata`` to what it says, without running what it says: a pickle may name any function to be called.
+
+Whoever can write to the bucket could have code run by all who save to it or load from it. So only the classes are
+looked up that describe a checkpoint, in any release of PyTorch from 2.4 on: ``Metadata`` and what it is made of, types
+of Python's own, and what the program itself has declared safe (``torch.serialization.add_safe_globals``), such as the
+class of a state's keys. None of them does anything when it is made but keep what it is given.
+"""
+
+from __future__ import annotations
+
+import builtins
+import collections
+import enum
+import io
+import pathlib
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.distributed._shard.sharded_tensor import metadata as sharded
+from torch.distributed.checkpoint import filesystem, metadata
+
+_BUILTINS = frozenset(
+    {"bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "range", "set", "slice",
+     "str", "tuple"}
+)  # fmt: skip
+_TORCH = (torch.dtype, torch.layout, torch.memory_format)
+_CLASSES: dict[tuple[str, str], Any] = {
+    ("builtins", "getattr"): lambda kind, name: _member(kind, name),
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch", "Size"): torch.Size,
+    ("torch", "device"): torch.device,
+    ("torch.serialization", "_get_layout"): lambda name: _layout(name),
+    ("torch.distributed._shard.sharded_tensor.metadata", "TensorProperties"): sharded.TensorProperties,
+    ("torch.distributed._shard.sharded_tensor.metadata", "MEM_FORMAT_ENCODING"): sharded.MEM_FORMAT_ENCODING,
+    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"): filesystem._StorageInfo,
+    ("torch.distributed.checkpoint.filesystem", "_StoragePrefix"): filesystem._StoragePrefix,
+}
+
+
+def parse_metadata(data: bytes) -> metadata.Metadata:
+    """The description of a checkpoint.
+
+    Raises:
+        pickle.UnpicklingError: it names something else; nothing of that was called.
+        Exception: it is no pickle, or none of a ``Metadata``.
+    """
+    described = _Unpickler(io.BytesIO(data)).load()
+    if not isinstance(described, metadata.Metadata):
+        raise pickle.UnpicklingError(f"it is a {type(described).__name__}, and no description of a checkpoint")
+    return described
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        found = _CLASSES.get((module, name)) or _found(module, name)
+        if found is not None:
+            return found
+        raise pickle.UnpicklingError(
+            f"it names {module}.{name}, which no description of a checkpoint needs, and which could run code. If it "
+            "is a class of yours (such as that of a state's keys), and you trust what is in the bucket, say so before: "
+            f"torch.serialization.add_safe_globals([{module}.{name}])"
+        )
+
+
+def _found(module: str, name: str) -> Any:
+    """What stands for a name that a module may have in one release and not in another; None if it is not allowed."""
+    if module == "builtins" and name in _BUILTINS:
+        return getattr(builtins, name)
+    if module == "torch" and isinstance(getattr(torch, name, None), _TORCH):
+        return getattr(torch, name)
+    if module in ("pathlib", "pathlib._local"):  # the checkpoint's path; the system that stored it may be another
+        pure = {"PosixPath": "PurePosixPath", "WindowsPath": "PureWindowsPath", "Path": "PurePath"}.get(name, name)
+        return getattr(pathlib, pure) if pure in ("PurePath", "PurePosixPath", "PureWindowsPath") else None
+    if module == metadata.__name__:
+        found = getattr(metadata, name, None)
+        return found if isinstance(found, type) and found.__module__ == module else None
+    return next((each for place, each in _declared_safe() if place == f"{module}.{name}"), None)
+
+
+def _declared_safe() -> Iterator[tuple[str, Any]]:
+    """What the program has declared safe, by its place. PyTorch takes a class, or one and another name for it."""
+    get = getattr(torch.serialization, "get_safe_globals", tuple)
+    for each in get():
+        yield (each[1], each[0]) if isinstance(each, tuple) else (f"{each.__module__}.{each.__qualname__}", each)
+
+
+def _member(kind: Any, name: str) -> enum.Enum:
+    """``getattr``, as Python 3.11 pickles the members of an enumeration."""
+    if isinstance(kind, type) and issubclass(kind, enum.Enum) and name in kind.__members__:
+        return kind.__members__[name]
+    raise pickle.UnpicklingError(f"it asks for {name!r} of {kind!r}, which is no member of an enumeration")
+
+
+def _layout(name: str) -> torch.layout:
+    found = getattr(torch, name.removeprefix("torch."), None)
+    if not isinstance(found, torch.layout):
+        raise pickle.UnpicklingError(f"it asks for the layout {name!r}")
+    return found
