@@ -14,7 +14,7 @@
     │   ├── S3NotFoundError (FileNotFoundError)  no such bucket, key or upload
     │   ├── S3AccessDeniedError (PermissionError)
     │   ├── S3WrongRegionError                   the bucket lives elsewhere; says where
-    │   ├── S3ObjectChangedError                 another version took the object's place while it was read
+    │   ├── S3ObjectChangedError                 another version took the object's place meanwhile
     │   ├── S3ObjectExistsError (FileExistsError)  a write with overwrite=False found an object
     │   └── S3ThrottledError                     SlowDown until the attempts were used up
     └── S3UploadAbortedError                     the upload was given up; nothing was published
@@ -137,7 +137,10 @@ class S3WrongRegionError(S3ServiceError):
 
 
 class S3ObjectChangedError(S3ServiceError):
-    """The object was overwritten while it was being read; its versions are never mixed. Open it again."""
+    """The object was overwritten while it was being read; its versions are never mixed. Open it again.
+
+    Also: of two saves of one checkpoint at the same time, this one is not committed.
+    """
 
 
 class S3ObjectExistsError(S3ServiceError, FileExistsError):

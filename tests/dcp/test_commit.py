@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import pickle
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata
 
+from s3torchconnector._s3client import S3Client
 from tests.dcp.support import CONFIG, keys_of, load, same, writer_of
 from tests.servers.http_messages import Request, response, s3_error
 from tests.servers.moto_server import MotoServer
@@ -50,7 +56,8 @@ def test_data_come_first_then_one_put_then_the_old_files_go(bucket: str, proxy: 
     assert not new & old
     assert sorted(seen[:3]) == sorted([*(("PUT", name) for name in new), ("GET", "x/.metadata")])
     assert seen[3] == ("PUT", "x/.metadata")
-    assert sorted(seen[4:]) == sorted(("DELETE", name) for name in old)
+    assert seen[4] == ("HEAD", "x/.metadata")  # before anything is deleted
+    assert sorted(seen[5:]) == sorted(("DELETE", name) for name in old)
     assert same(loaded(bucket), NEW)
 
 
@@ -263,3 +270,103 @@ def test_plans_that_a_planner_keeps_do_not_bring_old_names_back(bucket: str, pro
         assert same(loaded(bucket), state)
         names.append([key for key in keys_of(bucket) if key.endswith(".distcp")])
     assert len({name for each in names for name in each}) == 3
+
+
+def _refused(request: Request) -> bool:
+    return request.method == "GET" and request.path.endswith("/x/.metadata")
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (500, "InternalError"), (400, "InvalidRequest")])
+def test_a_commit_that_cannot_be_read_is_replaced(
+    bucket: str, proxy: RecordingProxy, caplog: pytest.LogCaptureFixture, status: int, code: str
+) -> None:
+    """What it names remains: to lose what was saved, for files to delete, would be worse."""
+    save(bucket, OLD, proxy)
+    old = set(keys_of(bucket))
+    proxy.misbehave = lambda request: Replace(s3_error(status, code)) if _refused(request) else None
+    save(bucket, NEW, proxy)
+    assert "x/.metadata cannot be read, and is replaced whatever it is" in caplog.text
+    assert code in caplog.text
+    assert same(loaded(bucket), NEW)
+    assert old <= set(keys_of(bucket))
+
+
+def test_who_may_not_look_may_save_without_overwriting(bucket: str, proxy: RecordingProxy) -> None:
+    """S3 answers 403 for a missing key to whoever may not list."""
+    proxy.misbehave = lambda request: Replace(response(403)) if request.method == "HEAD" else None
+    save(bucket, NEW, proxy, overwrite=False)
+    assert same(loaded(bucket), NEW)
+
+
+def test_files_of_a_commit_that_is_refused_for_sure_are_deleted(bucket: str, proxy: RecordingProxy) -> None:
+    save(bucket, OLD, proxy)
+    before = keys_of(bucket)
+    proxy.misbehave = lambda request: Replace(s3_error(403, "AccessDenied")) if is_commit(request) else None
+    with pytest.raises(CheckpointException, match="AccessDenied"):
+        save(bucket, NEW, proxy)
+    assert keys_of(bucket) == before
+
+
+def test_files_of_a_commit_that_may_have_happened_remain(bucket: str, proxy: RecordingProxy) -> None:
+    save(bucket, OLD, proxy)
+    proxy.misbehave = lambda request: LoseAnswer() if is_commit(request) else None
+    with contextlib.suppress(CheckpointException):
+        save(bucket, NEW, proxy)
+    proxy.misbehave = lambda request: None
+    assert same(loaded(bucket), NEW)
+
+
+def test_a_server_without_conditions_that_says_so(
+    bucket: str, proxy: RecordingProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    conditions = {"if-match", "if-none-match"}
+    proxy.misbehave = lambda request: (
+        Replace(s3_error(501, "NotImplemented")) if is_commit(request) and conditions & set(request.headers) else None
+    )
+    for state in (OLD, NEW):
+        save(bucket, state, proxy)
+        assert same(loaded(bucket), state)
+    assert caplog.text.count("is stored without a condition, which this server refuses") == 2
+    assert len(keys_of(bucket)) == 2
+
+
+def test_a_commit_that_was_deleted_meanwhile_is_refused(
+    moto_bucket: str, moto: RecordingProxy, moto_server: MotoServer
+) -> None:
+    save(moto_bucket, OLD, moto)
+
+    def delete(request: Request) -> None:
+        if is_commit(request):
+            with S3Client("us-east-1", endpoint=moto_server.endpoint) as client:
+                client.delete_object(moto_bucket, "x/.metadata")
+
+    moto.misbehave = delete
+    with pytest.raises(CheckpointException, match="replaced or deleted while it was under way"):
+        save(moto_bucket, NEW, moto)
+    moto.misbehave = lambda request: None
+    save(moto_bucket, NEW, moto)
+    assert same(load(f"s3://{moto_bucket}/x", OLD, endpoint=moto_server.endpoint), NEW)
+
+
+class _Attack:
+    """What makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self._folder,)
+
+
+def test_neither_a_save_nor_a_load_runs_what_lies_there(
+    bucket: str, proxy: RecordingProxy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trace = tmp_path / "trace"
+    with writer_of(f"s3://{bucket}/x").fs.create_stream(f"s3://{bucket}/x/.metadata", "wb") as stream:
+        stream.write(pickle.dumps(Metadata({}, planner_data=_Attack(trace))))
+    with pytest.raises(CheckpointException, match=r"\.metadata cannot be used: it names posix\.mkdir"):
+        loaded(bucket)
+    save(bucket, NEW, proxy)
+    assert not trace.exists()
+    assert "the files that it names will remain" in caplog.text
+    assert same(loaded(bucket), NEW)

@@ -19,6 +19,7 @@ from s3torchconnector._transfer._verify import prepare_verification, verify_if_c
 from s3torchconnector._transfer._workers import Lane, Workers
 
 if TYPE_CHECKING:
+    from s3torchconnector._transfer._commit_object import CommitObject, Seen, refused_for_sure
     from s3torchconnector._transfer._listing import ListObjectStream
     from s3torchconnector._transfer._look_ahead import look_ahead
     from s3torchconnector._transfer._open_uploads import abort_together, expect_uploads, settle_uploads
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ADAPTIVE",
     "SEQUENTIAL",
+    "CommitObject",
     "FetchGroup",
     "GetObjectStream",
     "Lane",
@@ -44,6 +46,7 @@ __all__ = [
     "RangeFetch",
     "ReadPolicy",
     "Runtime",
+    "Seen",
     "Workers",
     "abort_together",
     "address_of",
@@ -52,6 +55,7 @@ __all__ = [
     "look_ahead",
     "prepare_verification",
     "range_based",
+    "refused_for_sure",
     "settle_uploads",
     "verify_if_complete",
 ]
@@ -59,6 +63,8 @@ __all__ = [
 __getattr__ = names_from(
     __name__,
     {
+        "CommitObject": "_commit_object",
+        "Seen": "_commit_object",
         "ListObjectStream": "_listing",
         "Piece": "_pieces",
         "PiecesReader": "_pieces",
@@ -67,6 +73,7 @@ __getattr__ = names_from(
         "expect_uploads": "_open_uploads",
         "list_all": "_parallel_listing",
         "look_ahead": "_look_ahead",
+        "refused_for_sure": "_commit_object",
         "settle_uploads": "_open_uploads",
     },
 )

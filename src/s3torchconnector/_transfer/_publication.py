@@ -1,7 +1,8 @@
-"""How an upload takes its key: it replaces what is there, or must find nothing.
+"""How an upload takes its key: it replaces whatever is there, or one version of it, or must find nothing.
 
-A write that must find nothing sends ``If-None-Match: *`` with the one request that makes the object appear, so that of
-many writers one succeeds. https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+A write that must find nothing sends ``If-None-Match: *`` with the one request that makes the object appear, and one
+that replaces a version its ETag as ``If-Match``, so that of many writers one succeeds.
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 Two looks make up for what this leaves open:
 
 - *Before the first byte*: a key that is taken fails where the writer is opened, as ``open(path, "x")`` does, and not
@@ -18,9 +19,16 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from s3torchconnector._errors import S3AccessDeniedError, S3Exception, S3NotFoundError, S3ObjectExistsError
+from s3torchconnector._errors import (
+    S3AccessDeniedError,
+    S3Exception,
+    S3NotFoundError,
+    S3ObjectChangedError,
+    S3ObjectExistsError,
+    S3ServiceError,
+)
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Caller, CancelToken, Request, Response, requests
 
@@ -57,11 +65,91 @@ class Replacing:
         return False
 
 
-class CreateOnly(Replacing):
+class Conditional(Replacing):
+    """The object appears only where the server finds the key as it is expected to be.
+
+    Args:
+        header, value: the condition, as it goes with the request that makes the object appear.
+        needed: whether a server that refuses all such conditions (501) stores nothing.
+
+    Attributes:
+        etag: of what was stored; None before that, and where the server did not tell.
+    """
+
+    def __init__(self, header: str, value: str, *, needed: bool) -> None:
+        self._condition = {header: value}
+        self._needed = needed
+        self._token = uuid.uuid4().hex
+        self.etag: str | None = None
+
+    def marked(self, request: Request) -> Request:
+        return request._replace(headers={**request.headers, _MARK: self._token})
+
+    def publish(
+        self,
+        caller: Calls,
+        request: Request,
+        consume: Callable[[Request, Response], _T],
+        cancel: CancelToken | None = None,
+    ) -> _T | None:
+        """Make the object appear; None where an attempt did whose answer got lost.
+
+        Raises:
+            S3ObjectExistsError, S3ObjectChangedError: another writer's object is there, or there is none any more.
+        """
+        guarded = request._replace(headers={**request.headers, **self._condition})
+        try:
+            result = caller.call(guarded, partial(consume, guarded), cancel)
+        except (S3ObjectExistsError, S3ObjectChangedError):
+            if not self._is_ours(caller, request):
+                raise
+            _log.info("%s was stored by an attempt whose answer got lost", display_uri(request.bucket, request.key))
+            return None
+        except S3NotFoundError as error:
+            if error.code != "NoSuchKey":
+                raise
+            raise self._taken(request, error) from error  # what was to be replaced was deleted
+        except S3ServiceError as error:
+            if self._needed or error.status != 501:
+                raise
+            _log.warning("%s is stored without a condition, which this server refuses: %s", request, error)
+            result = caller.call(request, partial(consume, request), cancel)
+        self.etag = result if isinstance(result, str) else None
+        return result
+
+    def recognises(self, request: Request, headers: Mapping[str, str]) -> bool:
+        """True.
+
+        Raises:
+            S3ObjectExistsError, S3ObjectChangedError: it is another writer's.
+        """
+        if not self.stored(headers):
+            raise self._taken(request)
+        return True
+
+    def stored(self, headers: Mapping[str, str]) -> bool:
+        """Whether an object with these headers is what this wrote."""
+        return headers.get(_MARK) == self._token or (self.etag is not None and headers.get("etag") == self.etag)
+
+    def _taken(self, request: Request, error: S3Exception | None = None) -> S3ServiceError:
+        raise NotImplementedError
+
+    def _is_ours(self, caller: Calls, request: Request) -> bool:
+        try:
+            headers = caller.call(requests.head_object(request.bucket, request.key), lambda response: response.headers)
+        except S3Exception:
+            return False
+        if self.stored(headers):
+            self.etag = headers.get("etag")
+            return True
+        return False
+
+
+class CreateOnly(Conditional):
     """The object appears only where there is none."""
 
-    def __init__(self) -> None:
-        self._token = uuid.uuid4().hex
+    def __init__(self, *, needed: bool = True) -> None:
+        super().__init__("if-none-match", "*", needed=needed)
 
     def refuse_existing(self, caller: Caller, bucket: str, key: str) -> None:
         """Look before anything is written.
@@ -77,46 +165,23 @@ class CreateOnly(Replacing):
             return  # who may only write is not told; S3 decides when the object is to appear
         raise _exists("HeadObject", bucket, key)
 
-    def marked(self, request: Request) -> Request:
-        return request._replace(headers={**request.headers, _MARK: self._token})
+    def _taken(self, request: Request, error: S3Exception | None = None) -> S3ServiceError:
+        return _exists(request.operation, request.bucket, request.key)
 
-    def publish(
-        self,
-        caller: Calls,
-        request: Request,
-        consume: Callable[[Request, Response], _T],
-        cancel: CancelToken | None = None,
-    ) -> _T | None:
-        """Make the object appear; None where an attempt did whose answer got lost.
 
-        Raises:
-            S3ObjectExistsError: another writer's object is there.
-        """
-        guarded = request._replace(headers={**request.headers, "if-none-match": "*"})
-        try:
-            return caller.call(guarded, partial(consume, guarded), cancel)
-        except S3ObjectExistsError:
-            if not self._is_ours(caller, request):
-                raise
-        _log.info("%s was stored by an attempt whose answer got lost", display_uri(request.bucket, request.key))
-        return None
+class ReplaceVersion(Conditional):
+    """The object appears only in place of the version with this ETag."""
 
-    def recognises(self, request: Request, headers: Mapping[str, str]) -> bool:
-        """True.
+    def __init__(self, etag: str) -> None:
+        super().__init__("if-match", etag, needed=False)
 
-        Raises:
-            S3ObjectExistsError: it is another writer's.
-        """
-        if headers.get(_MARK) != self._token:
-            raise _exists(request.operation, request.bucket, request.key)
-        return True
-
-    def _is_ours(self, caller: Calls, request: Request) -> bool:
-        try:
-            headers = caller.call(requests.head_object(request.bucket, request.key), lambda response: response.headers)
-            return self.recognises(request, headers)
-        except S3Exception:
-            return False
+    def _taken(self, request: Request, error: S3Exception | None = None) -> S3ServiceError:
+        uri = display_uri(request.bucket, request.key)
+        facts: dict[str, Any] = {"operation": request.operation, "bucket": request.bucket, "key": request.key}
+        if error is not None:
+            facts |= {"status": error.status, "code": error.code, "attempts": error.attempts, "resent": error.resent}
+        done = "deleted" if error is not None else "replaced by another writer"
+        return S3ObjectChangedError(f"{uri} was {done} before this write could replace it", **facts)
 
 
 def _exists(operation: str, bucket: str, key: str) -> S3ObjectExistsError:

@@ -26,11 +26,13 @@ class PutObjectStream:
         *,
         overwrite: bool = True,
         summed: bool = False,
+        publication: Replacing | None = None,
     ) -> None:
-        publication = Replacing()
-        if not overwrite:
-            publication = CreateOnly()
-            publication.refuse_existing(open_runtime().caller, bucket, key)
+        if publication is None:
+            publication = Replacing()
+            if not overwrite:
+                publication = CreateOnly()
+                publication.refuse_existing(open_runtime().caller, bucket, key)
         self._upload = Upload(open_runtime, bucket, key, storage_class, publication, summed=summed)
 
     def write(self, data: Buffer, *, lent: bool = False) -> int:

@@ -92,6 +92,8 @@ def _classified(request: Request, status: int, headers: Mapping[str, str], docum
         return _wrong_region(facts, region)
     if code in _MISSING_CODES or status == 404:
         return S3NotFoundError(f"Service error: {_missing(request, code)}: {facts}{_missing_advice(request, code)}")
+    if "if-match" in request.headers and request.method in ("PUT", "POST") and (status == 412 or code in _EXISTS_CODES):
+        return S3ObjectChangedError(f"Service error: another writer has replaced the object: {facts}")
     if status == 412 and "if-match" in request.headers:
         return S3ObjectChangedError(
             f"Service error: the object changed while it was being read: {facts}. Nothing of the new version was "

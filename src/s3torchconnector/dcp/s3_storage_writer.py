@@ -4,6 +4,7 @@ A save writes its files under names that were never used, and then ``.metadata``
 the commit. Until then readers find the previous ``.metadata`` and the files that it names, all untouched; afterwards
 the new one. Only then are the files deleted that the previous one named. Whatever stops a save, and whenever, one of
 the two checkpoints is whole; what else an interrupted save leaves behind are files that no ``.metadata`` names.
+A commit replaces exactly the ``.metadata`` that its save saw: of two saves at the same time one succeeds.
 
 A program may end while ``async_save`` is at it: the interpreter waits for PyTorch's thread. From that moment on
 Python's executors refuse work, so the threads here are this package's own.
@@ -33,11 +34,20 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ObjectExistsError
+from s3torchconnector._errors import S3AccessDeniedError, S3Exception, S3ObjectChangedError, S3ObjectExistsError
 from s3torchconnector._torch_archives import without_record_checksums
-from s3torchconnector._transfer import Lane, Workers, expect_uploads, settle_uploads
+from s3torchconnector._transfer import (
+    CommitObject,
+    Lane,
+    Seen,
+    Workers,
+    expect_uploads,
+    refused_for_sure,
+    settle_uploads,
+)
 from s3torchconnector._uri import parse_object_uri
 from s3torchconnector.dcp._lend import LendingPlanner
+from s3torchconnector.dcp._metadata import parse_metadata
 from s3torchconnector.dcp._uploads import Uploads
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.dcp.s3_prefix_strategy import DefaultPrefixStrategy, S3PrefixStrategyBase
@@ -101,7 +111,7 @@ class S3StorageWriter(FileSystemWriter):
         self._is_coordinator = True
         self._rank: int | None = None
         self._ranks_alone = False
-        self._previous: futures.Future[set[str]] | None = None  # asked for before the end of the data
+        self._previous: futures.Future[Seen] | None = None  # asked for before the end of the data
         expect_uploads(self)  # an asynchronous save with a stager does nothing more on the thread of its caller
 
     # -- planning ---------------------------------------------------------------------------------------------------
@@ -125,8 +135,10 @@ class S3StorageWriter(FileSystemWriter):
         Raises:
             RuntimeError: there is a checkpoint, and ``overwrite`` is false.
         """
-        if not self.overwrite and self._commits and self.fs.exists(self._commit_path()):
-            raise self._refusal()
+        if not self.overwrite and self._commits:
+            with suppress(S3AccessDeniedError):  # who may only write is not told; the commit finds out
+                if self.fs.exists(self._commit_path()):
+                    raise self._refusal()
         return plan
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
@@ -232,26 +244,63 @@ class S3StorageWriter(FileSystemWriter):
         metadata.version = getattr(filesystem, "CURRENT_DCP_VERSION", None)
         metadata.storage_data = {each.index: each.storage_data for written in results for each in written}
         metadata.storage_meta = self.storage_meta()
-        replaced: set[str] = set()
+        commit, seen = self._commit_object(), Seen(True)
         if self.overwrite:
-            replaced = self._previous_files() if self._previous is None else self._previous.result()
-        bucket, key = parse_object_uri(self._commit_path())
+            seen = commit.look() if self._previous is None else self._previous.result()
         try:
-            with S3Writer(self.fs.client.put_object(bucket, key, overwrite=self.overwrite)) as stream:
-                stream.write(pickle.dumps(metadata))
-        except S3ObjectExistsError as error:
-            self._withdraw(metadata)
-            raise self._refusal() from error
-        self._delete(replaced - _files_of(metadata))
-
-    def _withdraw(self, metadata: Metadata) -> None:
-        """Delete the files of a save that was refused, unless they are those of what is there: an answer got lost."""
-        try:
-            there = self._previous_files()
+            if self.overwrite:
+                commit.replace(seen, pickle.dumps(metadata))
+            else:
+                self._create(pickle.dumps(metadata))
         except S3Exception as error:
-            _log.warning("the files of a save remain, since %s cannot be read: %s", self._commit_path(), error)
-        else:
-            self._delete(_files_of(metadata) - there)
+            self._withdraw(metadata, error)
+            if isinstance(error, S3ObjectExistsError):
+                raise self._refusal() from error
+            raise
+        self._clear(commit, seen, self._names_in(seen) - _files_of(metadata))
+
+    def _create(self, data: bytes) -> None:
+        bucket, key = parse_object_uri(self._commit_path())
+        with S3Writer(self.fs.client.put_object(bucket, key, overwrite=False)) as stream:
+            stream.write(data)
+
+    def _clear(self, commit: CommitObject, seen: Seen, replaced: set[str]) -> None:
+        """Delete the files of the checkpoint that was replaced, if the one that is there now names none of them.
+
+        Raises:
+            S3ObjectChangedError: what is there is that checkpoint, again.
+        """
+        if not replaced:
+            return
+        try:
+            if not commit.stands(seen):
+                _log.warning("%s was replaced by another save as soon as this one had committed it", commit.uri)
+                replaced -= self._names_in(commit.read())
+        except S3ObjectChangedError:
+            raise
+        except S3Exception as error:
+            _log.warning("the files of the checkpoint before remain, since %s cannot be read: %s", commit.uri, error)
+            return
+        self._delete(replaced)
+
+    def _withdraw(self, metadata: Metadata, error: S3Exception) -> None:
+        """Delete the files of a save that was refused, unless they are those of what is there: a response got lost."""
+        named: set[str] = set()
+        if not refused_for_sure(error):
+            if not isinstance(error, (S3ObjectExistsError, S3ObjectChangedError)):
+                return  # nobody knows whether it is committed
+            try:
+                seen = self._commit_object().read()
+            except S3Exception as failure:
+                _log.warning("the files of a save remain, since %s cannot be read: %s", self._commit_path(), failure)
+                return
+            if seen.data is None:
+                return  # it was deleted: an earlier attempt may still arrive, and be the commit
+            named = self._names_in(seen)
+        self._delete(_files_of(metadata) - named)
+
+    def _commit_object(self) -> CommitObject:
+        return CommitObject(self.fs.client.runtime, *parse_object_uri(self._commit_path()))
 
     def _commit_path(self) -> str:
         return self.fs.concat_path(self.path, f"__{self._rank}{_METADATA}" if self._ranks_alone else _METADATA)
@@ -262,19 +311,16 @@ class S3StorageWriter(FileSystemWriter):
         A round trip less in the end. Who must not overwrite replaces nothing.
         """
         if self.overwrite and self._commits:
-            self._previous = aside.submit(self._previous_files)
+            self._previous = aside.submit(self._commit_object().look)
 
-    def _previous_files(self) -> set[str]:
-        """The files of the checkpoint that is there; none without one, or where its ``.metadata`` says nothing."""
-        path = self._commit_path()
-        try:
-            with self.fs.create_stream(path, "rb") as stream:
-                content = stream.read()
-        except S3NotFoundError:
+    def _names_in(self, seen: Seen) -> set[str]:
+        """The files of a checkpoint that is there; none where its ``.metadata`` says nothing."""
+        if seen.data is None:
             return set()
         try:
-            return _files_of(pickle.loads(content))
+            return _files_of(parse_metadata(seen.data))
         except Exception as error:
+            path = self._commit_path()
             _log.warning("%s cannot be read, and the files that it names will remain: %r", path, error)
             return set()
 

@@ -1,0 +1,145 @@
+"""The object that commits a checkpoint: what it names is there, and what it does not name is not.
+
+A save looks at the commit that is there, stores its data under new names, and then replaces exactly the commit that it
+saw (``If-Match``, or ``If-None-Match: *``). So of the saves that saw one commit at most one succeeds, also if responses
+get lost; the others are told so, and their data never was part of a checkpoint. Only then may the data go that the
+replaced commit named, after one more look: servers that ignore conditions may have carried out an old request again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ObjectChangedError, S3ObjectExistsError
+from s3torchconnector._transfer._object_reader import ObjectReader
+from s3torchconnector._transfer._object_version import ObjectVersion
+from s3torchconnector._transfer._publication import Conditional, CreateOnly, ReplaceVersion, Replacing
+from s3torchconnector._transfer._put_object_stream import PutObjectStream
+from s3torchconnector._transfer._read_policy import ADAPTIVE
+from s3torchconnector._transfer._runtime import OpenRuntime
+from s3torchconnector._uri import display_uri
+from s3torchconnector._wire import requests
+
+_log = logging.getLogger(__name__)
+
+
+class Seen(NamedTuple):
+    """The commit that a save saw, before it replaces it.
+
+    Attributes:
+        known: whether S3 told.
+        etag: of the commit; None if there was none, or S3 tells no ETag.
+        data: its content; None if there was none.
+    """
+
+    known: bool
+    etag: str | None = None
+    data: bytes | None = None
+
+    def publication(self) -> Replacing:
+        """How to take its place."""
+        if not self.known:
+            return Replacing()
+        if self.data is None:
+            return CreateOnly(needed=False)
+        strong = self.etag and not self.etag.startswith("W/")  # a weak one never matches
+        return ReplaceVersion(self.etag) if self.etag and strong else Replacing()
+
+
+class CommitObject:
+    """One save's view of the commit at a key."""
+
+    def __init__(self, open_runtime: OpenRuntime, bucket: str, key: str) -> None:
+        self._open_runtime = open_runtime
+        self._bucket = bucket
+        self._key = key
+        self._publication = Replacing()
+
+    @property
+    def uri(self) -> str:
+        return display_uri(self._bucket, self._key)
+
+    def read(self) -> Seen:
+        """What is there.
+
+        Raises:
+            S3Exception: S3 does not tell.
+        """
+        version = ObjectVersion(self._bucket, self._key)
+        reader = ObjectReader(self._open_runtime, version, ADAPTIVE)
+        try:
+            return Seen(True, data=reader.read_to_end(0), etag=version.etag)
+        except S3NotFoundError as error:
+            if error.code == "NoSuchBucket":
+                raise
+            return Seen(True)
+        finally:
+            reader.close()
+
+    def look(self) -> Seen:
+        """``read``, for who is about to replace it: that it cannot be read is no reason to lose what was saved."""
+        try:
+            return self.read()
+        except S3Exception as error:
+            _log.warning(
+                "%s cannot be read, and is replaced whatever it is. The files that it names will remain: %s",
+                self.uri,
+                error,
+            )
+            return Seen(False)
+
+    def replace(self, seen: Seen, data: bytes) -> None:
+        """Commit ``data`` in place of what was ``seen``.
+
+        Raises:
+            S3ObjectChangedError: another save has committed since, or deleted the commit.
+            S3Exception: an error occurred accessing S3.
+        """
+        self._publication = seen.publication()
+        stream = PutObjectStream(self._open_runtime, self._bucket, self._key, publication=self._publication)
+        try:
+            stream.write(data)
+            stream.close()
+        except (S3ObjectExistsError, S3ObjectChangedError) as error:
+            raise self._refusal(error) from error
+        except BaseException:
+            stream.abort()
+            raise
+
+    def stands(self, seen: Seen) -> bool:
+        """Whether what ``replace`` stored is still what is there, or not; then another save has replaced it.
+
+        Raises:
+            S3ObjectChangedError: what was ``seen`` is there again: a request that was sent long ago was carried out
+                now, on a server that ignores conditions.
+            S3Exception: S3 does not tell.
+        """
+        request = requests.head_object(self._bucket, self._key)
+        headers: Mapping[str, str] = self._open_runtime().caller.call(request, lambda response: response.headers)
+        if isinstance(self._publication, Conditional) and self._publication.stored(headers):
+            return True
+        if seen.etag and headers.get("etag") == seen.etag:
+            raise S3ObjectChangedError(
+                f"{self.uri} is again what it was before this save: another job is saving to the same place, and the "
+                "server ignores conditions (If-Match). End the other job, then save again",
+                bucket=self._bucket,
+                key=self._key,
+            )
+        return False
+
+    def _refusal(self, error: S3Exception) -> S3ObjectChangedError:
+        names = ("operation", "bucket", "key", "status", "code", "request_id", "attempts", "resent")
+        facts = {name: getattr(error, name) for name in names}
+        return S3ObjectChangedError(
+            f"this save is not committed: {self.uri} was replaced or deleted while it was under way, so another job is "
+            f"saving to the same place. End one of the two, then save again ({error})",
+            **facts,
+        )
+
+
+def refused_for_sure(error: S3Exception) -> bool:
+    """Whether the one request that was sent was refused, so that what it would have named can be deleted."""
+    refused = error.status is not None and 400 <= error.status < 500 and error.status not in (408, 499)
+    return refused and (error.attempts or 1) == 1 and not error.resent
