@@ -7,7 +7,6 @@ no pointer says which is the latest, so none can be stale.
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -16,20 +15,19 @@ from typing import IO, Any, cast
 
 import torch
 
-from s3torchconnector._checkpoint_manager._manifest import Manifest, check_step
+from s3torchconnector._checkpoint_manager._manifest import Manifest, check_format, check_step
 from s3torchconnector._checkpoint_manager._ranks import BackgroundGroup, by_first, gathered, has_ranks, in_all, is_first
-from s3torchconnector._checkpoint_manager._retention import to_delete
 from s3torchconnector._checkpoint_manager._saves import Saves
 from s3torchconnector._checkpoint_manager._snapshot import Snapshot
-from s3torchconnector._checkpoint_manager._store import Leftovers, Store
+from s3torchconnector._checkpoint_manager._store import Store
+from s3torchconnector._checkpoint_manager._upkeep import Leftovers, clean, verify
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._errors import S3Exception, S3NotFoundError
+from s3torchconnector._errors import S3NotFoundError
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._torch_archives import save_archive
 from s3torchconnector._transfer import PutObjectStream
 
-_log = logging.getLogger(__name__)
 _STATE = "state.pt"
 
 
@@ -46,7 +44,8 @@ class S3CheckpointManager:
         endpoint: URL of the S3 server, where it is not AWS's for that region.
         s3client_config: settings of the client, see ``S3ClientConfig``.
         keep_last: how many of the newest checkpoints to keep, at least 1; older ones are deleted when a new one is
-            committed. None keeps all.
+            committed. The newest are those that were committed last: where a run goes back to step 2000 of 3000, its
+            next checkpoint takes the place of the oldest, whichever step that is. None keeps all.
         keep_every: steps divisible by it are kept for ever.
 
     Raises:
@@ -92,23 +91,30 @@ class S3CheckpointManager:
         Raises:
             S3Exception: an error occurred accessing S3.
         """
-        return self._store.steps()
+        return sorted(self._store.commits())
 
     def latest(self) -> int | None:
-        """The largest committed step; None where there is none. All ranks get what rank 0 sees.
+        """The step that was committed last; None if there is none. All ranks get what rank 0 sees.
+
+        In a run that went back to an earlier step, that is one of its own, and not the largest of those before.
 
         Raises:
             S3Exception: an error occurred accessing S3.
         """
-        return by_first(lambda: max(self.steps(), default=None))
+        return by_first(self._latest)
+
+    def _latest(self) -> int | None:
+        steps = self._store.steps()
+        return steps[-1] if steps else None
 
     # -- saving -------------------------------------------------------------------------------------------------------
 
     def save(self, step: int, state_dict: Mapping[str, Any]) -> None:
         """Store a checkpoint, commit it, then delete those that need not be kept any more.
 
-        A step that is there already is replaced when the new one is committed. What one process saves is a file for
-        ``torch.load``, whose records have no CRC-32: the checksum of all of it is in the manifest.
+        A step that is there already is replaced when the new one is committed. Of two jobs that save one step at the
+        same time, one is refused. What one process saves is a file for ``torch.load``, whose records have no CRC-32:
+        the checksum of all of it is in the manifest.
 
         Args:
             step: its number, from 0 on.
@@ -116,6 +122,7 @@ class S3CheckpointManager:
 
         Raises:
             TypeError, ValueError: ``step`` cannot be.
+            S3ObjectChangedError: another job has committed the step meanwhile; this one is not committed.
             S3Exception: it was not committed; what was there still is.
         """
         with self._saves.turn():
@@ -185,19 +192,8 @@ class S3CheckpointManager:
         self._retain(step)
 
     def _retain(self, saved: int) -> None:
-        if self.keep_last is None:
-            return
-        # The new one is committed: no error is a reason to stop a job, and the next save tries again.
-        try:
-            unneeded = to_delete(self.steps(), self.keep_last, self.keep_every, saved)
-        except S3Exception as error:
-            _log.warning("which checkpoints need not be kept could not be found out: %s", error)
-            return
-        for step in unneeded:
-            try:
-                self._store.delete(step)
-            except S3Exception as error:
-                _log.warning("the checkpoint of step %d need not be kept, and could not be deleted: %s", step, error)
+        if self.keep_last is not None:
+            self._store.retain(self.keep_last, self.keep_every, saved)
 
     # -- loading ------------------------------------------------------------------------------------------------------
 
@@ -225,7 +221,7 @@ class S3CheckpointManager:
             S3Exception: an error occurred accessing S3.
         """
         manifest = by_first(lambda: self._manifest(step))
-        in_all(lambda: _check_format(manifest, state_dict))
+        in_all(lambda: check_format(manifest, state_dict))
         if state_dict is None:
             key = self._store.key(manifest.step, f"{manifest.path}{_STATE}")
             with self._store.client.get_object(self._store.bucket, key) as reader:
@@ -237,7 +233,7 @@ class S3CheckpointManager:
         return state_dict
 
     def _manifest(self, step: int | None) -> Manifest:
-        chosen = max(self.steps(), default=None) if step is None else step
+        chosen = self._latest() if step is None else step
         if chosen is None:
             raise S3NotFoundError(f"there is no committed checkpoint at {self.uri}", bucket=self._store.bucket)
         return self._store.manifest(chosen)
@@ -267,17 +263,18 @@ class S3CheckpointManager:
             S3NotFoundError: it is not committed.
             S3Exception: an error occurred accessing S3.
         """
-        self._store.verify(step)
+        verify(self._store, step)
 
     def clean(self, dry_run: bool = True, *, min_age: float = 0.0) -> Leftovers:
         """Find what interrupted saves left below ``uri``: objects of no checkpoint, and unfinished multipart uploads.
 
         Call it when nothing is being saved, or with a ``min_age`` that is longer than a save takes: what a save has
-        stored so far looks the same. Steps whose manifest cannot be read are left alone, with a warning in the log.
+        stored so far looks the same. Saves delete what they replace, and nothing that others left. Steps whose manifest
+        cannot be read are left alone, with a warning in the log.
 
         Args:
             dry_run: only tell; with False, delete it.
-            min_age: seconds since it was stored, or begun.
+            min_age: seconds since it was stored, or begun, by S3's clock.
 
         Returns:
             What is, or was, there: lists of URIs, as ``objects`` and ``uploads``.
@@ -285,7 +282,7 @@ class S3CheckpointManager:
         Raises:
             S3Exception: an error occurred accessing S3.
         """
-        return self._store.clean(dry_run=dry_run, min_age=min_age)
+        return clean(self._store, dry_run=dry_run, min_age=min_age)
 
     def close(self) -> None:
         """Wait for saves in the background, end threads and close connections. The manager can be used again."""
@@ -301,10 +298,3 @@ class S3CheckpointManager:
 
     def __repr__(self) -> str:
         return f"S3CheckpointManager({self.uri!r}, {self.region!r})"
-
-
-def _check_format(manifest: Manifest, state_dict: dict[str, Any] | None) -> None:
-    if (manifest.format == "dcp") != (state_dict is not None):
-        advice = "give the state_dict to load into" if state_dict is None else "leave out state_dict"
-        saved_by = "ranks (format dcp)" if manifest.format == "dcp" else "one process (format torch)"
-        raise ValueError(f"the checkpoint of step {manifest.step} was saved by {saved_by}: {advice}")

@@ -23,9 +23,9 @@ _STAGES: dict[str, tuple[Callable[[Request], bool], Fault, int]] = {
     "in the middle of the data": (lambda request: is_part(request) and request.query["partNumber"] == "2", Drop(), 1),
     "before the data is there": (is_complete, Drop(), 1),
     "when the data is there": (is_complete, LoseAnswer(), 1),
-    "before the commit": (lambda r: r.method == "PUT" and r.path.endswith(f"{NEW}/manifest.json"), Drop(), 1),
-    "at the commit": (lambda r: r.method == "PUT" and r.path.endswith(f"{NEW}/manifest.json"), LoseAnswer(), 2),
-    "before the old one goes": (lambda r: r.method == "DELETE" and r.path.endswith("manifest.json"), Drop(), 2),
+    "before the commit": (lambda r: r.method == "PUT" and r.path.endswith(f"{NEW}.json"), Drop(), 1),
+    "at the commit": (lambda r: r.method == "PUT" and r.path.endswith(f"{NEW}.json"), LoseAnswer(), 2),
+    "before the old one goes": (lambda r: r.method == "DELETE" and r.path.endswith(f"{OLD}.json"), Drop(), 2),
     "while the old one goes": (lambda r: r.method == "DELETE" and r.path.endswith("state.pt"), Drop(), 2),
 }
 

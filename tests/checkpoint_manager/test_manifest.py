@@ -15,8 +15,10 @@ from s3torchconnector._checkpoint_manager._manifest import (
     StoredObject,
     differences,
     folder_of,
+    manifest_of,
     parse_manifest,
     split_key,
+    step_of,
 )
 from s3torchconnector._checkpoint_manager._retention import to_delete
 from s3torchconnector._errors import S3FormatError
@@ -25,26 +27,29 @@ _steps = st.integers(0, LARGEST_STEP)
 _counts = st.none() | st.integers(1, 6)
 
 
-@given(st.sets(st.integers(0, 60)), _counts, _counts, st.integers(0, 60))
-def test_retention(steps: set[int], keep_last: int | None, keep_every: int | None, saved: int) -> None:
-    steps |= {saved}
+_in_order = st.lists(st.integers(0, 60), min_size=1, unique=True)
+
+
+@given(_in_order, _counts, _counts, st.data())
+def test_retention(steps: list[int], keep_last: int | None, keep_every: int | None, data: st.DataObject) -> None:
+    saved = data.draw(st.sampled_from(steps))
     gone = to_delete(steps, keep_last, keep_every, saved)
-    kept = steps - set(gone)
-    assert gone == sorted(set(gone))
-    assert set(gone) <= steps
-    assert {saved, max(steps)} <= kept
+    kept = set(steps) - set(gone)
+    assert gone == [step for step in steps if step in gone]
+    assert {saved, steps[-1]} <= kept
     if keep_last is None:
-        assert kept == steps
+        assert kept == set(steps)
     else:
-        newest = set(sorted(steps)[-keep_last:])
+        newest = set(steps[-keep_last:])
         for_ever = {step for step in steps if keep_every is not None and step % keep_every == 0}
         assert kept == newest | for_ever | {saved}  # nothing else
 
 
-@given(st.sets(st.integers(0, 60), min_size=1), st.integers(1, 6), _counts)
-def test_retention_comes_to_rest(steps: set[int], keep_last: int, keep_every: int | None) -> None:
-    kept = steps - set(to_delete(steps, keep_last, keep_every, max(steps)))
-    assert to_delete(kept, keep_last, keep_every, max(kept)) == []
+@given(_in_order, st.integers(1, 6), _counts)
+def test_retention_comes_to_rest(steps: list[int], keep_last: int, keep_every: int | None) -> None:
+    gone = to_delete(steps, keep_last, keep_every, steps[-1])
+    kept = [step for step in steps if step not in gone]
+    assert to_delete(kept, keep_last, keep_every, kept[-1]) == []
 
 
 @given(_steps, st.text(min_size=1))
@@ -57,6 +62,20 @@ def test_keys_are_split_where_they_were_joined(step: int, name: str) -> None:
 )
 def test_other_keys_are_none_of_ours(key: str) -> None:
     assert split_key(key) is None
+
+
+@given(_steps)
+def test_a_manifests_name_tells_its_step(step: int) -> None:
+    assert step_of(manifest_of(step)) == step
+    assert split_key(manifest_of(step)) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["step-1.json", "step-00000000001.json", "step-0000000001", "a/step-0000000001.json", "step-0000000001.json~", ""],
+)
+def test_other_names_are_no_manifests(name: str) -> None:
+    assert step_of(name) is None
 
 
 def test_folders_sort_like_steps() -> None:
@@ -73,17 +92,20 @@ _objects = st.builds(
 )
 
 
-@given(_steps, st.sampled_from(["torch", "dcp"]), st.lists(_objects).map(tuple))
-def test_a_manifest_is_read_as_it_was_written(step: int, format: Any, objects: tuple[StoredObject, ...]) -> None:
-    manifest = Manifest(step, format, "folder/", objects)
+@given(_steps, st.sampled_from(["torch", "dcp"]), st.integers(0), st.lists(_objects).map(tuple))
+def test_a_manifest_is_read_as_it_was_written(
+    step: int, format: Any, stored: int, objects: tuple[StoredObject, ...]
+) -> None:
+    manifest = Manifest(step, format, "folder/", stored, objects)
     assert parse_manifest(manifest.to_json(), step) == manifest
 
 
 _GOOD: dict[str, Any] = {
-    "version": 2,
+    "version": 3,
     "step": 3,
     "format": "torch",
     "path": "a/",
+    "stored": 1790000000,
     "objects": [{"key": "a/state.pt", "size": 1, "etag": "e", "checksum": None}],
 }
 
@@ -95,6 +117,8 @@ _GOOD: dict[str, Any] = {
         {"step": 4},
         {"format": "zip"},
         {"path": None},
+        {"stored": None},
+        {"stored": "1790000000"},
         {"objects": None},
         {"objects": [{"key": "a/state.pt"}]},
         {"objects": [{**_GOOD["objects"][0], "size": "1"}]},
@@ -125,7 +149,7 @@ def test_every_difference_is_named() -> None:
         StoredObject("a/3", 10, "f", None),
         StoredObject("a/5", 10, "e", None),
     ]
-    assert differences(Manifest(0, "dcp", "a/", objects), found) == [
+    assert differences(Manifest(0, "dcp", "a/", 0, objects), found) == [
         "a/2 has 9 bytes, not 10",
         "a/3 was overwritten: its ETag is f, not e",
         "a/4 is missing",

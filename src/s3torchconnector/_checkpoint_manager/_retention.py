@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 
-def to_delete(steps: Iterable[int], keep_last: int | None, keep_every: int | None, saved: int) -> list[int]:
-    """The committed steps that need not be kept, in order.
+def to_delete(steps: Sequence[int], keep_last: int | None, keep_every: int | None, saved: int) -> list[int]:
+    """The committed steps that need not be kept, in the order in which they were committed.
 
-    The newest, and the one just ``saved`` (which is not the newest in a run that went back), are always kept.
+    The newest, and the one just ``saved``, are always kept. A run that went back commits smaller steps than those that
+    are there; its checkpoints are the newer ones all the same.
 
     Args:
-        steps: all committed steps.
+        steps: all committed steps, in the order in which they were committed.
         keep_last: how many of the newest to keep; None keeps all.
         keep_every: steps divisible by it are kept for ever; None for no such.
     """
-    ordered = sorted(set(steps))
     if keep_last is None:
         return []
-    kept = {saved, *(step for step in ordered if keep_every is not None and step % keep_every == 0)}
-    return [step for step in ordered[:-keep_last] if step not in kept]
+    kept = {saved, *(step for step in steps if keep_every is not None and step % keep_every == 0)}
+    return [step for step in steps[:-keep_last] if step not in kept]

@@ -14,11 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import logging
 import os
-import pickle
 import uuid
-from collections.abc import Iterable
 from concurrent import futures
 from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import closing, suppress
@@ -34,26 +31,14 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._errors import S3AccessDeniedError, S3Exception, S3ObjectChangedError, S3ObjectExistsError
+from s3torchconnector._errors import S3AccessDeniedError, S3ObjectExistsError
 from s3torchconnector._torch_archives import without_record_checksums
-from s3torchconnector._transfer import (
-    CommitObject,
-    Lane,
-    Seen,
-    Workers,
-    expect_uploads,
-    refused_for_sure,
-    settle_uploads,
-)
-from s3torchconnector._uri import parse_object_uri
+from s3torchconnector._transfer import Lane, Seen, Workers, expect_uploads, settle_uploads
+from s3torchconnector.dcp._commit import MetadataCommit, delete_files
 from s3torchconnector.dcp._lend import LendingPlanner
-from s3torchconnector.dcp._metadata import parse_metadata
 from s3torchconnector.dcp._uploads import Uploads
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.dcp.s3_prefix_strategy import DefaultPrefixStrategy, S3PrefixStrategyBase
-from s3torchconnector.s3writer import S3Writer
-
-_log = logging.getLogger(__name__)
 
 _METADATA = ".metadata"
 
@@ -183,7 +168,7 @@ class S3StorageWriter(FileSystemWriter):
             except BaseException:
                 uploads.abort()
                 workers.close()
-                self._delete(file.name for file in files)
+                delete_files(self.fs, self.path, (file.name for file in files))
                 settle_uploads(self)
                 raise
         if not self._commits:
@@ -244,63 +229,17 @@ class S3StorageWriter(FileSystemWriter):
         metadata.version = getattr(filesystem, "CURRENT_DCP_VERSION", None)
         metadata.storage_data = {each.index: each.storage_data for written in results for each in written}
         metadata.storage_meta = self.storage_meta()
-        commit, seen = self._commit_object(), Seen(True)
-        if self.overwrite:
-            seen = commit.look() if self._previous is None else self._previous.result()
+        commit = self._commit_object()
         try:
             if self.overwrite:
-                commit.replace(seen, pickle.dumps(metadata))
+                commit.replace(commit.look() if self._previous is None else self._previous.result(), metadata)
             else:
-                self._create(pickle.dumps(metadata))
-        except S3Exception as error:
-            self._withdraw(metadata, error)
-            if isinstance(error, S3ObjectExistsError):
-                raise self._refusal() from error
-            raise
-        self._clear(commit, seen, self._names_in(seen) - _files_of(metadata))
+                commit.create(metadata)
+        except S3ObjectExistsError as error:
+            raise self._refusal() from error
 
-    def _create(self, data: bytes) -> None:
-        bucket, key = parse_object_uri(self._commit_path())
-        with S3Writer(self.fs.client.put_object(bucket, key, overwrite=False)) as stream:
-            stream.write(data)
-
-    def _clear(self, commit: CommitObject, seen: Seen, replaced: set[str]) -> None:
-        """Delete the files of the checkpoint that was replaced, if the one that is there now names none of them.
-
-        Raises:
-            S3ObjectChangedError: what is there is that checkpoint, again.
-        """
-        if not replaced:
-            return
-        try:
-            if not commit.stands(seen):
-                _log.warning("%s was replaced by another save as soon as this one had committed it", commit.uri)
-                replaced -= self._names_in(commit.read())
-        except S3ObjectChangedError:
-            raise
-        except S3Exception as error:
-            _log.warning("the files of the checkpoint before remain, since %s cannot be read: %s", commit.uri, error)
-            return
-        self._delete(replaced)
-
-    def _withdraw(self, metadata: Metadata, error: S3Exception) -> None:
-        """Delete the files of a save that was refused, unless they are those of what is there: a response got lost."""
-        named: set[str] = set()
-        if not refused_for_sure(error):
-            if not isinstance(error, (S3ObjectExistsError, S3ObjectChangedError)):
-                return  # nobody knows whether it is committed
-            try:
-                seen = self._commit_object().read()
-            except S3Exception as failure:
-                _log.warning("the files of a save remain, since %s cannot be read: %s", self._commit_path(), failure)
-                return
-            if seen.data is None:
-                return  # it was deleted: an earlier attempt may still arrive, and be the commit
-            named = self._names_in(seen)
-        self._delete(_files_of(metadata) - named)
-
-    def _commit_object(self) -> CommitObject:
-        return CommitObject(self.fs.client.runtime, *parse_object_uri(self._commit_path()))
+    def _commit_object(self) -> MetadataCommit:
+        return MetadataCommit(self.fs, self.path, self._commit_path())
 
     def _commit_path(self) -> str:
         return self.fs.concat_path(self.path, f"__{self._rank}{_METADATA}" if self._ranks_alone else _METADATA)
@@ -313,31 +252,6 @@ class S3StorageWriter(FileSystemWriter):
         if self.overwrite and self._commits:
             self._previous = aside.submit(self._commit_object().look)
 
-    def _names_in(self, seen: Seen) -> set[str]:
-        """The files of a checkpoint that is there; none where its ``.metadata`` says nothing."""
-        if seen.data is None:
-            return set()
-        try:
-            return _files_of(parse_metadata(seen.data))
-        except Exception as error:
-            path = self._commit_path()
-            _log.warning("%s cannot be read, and the files that it names will remain: %r", path, error)
-            return set()
-
-    def _delete(self, names: Iterable[str]) -> None:
-        """Delete files of this checkpoint. What cannot be deleted remains: no reader looks at it."""
-
-        def delete(name: str) -> None:
-            path = self.fs.concat_path(self.path, name)
-            try:
-                self.fs.rm_file(path)
-            except S3Exception as error:
-                _log.warning("%s is not part of the checkpoint any more, and could not be deleted: %s", path, error)
-
-        lane = self.fs.client.runtime().lane()
-        for deleted in [lane.submit(partial(delete, name)) for name in names]:
-            deleted.result()
-
     # -- the rest of PyTorch's interface -------------------------------------------------------------------------------
 
     @classmethod
@@ -348,11 +262,3 @@ class S3StorageWriter(FileSystemWriter):
     def __getstate__(self) -> dict[str, Any]:
         # A staged state dict that is kept for the next save is not for the process that saves this one.
         return {**self.__dict__, "state_dict_cache": None, "_previous": None}
-
-
-def _files_of(metadata: Metadata) -> set[str]:
-    """The relative paths of all files that a checkpoint's metadata names."""
-    names: set[str] = set()
-    with suppress(AttributeError):
-        names.update(info.relative_path for info in metadata.storage_data.values())
-    return names

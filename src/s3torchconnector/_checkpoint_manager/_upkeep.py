@@ -1,0 +1,125 @@
+"""What is done to checkpoints that are there: they are verified, and what interrupted saves left is cleaned."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from typing import NamedTuple
+
+from s3torchconnector._checkpoint_manager._manifest import StoredObject, differences, split_key
+from s3torchconnector._checkpoint_manager._store import Store
+from s3torchconnector._config import MIB
+from s3torchconnector._errors import S3ChecksumError, S3FormatError, S3NotFoundError, S3ProtocolError
+from s3torchconnector._types import UploadInfo
+from s3torchconnector._uri import display_uri
+from s3torchconnector._wire import Response, algorithm_of, parse_http_date, read_document, requests
+
+_log = logging.getLogger(__name__)
+_PIECE = 4 * MIB
+
+
+def _date_of(response: Response) -> int:
+    read_document(response)
+    return parse_http_date(response.headers.get("date", ""))
+
+
+class Leftovers(NamedTuple):
+    """What interrupted saves and deletions left: URIs of objects, and of what multipart uploads would have become."""
+
+    objects: list[str]
+    uploads: list[str]
+
+
+def verify(store: Store, step: int) -> None:
+    """Compare a committed step with its manifest.
+
+    Raises:
+        S3FormatError: something is missing or different; all of it is named.
+    """
+    manifest = store.manifest(step)
+    found = [StoredObject(info.key, info.size, info.etag, None) for info in store.objects(step)]
+    wrong = differences(manifest, found)
+    if not wrong:
+        wrong = [f"{each.key} has other bytes" for each in manifest.objects if not _is_whole(store, step, each)]
+    if wrong:
+        raise S3FormatError(
+            f"the checkpoint of step {step} at {store.uri(step)} is damaged: {'; '.join(wrong)}. Load another step, "
+            "and delete this one",
+            bucket=store.bucket,
+            key=store.manifest_key(step),
+        )
+
+
+def _is_whole(store: Store, step: int, described: StoredObject) -> bool:
+    """Read it all: the reader compares what comes with the checksum that S3 keeps, where it keeps one."""
+    algorithm = algorithm_of(described.checksum or "")
+    if described.checksum and algorithm is None:
+        _log.warning("%s of %s is not compared: it takes the extra 'checksums'", described.checksum, described.key)
+    crc, buffer = 0, memoryview(bytearray(_PIECE))
+    try:
+        with store.client.get_object(store.bucket, store.key(step, described.key)) as reader:
+            while count := reader.readinto(buffer):
+                if algorithm is not None:
+                    crc = algorithm.update(buffer[:count], crc)
+    except S3ChecksumError as error:
+        _log.warning("%s: %s", store.uri(step, described.key), error)
+        return False
+    return algorithm is None or algorithm.describe(crc) == described.checksum
+
+
+def clean(store: Store, *, dry_run: bool, min_age: float) -> Leftovers:
+    """List what interrupted saves left, and delete it unless ``dry_run``; see ``S3CheckpointManager.clean``."""
+    latest = _time(store) - min_age
+    committed = store.commits()
+    keys = []
+    for step, names in _old(store, latest).items():
+        # Now, and not by the listing: what was committed since it was made is not to go.
+        try:
+            path = store.manifest(step).path
+        except S3NotFoundError:
+            if step in committed:
+                continue  # deleted since it was listed, by who deletes the rest as well
+            path = None
+        except S3FormatError as error:
+            _log.warning("what step %d has besides its checkpoint cannot be told: %s", step, error)
+            continue
+        left = [store.key(step, name) for name in names if path is None or not name.startswith(path)]
+        if not dry_run:
+            store.client.delete_objects(store.bucket, left)
+        keys += left
+    uploads = [upload for upload in _uploads(store) if upload.initiated <= latest]
+    if not dry_run:
+        for upload in uploads:
+            store.client.abort_multipart_upload(store.bucket, upload.key, upload.upload_id)
+    return Leftovers(
+        [display_uri(store.bucket, key) for key in keys], [display_uri(store.bucket, each.key) for each in uploads]
+    )
+
+
+def _old(store: Store, latest: float) -> dict[int, list[str]]:
+    """The objects in steps' folders, committed or not, that are not younger; by their names behind the folders."""
+    found: dict[int, list[str]] = defaultdict(list)
+    for page in store.client.list_objects(store.bucket, store.prefix):
+        for info in page.object_info:
+            place = split_key(info.key.removeprefix(store.prefix))
+            if place is not None and info.last_modified <= latest:
+                found[place[0]].append(place[1])
+    return found
+
+
+def _time(store: Store) -> float:
+    """The time by S3's clock, which objects' times are by; this machine's may be hours off.
+
+    Raises:
+        S3ProtocolError: S3 does not tell it.
+    """
+    request = requests.list_objects(store.bucket, store.prefix, max_keys=1)
+    date = store.client.runtime().caller.call(request, _date_of)
+    if not date:
+        raise S3ProtocolError("S3 tells no time (Date), so that the age of objects cannot be told")
+    return date
+
+
+def _uploads(store: Store) -> list[UploadInfo]:
+    found = store.client.list_multipart_uploads(store.bucket, store.prefix)
+    return [upload for upload in found if split_key(upload.key.removeprefix(store.prefix)) is not None]

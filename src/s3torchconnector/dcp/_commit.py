@@ -1,0 +1,142 @@
+"""The commit of a distributed save: ``.metadata`` takes the place of the one before, whose files then go."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+
+from torch.distributed.checkpoint.metadata import Metadata
+
+from s3torchconnector._errors import S3Exception, S3ObjectChangedError, S3ObjectExistsError
+from s3torchconnector._transfer import CommitObject, Seen, refused_for_sure
+from s3torchconnector._uri import parse_object_uri
+from s3torchconnector.dcp._metadata import parse_metadata
+from s3torchconnector.dcp.s3_file_system import S3FileSystem
+from s3torchconnector.s3writer import S3Writer
+
+_log = logging.getLogger(__name__)
+
+
+class MetadataCommit:
+    """One save's commit.
+
+    Args:
+        folder: the checkpoint, below which its files are.
+        path: of its ``.metadata``.
+    """
+
+    def __init__(self, file_system: S3FileSystem, folder: str, path: str) -> None:
+        self._file_system = file_system
+        self._folder = folder
+        self._place = parse_object_uri(path)
+        self._object = CommitObject(file_system.client.runtime, *self._place)
+
+    def look(self) -> Seen:
+        """What is there, for ``replace``."""
+        return self._object.look()
+
+    def replace(self, seen: Seen, metadata: Metadata) -> None:
+        """Publish ``metadata`` in place of what was ``seen``, then delete the files that only that named.
+
+        Raises:
+            S3ObjectChangedError: another save has committed meanwhile; no file of this one remains.
+            S3Exception: an error occurred accessing S3; what was there still is.
+        """
+        try:
+            self._object.replace(seen, pickle.dumps(metadata))
+        except S3Exception as error:
+            self._withdraw(metadata, error)
+            raise
+        self._clear(seen, (self._names_in(seen) or set()) - files_of(metadata))
+
+    def create(self, metadata: Metadata) -> None:
+        """Publish ``metadata`` where there is none.
+
+        Raises:
+            S3ObjectExistsError: there is one; no file of this save remains.
+            S3Exception: an error occurred accessing S3.
+        """
+        bucket, key = self._place
+        try:
+            with S3Writer(self._file_system.client.put_object(bucket, key, overwrite=False)) as stream:
+                stream.write(pickle.dumps(metadata))
+        except S3Exception as error:
+            self._withdraw(metadata, error)
+            raise
+
+    def _clear(self, seen: Seen, replaced: set[str]) -> None:
+        """Delete the files of the checkpoint that was replaced, if the one that is there now names none of them.
+
+        Raises:
+            S3ObjectChangedError: what is there is that checkpoint, again.
+        """
+        if not replaced:
+            return
+        try:
+            if not self._object.stands(seen):
+                _log.warning("%s was replaced by another save as soon as this one had committed it", self._object.uri)
+                named = self._names_in(self._object.read())
+                if named is None:
+                    return
+                replaced -= named
+        except S3ObjectChangedError:
+            raise
+        except S3Exception as error:
+            uri = self._object.uri
+            _log.warning("the files of the checkpoint before remain, since %s cannot be read: %s", uri, error)
+            return
+        delete_files(self._file_system, self._folder, replaced)
+
+    def _withdraw(self, metadata: Metadata, error: S3Exception) -> None:
+        """Delete the files of a save that was refused, unless they are those of what is there: a response got lost."""
+        named: set[str] | None = set()
+        if not refused_for_sure(error):
+            if not isinstance(error, (S3ObjectExistsError, S3ObjectChangedError)):
+                return  # nobody knows whether it is committed
+            try:
+                seen = self._object.read()
+            except S3Exception as failure:
+                _log.warning("the files of a save remain, since %s cannot be read: %s", self._object.uri, failure)
+                return
+            if seen.data is None:
+                return  # it was deleted: an earlier attempt may still arrive, and be the commit
+            named = self._names_in(seen)
+        if named is not None:
+            delete_files(self._file_system, self._folder, files_of(metadata) - named)
+
+    def _names_in(self, seen: Seen) -> set[str] | None:
+        """The files of a checkpoint that is there; None if its ``.metadata`` does not tell."""
+        if seen.data is None:
+            return set()
+        try:
+            return files_of(parse_metadata(seen.data))
+        except Exception as error:  # whatever bytes that are no pickle lead to
+            uri = self._object.uri
+            _log.warning("%s cannot be read, and the files that it names will remain: %r", uri, error)
+            return None
+
+
+def files_of(metadata: Metadata) -> set[str]:
+    """The relative paths of all files that a checkpoint's metadata names."""
+    names: set[str] = set()
+    with suppress(AttributeError):
+        names.update(info.relative_path for info in metadata.storage_data.values())
+    return names
+
+
+def delete_files(file_system: S3FileSystem, folder: str, names: Iterable[str]) -> None:
+    """Delete files below ``folder``. What cannot be deleted remains: no reader looks at it."""
+
+    def delete(name: str) -> None:
+        path = file_system.concat_path(folder, name)
+        try:
+            file_system.rm_file(path)
+        except S3Exception as error:
+            _log.warning("%s is not part of the checkpoint any more, and could not be deleted: %s", path, error)
+
+    lane = file_system.client.runtime().lane()
+    for deleted in [lane.submit(partial(delete, name)) for name in names]:
+        deleted.result()
