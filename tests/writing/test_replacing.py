@@ -1,0 +1,199 @@
+"""Commits: an object takes the place of exactly the version that was seen.
+
+moto honours the conditions, except ``If-Match`` of CompleteMultipartUpload, which the proxy refuses as AWS does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from s3torchconnector._errors import S3Exception, S3ObjectChangedError
+from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer import CommitObject, Seen, refused_for_sure
+from tests.servers.http_messages import Request, s3_error
+from tests.servers.moto_server import MotoServer
+from tests.servers.proxy import Fault, LoseAnswer, RecordingProxy, Replace, first
+from tests.writing.support import PART, client_of, is_complete, is_put, matching, noise, read_back, uploads_of
+
+SIZES = {"one request": 1000, "multipart": PART + 7}
+
+
+@pytest.fixture(params=SIZES)
+def data(request: pytest.FixtureRequest) -> bytes:
+    return noise(SIZES[request.param], seed=1)
+
+
+@pytest.fixture
+def moto(moto_server: MotoServer) -> Iterator[RecordingProxy]:
+    with RecordingProxy(moto_server.endpoint) as proxy:
+        yield proxy
+
+
+def refusing(server: MotoServer, bucket: str) -> Callable[[Request], Fault | None]:
+    """A hook that refuses to complete in place of another version than the one expected."""
+
+    def hook(request: Request) -> Fault | None:
+        if not (is_complete(request) and "if-match" in request.headers):
+            return None
+        with client_of(server.endpoint) as client:
+            there = CommitObject(client.runtime, bucket, "key").read()
+        if there.data is None:
+            return Replace(s3_error(404, "NoSuchKey"))
+        return Replace(s3_error(412, "PreconditionFailed")) if request.headers["if-match"] != there.etag else None
+
+    return hook
+
+
+@pytest.fixture
+def client(moto: RecordingProxy) -> Iterator[S3Client]:
+    with client_of(moto.endpoint) as client:
+        yield client
+
+
+def put(client: S3Client, bucket: str, data: bytes) -> None:
+    stream = client.put_object(bucket, "key")
+    stream.write(data)
+    stream.close()
+
+
+def is_publication(request: Request) -> bool:
+    return is_put(request) or is_complete(request)
+
+
+def test_what_was_seen_is_replaced(client: S3Client, moto_bucket: str, moto: RecordingProxy, data: bytes) -> None:
+    for content, condition in ((b"first", "if-none-match"), (data, "if-match")):
+        commit = CommitObject(client.runtime, moto_bucket, "key")
+        seen = commit.look()
+        commit.replace(seen, content)
+        [*_, publication] = matching(moto, is_publication)
+        assert publication.request.headers[condition] == (seen.etag or "*")
+        assert commit.stands(seen)
+        assert read_back(client, moto_bucket) == content
+
+
+@pytest.mark.parametrize("there", [b"seen", None])
+def test_what_was_not_seen_is_left_alone(
+    client: S3Client,
+    moto_bucket: str,
+    moto: RecordingProxy,
+    moto_server: MotoServer,
+    there: bytes | None,
+    data: bytes,
+) -> None:
+    moto.misbehave = refusing(moto_server, moto_bucket)
+    if there is not None:
+        put(client, moto_bucket, there)
+    commit = CommitObject(client.runtime, moto_bucket, "key")
+    seen = commit.look()
+    assert seen.data == there
+    put(client, moto_bucket, b"another writer's")
+    with pytest.raises(S3ObjectChangedError, match=r"is not committed: .* another job is saving to the same") as caught:
+        commit.replace(seen, data)
+    assert caught.value.status == 412
+    assert refused_for_sure(caught.value)
+    assert read_back(client, moto_bucket) == b"another writer's"
+    assert not commit.stands(seen)
+    assert uploads_of(client, moto_bucket) == []
+
+
+def test_what_was_deleted_is_not_replaced(
+    client: S3Client, moto_bucket: str, moto: RecordingProxy, moto_server: MotoServer, data: bytes
+) -> None:
+    moto.misbehave = refusing(moto_server, moto_bucket)
+    put(client, moto_bucket, b"seen")
+    commit = CommitObject(client.runtime, moto_bucket, "key")
+    seen = commit.look()
+    client.delete_object(moto_bucket, "key")
+    with pytest.raises(S3ObjectChangedError, match="is not committed"):
+        commit.replace(seen, data)
+    assert commit.look().data is None
+
+
+@pytest.mark.parametrize("there", [b"seen", None])
+def test_a_lost_response_is_no_failure(
+    client: S3Client, moto_bucket: str, moto: RecordingProxy, there: bytes | None, data: bytes
+) -> None:
+    if there is not None:
+        put(client, moto_bucket, there)
+    commit = CommitObject(client.runtime, moto_bucket, "key")
+    seen = commit.look()
+    moto.misbehave = first(1, LoseAnswer(), when=is_publication)
+    commit.replace(seen, data)
+    assert commit.stands(seen)
+    assert read_back(client, moto_bucket) == data
+
+
+def test_a_lost_response_and_another_commit(
+    client: S3Client, moto_bucket: str, moto: RecordingProxy, moto_server: MotoServer
+) -> None:
+    """It was carried out, and replaced: put back by the retry, it would name what the other has deleted."""
+    put(client, moto_bucket, b"seen")
+    commit = CommitObject(client.runtime, moto_bucket, "key")
+    seen = commit.look()
+    attempts: list[Request] = []
+
+    def hook(request: Request) -> Fault | None:
+        if not is_put(request):
+            return None
+        attempts.append(request)
+        if len(attempts) == 1:
+            return LoseAnswer()
+        with client_of(moto_server.endpoint) as other:
+            put(other, moto_bucket, b"another's")
+        return None
+
+    moto.misbehave = hook
+    with pytest.raises(S3ObjectChangedError) as caught:
+        commit.replace(seen, b"ours")
+    assert len(attempts) == 2
+    assert not refused_for_sure(caught.value)
+    assert read_back(client, moto_bucket) == b"another's"
+
+
+def test_a_conflict_that_passes_and_one_that_stays(
+    client: S3Client, moto_bucket: str, moto: RecordingProxy, data: bytes
+) -> None:
+    put(client, moto_bucket, b"seen")
+    commit = CommitObject(client.runtime, moto_bucket, "key")
+    conflict = Replace(s3_error(409, "ConditionalRequestConflict"))
+    moto.misbehave = first(1, conflict, when=is_publication)
+    commit.replace(commit.look(), data)
+    assert read_back(client, moto_bucket) == data
+    moto.misbehave = lambda request: conflict if is_publication(request) else None
+    with client_of(moto.endpoint, type(client.s3client_config)(max_attempts=2)) as other:
+        commit = CommitObject(other.runtime, moto_bucket, "key")
+        with pytest.raises(S3ObjectChangedError, match="ConditionalRequestConflict"):
+            commit.replace(commit.look(), b"new")
+
+
+@pytest.mark.parametrize("etag", ['W/"weak"', "", None])
+def test_an_etag_that_never_matches_is_no_condition(
+    client: S3Client, moto_bucket: str, moto: RecordingProxy, etag: str | None
+) -> None:
+    put(client, moto_bucket, b"seen")
+    CommitObject(client.runtime, moto_bucket, "key").replace(Seen(True, etag, b"seen"), b"new")
+    assert "if-match" not in matching(moto, is_put)[-1].request.headers
+    assert read_back(client, moto_bucket) == b"new"
+
+
+def test_what_is_there_again_is_an_error(client: S3Client, moto_bucket: str) -> None:
+    """As on a server that ignores conditions, and carries out an old request again."""
+    put(client, moto_bucket, b"seen")
+    commit = CommitObject(client.runtime, moto_bucket, "key")
+    seen = commit.look()
+    commit.replace(seen, b"new")
+    put(client, moto_bucket, b"seen")
+    with pytest.raises(S3ObjectChangedError, match=r"is again what it was before.*ignores conditions"):
+        commit.stands(seen)
+
+
+def test_what_cannot_be_looked_at_is_unknown(client: S3Client, moto_bucket: str, moto: RecordingProxy) -> None:
+    commit = CommitObject(client.runtime, moto_bucket, "key")
+    moto.misbehave = lambda request: Replace(s3_error(403, "AccessDenied"))
+    assert commit.look() == Seen(False)
+    with pytest.raises(S3Exception):
+        commit.read()
+    with pytest.raises(S3Exception):
+        commit.stands(Seen(False))
