@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 
 from torch.distributed.checkpoint.metadata import Metadata
 
@@ -18,6 +19,13 @@ from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.s3writer import S3Writer
 
 _log = logging.getLogger(__name__)
+
+
+class Previous(NamedTuple):
+    """The commit that a save saw, without its content, and the files that it names as far as they are known."""
+
+    seen: Seen
+    files: set[str]
 
 
 class MetadataCommit:
@@ -34,23 +42,25 @@ class MetadataCommit:
         self._place = parse_object_uri(path)
         self._object = CommitObject(file_system.client.runtime, *self._place)
 
-    def look(self) -> Seen:
+    def look(self) -> Previous:
         """What is there, for ``replace``."""
-        return self._object.look()
+        seen = self._object.look()
+        names = self._names_in(seen) or set()
+        return Previous(seen if seen.data is None else seen._replace(data=b""), names)
 
-    def replace(self, seen: Seen, metadata: Metadata) -> None:
-        """Publish ``metadata`` in place of what was ``seen``, then delete the files that only that named.
+    def replace(self, previous: Previous, metadata: Metadata) -> None:
+        """Publish ``metadata`` in place of ``previous``, then delete the files that only that named.
 
         Raises:
             S3ObjectChangedError: another save has committed meanwhile; no file of this one remains.
             S3Exception: an error occurred accessing S3; what was there still is.
         """
         try:
-            self._object.replace(seen, pickle.dumps(metadata))
+            self._object.replace(previous.seen, pickle.dumps(metadata))
         except S3Exception as error:
             self._withdraw(metadata, error)
             raise
-        self._clear(seen, (self._names_in(seen) or set()) - files_of(metadata))
+        self._clear(previous.seen, previous.files - files_of(metadata))
 
     def create(self, metadata: Metadata) -> None:
         """Publish ``metadata`` where there is none.

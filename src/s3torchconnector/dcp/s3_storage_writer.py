@@ -33,8 +33,8 @@ from torch.futures import Future
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3AccessDeniedError, S3ObjectExistsError
 from s3torchconnector._torch_archives import without_record_checksums
-from s3torchconnector._transfer import Lane, Seen, Workers, expect_uploads, settle_uploads
-from s3torchconnector.dcp._commit import MetadataCommit, delete_files
+from s3torchconnector._transfer import Lane, Workers, expect_uploads, settle_uploads
+from s3torchconnector.dcp._commit import MetadataCommit, Previous, delete_files
 from s3torchconnector.dcp._lend import LendingPlanner
 from s3torchconnector.dcp._uploads import Uploads
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
@@ -55,8 +55,9 @@ class S3StorageWriter(FileSystemWriter):
     """Saves with ``torch.distributed.checkpoint``: ``dcp.save(state_dict, storage_writer=S3StorageWriter(...))``.
 
     A checkpoint appears whole, with its ``.metadata``, when all ranks have stored their files. Saving to the same path
-    again leaves the checkpoint that is there as it is until that moment; see the module. One whose ``.metadata`` was
-    replaced while it is being loaded loses its files: load before the next save, or give each save a path of its own.
+    again leaves the checkpoint that is there as it is until that moment; see the module. Of two saves to one path at
+    the same time, one fails. A checkpoint whose ``.metadata`` is replaced while it is being loaded loses its files:
+    load before the next save, or give each save a path of its own.
 
     Args:
         region: AWS region of the bucket.
@@ -96,7 +97,7 @@ class S3StorageWriter(FileSystemWriter):
         self._is_coordinator = True
         self._rank: int | None = None
         self._ranks_alone = False
-        self._previous: futures.Future[Seen] | None = None  # asked for before the end of the data
+        self._previous: futures.Future[Previous] | None = None  # asked for before the end of the data
         expect_uploads(self)  # an asynchronous save with a stager does nothing more on the thread of its caller
 
     # -- planning ---------------------------------------------------------------------------------------------------
@@ -218,6 +219,7 @@ class S3StorageWriter(FileSystemWriter):
 
         Raises:
             RuntimeError: a checkpoint has appeared meanwhile, and ``overwrite`` is false: no file of this save remains.
+            S3ObjectChangedError: another save has committed meanwhile: of two at the same time, one is refused.
             S3Exception: an error occurred accessing S3; the previous checkpoint is still there.
         """
         try:
@@ -230,9 +232,10 @@ class S3StorageWriter(FileSystemWriter):
         metadata.storage_data = {each.index: each.storage_data for written in results for each in written}
         metadata.storage_meta = self.storage_meta()
         commit = self._commit_object()
+        asked, self._previous = self._previous, None
         try:
             if self.overwrite:
-                commit.replace(commit.look() if self._previous is None else self._previous.result(), metadata)
+                commit.replace(commit.look() if asked is None else asked.result(), metadata)
             else:
                 commit.create(metadata)
         except S3ObjectExistsError as error:
