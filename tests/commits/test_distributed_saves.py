@@ -110,8 +110,8 @@ def test_in_every_order(world: World, before: bool, overwrite: bool) -> None:
 @pytest.mark.parametrize("lost", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_with_responses_that_get_lost(world: World, before: bool, overwrite: bool, lost: int) -> None:
     """And requests that are carried out after their retries, or never."""
-    runs, states = explore(world, scenario(before=before, overwrite=overwrite), lost, check)
-    assert states > runs > 10
+    _, states = explore(world, scenario(before=before, overwrite=overwrite), lost, check)
+    assert states > 20
 
 
 @pytest.mark.parametrize("before", [True, False])

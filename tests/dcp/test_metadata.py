@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import io
 import os
@@ -14,6 +15,8 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed._shard.sharded_tensor import metadata as sharded
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.filesystem import _StorageInfo, _StoragePrefix
 from torch.distributed.checkpoint.metadata import (
     BytesStorageMetadata,
@@ -24,10 +27,13 @@ from torch.distributed.checkpoint.metadata import (
     TensorProperties,
     TensorStorageMetadata,
 )
+from torch.distributed.checkpoint.planner import SavePlan
 
 from s3torchconnector import S3CheckpointManager
+from s3torchconnector._checkpoint_manager._distributed import sizes_of_files
+from s3torchconnector._s3client import S3Client
 from s3torchconnector.dcp import _metadata
-from tests.dcp.support import mixed_state
+from tests.dcp.support import keys_of, load, mixed_state, same, writer_of
 
 _PROTOCOLS = range(3, pickle.HIGHEST_PROTOCOL + 1)
 ran: list[str] = []
@@ -132,6 +138,25 @@ def test_nothing_else_is_run(attack: str) -> None:
     assert ran == []
 
 
+class _Keys(dict[str, Any]):
+    """A user's own class with items and a state."""
+
+
+def test_a_save_finds_the_files_whatever_else_is_described() -> None:
+    odd: Any = _Keys(a=Key.ONE)
+    odd.state = {Key.ONE, "more"}
+    attacks = [*_ATTACKS.values(), _Attack(getattr, Key, "ONE"), _Attack(getattr, torch.Size, "mro")]
+    described = _metadata_of()
+    described.planner_data = [odd, *attacks[:-1]]
+    for protocol in _PROTOCOLS:
+        assert _metadata.parse_storage_data(pickle.dumps(described, protocol)) == described.storage_data
+    assert ran == []
+    described.planner_data = attacks
+    with pytest.raises(pickle.UnpicklingError):
+        _metadata.parse_storage_data(pickle.dumps(described))
+    assert _metadata.parse_storage_data(pickle.dumps(Metadata({}))) == {}
+
+
 @pytest.mark.parametrize("data", [b"", b"no pickle", pickle.dumps({"a": 1}), pickle.dumps(Metadata({}))[:-3]])
 def test_what_is_no_description_is_an_error(data: bytes) -> None:
     with pytest.raises((pickle.UnpicklingError, EOFError)):
@@ -145,3 +170,25 @@ def test_what_a_program_has_declared_safe_is_read() -> None:
     for declared in (Key, (Key, "tests.dcp.test_metadata.Key")):
         with torch.serialization.safe_globals([declared]):  # type: ignore[list-item]
             assert _metadata.parse_metadata(pickled).planner_data == {"a": ("a", Key.ONE)}
+
+
+class _OwnPlanner(DefaultSavePlanner):
+    """Describes a checkpoint by a class of the program's, too."""
+
+    def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
+        plans, described = super().create_global_plan(all_plans)
+        return plans, dataclasses.replace(described, planner_data={**described.planner_data, "own": Key.ONE})
+
+
+def test_a_planner_that_describes_by_its_own_class(bucket: str) -> None:
+    """Its checkpoints are saved, again too, and committed by a manager; who loads one says that the class is safe."""
+    path, state = f"s3://{bucket}/x", {"a": torch.ones(3)}
+    for _ in range(2):
+        dcp.save(state, storage_writer=writer_of(path), planner=_OwnPlanner())
+        assert len(keys_of(bucket)) == 2
+    with S3Client("us-east-1") as client:
+        assert len(sizes_of_files(client, path)) == 1
+    with pytest.raises(CheckpointException, match=r"add_safe_globals\(\[tests\.dcp\.test_metadata\.Key\]\)"):
+        load(path, state)
+    with torch.serialization.safe_globals([Key]):
+        assert same(load(path, state), state)

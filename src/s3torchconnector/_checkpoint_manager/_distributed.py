@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.stateful import Stateful
 from s3torchconnector._checkpoint_manager._ranks import in_all
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.dcp import S3StorageReader, S3StorageWriter
+from s3torchconnector.dcp._metadata import parse_storage_data
 from s3torchconnector.dcp.s3_storage_reader import sizes_of
 
 
@@ -44,7 +45,9 @@ def sizes_of_files(client: S3Client, uri: str) -> dict[str, int]:
     Raises:
         S3NotFoundError: the save has not come to its end.
     """
-    return sizes_of(_reader(client, uri).read_metadata().storage_data or {})
+    reader = _reader(client, uri)
+    with reader.fs.create_stream(reader.fs.concat_path(reader.path, ".metadata"), "rb") as stream:
+        return sizes_of(parse_storage_data(stream.read()))
 
 
 def load_ranks(client: S3Client, uri: str, state_dict: dict[str, Any]) -> None:

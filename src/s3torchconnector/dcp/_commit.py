@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch.distributed.checkpoint.metadata import Metadata
 
 from s3torchconnector._errors import S3Exception, S3ObjectChangedError, S3ObjectExistsError
 from s3torchconnector._transfer import CommitObject, Seen, refused_for_sure
 from s3torchconnector._uri import parse_object_uri
-from s3torchconnector.dcp._metadata import parse_metadata
+from s3torchconnector.dcp._metadata import parse_storage_data
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.s3writer import S3Writer
 
@@ -122,7 +121,7 @@ class MetadataCommit:
         if seen.data is None:
             return set()
         try:
-            return files_of(parse_metadata(seen.data))
+            return _files_in(parse_storage_data(seen.data))
         except Exception as error:  # whatever bytes that are no pickle lead to
             uri = self._object.uri
             _log.warning("%s cannot be read, and the files that it names will remain: %r", uri, error)
@@ -131,10 +130,11 @@ class MetadataCommit:
 
 def files_of(metadata: Metadata) -> set[str]:
     """The relative paths of all files that a checkpoint's metadata names."""
-    names: set[str] = set()
-    with suppress(AttributeError):
-        names.update(info.relative_path for info in metadata.storage_data.values())
-    return names
+    return _files_in(metadata.storage_data or {})
+
+
+def _files_in(storage_data: Mapping[Any, Any]) -> set[str]:
+    return {info.relative_path for info in storage_data.values()}
 
 
 def delete_files(file_system: S3FileSystem, folder: str, names: Iterable[str]) -> None:

@@ -4,6 +4,9 @@ Whoever can write to the bucket could have code run by all who save to it or loa
 looked up that describe a checkpoint, in any release of PyTorch from 2.4 on: ``Metadata`` and what it is made of, types
 of Python's own, and what the program itself has declared safe (``torch.serialization.add_safe_globals``), such as the
 class of a state's keys. None of them does anything when it is made but keep what it is given.
+
+A load is refused where another name stands. A save only wants the files that are named: for it, whatever stands for
+something else is left empty.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import enum
 import io
 import pathlib
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -46,7 +49,20 @@ def parse_metadata(data: bytes) -> metadata.Metadata:
         pickle.UnpicklingError: it names something else; nothing of that was called.
         Exception: it is no pickle, or none of a ``Metadata``.
     """
-    described = _Unpickler(io.BytesIO(data)).load()
+    return _described(_Unpickler(io.BytesIO(data)))
+
+
+def parse_storage_data(data: bytes) -> Mapping[Any, Any]:
+    """Where the items of a checkpoint are, whatever else its description names.
+
+    Raises:
+        Exception: it is no pickle, or none of a ``Metadata``.
+    """
+    return _described(_NamesUnpickler(io.BytesIO(data))).storage_data or {}
+
+
+def _described(unpickler: pickle.Unpickler) -> metadata.Metadata:
+    described = unpickler.load()
     if not isinstance(described, metadata.Metadata):
         raise pickle.UnpicklingError(f"it is a {type(described).__name__}, and no description of a checkpoint")
     return described
@@ -62,6 +78,31 @@ class _Unpickler(pickle.Unpickler):
             "is a class of yours (such as that of a state's keys), and you trust what is in the bucket, say so before: "
             f"torch.serialization.add_safe_globals([{module}.{name}])"
         )
+
+
+class _NamesUnpickler(_Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("builtins", "getattr"):
+            return lambda kind, name: _Unknown() if kind is _Unknown else _member(kind, name)
+        return _CLASSES.get((module, name)) or _found(module, name) or _Unknown
+
+
+class _Unknown:
+    """Stands for whatever a pickle makes by a name that is not looked up."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Unknown:
+        return super().__new__(cls)
+
+    def __setstate__(self, _: Any) -> None:
+        """Nothing, nor do the others."""
+
+    def __setitem__(self, _: Any, __: Any) -> None: ...
+
+    def append(self, _: Any) -> None: ...
+
+    def extend(self, _: Any) -> None: ...
+
+    def add(self, _: Any) -> None: ...
 
 
 def _found(module: str, name: str) -> Any:
