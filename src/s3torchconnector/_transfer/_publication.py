@@ -106,7 +106,7 @@ class Conditional(Replacing):
             _log.info("%s was stored by an attempt whose answer got lost", display_uri(request.bucket, request.key))
             return None
         except S3NotFoundError as error:
-            if error.code != "NoSuchKey":
+            if error.code != "NoSuchKey" or "if-match" not in self._condition:
                 raise
             raise self._taken(request, error) from error  # what was to be replaced was deleted
         except S3ServiceError as error:
