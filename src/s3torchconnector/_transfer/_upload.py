@@ -71,7 +71,7 @@ class Upload:
         self._error: BaseException | None = None
         self._open_runtime = open_runtime  # keeps the client alive: its end would take the threads away
         self._runtime = open_runtime()
-        self._checksums = UploadChecksums(self._runtime.caller, summed)
+        self._checksums = UploadChecksums(self._runtime.caller, bucket, summed)
         self._lane = self._runtime.lane()
         self._cancel = CancelToken()
         self._cancel_beginning = CancelToken()

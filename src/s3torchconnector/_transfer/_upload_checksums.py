@@ -2,7 +2,7 @@
 
 Each byte is summed once, by the thread that sends it; the checksum of the whole is put together from those of the
 parts, and can be had by who wants to keep it. A server that does not take checksums says so by an error: then it gets
-the request again without, see ``ChecksumSupport``.
+the request once more without, and that it takes it tells that they were the reason; see ``ChecksumSupport``.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ class UploadChecksums:
 
     Args:
         caller: sends the requests.
+        bucket: where they go.
         wanted: whether the checksum of the whole is wanted also where uploads carry none.
     """
 
-    def __init__(self, caller: Caller, wanted: bool) -> None:
+    def __init__(self, caller: Caller, bucket: str, wanted: bool) -> None:
         self._caller = caller
         self._wanted = wanted
-        self._carried = caller.checksums.for_upload()
+        self._carried = caller.checksums.for_upload(bucket)
         self._algorithm = self._carried or (ALGORITHMS[0] if wanted else None)
         self._parts: dict[int, tuple[int, int]] = {}  # checksum and bytes, by the part's number
 
@@ -82,9 +83,12 @@ class UploadChecksums:
             return self._caller.call(request, consume, cancel)
         except S3Exception as error:
             plain = {name: value for name, value in request.headers.items() if not name.startswith("x-amz-checksum")}
-            if len(plain) == len(request.headers) or not self._caller.checksums.refused(error):
+            if len(plain) == len(request.headers) or not self._caller.checksums.may_be_why(error):
                 raise
+            refusal = error
+        result = self._caller.call(request._replace(headers=plain), consume, cancel)
+        self._caller.checksums.were_why(request.bucket, refusal)
         self._carried = None
         if not self._wanted:
             self._algorithm = None
-        return self._caller.call(request._replace(headers=plain), consume, cancel)
+        return result
