@@ -15,6 +15,7 @@ from s3torchconnector._wire._requests import Request, create_session
 from s3torchconnector._wire._service_errors import EXPIRED_CODES
 
 _SESSION_MARGIN = 30.0  # seconds before its end that a directory bucket's session is replaced
+_SKEW = 300.0  # seconds; S3 refuses requests that are 15 minutes off, and some servers sooner
 _SESSION_TOKEN_HEADER = "x-amz-s3session-token"
 
 
@@ -81,7 +82,9 @@ class Authority:
         Raises:
             S3CredentialsError: the refresh failed.
         """
-        if error.code == "RequestTimeTooSkewed":
+        # The response to a HEAD has no document: there, a clock that is off looks like any lack of permission.
+        off = abs(self._server_offset - self._clock_offset) > _SKEW and identity.credentials is not None
+        if error.code == "RequestTimeTooSkewed" or (off and error.code is None and error.status == 403):
             self._clock_offset = self._server_offset
             return True
         # The answer to a HEAD has no document: there, expired credentials look like any bad request.
