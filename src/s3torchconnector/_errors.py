@@ -45,6 +45,7 @@ class S3Exception(Exception):
         request_id: the id to quote to AWS Support.
         attempts: how many times the request was tried.
         resent: whether one of them was sent twice, since a kept-alive connection turned out closed.
+        retry_after: seconds after which S3 asked to be asked again, where it did.
     """
 
     operation: str | None = None
@@ -55,6 +56,7 @@ class S3Exception(Exception):
     request_id: str | None = None
     attempts: int | None = None
     resent: bool = False
+    retry_after: float | None = None
 
     def __init__(self, *args: Any, **facts: Any) -> None:
         super().__init__(*args)

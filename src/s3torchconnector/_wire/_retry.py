@@ -3,7 +3,8 @@
 The policy is a frozen value; what randomness and clocks do is a parameter. Backoff is full jitter (a uniform draw up
 to an exponentially growing bound, https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so that
 hundreds of ranks do not come back in step. The quota is shared by all requests of a client: during an outage it runs
-dry, and then retries wait the longest backoff instead of multiplying the load; work is never given up for its sake.
+dry, and then retries wait the longest backoff, and up to half as long again by chance, instead of multiplying the load;
+work is never given up for its sake. A pause is never shorter than the server's ``Retry-After``, up to a minute.
 
 SlowDown is no failure of a request: what it costs is bounded by turns (``_throttle``) and not by the quota, and a
 request that S3 keeps putting off may come again ``max_attempts`` times as often as one that fails. With the default,
@@ -31,7 +32,13 @@ RETRYABLE_CODES = frozenset(
      "ConditionalRequestConflict",
      "BadDigest", "XAmzContentChecksumMismatch"}  # the last two: an upload arrived wrong
 )  # fmt: skip
-THROTTLING_CODES = frozenset({"SlowDown", "RequestLimitExceeded", "Throttling", "ThrottlingException"})
+# Those of the standard retry mode of AWS SDKs: https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
+THROTTLING_CODES = frozenset(
+    {"SlowDown", "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled",
+     "RequestThrottledException", "RequestLimitExceeded", "TooManyRequestsException", "BandwidthLimitExceeded",
+     "LimitExceededException", "ProvisionedThroughputExceededException", "TransactionInProgressException",
+     "PriorRequestNotComplete", "EC2ThrottledException"}
+)  # fmt: skip
 # Of a client that was asked to slow down few requests come back, each in its turn: a long pause would leave an endpoint
 # idle that admits requests one by one.
 _TURNS_SPARE = 10
@@ -39,6 +46,8 @@ _TURNS_SPARE = 10
 
 def is_retryable(error: S3Exception) -> bool:
     """Whether trying the same request again can help."""
+    if isinstance(error, S3ThrottledError):
+        return True  # whatever the status: some services refuse with 400
     if isinstance(error, S3ServiceError):
         return error.status in RETRYABLE_STATUS or error.code in RETRYABLE_CODES
     return isinstance(error, (S3ConnectionError, S3ProtocolError))
@@ -50,6 +59,7 @@ class RetryPolicy(NamedTuple):
     max_attempts: int = 10
     first_backoff: float = 0.1
     longest_backoff: float = 10.0
+    longest_retry_after: float = 60.0  # a server that asks for more may be wrong, and would end the operation
     # A wrong answer may be a proxy's hiccup, but a server that does not speak S3 will not learn it.
     max_protocol_attempts: int = 3
 
@@ -112,5 +122,10 @@ class RetryRule(NamedTuple):
         if failures >= self.policy.attempts_for(error):
             return None
         if not isinstance(error, S3ThrottledError) and not self.quota.spend():
-            return self.policy.longest_backoff
-        return self.uniform() * self.policy.backoff_bound(error, in_a_row or failures)
+            pause = self.policy.longest_backoff * (1.0 + self.uniform() / 2.0)
+        else:
+            pause = self.uniform() * self.policy.backoff_bound(error, in_a_row or failures)
+        if error.retry_after:
+            # Added to it, since all who were refused at the same time were told the same.
+            pause += min(error.retry_after, self.policy.longest_retry_after)
+        return pause

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 
 from s3torchconnector._errors import (
@@ -16,7 +18,7 @@ from s3torchconnector._errors import (
     S3ThrottledError,
     S3WrongRegionError,
 )
-from s3torchconnector._wire._documents import ErrorDocument, parse, parse_error
+from s3torchconnector._wire._documents import ErrorDocument, parse, parse_error, parse_http_date
 from s3torchconnector._wire._proxy import CREDENTIALS_ADVICE
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response, read_document
@@ -54,7 +56,7 @@ def service_error(request: Request, status: int, headers: Mapping[str, str], bod
     if status == 407:
         return S3ConfigurationError(f"{request}: the proxy answered HTTP 407: {CREDENTIALS_ADVICE}", status=status)
     document = parse_error(body) if body else ErrorDocument("", "", None, None)
-    if document is None and status < 500:
+    if document is None and status < 500 and status != 429:  # which gateways answer, too
         error: S3Exception = S3ProtocolError(
             f"{request}: the endpoint answered HTTP {status} with something that is not S3's "
             f"(it begins with {body[:60]!r}): is the endpoint an S3 server?"
@@ -65,7 +67,22 @@ def service_error(request: Request, status: int, headers: Mapping[str, str], bod
         error.code = document.code or None
     error.status = status
     error.request_id = headers.get("x-amz-request-id") or (document.request_id if document else None)
+    error.retry_after = retry_after(headers)
     return error
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait (RFC 9110, section 10.2.3); None where it does not, or not so."""
+    text = headers.get("retry-after")
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        moment = parse_http_date(text)
+        # By the server's own clock, where it tells that: ours may be off.
+        seconds = moment - (parse_http_date(headers.get("date", "")) or time.time()) if moment else 0.0
+    return seconds if 0.0 < seconds < math.inf else None
 
 
 def refuse_late_error(request: Request, response: Response) -> bytes:
