@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 from unittest import mock
 
 import pytest
@@ -42,6 +43,7 @@ class Process:
 import json, sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import NoReturn
 folder = Path(sys.argv[1])
 with open(folder / "calls", "a") as calls:
     calls.write("x")
@@ -201,18 +203,58 @@ def test_a_failed_early_renewal_keeps_what_is_valid(process: Process) -> None:
     assert provider.get().access_key == "KEY4"
 
 
-def test_a_failed_late_renewal_is_an_error_until_it_succeeds(process: Process) -> None:
+def test_a_failed_late_renewal_keeps_what_is_valid(process: Process) -> None:
     process.plays(5, 5, "no JSON", 120)
     clock = Clock()
     provider = credentials_provider(S3ClientConfig(), clock=clock)
-    provider.get()
+    second = provider.get()
+
     clock.now += 1
-
-    with pytest.raises(S3CredentialsError, match="could not be retrieved") as caught:
-        provider.get()
-
-    assert isinstance(caught.value.__cause__, json.JSONDecodeError)
+    assert provider.get() is second
+    assert process.calls == 3
+    clock.now += 1
     assert provider.get().access_key == "KEY4"
+
+
+def test_renewals_that_fail_become_rarer(process: Process) -> None:
+    process.plays(5, 5, "no JSON")
+    clock = Clock()
+    provider = credentials_provider(S3ClientConfig(), clock=clock)
+    for _ in range(200):
+        clock.now += 1
+        assert provider.get() == Credentials("KEY2", "secret2", "token2")
+    assert 5 <= process.calls - 2 <= 15
+
+
+def test_a_failed_lookup_after_a_rejection_takes_nothing_away(process: Process) -> None:
+    process.plays(120, "no JSON", "no JSON", 120)
+    provider = credentials_provider(S3ClientConfig())
+    first = provider.get()
+
+    for _ in range(2):
+        with pytest.raises(S3CredentialsError, match="could not be retrieved"):
+            provider.refresh(first)
+        assert provider.get() is first
+
+    assert provider.refresh(first).access_key == "KEY4"
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
+@pytest.mark.parametrize("wrong", ["hush\r\nx-more: hush", "hush\n", "\rhush", "hush\x00", "hush\u20ac", "hush\x7f"])
+def test_credentials_that_no_head_can_hold_are_refused_unseen(
+    monkeypatch: pytest.MonkeyPatch, name: str, wrong: str
+) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "hush", "AWS_SESSION_TOKEN": "hush"}
+    if "\0" in wrong:
+        wrong = wrong.replace("\0", "\x01")  # which the environment cannot hold
+    set_environment(monkeypatch, **{**keys, name: wrong})
+
+    with pytest.raises(
+        S3CredentialsError, match=r"from the environment cannot be used: the .* holds a .*Remove"
+    ) as caught:
+        credentials_provider(S3ClientConfig()).get()
+
+    assert "hush" not in str(caught.value)
 
 
 def test_many_threads_look_up_once(process: Process) -> None:
@@ -249,7 +291,7 @@ def test_threads_that_wait_share_the_error(call: str) -> None:
     lock = AnnouncingLock()
     lookups = []
 
-    def fails_when_all_wait() -> implementation._Found:
+    def fails_when_all_wait() -> NoReturn:
         lookups.append(call)
         for _ in range(8):
             lock.arrivals.acquire()

@@ -7,6 +7,8 @@ signature is ours and pure.
 from s3torchconnector._identity._credentials import CredentialsProvider, credentials_provider
 from s3torchconnector._identity._endpoint_url import Endpoint
 from s3torchconnector._identity._endpoints import EndpointResolver
+from s3torchconnector._identity._found_credentials import refuse_unsendable
+from s3torchconnector._identity._lookup_failures import lookup_attempts
 from s3torchconnector._identity._sigv4 import (
     EMPTY_SHA256,
     UNSIGNED_PAYLOAD,
@@ -32,7 +34,9 @@ __all__ = [
     "canonical_query",
     "canonical_request",
     "credentials_provider",
+    "lookup_attempts",
     "quote_path",
+    "refuse_unsendable",
     "signing_key",
     "string_to_sign",
 ]

@@ -3,8 +3,11 @@
 Strategy: botocore looks them up and renews them before they expire; this module adds what a client of many
 threads needs. Nothing is looked up before the first request. One thread looks while the others wait and share
 what it finds, or its error, so that an unreachable metadata service costs its timeout once and not once a
-thread. Renewal is left to botocore, in which one thread refreshes while the others sign with what is still
-valid; it is asked at most once a second, since asking takes longer than signing.
+thread. Renewal is left to botocore, which is asked at most once a second, since asking takes longer than signing.
+What is valid is signed with, whatever becomes of its renewal.
+
+Looking up may take long: who must not wait, or not for ever, takes what is ``valid`` and has another thread ``get``
+what is not (``_wire/_authority``), which also says how often.
 
 Keys in the environment, with no profile named, need no botocore at all. Importing it would cost more than a
 request. A provider belongs to one process: whoever owns it builds another after a fork.
@@ -13,7 +16,6 @@ request. A provider belongs to one process: whoever owns it builds another after
 from __future__ import annotations
 
 import logging
-import math
 import os
 import threading
 import time
@@ -22,6 +24,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3CredentialsError
+from s3torchconnector._identity._found_credentials import Found, guarded
+from s3torchconnector._identity._lookup_failures import metadata_service_is_late
 from s3torchconnector._identity._sigv4 import Credentials
 from s3torchconnector._late_imports import no_fork
 
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_RENEWAL_CHECK_SECONDS = 1.0
+_LONGER = 8  # times the usual timeout that a metadata service gets at most, after it was late
 
 # The first one wins, as in botocore's EnvProvider.
 _TOKEN_VARIABLES = ("AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
@@ -39,8 +43,19 @@ _TOKEN_VARIABLES = ("AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 class CredentialsProvider(Protocol):
     """Where the credentials of requests come from; every method may be called from any thread."""
 
+    @property
+    def is_due(self) -> bool:
+        """Whether to ``get`` anew what ``valid`` has just returned, as it ends soon."""
+
+    def valid(self) -> Credentials | None:
+        """Return what to sign the next request with, as far as it is known without waiting.
+
+        Raises:
+            S3CredentialsError: they can sign nothing.
+        """
+
     def get(self) -> Credentials | None:
-        """Return what to sign the next request with; ``None`` for unsigned requests.
+        """Return what to sign the next request with; ``None`` for unsigned requests. May take long.
 
         Raises:
             S3CredentialsError: there are none, or they could not be retrieved.
@@ -66,10 +81,17 @@ def credentials_provider(
             client of botocore uses its own region.
         clock: seconds, to space the questions whether it is time to renew.
     """
-    return _Unsigned() if config.unsigned else _LookedUp(lambda: _look_up(config.profile, region, clock))
+    if config.unsigned:
+        return _Unsigned()
+    return _LookedUp(_Search(config.profile, region, clock), lambda: _at_hand(config.profile, clock))
 
 
 class _Unsigned:
+    is_due = False
+
+    def valid(self) -> None:
+        return None
+
     def get(self) -> None:
         return None
 
@@ -77,91 +99,107 @@ class _Unsigned:
         raise S3CredentialsError("S3ClientConfig(unsigned=True) sends unsigned requests: no credentials to renew")
 
 
-class _Found:
-    """Credentials and the way to renew them."""
-
-    def __init__(self, source: str, read: Callable[[], Any], checked_every: float, clock: Callable[[], float]) -> None:
-        self.source = source
-        self._read = read
-        self._checked_every = checked_every
-        self._clock = clock
-        self.latest = self._checked()
-
-    def credentials(self) -> Credentials:
-        if self._clock() < self._check_at:
-            return self.latest
-        fresh = self._checked()
-        if fresh != self.latest:  # otherwise the object stays the same, which is how a signer knows its key
-            self.latest = fresh
-        return self.latest
-
-    def _checked(self) -> Credentials:
-        frozen = _guarded(self._read)
-        self._check_at = self._clock() + self._checked_every
-        return Credentials(frozen.access_key, frozen.secret_key, frozen.token or None)
-
-
 class _LookedUp:
     """Looks up at first use and after a rejection.
 
-    ``_outcome`` is what the latest look-up found and ``_lookups`` how many there were. Both are written under
-    the lock and read without it: a thread that sees an old count finds out when it has the lock.
+    ``_found`` is what was found last, ``_error`` why the latest look-up failed, and ``_lookups`` how many there were.
+    All are written under the lock and read without it: a thread that sees an old count finds out when it has the lock.
+    A look-up that fails takes nothing away.
+
+    Args:
+        look_up: looks everywhere; may take long.
+        at_hand: what can be found at once.
     """
 
-    def __init__(self, look_up: Callable[[], _Found]) -> None:
+    def __init__(self, look_up: Callable[[], Found], at_hand: Callable[[], Found | None] = lambda: None) -> None:
         self._find = look_up
+        self._at_hand = at_hand
         self._lock = threading.Lock()
         self._lookups = 0
-        self._outcome: _Found | S3CredentialsError = S3CredentialsError("not looked up yet")
+        self._found: Found | None = None
+        self._error: S3CredentialsError | None = None
+
+    @property
+    def is_due(self) -> bool:
+        return self._found is not None and self._found.is_due
+
+    def valid(self) -> Credentials | None:
+        if self._found is None:
+            self._found = self._at_hand()
+        return self._found.valid() if self._found is not None else None
 
     def get(self) -> Credentials:
-        seen, outcome = self._lookups, self._outcome
-        found = outcome if isinstance(outcome, _Found) else self._look_up(seen)
-        return found.credentials()
+        seen, found = self._lookups, self._found
+        if found is None:
+            return self._look_up(seen).latest
+        valid = found.valid()
+        return found.renew() if valid is None or found.is_due else valid
 
     def refresh(self, rejected: Credentials) -> Credentials:
-        seen, outcome = self._lookups, self._outcome
-        if isinstance(outcome, _Found) and outcome.latest != rejected:
-            return outcome.credentials()
+        seen, found = self._lookups, self._found
+        if found is not None and found.latest != rejected:
+            return found.latest
         found = self._look_up(seen)
-        fresh = found.credentials()
-        if fresh == rejected:
+        if found.latest == rejected:
             raise S3CredentialsError(
                 f"S3 rejected the credentials of access key {rejected.access_key!r} as expired or unknown, "
                 f"and {found.source} still names the same ones: renew them there"
             )
-        return fresh
+        return found.latest
 
-    def _look_up(self, seen: int) -> _Found:
+    def _look_up(self, seen: int) -> Found:
         with self._lock:
             if self._lookups == seen:
                 try:
-                    self._outcome = self._find()
+                    self._found, self._error = self._find(), None
                 except S3CredentialsError as error:
-                    self._outcome = error
+                    self._error = error
                 self._lookups += 1
-            outcome = self._outcome
-        if isinstance(outcome, _Found):
-            return outcome
+            found, failure = self._found, self._error
+        if failure is None and found is not None:
+            return found
         # A new error in each thread: raising one object in several would mix their tracebacks.
-        raise S3CredentialsError(str(outcome)) from outcome.__cause__
+        raise S3CredentialsError(str(failure)) from (failure and failure.__cause__)
 
 
-def _look_up(profile: str | None, region: str | None, clock: Callable[[], float]) -> _Found:
+def _at_hand(profile: str | None, clock: Callable[[], float]) -> Found | None:
     static = _from_environment(os.environ) if profile is None else None
-    if static is not None:
-        return _Found("the environment", lambda: static, math.inf, clock)
-    with no_fork:
-        from botocore.credentials import create_credential_resolver
-        from botocore.session import Session
+    return Found("the environment", lambda: static, None, clock) if static is not None else None
 
-    session = Session(profile=profile)
-    found = _guarded(lambda: create_credential_resolver(session, region_name=region).load_credentials())
-    if found is None:
-        raise S3CredentialsError(_nowhere(session, profile))
-    _log.debug("credentials found by botocore's provider %s", found.method)
-    source = f"botocore's provider {found.method!r}"
-    return _Found(source, found.get_frozen_credentials, _RENEWAL_CHECK_SECONDS, clock)
+
+class _Search:
+    """Looks for credentials everywhere; each time anew."""
+
+    def __init__(self, profile: str | None, region: str | None, clock: Callable[[], float]) -> None:
+        self._profile = profile
+        self._region = region
+        self._clock = clock
+        self._longer = 1  # times the usual timeout of the metadata service
+
+    def __call__(self) -> Found:
+        return _at_hand(self._profile, self._clock) or self._asked_of_botocore()
+
+    def _asked_of_botocore(self) -> Found:
+        with no_fork:
+            from botocore.credentials import create_credential_resolver
+            from botocore.session import Session
+
+        def find() -> Any:
+            usual = session.get_config_variable("metadata_service_timeout")
+            session.set_config_variable("metadata_service_timeout", usual * self._longer)
+            return create_credential_resolver(session, region_name=self._region).load_credentials()
+
+        session = Session(profile=self._profile)
+        found = guarded(find)
+        if found is None:
+            failure = S3CredentialsError(_nowhere(session, self._profile))
+            if not metadata_service_is_late(session):
+                raise failure
+            self._longer = min(_LONGER, 2 * self._longer)
+            raise failure from TimeoutError("the EC2 instance metadata service did not respond in time")
+        self._longer = 1
+        _log.debug("credentials found by botocore's provider %s", found.method)
+        return Found(f"botocore's provider {found.method!r}", found.get_frozen_credentials, found, self._clock)
 
 
 def _from_environment(environ: Mapping[str, str]) -> Credentials | None:
@@ -177,16 +215,6 @@ def _from_environment(environ: Mapping[str, str]) -> Credentials | None:
         return None
     token = next((environ[name] for name in _TOKEN_VARIABLES if environ.get(name)), None)
     return Credentials(access_key, secret_key, token)
-
-
-def _guarded(call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except Exception as error:
-        # A provider may raise anything: the OSError of a process, the KeyError of an incomplete answer.
-        raise S3CredentialsError(
-            f"the AWS credentials could not be retrieved: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _nowhere(session: Session, profile: str | None) -> str:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._errors import S3CredentialsError, S3Exception
-from s3torchconnector._identity import Credentials, Endpoint, Signer, credentials_provider
-from s3torchconnector._wire._documents import parse_http_date, parse_session
-from s3torchconnector._wire._requests import Request, create_session
+from s3torchconnector._errors import S3CredentialsError, S3Exception, S3TimeoutError
+from s3torchconnector._identity import Credentials, Endpoint, Signer, credentials_provider, lookup_attempts
+from s3torchconnector._wire._documents import parse_http_date
+from s3torchconnector._wire._patience import Patience
+from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._service_errors import EXPIRED_CODES
+from s3torchconnector._wire._sessions import Sessions
+from s3torchconnector._wire._shared_lookup import SharedLookup
 
-_SESSION_MARGIN = 30.0  # seconds before its end that a directory bucket's session is replaced
+_TOKEN_HEADER = "x-amz-security-token"
+_UNSUSPECTED_SECONDS = 60.0
 _SKEW = 300.0  # seconds; S3 refuses requests that are 15 minutes off, and some servers sooner
 _SESSION_TOKEN_HEADER = "x-amz-s3session-token"
 
@@ -26,6 +30,10 @@ class Identity(NamedTuple):
     credentials: Credentials | None
 
 
+class NobodyYet(S3Exception):
+    """Who signs has to be looked up first, and must not be waited for. Never reaches users."""
+
+
 class Authority:
     """Gives each request its signer, credentials and timestamp. Thread-safe."""
 
@@ -33,32 +41,46 @@ class Authority:
         self,
         config: S3ClientConfig,
         region: str,
-        request_session: Callable[[Request], bytes],
+        request_session: Callable[[Request], tuple[bytes, Mapping[str, str]]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._provider = credentials_provider(config, region=region)
-        self._request_session = request_session
+        self._unsigned = config.unsigned
+        attempts = partial(_attempts, most=config.max_attempts)
+        self._lookup: SharedLookup[Credentials | None] = SharedLookup("the AWS credentials", attempts)
+        # Apart, since it looks for others than those that were found.
+        self._forced_lookup: SharedLookup[Credentials | None] = SharedLookup("new AWS credentials", attempts)
+        # Those for which others were sought in vain on suspicion, and until when they are above it.
+        self._unsuspected: tuple[Credentials | None, float] = (None, 0.0)
+        self._sessions = Sessions(request_session, lambda: self._clock() + self._clock_offset)
         self._clock = clock
         self._clock_offset = 0.0  # in use
         self._server_offset = 0.0  # as last seen
         self._signers: dict[tuple[str, str, str], Signer] = {}
-        self._sessions: dict[str, tuple[Credentials, float]] = {}
-        self._session_lock = threading.Lock()
         self._timestamp = (0, "")
 
-    def identity_for(self, request: Request, endpoint: Endpoint) -> Identity:
+    def identity_for(self, request: Request, endpoint: Endpoint, patience: Patience | None) -> Identity:
         """What to sign ``request`` with: nothing at all for unsigned clients.
 
         Raises:
+            NobodyYet: that has to be waited for, and there is no ``patience``.
             S3CredentialsError: there are no credentials.
+            S3TimeoutError: they did not come in time.
         """
-        credentials = self._provider.get()
-        if credentials is None:
+        if self._unsigned:
             return Identity(None, None)
-        token_header = "x-amz-security-token"
+        token_header = _TOKEN_HEADER
         if endpoint.session_auth and request.operation != "CreateSession":
-            credentials = self._session_credentials(request.bucket)
+            credentials = self._sessions.credentials(request.bucket, patience)
             token_header = _SESSION_TOKEN_HEADER
+        else:
+            credentials = self._provider.valid()
+            if credentials is None and patience is not None:
+                credentials = self._lookup.join(self._provider.get, patience)
+            elif self._provider.is_due:
+                self._lookup.start(self._provider.get)
+        if credentials is None:
+            raise NobodyYet("who signs has to be looked up first")
         return Identity(self._signer(endpoint, token_header), credentials)
 
     def timestamp(self) -> str:
@@ -76,7 +98,7 @@ class Authority:
         if server_time:
             self._server_offset = server_time - self._clock()
 
-    def mend(self, error: S3Exception, identity: Identity, bucket: str) -> bool:
+    def mend(self, error: S3Exception, identity: Identity, request: Request, patience: Patience) -> bool:
         """Remove the cause of a refusal: refresh expired credentials, follow the server's clock. False if not.
 
         Raises:
@@ -91,16 +113,36 @@ class Authority:
         untold = error.code is None and error.status == 400
         if identity.credentials is None or not (untold or error.code in EXPIRED_CODES):
             return False
-        with self._session_lock:
-            session = self._sessions.pop(bucket, None)
-        if session is None:
+        if request.operation != "CreateSession" and self._sessions.reject(request.bucket, identity.credentials):
+            return True
+        return self._find_others(identity.credentials, patience, insist=not untold)
+
+    def _find_others(self, rejected: Credentials, patience: Patience, *, insist: bool) -> bool:
+        """Look for other credentials; False, or an error if that is to ``insist``, where there are none."""
+        now = time.monotonic()
+        unsuspected, until = self._unsuspected
+        if not insist and rejected == unsuspected and now < until:
+            return False
+
+        def look() -> Credentials | None:
             try:
-                self._provider.refresh(identity.credentials)
+                return self._provider.refresh(rejected)
             except S3CredentialsError:
-                if untold:
-                    return False
-                raise
-        return True
+                if insist:
+                    raise
+                return None
+
+        found: Credentials | None = rejected
+        while found == rejected or (insist and found is None):  # as another's look-up may find that was under way
+            try:
+                found = self._forced_lookup.join(look, patience)
+            except (S3CredentialsError, S3TimeoutError):
+                if insist:
+                    raise
+                found = None
+        if found is None:
+            self._unsuspected = rejected, now + _UNSUSPECTED_SECONDS
+        return found is not None
 
     def _signer(self, endpoint: Endpoint, token_header: str) -> Signer:
         key = (endpoint.region, endpoint.service, token_header)
@@ -109,11 +151,6 @@ class Authority:
             signer = self._signers[key] = Signer(endpoint.region, endpoint.service, token_header=token_header)
         return signer
 
-    def _session_credentials(self, bucket: str) -> Credentials:
-        with self._session_lock:
-            credentials, expires = self._sessions.get(bucket, (None, 0.0))
-            if credentials is None or expires - self._clock() < _SESSION_MARGIN:
-                session = parse_session(self._request_session(create_session(bucket)))
-                credentials = Credentials(session.access_key, session.secret_key, session.token)
-                self._sessions[bucket] = (credentials, session.expires)
-            return credentials
+
+def _attempts(error: S3Exception, most: int) -> int:
+    return lookup_attempts(error, most) if isinstance(error, S3CredentialsError) else 1

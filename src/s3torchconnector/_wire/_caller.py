@@ -11,7 +11,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -115,6 +115,7 @@ class Caller:
             PoolIsFull: all connections are in use, and ``wait`` is false.
             NoneIdle: a connection has to be opened, and ``connect`` is false.
             Overloaded: it would have to wait for its turn; ``call`` does.
+            NobodyYet: it would have to wait for credentials; ``call`` does.
             S3Exception: it could not be sent.
         """
         endpoint = self._endpoint(request.bucket)
@@ -122,7 +123,7 @@ class Caller:
         if throttle.active:
             raise Overloaded("requests to this endpoint have to wait for their turn")
         patience = Patience(cancel, time.perf_counter() + self._operation_timeout, wait, connect)
-        identity = self._authority.identity_for(request, endpoint)
+        identity = self._authority.identity_for(request, endpoint, None)
         return self._send(_Shot(request, endpoint, address, identity, 1), patience)
 
     def connect(self, bucket: str, cancel: CancelToken) -> None:
@@ -196,7 +197,7 @@ class Caller:
     def _attempt(self, course: Course, consume: Callable[[Response], _T]) -> _T:
         request = course.request
         endpoint = self._endpoint(request.bucket)
-        course.identity = self._authority.identity_for(request, endpoint)
+        course.identity = self._authority.identity_for(request, endpoint, course.patience)
         address, throttle = self._route(endpoint)
         shot = _Shot(request, endpoint, address, course.identity, course.attempts + 1)
         exchange, course.begun = course.begun, None
@@ -228,7 +229,7 @@ class Caller:
             S3Exception: there is no next attempt.
         """
         cause = error.code or type(error).__name__
-        if cause not in course.mended and self._mend(error, course.identity, course.request, course.attempts + 1):
+        if cause not in course.mended and self._mend(error, course):
             course.mended.add(cause)
             return 0.0
         delay = course.delay_after(error, self._rule)
@@ -253,14 +254,14 @@ class Caller:
         moved = self._moved.get(bucket)
         return (moved[1] if moved else self._endpoints).resolve(bucket)
 
-    def _mend(self, error: S3Exception, identity: Identity, request: Request, attempts: int) -> bool:
+    def _mend(self, error: S3Exception, course: Course) -> bool:
         """Remove the cause of a refusal, if that is in our hands; see also ``Authority.mend``."""
-        bucket = request.bucket
+        bucket = course.request.bucket
         if not isinstance(error, S3WrongRegionError):
             try:
-                return self._authority.mend(error, identity, bucket)
+                return self._authority.mend(error, course.identity, course.request, course.patience)
             except S3Exception as failure:
-                complete(failure, request, attempts)
+                complete(failure, course.request, course.attempts + 1)
                 raise
         if error.region and self._moved.get(bucket, ("", None))[0] != error.region:
             self._moved[bucket] = error.region, self._resolver_for(error.region)
@@ -284,8 +285,8 @@ class Caller:
         _log.debug("%s: %d %s (request id %s)", request, response.status, error.code, error.request_id)
         return error
 
-    def _request_session(self, request: Request) -> bytes:
-        return self.call(request, read_document)
+    def _request_session(self, request: Request) -> tuple[bytes, Mapping[str, str]]:
+        return self.call(request, lambda response: (read_document(response), response.headers))
 
 
 def _log_request(request: Request, exchange: Exchange, attempt: int) -> None:

@@ -149,9 +149,9 @@ def list_multipart_uploads(bucket: str, prefix: str = "", marker: tuple[str, str
     return Request("ListMultipartUploads", "GET", bucket, query=tuple(query))
 
 
-def create_session(bucket: str) -> Request:
-    """Short-lived credentials for a directory bucket."""
-    headers = {"x-amz-create-session-mode": "ReadWrite"}
+def create_session(bucket: str, mode: str | None = None) -> Request:
+    """Short-lived credentials for a directory bucket; without a ``mode`` they may read and write."""
+    headers = {"x-amz-create-session-mode": mode} if mode else {}
     return Request("CreateSession", "GET", bucket, query=(("session", ""),), headers=headers)
 
 

@@ -1,0 +1,111 @@
+"""Credentials that were found, for as long as they are valid, and the way to renew them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+from s3torchconnector._errors import S3CredentialsError
+from s3torchconnector._identity._sigv4 import Credentials
+
+_log = logging.getLogger(__name__)
+
+_RENEWAL_CHECK_SECONDS = 1.0
+_LONGEST_RENEWAL_PAUSE = 60.0  # between renewals that fail while what there is remains valid
+
+
+class Found:
+    """Credentials and the way to renew them.
+
+    Attributes:
+        source: where they come from.
+        latest: what was read last.
+        is_due: whether they end soon, or have ended.
+    """
+
+    def __init__(self, source: str, read: Callable[[], Any], expiring: Any, clock: Callable[[], float]) -> None:
+        self.source = source
+        self._read = read
+        self._refresh_needed: Callable[..., bool] | None = getattr(expiring, "refresh_needed", None)
+        self._clock = clock
+        self._failures = 0  # renewals in a row
+        self._expired = False
+        self.is_due = False
+        self._check_at = math.inf
+        self.latest = self._checked()
+        self._check_again()
+
+    def valid(self) -> Credentials | None:
+        """What was read last, unless it has expired."""
+        if self._clock() >= self._check_at and self._refresh_needed is not None:
+            self._check_at = self._clock() + _RENEWAL_CHECK_SECONDS
+            self._expired = self._refresh_needed(0)
+            self.is_due = self._expired or self._refresh_needed()
+        return None if self._expired else self.latest
+
+    def renew(self) -> Credentials:
+        """Read again, which renews what ends soon; what is still valid where that fails."""
+        try:
+            fresh = self._checked()
+        except S3CredentialsError as error:
+            if self._refresh_needed is None or self._refresh_needed(0):
+                raise
+            _log.warning("%s, and remain valid for now: they will be renewed later", error)
+            fresh = self.latest
+        self._failures = self._failures + 1 if fresh == self.latest and self.is_due else 0
+        if fresh != self.latest:  # otherwise the object stays the same, which is how a signer knows its key
+            self.latest = fresh
+        self._check_again()
+        return self.latest
+
+    def _checked(self) -> Credentials:
+        frozen = guarded(self._read)
+        return refuse_unsendable(
+            Credentials(frozen.access_key, frozen.secret_key, frozen.token or None), f"from {self.source}"
+        )
+
+    def _check_again(self) -> None:
+        """Say when to look whether to renew: soon, and later each time that what is due could not be renewed."""
+        pause = math.inf
+        if self._refresh_needed is not None:
+            pause = _RENEWAL_CHECK_SECONDS
+            if self._failures:
+                pause = min(_LONGEST_RENEWAL_PAUSE, pause * 2.0 ** min(self._failures - 1, 10))
+                pause *= random.uniform(0.5, 1.0)  # as the other processes of a node would ask at the same time
+        self._check_at = self._clock() + pause
+        self.is_due = self._expired = False
+
+
+def refuse_unsendable(credentials: Credentials, origin: str) -> Credentials:
+    """Return ``credentials``, if they can stand in the head of a request: what a line break ends would forge headers.
+
+    Raises:
+        S3CredentialsError: they cannot. Its text shows none of them.
+    """
+    for name, value in zip(("access key", "secret key", "session token"), credentials, strict=True):
+        if value is not None and not (value.isascii() and value.isprintable()):
+            wrong = next(i for i, letter in enumerate(value) if not (letter.isascii() and letter.isprintable()))
+            kind = "a line break" if value[wrong] in "\r\n" else "a character that no key has"
+            raise S3CredentialsError(
+                f"the AWS credentials {origin} cannot be used: the {name} holds {kind}, as character {wrong + 1} of "
+                f"{len(value)}. Remove it where they are set; a file that was read whole ends with one"
+            )
+    return credentials
+
+
+def guarded(call: Callable[[], Any]) -> Any:
+    """What ``call`` returns.
+
+    Raises:
+        S3CredentialsError: from whatever it raised.
+    """
+    try:
+        return call()
+    except Exception as error:
+        # A provider may raise anything: the OSError of a process, the KeyError of an incomplete answer.
+        raise S3CredentialsError(
+            f"the AWS credentials could not be retrieved: {type(error).__name__}: {error}"
+        ) from error

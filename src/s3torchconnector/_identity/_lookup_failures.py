@@ -1,0 +1,61 @@
+"""Whether a look-up of credentials that failed may succeed when it is made again."""
+
+from __future__ import annotations
+
+import os
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from s3torchconnector._errors import S3CredentialsError
+from s3torchconnector._late_imports import no_fork
+
+if TYPE_CHECKING:
+    from botocore.session import Session
+
+_FEW = 3  # attempts where a program or a document was at fault: it may pass, but mostly somebody has to mend it
+_THROTTLING_CODES = ("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException")
+_SECONDS = 1.0  # to connect to the metadata service, and to wait for its response
+_ROLES = "/latest/meta-data/iam/security-credentials/"
+_IPV4, _IPV6 = "http://169.254.169.254", "http://[fd00:ec2::254]"
+
+
+def lookup_attempts(error: S3CredentialsError, most: int) -> int:
+    """How many attempts a look-up that failed with ``error`` may have, of at most so many."""
+    cause = error.__cause__
+    if cause is None:
+        return 1
+    with no_fork:
+        from botocore import exceptions as aws
+
+    if isinstance(cause, (TimeoutError, ConnectionError, aws.HTTPClientError, aws.MetadataRetrievalError)):
+        return most
+    if isinstance(cause, aws.ClientError):  # of AWS STS or SSO
+        status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        code = cause.response.get("Error", {}).get("Code")
+        return most if status >= 500 or status == 429 or code in _THROTTLING_CODES else 1
+    return min(_FEW, most) if isinstance(cause, (aws.CredentialRetrievalError, ValueError)) else 1
+
+
+def metadata_service_is_late(session: Session) -> bool:
+    """Whether there is an EC2 instance metadata service that has not said that it has no credentials.
+
+    botocore does not tell a service that is slow from none at all. Where there is none, nobody shall wait for it.
+    """
+    if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
+        return False
+    ipv6 = str(session.get_config_variable("ec2_metadata_service_endpoint_mode")).lower() == "ipv6"
+    where = urlsplit(session.get_config_variable("ec2_metadata_service_endpoint") or (_IPV6 if ipv6 else _IPV4))
+    connection = HTTPConnection(where.hostname or "", where.port or 80, timeout=_SECONDS)
+    try:
+        connection.connect()
+    except OSError:
+        return False
+    try:
+        connection.request("GET", where.path.rstrip("/") + _ROLES)
+        response = connection.getresponse()
+        return not (response.status == 404 or (response.status == 200 and not response.read().strip()))
+    except (OSError, HTTPException):
+        return True
+    finally:
+        connection.close()

@@ -1,0 +1,108 @@
+"""Sessions of directory buckets: credentials for one bucket and a few minutes, which CreateSession gives.
+
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateSession.html
+How long a session lasts is told by the server's clock alone, its end less the ``Date`` of the response: ours may be
+off. A session that ends soon is replaced while requests go on with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+from s3torchconnector._errors import S3AccessDeniedError, S3Exception
+from s3torchconnector._identity import Credentials, refuse_unsendable
+from s3torchconnector._uri import display_uri
+from s3torchconnector._wire._documents import parse_http_date, parse_session
+from s3torchconnector._wire._patience import Patience
+from s3torchconnector._wire._requests import Request, create_session
+from s3torchconnector._wire._shared_lookup import SharedLookup
+
+_log = logging.getLogger(__name__)
+_SHORTEST = 60.0  # seconds that a new session is taken to last, whatever the clocks say
+_EARLY = 60.0  # seconds before its end that a session is replaced
+_MARGIN = 5.0  # seconds before its end that it is not signed with any more: requests take a while to arrive
+_AGAIN = 10.0  # seconds at most after which it is tried again to replace one
+
+
+class _Session(NamedTuple):
+    credentials: Credentials
+    due: float  # when to replace it
+    end: float
+
+
+class Sessions:
+    """Those of one client. Thread-safe.
+
+    Args:
+        request: sends a request; returns the document and the headers of its response.
+        now: the time, by the server's clock as far as it is known.
+        clock: seconds, to measure how long a session has lasted.
+    """
+
+    def __init__(
+        self,
+        request: Callable[[Request], tuple[bytes, Mapping[str, str]]],
+        now: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._request = request
+        self._now = now
+        self._clock = clock
+        self._sessions: dict[str, _Session] = {}
+        self._lookups: dict[str, SharedLookup[Credentials]] = {}
+
+    def credentials(self, bucket: str, patience: Patience | None) -> Credentials | None:
+        """Return what to sign requests to ``bucket`` with; None where that has to be waited for without ``patience``.
+
+        Raises:
+            S3Exception: there is no session to be had, or not in time.
+        """
+        session, now = self._sessions.get(bucket), self._clock()
+        if session is not None and now < session.due:
+            return session.credentials
+        lookup = self._lookups.get(bucket)
+        if lookup is None:
+            what = f"the session of the directory bucket {display_uri(bucket)}"
+            lookup = self._lookups.setdefault(bucket, SharedLookup(what))
+        if session is not None and now < session.end:
+            later = now + _AGAIN * random.uniform(0.5, 1.0)
+            self._sessions[bucket] = session._replace(due=min(session.end, later))  # should that fail
+            lookup.start(partial(self._create, bucket))
+            return session.credentials
+        return None if patience is None else lookup.join(partial(self._create, bucket), patience)
+
+    def reject(self, bucket: str, credentials: Credentials) -> bool:
+        """S3 called these expired: have the session replaced, if it still is; False where the bucket has none."""
+        session = self._sessions.get(bucket)
+        if session is not None and session.credentials == credentials:
+            self._sessions.pop(bucket, None)
+        return bucket in self._lookups
+
+    def _create(self, bucket: str) -> Credentials:
+        began = self._clock()
+        document, headers = self._document(bucket)
+        session = parse_session(document)
+        credentials = Credentials(session.access_key, session.secret_key, session.token)
+        refuse_unsendable(credentials, f"of the session of {display_uri(bucket)}")
+        lasts = max(_SHORTEST, session.expires - (parse_http_date(headers.get("date", "")) or self._now()))
+        due, end = began + max(lasts / 2.0, lasts - _EARLY), began + lasts - _MARGIN
+        self._sessions[bucket] = _Session(credentials, due, end)
+        return credentials
+
+    def _document(self, bucket: str) -> tuple[bytes, Mapping[str, str]]:
+        try:
+            return self._request(create_session(bucket))
+        except S3AccessDeniedError:
+            try:  # without a mode, S3 gives sessions that may write, and this role may not
+                answer = self._request(create_session(bucket, "ReadOnly"))
+            except S3Exception as error:
+                _log.debug("%s: no session that only reads either: %s", display_uri(bucket), error)
+            else:
+                _log.info("the session of %s may only read: these credentials give no other", display_uri(bucket))
+                return answer
+            raise

@@ -1,0 +1,177 @@
+"""Sessions of directory buckets: within deadlines, by the server's clock, and with no more rights than there are."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
+
+import pytest
+
+from s3torchconnector import S3ClientConfig
+from s3torchconnector._errors import S3AccessDeniedError, S3CredentialsError, S3Exception, S3TimeoutError
+from s3torchconnector._wire import Caller, CancelToken, read_document, requests
+from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.scripted import Answer, ScriptedServer, Stall
+from tests.wire.support import open_caller
+
+pytestmark = pytest.mark.usefixtures("keys")
+BUCKET = "train--usw2-az1--x-s3"
+TIMEOUT = 0.3
+GRACE = 0.9  # seconds that a loaded machine may take beyond it: less than four times the timeout
+OBJECT = requests.get_object(BUCKET, "k")
+
+
+def timestamp(moment: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+
+
+def session(end: float, *, token: str = "session", date: float | None = None) -> bytes:
+    fields = {"SessionToken": token, "SecretAccessKey": "s", "AccessKeyId": "A", "Expiration": timestamp(end)}
+    inner = "".join(f"<{name}>{value}</{name}>" for name, value in fields.items())
+    headers = {} if date is None else {"Date": formatdate(date, usegmt=True)}
+    document = f"<CreateSessionResult><Credentials>{inner}</Credentials></CreateSessionResult>"
+    return response(200, document.encode(), headers)
+
+
+def serving(create: Callable[[Request], Answer], body: bytes = b"body") -> ScriptedServer:
+    """A server whose CreateSession answers so, and whose objects are all alike."""
+    return ScriptedServer(handler=lambda asked: create(asked) if "session" in asked.query else response(200, body))
+
+
+def sessions_of(server: ScriptedServer) -> list[Request]:
+    return [request for request in server.requests if "session" in request.query]
+
+
+def fetch(caller: Caller) -> bytes:
+    return caller.call(OBJECT, read_document)
+
+
+def test_requests_that_wait_for_a_session_end_in_time_together() -> None:
+    config = S3ClientConfig(operation_timeout=TIMEOUT)
+    with serving(lambda _: [Stall(threading.Event())]) as server, open_caller(server.endpoint, config) as caller:
+        with ThreadPoolExecutor(6) as threads:
+            began = time.perf_counter()
+            errors = [future.exception() for future in [threads.submit(fetch, caller) for _ in range(6)]]
+            took = time.perf_counter() - began
+        assert [type(error) for error in errors] == [S3TimeoutError] * 6
+        assert took < TIMEOUT + GRACE
+        assert len(sessions_of(server)) <= 2
+
+
+def test_sending_without_waiting_does_not_wait_for_a_session() -> None:
+    release = threading.Event()
+    with (
+        serving(lambda _: [Stall(release)]) as server,
+        open_caller(server.endpoint) as caller,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        begun = threads.submit(caller.begin, OBJECT, CancelToken(), wait=False, connect=True)
+        try:
+            with pytest.raises(S3Exception, match="looked up first"):
+                begun.result(10)
+        finally:
+            release.set()
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, 0.0, 4.6 * 60, 3600.0])
+@pytest.mark.parametrize("dated", [True, False])
+def test_one_session_serves_all_requests_whatever_our_clock_says(ahead: float, dated: bool) -> None:
+    """Its end, 5 minutes after the server gave it, lies in our past."""
+
+    def create(_: Request) -> bytes:
+        server_time = time.time() - ahead
+        return session(server_time + 300, date=server_time if dated else None)
+
+    with serving(create) as server, open_caller(server.endpoint) as caller:
+        assert [fetch(caller) for _ in range(5)] == [b"body"] * 5
+        assert len(sessions_of(server)) == 1
+
+
+def test_a_role_that_may_only_read_gets_a_session_that_only_reads() -> None:
+    def create(asked: Request) -> bytes:
+        if asked.headers.get("x-amz-create-session-mode") != "ReadOnly":
+            return s3_error(403, "AccessDenied")
+        return session(time.time() + 300)
+
+    with serving(create) as server, open_caller(server.endpoint) as caller:
+        assert fetch(caller) == b"body"
+        assert [asked.headers.get("x-amz-create-session-mode") for asked in sessions_of(server)] == [None, "ReadOnly"]
+
+
+def test_a_role_that_gets_no_session_at_all_is_told_the_first_reason() -> None:
+    with serving(lambda _: s3_error(403, "AccessDenied")) as server, open_caller(server.endpoint) as caller:
+        with pytest.raises(S3AccessDeniedError, match="CreateSession"):
+            fetch(caller)
+        assert len(sessions_of(server)) == 2
+
+
+def test_keys_that_expired_are_renewed_for_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(asked: Request) -> bytes:
+        if "Credential=AKIASECOND/" in asked.headers["authorization"]:
+            return session(time.time() + 300)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASECOND")
+        return s3_error(400, "ExpiredToken")
+
+    with serving(create) as server, open_caller(server.endpoint) as caller:
+        assert fetch(caller) == b"body"
+        assert len(sessions_of(server)) == 2
+
+
+def test_a_session_with_a_line_break_is_refused_unseen() -> None:
+    with serving(lambda _: session(time.time() + 300, token="hush\nhush")) as server:
+        with open_caller(server.endpoint) as caller, pytest.raises(S3CredentialsError, match="line break") as caught:
+            fetch(caller)
+        assert "hush" not in str(caught.value)
+
+
+# -- renewal --------------------------------------------------------------------------------------------------------
+
+
+class Giving:
+    """Gives sessions of five minutes, when the test lets it.
+
+    Attributes:
+        asked: how often it was.
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.may = threading.Event()
+        self.may.set()
+
+    def __call__(self, request: requests.Request) -> tuple[bytes, Mapping[str, str]]:
+        self.asked += 1
+        assert self.may.wait(20)
+        document = session(1300.0, token=f"session-{self.asked}").partition(b"\r\n\r\n")[2]
+        return document, {"date": formatdate(1000.0, usegmt=True)}
+
+
+def test_a_session_that_ends_soon_is_replaced_while_requests_go_on_with_it() -> None:
+    from s3torchconnector._wire._patience import Patience
+    from s3torchconnector._wire._sessions import Sessions
+
+    clock = [0.0]
+    giving = Giving()
+    sessions = Sessions(giving, lambda: 0.0, lambda: clock[0])
+
+    def token(seconds: float) -> str | None:
+        found = sessions.credentials(BUCKET, Patience(CancelToken(), time.perf_counter() + seconds))
+        return found and found.token
+
+    assert sessions.credentials(BUCKET, None) is None
+    assert token(20) == "session-1"
+    clock[0] = 239.0
+    assert token(20) == "session-1"
+    assert giving.asked == 1
+    giving.may.clear()
+    clock[0] = 241.0
+    assert [token(20) for _ in range(20)] == ["session-1"] * 20
+    clock[0] = 296.0  # too late to sign with it
+    with pytest.raises(S3TimeoutError, match="the session of the directory bucket"):
+        token(0.01)
+    assert giving.asked == 2
+    giving.may.set()
+    assert token(20) == "session-2"
