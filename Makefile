@@ -8,7 +8,7 @@ T      ?=
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo examples test test-slow soak matrix check fmt docs bench clean
+.PHONY: help install demo examples test test-slow soak simulate matrix check fmt docs bench clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,9 @@ test-slow: $(READY) ## run the tests that take minutes or gigabytes
 
 soak: $(READY) ## read and save through a proxy that misbehaves, watching for leaks (SECONDS=600)
 	@$(BIN)/python -m tests.soak --seconds $(SECONDS)
+
+simulate: $(READY) ## many clients at a server that admits few: do they share it fairly?
+	@$(BIN)/python -m benchmarks.simulate
 
 matrix: $(READY) ## run the tests on CPython 3.10 to 3.13, as far as they are installed (T="tests/wire")
 	@$(BIN)/python -m tests.matrix -- $(T)

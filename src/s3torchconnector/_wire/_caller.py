@@ -216,11 +216,15 @@ class Caller:
 
     def _carry_out(self, begun: Exchange | None, shot: _Shot, course: Course, consume: Callable[[Response], _T]) -> _T:
         try:
-            return self._receive(begun or self._send(shot, course.patience), shot, consume)
+            exchange = begun or self._send(shot, course.patience)
+            course.since = exchange.started
+            return self._receive(exchange, shot, consume)
         except ClosedMeanwhile:
             # That the server had closed a kept-alive connection is no failure of the request.
             course.resent = True
-            return self._receive(self._send(shot, course.patience, fresh=True), shot, consume)
+            exchange = self._send(shot, course.patience, fresh=True)
+            course.since = exchange.started
+            return self._receive(exchange, shot, consume)
 
     def _delay_after(self, error: S3Exception, course: Course) -> float:
         """Seconds until the next attempt: none if the cause of the refusal could be removed.

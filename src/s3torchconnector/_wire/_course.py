@@ -13,7 +13,7 @@ from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._retry import RetryRule, is_retryable
 from s3torchconnector._wire._throttle import Throttle
 
-_MODEST = 4  # refusals in a row that a pause grows by while others get through: 80 ms at most, by default
+_MODEST = 4  # refusals that the pause of who has a turn grows by, 80 ms at most by default: its pace does the rest
 
 
 class Course:
@@ -30,7 +30,7 @@ class Course:
         request: what the current attempt asks.
         identity: who signs it.
         begun: an exchange that waits to be received.
-        since: when it was first asked, or got its turn, by ``time.perf_counter``.
+        since: when the current attempt was sent, by ``time.perf_counter``.
         mended: the causes of refusals that were removed; each is, once.
         resent: whether a connection turned out closed, which is no failure; yet what went over it may have arrived.
     """
@@ -50,9 +50,8 @@ class Course:
         self._failures = 0
         self._excused = token.excused  # seconds, when it last failed
         self._put_off = 0  # by SlowDown
-        self._in_a_row = 0
-        self._answers = 0  # to others, when it was last put off
         self._throttle: Throttle | None = None  # while a turn is held
+        self._is_paced = False  # whether the pause before the next attempt was its throttle's
 
     @property
     def attempts(self) -> int:
@@ -60,12 +59,18 @@ class Course:
         return self._failures + self._put_off
 
     def take_turn(self, throttle: Throttle) -> None:
-        """Wait for a turn at an overloaded endpoint, unless it is held already."""
+        """Wait for a turn at an overloaded endpoint, unless it is held already, and until it may be used."""
         if self._throttle is not throttle:
             self.give_turn_back()
             if throttle.take_turn(self.patience):
-                self._throttle = throttle
-                self.since = time.perf_counter()
+                self._throttle, self._is_paced = throttle, False
+        if self._throttle is not None and not self._is_paced:
+            pause, left = self._throttle.pause(), self.patience.left()
+            if pause > 0.0:
+                self.patience.token.wait(max(0.0, min(pause, left)))
+            if pause > left:
+                raise S3TimeoutError("its turn did not come")
+        self._is_paced = False
 
     def answered(self) -> None:
         """S3 answered well."""
@@ -87,7 +92,9 @@ class Course:
         """
         if isinstance(error, S3ThrottledError):
             self._put_off += 1
-            delay = rule.delay(error, self._put_off, self._refusals_in_a_row())
+            delay = rule.delay(error, self._put_off, min(self._put_off, _MODEST) if self._throttle else None)
+            if delay is not None and self._throttle is not None:
+                delay, self._is_paced = max(delay, self._throttle.pause()), True
         else:
             self.give_turn_back()
             excused, self._excused = self._excused, self.patience.token.excused
@@ -103,13 +110,6 @@ class Course:
             complete(error, self.request, self.attempts)
             raise error
         return delay
-
-    def _refusals_in_a_row(self) -> int:
-        """Without a good answer to others in between: where these get through, a pause need not grow for long."""
-        answers = self._throttle.answers if self._throttle else 0
-        self._in_a_row = self._in_a_row + 1 if answers == self._answers else min(self._in_a_row + 1, _MODEST)
-        self._answers = answers
-        return self._in_a_row
 
     def _too_late(self, error: S3Exception) -> S3TimeoutError:
         within, advice = f"operation_timeout={self._timeout:g} s", ""

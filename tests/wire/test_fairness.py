@@ -1,0 +1,118 @@
+"""Many clients at a server that admits few: each gets its share, nobody waits for long, and nothing is left unused.
+
+``make simulate`` does the same with more clients, for longer, and draws a picture.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.fairness import GOODPUT, SHARE, WAIT, Scenario, simulate
+from s3torchconnector._wire._pace import Pace
+from s3torchconnector._wire._throttle import Throttle
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        Scenario(40, 100.0, seconds=120.0),
+        Scenario(40, 100.0, threads=8, seconds=120.0),
+        Scenario(20, 100.0, threads=4, seconds=200.0, late=100.0),
+        Scenario(200, 100.0, seconds=200.0),
+        Scenario(1, 100.0, threads=64, seconds=60.0),
+    ],
+    ids=str,
+)
+def test_clients_share_what_a_server_admits(scenario: Scenario) -> None:
+    outcome = simulate(scenario)
+    print(outcome)
+    assert outcome.goodput >= GOODPUT
+    assert outcome.share >= SHARE
+    assert outcome.longest <= WAIT
+    assert outcome.failed == 0
+
+
+def test_a_simulation_can_be_repeated() -> None:
+    scenario = Scenario(10, 100.0, seconds=5.0)
+    assert simulate(scenario, 7) == simulate(scenario, 7) != simulate(scenario, 8)
+
+
+# -- the pace as a pure value ---------------------------------------------------------------------------------------
+
+
+def paced(now: float = 100.0, *, in_flight: int = 1, round_trip: float = 0.1) -> Pace:
+    pace = Pace(lambda: 0.5)
+    pace.refused(in_flight, now - round_trip, now)
+    return pace
+
+
+def test_there_is_no_pace_before_the_first_refusal_and_after_it_is_lifted() -> None:
+    pace = Pace(lambda: 0.5)
+    assert [pace.reserve(5.0) for _ in range(3)] == [5.0] * 3
+    pace = paced()
+    pace.reserve(100.0)
+    assert pace.reserve(100.0) > 100.0
+    assert pace.limits
+    pace.lift()
+    assert not pace.limits
+    assert [pace.reserve(100.0) for _ in range(3)] == [100.0] * 3
+
+
+def test_the_first_pace_is_a_little_less_than_the_rate_so_far() -> None:
+    pace = paced(in_flight=10, round_trip=0.1)  # a hundred a second
+    moments = [pace.reserve(100.0) for _ in range(10)]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(moments)]
+    assert gaps == pytest.approx([1 / 90] * 9)
+
+
+def test_what_was_refused_comes_again_sooner_than_what_is_new() -> None:
+    pace = paced()
+    first = pace.reserve(100.0)
+    pace.refused(1, first, first + 0.001)
+    again = pace.reserve(first + 0.001)
+    pace.answered(again + 0.001)
+    then = pace.reserve(again + 0.001)
+    assert (then - again) / (again - first) > 5
+
+
+EVENTS = st.lists(st.tuples(st.booleans(), st.floats(0.0, 10.0), st.integers(1, 200)), max_size=100)
+
+
+@given(EVENTS, st.floats(0.0, 1.0, exclude_max=True))
+def test_no_pause_is_endless_and_none_is_negative(events: list[tuple[bool, float, int]], drawn: float) -> None:
+    pace, now = Pace(lambda: drawn), 0.0
+    for refused, seconds, in_flight in events:
+        now += seconds
+        if refused:
+            pace.refused(in_flight, now - seconds, now)
+        else:
+            pace.answered(now)
+        moment = pace.reserve(now)
+        assert now <= moment < math.inf
+        assert moment - now <= 2 * 20.0 * 1.3
+        now = moment
+
+
+def test_a_throttle_paces_until_all_is_well() -> None:
+    now = [0.0]
+    throttle = Throttle(2, lambda: now[0], lambda: 0.5)
+    throttle.refused(1, -0.1)
+    assert throttle.active
+    paused = 0
+    for _ in range(1000):
+        ticket = throttle.join()
+        if ticket is None:
+            break
+        assert ticket.admitted
+        pause = throttle.pause()
+        paused += pause > 0.0
+        now[0] += pause + 0.05
+        throttle.answered()
+    assert not throttle.active
+    assert throttle.pause() == 0.0
+    assert paused < 50
