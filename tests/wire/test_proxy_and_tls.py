@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 import pytest
 
@@ -140,6 +141,19 @@ def test_proxy_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert proxy == Proxy("::1", 3128, "Basic dXNlcjpwYSBzcw==")
     assert "dXNl" not in repr(proxy)
     assert proxy_for("https", "host", 443) is None
+
+
+@pytest.mark.parametrize(("excluded", "direct"), [("host", True), ("host:443", True), ("other", False)])
+def test_proxies_are_bypassed_as_on_macos(excluded: str, direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``urllib.request.proxy_bypass`` takes nothing but the host there."""
+
+    def proxy_bypass(host: str) -> bool:
+        return bool(proxy_bypass_environment(host))
+
+    monkeypatch.setattr("s3torchconnector._wire._proxy.proxy_bypass", proxy_bypass)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:3128")
+    monkeypatch.setenv("no_proxy", excluded)
+    assert (proxy_for("https", "host", 443) is None) == direct
 
 
 # -- TLS ------------------------------------------------------------------------------------------------------------

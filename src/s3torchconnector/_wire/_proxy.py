@@ -36,7 +36,7 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
     """
     proxies = getproxies_environment()
     url = proxies.get(scheme) or proxies.get("all")
-    if not url or proxy_bypass(f"{host}:{port}", proxies):
+    if not url or proxy_bypass(f"{host}:{port}"):
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme != "http" or not parts.hostname:
