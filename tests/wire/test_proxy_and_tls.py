@@ -156,6 +156,14 @@ def test_proxies_are_bypassed_as_on_macos(excluded: str, direct: bool, monkeypat
     assert (proxy_for("https", "host", 443) is None) == direct
 
 
+def test_a_proxy_that_goes_on_and_on_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Speaking(b"HTTP/1.1 200 OK\r\nx: " + b"y" * (1 << 20)) as server:
+        monkeypatch.setenv("https_proxy", server.endpoint)
+        config = S3ClientConfig(unsigned=True, max_attempts=1, connect_timeout=0.01)
+        with open_client("https://127.0.0.1:9", config) as client, pytest.raises(S3ConnectionError, match="timed out"):
+            client.head_object("b", "k")
+
+
 # -- TLS ------------------------------------------------------------------------------------------------------------
 
 

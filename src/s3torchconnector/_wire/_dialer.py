@@ -7,13 +7,14 @@ import socket
 import ssl
 import threading
 import time
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError, S3Exception, S3TimeoutError
 from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._patience import Patience
 from s3torchconnector._wire._proxy import Proxy, open_tunnel
+from s3torchconnector._wire._sockets import AddressInfo, TlsSocket, connect
 from s3torchconnector._wire._tls_connection import TlsConnection
 
 # Seconds. A connection that opens in so much time costs less than to have another thread open it; and who must not wait
@@ -77,35 +78,37 @@ class Dialer:
             self._tls_sessions[address] = session
 
     def _connect(self, address: Address, patience: Patience) -> Connection:
-        target = address.proxy or address
+        patience.check()
+        addresses = _look_up(address)
         patience.check()
         longest = self._config.connect_timeout if patience.connect else _BRIEFLY
         end = time.perf_counter() + min(longest, patience.left())
         try:
-            sock = socket.create_connection((_encoded(target.host), target.port), _until(end))
+            sock = connect(addresses, end)
         except TimeoutError as error:
             raise S3TimeoutError(
                 f"no connection to {address} within connect_timeout={self._config.connect_timeout:g} s"
             ) from error
         except OSError as error:
-            raise S3ConnectionError(f"no connection to {address}: {error}: is the endpoint right and up?") from error
+            raise _unreachable(address, error) from error
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if address.scheme == "https":
-                if address.proxy is not None:
-                    open_tunnel(sock, address.proxy, address.host, address.port, lambda: _until(end))
-                sock.settimeout(_until(end))
-                sock = self._wrap(sock, address)
-            connected = TlsConnection if isinstance(sock, ssl.SSLSocket) else Connection
-            return connected(sock, self._config.read_timeout, str(address))
+            if address.scheme != "https":
+                return Connection(sock, self._config.read_timeout, str(address))
+            if address.proxy is not None:
+                open_tunnel(sock, address.proxy, address.host, address.port, lambda: _until(end))
+            sock = tls = self._shake_hands(sock, address, end)
+            return TlsConnection(tls, self._config.read_timeout, str(address))
         except BaseException:
             sock.close()
             raise
 
-    def _wrap(self, sock: socket.socket, address: Address) -> ssl.SSLSocket:
+    def _shake_hands(self, sock: socket.socket, address: Address, end: float) -> ssl.SSLSocket:
         try:
             session = self._tls_sessions.get(address)
-            return self._tls_context().wrap_socket(sock, server_hostname=address.host, session=session)
+            context = self._tls_context()
+            sock.settimeout(_until(end))
+            return context.wrap_socket(sock, server_hostname=address.host, session=session)
         except ssl.SSLCertVerificationError as error:
             raise S3ConfigurationError(
                 f"the certificate of {address} cannot be trusted: {error.verify_message}. If the endpoint uses a "
@@ -125,14 +128,30 @@ class Dialer:
             return self._tls
 
 
-def _encoded(host: str) -> str:
-    """A host as bytes, which ``create_connection`` takes as well: a text brings in the IDNA codec, milliseconds."""
-    return cast(str, host.encode()) if host.isascii() else host
+def _look_up(address: Address) -> list[AddressInfo]:
+    """The addresses that the name of a server stands for, or that of its proxy."""
+    target = address.proxy or address
+    # A host as bytes: a text brings in the IDNA codec, which takes milliseconds.
+    host = target.host.encode() if target.host.isascii() else target.host
+    try:
+        return list(socket.getaddrinfo(host, target.port, 0, socket.SOCK_STREAM))
+    except OSError as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: Address, error: OSError) -> S3ConnectionError:
+    return S3ConnectionError(f"no connection to {address}: {error}: is the endpoint right and up?")
 
 
 def _until(end: float) -> float:
-    """Seconds; at least one millisecond, since a socket takes 0 for "do not wait"."""
-    return max(0.001, end - time.perf_counter())
+    """Seconds to wait for a socket.
+
+    Raises:
+        TimeoutError: there are none; a socket takes 0 for "do not wait".
+    """
+    if (left := end - time.perf_counter()) <= 0:
+        raise TimeoutError("timed out")
+    return left
 
 
 def _default_tls_context() -> ssl.SSLContext:
@@ -143,4 +162,5 @@ def _default_tls_context() -> ssl.SSLContext:
     except OSError as error:
         raise S3ConfigurationError(f"the CA bundle AWS_CA_BUNDLE={bundle} cannot be read: {error}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = TlsSocket
     return context

@@ -6,6 +6,7 @@ a socket by its timeout (``_connection``), a queue by its event (``_line``), a p
 
 from __future__ import annotations
 
+import select
 import time
 from typing import NamedTuple
 
@@ -42,3 +43,8 @@ class Patience(NamedTuple):
         self.token.check()
         if self.left() <= 0:
             raise S3TimeoutError("the time for the operation is over")
+
+
+def poll_until(end: float, poll: select.poll) -> list[tuple[int, int]]:
+    """What is ready by ``end``, at once if that is over: ``poll`` takes a negative time for "for ever"."""
+    return poll.poll(max(0.0, end - time.perf_counter()) * 1000)

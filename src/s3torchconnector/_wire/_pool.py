@@ -165,9 +165,7 @@ class ConnectionPool:
             self._close(connection)
 
     def forget(self) -> None:
-        """In a forked child: close our copies of the parent's sockets. Takes no lock, for the parent may hold it."""
-        for connection in list(self._open):
-            connection.close()
+        """In a forked child: its sockets are closed already (``_sockets``). Takes no lock: the parent may hold it."""
         self._open.clear()
         self._idle.clear()
 

@@ -63,6 +63,7 @@ def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, left: C
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
     answer = b""
     try:
+        sock.settimeout(left())
         sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
         # One byte at a time: what follows the blank line already belongs to TLS.
         while not answer.endswith(b"\r\n\r\n") and len(answer) < MAX_HEAD:
