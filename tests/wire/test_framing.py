@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 from typing import cast
@@ -29,6 +30,8 @@ garbage = st.binary(max_size=200) | st.lists(
     ), max_size=14,
 ).map(b"".join)  # fmt: skip
 
+_NULL = os.open(os.devnull, os.O_RDONLY)
+
 
 class PiecewiseSocket:
     """A socket that receives the given pieces, one a call, and then the end of the connection."""
@@ -41,6 +44,10 @@ class PiecewiseSocket:
 
     def setsockopt(self, *option: object) -> None:
         """Nothing here blocks."""
+
+    def fileno(self) -> int:
+        """Of something that is always readable."""
+        return _NULL
 
     def recv_into(self, view: memoryview, size: int, flags: int) -> int:
         count = 0

@@ -1,38 +1,28 @@
 """One connection to the endpoint: a blocking socket. ``TlsConnection`` is the one with TLS.
 
-Sockets stay in blocking mode and take their timeout from the kernel (``SO_RCVTIMEO``), because Python's own timeouts
-cost a ``poll`` before every ``recv``, and because ``MSG_WAITALL`` then fills a whole part in one system call: the
-interpreter lock is taken once a part instead of once a segment.
-
 A thread that looks after many connections lends each its scratch memory (``lend``): then nothing is waited for, and a
 small answer, head and body, is received in one system call.
-
-Deadlines: before it blocks, a connection asks how much time the operation has left, and shortens the socket's timeout
-to that. A server that trickles is found out as well: a kernel timeout counts for a whole system call, however many
-bytes it brings.
 
 A connection belongs to one thread at a time. Only ``abort`` may be called from another.
 """
 
 from __future__ import annotations
 
-import math
 import select
 import socket
 import ssl
-import struct
 import sys
 from collections.abc import Sequence
 
 from s3torchconnector._errors import S3ConnectionError, S3ProtocolError, S3TimeoutError
 from s3torchconnector._wire._framing import MAX_HEAD, ResponseHead, parse_head
-from s3torchconnector._wire._patience import Patience
+from s3torchconnector._wire._timed_socket import AWAITING, TimedSocket
 
 _HEAD_BUFFER = 8 * 1024
 _WAKES_LATER = sys.platform == "linux"  # wakes for an end or an error at once all the same
 SMALL_BODY = 64 * 1024  # bytes of request body that are worth copying behind the head to save a packet
-_AWAITING = "waiting for the answer"
 _MOST_INTERIM = 16  # 1xx heads before an answer; S3 sends one at most
+_INTERIM = b"HTTP/1.1 1"  # how an interim head begins
 _MAX_SEGMENTS = 1024  # IOV_MAX on Linux and macOS
 _AT_ONCE = 512 * 1024  # bytes of a large body that are worth being woken for; twice as many made loads no faster
 _LARGE_BODY = 4 * _AT_ONCE
@@ -44,59 +34,21 @@ class NotYet(Exception):
     """What is asked for has not arrived, and the thread has better things to do than to wait. Never reaches users."""
 
 
-class Connection:
+class Connection(TimedSocket):
     """A connected socket that sends requests and receives response heads and bodies."""
 
-    _kernel_timeouts = sys.platform != "win32"
     _at_once = _AT_ONCE
     _at_the_end = _AT_ONCE  # bytes of a large body that are received as those of a small one
     _not_yet: tuple[type[OSError], ...] = (BlockingIOError,)  # what a socket that must not wait raises
 
     def __init__(self, sock: socket.socket, read_timeout: float, description: str) -> None:
-        self._sock = sock
-        self._timeout = read_timeout
-        self._description = description
-        self._wait_all = 0
+        super().__init__(sock, read_timeout, description)
+        self._wait_all = socket.MSG_WAITALL if self._kernel_timeouts else 0
         self._flags = 0
-        self._scratch: bytearray | None = None  # of a thread that does not wait
-        if self._kernel_timeouts:
-            sock.settimeout(None)
-            self._wait_all = socket.MSG_WAITALL
-        self._patience: Patience | None = None
-        self._set_timeout(read_timeout)
         self._buffer = bytearray(_HEAD_BUFFER)
         self._leftover = memoryview(b"")  # received behind a head, not yet handed over
         self.used = False  # whether a whole response came back on it before
         self.idle_since = 0.0
-
-    def hurry(self, patience: Patience | None) -> None:
-        """Have no operation last longer than this, from now on."""
-        self._patience = patience
-        if self._current_timeout != self._timeout:
-            self._set_timeout(self._timeout)
-
-    def _set_timeout(self, seconds: float) -> None:
-        self._current_timeout = seconds
-        if self._kernel_timeouts:
-            value = struct.pack("ll", *divmod(math.ceil(seconds * 1e6), 1_000_000))  # 0 would mean: for ever
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
-        else:
-            self._sock.settimeout(seconds)
-
-    def _before_waiting(self) -> None:
-        """Let the next system call wait no longer than the operation may."""
-        if self._patience is None or self._scratch is not None:
-            return
-        left = self._patience.left()
-        if left < self._current_timeout:
-            if left <= 0:
-                raise S3TimeoutError(f"{self._description} took all the time of the operation")
-            self._set_timeout(max(0.001, left))
-
-    def _time_is_short_at(self) -> float:
-        """Until when the socket's timeout needs not be shortened, by ``time.perf_counter``."""
-        return math.inf if self._patience is None else self._patience.until - self._current_timeout
 
     def lend(self, scratch: bytearray | None) -> None:
         """Wait for nothing from now on, and raise ``NotYet`` instead; None: wait again.
@@ -116,28 +68,73 @@ class Connection:
         """Whether its thread waits for nothing."""
         return self._scratch is not None
 
-    def send(self, head: bytes, body: Sequence[Buffer] = ()) -> None:
-        """Send a request: its head and the buffers of its body, without joining large ones."""
+    def send(self, head: bytes, body: Sequence[Buffer] = ()) -> bool:
+        """Send a request: its head and the buffers of its body, without joining large ones.
+
+        False: a response began, or the connection ended, before all of the body was sent. The rest was not.
+        """
         self._before_waiting()
         try:
-            if not body:
-                self._sock.sendall(head)
-            else:
-                self._send_body(head, body)
+            if body:
+                return self._send_body(head, body)
+            self._sock.sendall(head)
         except OSError as error:
             raise self._translated(error, "sending the request") from error
+        return True
 
-    def _send_body(self, head: bytes, body: Sequence[Buffer]) -> None:
+    def _send_body(self, head: bytes, body: Sequence[Buffer]) -> bool:
         views = [memoryview(buffer).cast("B") for buffer in [head, *body] if len(buffer)]
         first = 0
         while first < len(views):
-            self._before_waiting()
+            if not self._can_send():
+                return False
             sent = self._sock.sendmsg(views[first : first + _MAX_SEGMENTS])
             while first < len(views) and sent >= len(views[first]):
                 sent -= len(views[first])
                 first += 1
             if sent:
                 views[first] = views[first][sent:]
+        return True
+
+    def _can_send(self) -> bool:
+        """Wait for room to send more of a body; False if a response, or the connection's end, comes before there is."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN | select.POLLOUT)
+        while True:
+            ready = poll.poll(self._longest_wait() * 1000)
+            if ready and ready[0][1] & select.POLLIN and self._response_has_begun():
+                return False
+            self._check_time()
+            if not ready:
+                raise TimeoutError
+            if ready[0][1] & ~select.POLLIN:
+                return True
+
+    def _response_has_begun(self) -> bool:
+        """While a body is sent: whether the final response, or the connection's end, is here. Drops interim ones."""
+        count = self._receive_what_is_here()
+        if not count:
+            return count is not None
+        data = bytes(self._leftover)
+        while data.startswith(_INTERIM) and (end := data.find(b"\r\n\r\n")) >= 0:
+            data = data[end + 4 :]
+        self._leftover = memoryview(data)
+        return data[: len(_INTERIM)] != _INTERIM[: len(data)] or len(data) > MAX_HEAD
+
+    def _receive_what_is_here(self) -> int | None:
+        """Add to what is left over, without waiting: the number of bytes; 0 at the end; None if there are none yet."""
+        before = bytes(self._leftover)
+        try:
+            count = self._receive_at_once()
+        except self._not_yet:
+            return None
+        except OSError:
+            return 0  # whoever receives next meets it as well
+        self._leftover = memoryview(before + self._buffer[:count])
+        return count
+
+    def _receive_at_once(self) -> int:
+        return self._sock.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
 
     def receive_head(self) -> ResponseHead:
         """Receive the next final response head; interim (1xx) responses are passed over."""
@@ -209,7 +206,7 @@ class Connection:
             return self._fill(view[: -self._at_the_end])
         except S3TimeoutError:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-            if self.looks_alive():
+            if not self._is_readable():
                 raise
             return self._fill(view[:1])  # too few to wake for are no silence
         finally:
@@ -218,10 +215,12 @@ class Connection:
     def _receive(self, view: memoryview, flags: int) -> int:
         self._before_waiting()
         try:
+            if self._kernel_timeouts and self._scratch is None:
+                self._await_bytes()
             return self._sock.recv_into(view, 0, flags)
         except OSError as error:
             self._refuse_to_wait(error)
-            raise self._translated(error, _AWAITING) from error
+            raise self._translated(error, AWAITING) from error
 
     def _refuse_to_wait(self, error: OSError) -> None:
         if self._scratch is not None and isinstance(error, self._not_yet):
@@ -248,34 +247,10 @@ class Connection:
         """Whether bytes came that no response accounts for, so that it cannot be used again."""
         return bool(self._leftover)
 
-    def fileno(self) -> int:
-        """The socket's descriptor, to wait on."""
-        return self._sock.fileno()
+    def has_begun(self) -> bool:
+        """Of a connection that is readable: whether a response has begun, or the connection has ended."""
+        return True
 
     def looks_alive(self) -> bool:
-        """Whether an idle connection is still open: a readable one was closed, or speaks out of turn."""
-        if not hasattr(select, "poll"):
-            return True
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        return not poll.poll(0)
-
-    def abort(self) -> None:
-        """Wake whoever is blocked on the socket with an error; callable from any thread."""
-        try:
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-        except OSError:  # already closed or disconnected: there is nobody to wake
-            return
-
-    def close(self) -> None:
-        self._sock.close()
-
-    def silence(self) -> S3ConnectionError:
-        """The error of an answer that has not begun for as long as may be waited for it."""
-        return self._translated(TimeoutError(), _AWAITING)
-
-    def _translated(self, error: OSError, doing: str) -> S3ConnectionError:
-        if isinstance(error, (TimeoutError, BlockingIOError)):
-            seconds = self._current_timeout
-            return S3TimeoutError(f"{self._description} was silent for {seconds:g} s while {doing}")
-        return S3ConnectionError(f"the connection to {self._description} broke while {doing}: {error}")
+        """Whether an idle connection is still open, and no bytes came that no response accounts for."""
+        return not (self._is_readable() and self.has_begun())

@@ -86,17 +86,20 @@ class Exchange:
 
     def _send(self, head: bytes) -> None:
         try:
-            self._connection.send(head, self._request.body)
+            if self._connection.send(head, self._request.body):
+                return
+            broken = S3ConnectionError("the server responded or closed the connection before it had the whole request")
         except S3TimeoutError:
             raise
-        except S3ConnectionError as broken:
-            # A server that refuses a body answers and closes before it is all sent: its reason beats "broken pipe".
-            try:
-                self._early = Response(self._connection)
-            except S3Exception:
-                raise broken from None
-            if self._early.status < 300:
-                raise
+        except S3ConnectionError as error:
+            broken = error
+        # A server that refuses a body responds and takes no more of it, or closes: its reason beats "broken pipe".
+        try:
+            self._early = Response(self._connection)
+        except S3Exception:
+            raise broken from None
+        if self._early.status < 300:
+            raise broken
 
     def fileno(self) -> int:
         """The descriptor that becomes readable when the answer begins."""

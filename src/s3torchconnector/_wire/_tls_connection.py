@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from s3torchconnector._wire._connection import SMALL_BODY, Buffer, Connection
 
-_PIECE = 1024 * 1024  # bytes sent between two looks at the clock
+_PIECE = 1024 * 1024  # bytes that OpenSSL is given at a time
 _RECORD = 16 * 1024  # bytes of plain text that a record has at most (RFC 8446, 5.1)
 _MOST_OF_RECORD = 32 * 1024  # bytes that OpenSSL may have taken, and cannot hand over before the others come
 _AT_ONCE = 256 * 1024  # bytes of a large body that are worth being woken for; twice as many made loads slower
@@ -24,19 +24,46 @@ class TlsConnection(Connection):
     _kernel_timeouts = False
     _at_once = _AT_ONCE
     _at_the_end = _AT_ONCE + _MOST_OF_RECORD
-    _not_yet = (BlockingIOError, ssl.SSLWantReadError)
+    _not_yet = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
     _sock: ssl.SSLSocket
 
-    def _send_body(self, head: bytes, body: Sequence[Buffer]) -> None:
-        if sum(map(len, body)) <= SMALL_BODY:
-            self._sock.sendall(b"".join((head, *body)))
-            return
-        self._sock.sendall(head)
-        for buffer in body:
-            view = memoryview(buffer).cast("B")
-            for start in range(0, len(view), _PIECE):
-                self._before_waiting()
-                self._sock.sendall(view[start : start + _PIECE])
+    def __init__(self, sock: ssl.SSLSocket, read_timeout: float, description: str) -> None:
+        super().__init__(sock, read_timeout, description)
+        self._buffer = bytearray(_RECORD)  # takes all that OpenSSL has decrypted
+
+    def _send_body(self, head: bytes, body: Sequence[Buffer]) -> bool:
+        is_small = sum(map(len, body)) <= SMALL_BODY
+        self._sock.settimeout(0.0)
+        try:
+            return all(map(self._send_buffer, [b"".join((head, *body))] if is_small else [head, *body]))
+        finally:
+            self._sock.settimeout(self._current_timeout)
+
+    def _send_buffer(self, buffer: Buffer) -> bool:
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view):
+            try:
+                done += self._sock.send(view[done : done + _PIECE])
+            except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                if not self._can_send():
+                    return False
+        return True
+
+    def _receive_at_once(self) -> int:
+        timeout = self._sock.gettimeout()
+        self._sock.settimeout(0.0)
+        try:
+            return self._sock.recv_into(self._buffer)
+        finally:
+            self._sock.settimeout(timeout)
+
+    def has_begun(self) -> bool:
+        """As that of others: what is readable may be no more than a session ticket, which is taken in."""
+        return bool(self._leftover) or self._receive_what_is_here() is not None
+
+    def looks_alive(self) -> bool:
+        return not self._sock.pending() and super().looks_alive()
 
     def _fill(self, view: memoryview) -> int:
         """Receive record after record: OpenSSL hands over one (16 KiB) at a time, whatever it is asked for."""
