@@ -273,7 +273,7 @@ def _patience(seconds: float, token: CancelToken | None = None) -> Patience:
 
 
 def test_waiting_for_a_connection_ends_in_time_and_takes_no_place() -> None:
-    with ScriptedServer([[]] * 3) as server:
+    with ScriptedServer([[Stall(threading.Event())]] * 3) as server:
         pool, address, held = _full_pool(server)
         with pytest.raises(S3TimeoutError, match="max_connections=1 connections were in use"):
             pool.acquire(address, _patience(0.05))
@@ -286,7 +286,7 @@ def test_waiting_for_a_connection_ends_in_time_and_takes_no_place() -> None:
 def test_waiting_for_a_connection_is_cancelled() -> None:
     token = CancelToken()
     outcome: list[BaseException] = []
-    with ScriptedServer([[]] * 3) as server:
+    with ScriptedServer([[Stall(threading.Event())]] * 3) as server:
         pool, address, held = _full_pool(server)
 
         def acquire() -> None:
@@ -305,7 +305,7 @@ def test_waiting_for_a_connection_is_cancelled() -> None:
 
 
 def test_who_waits_longest_gets_the_connection() -> None:
-    with ScriptedServer([[]] * 3) as server:
+    with ScriptedServer([[Stall(threading.Event())]] * 3) as server:
         pool, address, held = _full_pool(server)
         tickets = [pool._line.join() for _ in range(3)]
         for count in range(3):

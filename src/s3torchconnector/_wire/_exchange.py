@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from s3torchconnector._errors import S3ConnectionError, S3Exception, S3TimeoutError
+from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ProtocolError, S3TimeoutError
 from s3torchconnector._wire._connection import Connection, NotYet
 from s3torchconnector._wire._dialer import Address, NoneIdle
 from s3torchconnector._wire._hedging import Hedging
@@ -263,7 +263,8 @@ class Exchange:
         return result, error, response.finish() and self._early is None
 
     def _closed_meanwhile(self, error: BaseException) -> bool:
-        broke = isinstance(error, S3ConnectionError) and not isinstance(error, S3TimeoutError)
+        # What does not begin like a response is what came late of the one before.
+        broke = isinstance(error, (S3ConnectionError, S3ProtocolError)) and not isinstance(error, S3TimeoutError)
         return broke and self._connection.used and self.response is None
 
     def discard(self) -> None:

@@ -51,6 +51,8 @@ def parse_head(data: bytes) -> ResponseHead:
     chunked = headers.get("transfer-encoding", "").lower() == "chunked"
     connection = headers.get("connection", "").lower()
     keep_alive = connection != "close" if version == b"HTTP/1.1" else connection == "keep-alive"
+    if status == 204 and (chunked or headers.get("content-length", "0") != "0"):
+        keep_alive = False  # a body that must not be would be taken for the next answer
     return ResponseHead(
         status, reason.decode("latin-1"), headers, _body_length(status, headers, chunked), chunked, keep_alive
     )

@@ -18,7 +18,6 @@ from s3torchconnector._wire._dialer import Address, Dialer
 from s3torchconnector._wire._line import Line, Ticket
 from s3torchconnector._wire._patience import Patience
 
-_CHECK_AFTER = 1.0  # seconds idle after which a look tells whether the server closed it
 _DROP_AFTER = 20.0  # seconds idle after which it is not worth a look: S3 closes idle connections
 
 Run = Callable[[Callable[[], None]], object]
@@ -188,8 +187,8 @@ class ConnectionPool:
         return connection
 
     def _is_usable(self, connection: Connection) -> bool:
-        idle = time.monotonic() - connection.idle_since
-        return idle < _CHECK_AFTER or (idle < _DROP_AFTER and connection.looks_alive())
+        # However short its rest: bytes that nobody asked for would be taken for the next response.
+        return time.monotonic() - connection.idle_since < _DROP_AFTER and connection.looks_alive()
 
     def _close(self, connection: Connection) -> None:
         with self._lock:
