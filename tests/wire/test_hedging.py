@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from s3torchconnector import S3ClientConfig, S3IterableDataset, S3Reader
 from s3torchconnector._errors import S3TimeoutError
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._types import ObjectInfo
 from s3torchconnector._wire._hedging import Hedging, Quantile
 from tests.conftest import PrivateCA
 from tests.reading.support import wait_until
@@ -246,6 +247,68 @@ def test_a_late_answer_is_received_while_a_connection_does_not_open(
         assert time.perf_counter() - began < PATIENCE / 2
         assert server.arrived.is_set()
         server.opened.set()
+
+
+def read_carried_or_not(client: S3Client, carried: bool) -> bytes:
+    """The object ``k``, received by the carrier or by this thread."""
+    if not carried:
+        return get(client.runtime().caller)
+    reader = client.get_object("b", "k", object_info=ObjectInfo("k", "", 1000, 0))
+    assert reader.start_early()
+    return reader.read()
+
+
+class LateOnce:
+    """The first request is answered when the test is over, others at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.over = threading.Event()
+
+    def __call__(self, request: Request) -> Answer:
+        self.count += 1
+        answer = response(200, content("k"), {"ETag": '"e"'})
+        return [Stall(self.over), Close()] if self.count == 1 else answer
+
+
+@pytest.mark.parametrize("carried", [False, True])
+def test_session_tickets_are_not_taken_for_a_late_answer(
+    carried: bool, private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that speaks TLS 1.3 sends them on each new connection, the first and the second one's."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(private_ca.bundle))
+    answer = LateOnce()
+    config = S3ClientConfig(read_timeout=PATIENCE, max_attempts=1)
+    with (
+        ScriptedServer(handler=answer, tls=private_ca.server_context) as server,
+        S3Client(REGION, endpoint=server.endpoint, s3client_config=config) as client,
+    ):
+        for _ in range(200):
+            client.runtime().caller.hedging.note(0.001)
+        began = time.perf_counter()
+        assert read_carried_or_not(client, carried) == content("k")
+        assert time.perf_counter() - began < PATIENCE / 2
+        assert (answer.count, server.accepted) == (2, 2)
+        answer.over.set()
+
+
+@pytest.mark.parametrize("carried", [False, True])
+def test_session_tickets_are_no_first_bytes(
+    carried: bool, private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(private_ca.bundle))
+    late = 0.1
+
+    def answer(request: Request) -> bytes:
+        threading.Event().wait(late)
+        return response(200, content("k"), {"ETag": '"e"'})
+
+    with (
+        ScriptedServer(handler=answer, tls=private_ca.server_context) as server,
+        S3Client(REGION, endpoint=server.endpoint) as client,
+    ):
+        assert read_carried_or_not(client, carried) == content("k")
+        assert (client.runtime().caller.hedging.typical or 0.0) >= late
 
 
 def test_the_wait_ends_in_time_though_the_usual_time_grows_while_it_is_asked_again() -> None:

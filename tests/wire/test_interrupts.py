@@ -28,7 +28,7 @@ def test_in_the_wait_for_an_answer() -> None:
         def answer(request: Request) -> Answer:
             if release.is_set():
                 return response(200, BODY)
-            wait_until(lambda: interrupts.strike_in("_poll_until"))
+            wait_until(lambda: interrupts.strike_in("poll_until"))
             return [Stall(release), Close()]
 
         with ScriptedServer(handler=answer) as server, open_caller(server.endpoint, ONE) as caller:
@@ -47,6 +47,7 @@ FUNCTIONS = (
     Exchange.__init__,
     Exchange._send,
     Exchange._await_answer,
+    Exchange._first_begun,
 )
 
 

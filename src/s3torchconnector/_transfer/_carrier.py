@@ -262,6 +262,8 @@ class _Round:
 
     def _proceed(self, descriptor: int, errand: Errand, exchange: Exchange, now: float) -> None:
         if not exchange.answering:
+            if not exchange.has_begun(descriptor):
+                return
             self._unanswered.pop(exchange, None)
             self._hedging.note(now - exchange.started)
             other = exchange.settle_on(descriptor)

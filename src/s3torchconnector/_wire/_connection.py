@@ -130,7 +130,7 @@ class Connection(TimedSocket):
             return None
         except OSError:
             return 0  # whoever receives next meets it as well
-        self._leftover = memoryview(before + self._buffer[:count])
+        self._leftover = memoryview(before + self._buffer[:count]) if before else memoryview(self._buffer)[:count]
         return count
 
     def _receive_at_once(self) -> int:
@@ -206,7 +206,7 @@ class Connection(TimedSocket):
             return self._fill(view[: -self._at_the_end])
         except S3TimeoutError:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-            if not self._is_readable():
+            if not self._poll.poll(0):
                 raise
             return self._fill(view[:1])  # too few to wake for are no silence
         finally:
@@ -253,4 +253,4 @@ class Connection(TimedSocket):
 
     def looks_alive(self) -> bool:
         """Whether an idle connection is still open, and no bytes came that no response accounts for."""
-        return not (self._is_readable() and self.has_begun())
+        return not self._poll.poll(0)

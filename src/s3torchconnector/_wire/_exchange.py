@@ -16,7 +16,7 @@ from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ProtocolE
 from s3torchconnector._wire._connection import Connection, NotYet
 from s3torchconnector._wire._dialer import Address, NoneIdle
 from s3torchconnector._wire._hedging import Hedging
-from s3torchconnector._wire._patience import Patience
+from s3torchconnector._wire._patience import Patience, poll_until
 from s3torchconnector._wire._pool import ConnectionPool
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response
@@ -173,35 +173,48 @@ class Exchange:
         poll.register(self.fileno(), select.POLLIN)
         now, delay = time.perf_counter(), hedging.delay  # which other threads' answers change
         end = now + min(silence, self._patience.left())
-        ready = _poll_until(min(end, now + delay), poll)
-        if not ready and now + delay < end:
-            ready = self._ask_again(end, poll) if hedging.spend() else []
-            ready = ready or _poll_until(end, poll)
-        if ready:
+        first = self._first_begun(min(end, now + delay), poll)
+        if first is None and now + delay < end:
+            first = self._ask_again(end, poll) if hedging.spend() else None
+            first = self._first_begun(end, poll) if first is None else first
+        if first is not None:
             hedging.note(time.perf_counter() - self.started)
-            self.settle_on(ready[0][0])
+            self.settle_on(first)
             self.drop_spare()
         elif self._patience.left() > 0:  # to receive would be to wait as long again; without time, it says so
             raise self._connection.silence()
 
-    def _ask_again(self, end: float, poll: select.poll) -> list[tuple[int, int]]:
-        """Hedge. Returns what is ready before that can be done: another thread opens what takes long."""
+    def _first_begun(self, end: float, poll: select.poll) -> int | None:
+        """The descriptor on which the answer has begun by ``end``."""
+        while ready := poll_until(end, poll):
+            for descriptor, _ in ready:
+                if self.has_begun(descriptor):
+                    return descriptor
+        return None
+
+    def has_begun(self, descriptor: int) -> bool:
+        """Whether what is readable on this descriptor is the answer: it may be what TLS has to say."""
+        spare = self._spare
+        return (spare if spare is not None and descriptor == spare.fileno() else self._connection).has_begun()
+
+    def _ask_again(self, end: float, poll: select.poll) -> int | None:
+        """Hedge. Returns where the answer begins before that can be done: another thread opens what takes long."""
         try:
             other = self.hedge()
         except NoneIdle:
             opened = self._pool.open_elsewhere(self._address, self._patience)
-            ready: list[tuple[int, int]] = []
-            while not (ready or opened.is_set()) and (now := time.perf_counter()) < end:
-                ready = _poll_until(min(end, now + _LOOK_AGAIN), poll)
-            if ready or not opened.is_set():
-                return ready
+            first = None
+            while first is None and not opened.is_set() and (now := time.perf_counter()) < end:
+                first = self._first_begun(min(end, now + _LOOK_AGAIN), poll)
+            if first is not None or not opened.is_set():
+                return first
             try:
                 other = self.hedge()
             except NoneIdle:  # it did not open, or another took it
-                return []
+                return None
         if other is not None:
             poll.register(other, select.POLLIN)
-        return []
+        return None
 
     def lend(self, scratch: bytearray | None) -> None:
         """Have ``receive`` wait for nothing, see ``Connection.lend``."""
@@ -272,8 +285,3 @@ class Exchange:
         self.drop_spare()
         self._token.leave(self._connection)
         self._pool.discard(self._connection)
-
-
-def _poll_until(end: float, poll: select.poll) -> list[tuple[int, int]]:
-    """What is ready by ``end``, at once if that is over: ``poll`` takes a negative time for "for ever"."""
-    return poll.poll(max(0.0, end - time.perf_counter()) * 1000)

@@ -83,10 +83,6 @@ class TimedSocket:
         if not self._poll.poll(self._current_timeout * 1000):
             raise TimeoutError
 
-    def _is_readable(self) -> bool:
-        """Whether bytes, or the connection's end, are here."""
-        return bool(self._poll.poll(0))
-
     def fileno(self) -> int:
         """The socket's descriptor, to wait on."""
         return self._sock.fileno()

@@ -30,6 +30,7 @@ class TlsConnection(Connection):
     def __init__(self, sock: ssl.SSLSocket, read_timeout: float, description: str) -> None:
         super().__init__(sock, read_timeout, description)
         self._buffer = bytearray(_RECORD)  # takes all that OpenSSL has decrypted
+        self._has_responded = False
 
     def _send_body(self, head: bytes, body: Sequence[Buffer]) -> bool:
         is_small = sum(map(len, body)) <= SMALL_BODY
@@ -54,16 +55,19 @@ class TlsConnection(Connection):
         timeout = self._sock.gettimeout()
         self._sock.settimeout(0.0)
         try:
-            return self._sock.recv_into(self._buffer)
+            return self._sock.recv_into(self._buffer, _RECORD)  # told how many, Python does not look for itself
         finally:
             self._sock.settimeout(timeout)
 
     def has_begun(self) -> bool:
-        """As that of others: what is readable may be no more than a session ticket, which is taken in."""
-        return bool(self._leftover) or self._receive_what_is_here() is not None
+        """As that of others. Before the first response, what is readable may be a session ticket, which is taken in."""
+        if not self._has_responded:  # servers send tickets when they have shaken hands; to look costs microseconds
+            self._has_responded = self._receive_what_is_here() is not None
+        return self._has_responded
 
     def looks_alive(self) -> bool:
-        return not self._sock.pending() and super().looks_alive()
+        """As that of others, whatever is in OpenSSL's hands or addressed to it."""
+        return not self._sock.pending() and (not self._poll.poll(0) or self._receive_what_is_here() is None)
 
     def _fill(self, view: memoryview) -> int:
         """Receive record after record: OpenSSL hands over one (16 KiB) at a time, whatever it is asked for."""
