@@ -53,8 +53,9 @@ class S3ClientConfig:
         memory_budget: bytes that all read-ahead, look-ahead and upload buffers of one process may take.
         connect_timeout: seconds to wait for a connection (name lookup excluded, TLS handshake included).
         read_timeout: seconds without a single byte after which a request is given up and tried again.
-        checksum: ``"when_supported"`` sends checksums with uploads and verifies downloads where the server offers
-            one of the whole object; ``"required"`` makes it an error where it does not; ``"off"`` does neither.
+        checksum: ``"when_supported"`` sends checksums with uploads, and compares each object that was read whole with
+            the checksum that the server offers of it; what cannot be compared is told in the log, once for each bucket,
+            with the reason; ``"required"`` makes that an error; ``"off"`` does neither.
         operation_timeout: seconds after which a request with all its attempts is given up with S3TimeoutError. Time
             in which a read waits for the program, and not for S3, does not count.
         hedge: ask again, on another connection, for bytes whose answer does not begin within three times the 95th

@@ -140,75 +140,94 @@ def test_a_checksum_that_came_late_is_compared() -> None:
     assert obj.spoilt == [0]
 
 
-def test_what_was_summed_in_another_way_does_not_keep_the_whole_from_being_compared() -> None:
-    integrity = ObjectIntegrity(ChecksumSupport("when_supported"), "b", "key")
-    integrity.add(Range(5, 10), CRC64NVME, 1234)
-    integrity.learn({CRC32.header: CRC32.encode(CRC32.of([b"as it is stored"]))}, 15)
+def integrity_of(mode: str = "when_supported", known: Algorithm | None = None) -> ObjectIntegrity:
+    support = ChecksumSupport(mode)
+    if known is not None:
+        support.note("b", {known: 1234})
+    return ObjectIntegrity(support, "b", "key")
+
+
+def headers_of(algorithm: Algorithm, data: bytes) -> dict[str, str]:
+    return {algorithm.header: algorithm.encode(algorithm.of([data]))}
+
+
+def counting(summed: list[int]) -> Algorithm:
+    """A kind of checksum that notes how much is summed with it."""
+    return replace(CRC32, update=lambda data, crc: summed.append(len(data)) or 0)
+
+
+def test_what_a_bucket_had_before_does_not_keep_another_kind_from_being_compared() -> None:
+    integrity = integrity_of(known=CRC64NVME)
+    integrity.learn(headers_of(CRC32, b"as it is stored"), 15)
     received = Sum(integrity)
     received.add(b"as it is spoilt")
     with pytest.raises(S3ChecksumError):
-        received.end(Range(0, 15), whole=True)
+        received.check(Range(0, 15))
+
+
+def test_until_s3_has_told_what_is_summed_is_summed_with_each_kind() -> None:
+    integrity = integrity_of()
+    received = Sum(integrity)
+    received.add(MUCH)
+    integrity.learn(headers_of(CRC32C, b""), 15)
+    received.add(b"after")
+    assert [received.sums().of(each) for each in (CRC64NVME, CRC32C, CRC32)] == [
+        None,
+        CRC32C.of([MUCH, b"after"]),
+        None,
+    ]
+
+
+def test_what_was_summed_in_vain_is_summed_on_to_be_recognised() -> None:
+    integrity = integrity_of(known=CRC64NVME)
+    received = Sum(integrity)
+    received.add(MUCH)
+    integrity.learn(headers_of(CRC32, b""), 15)
+    received.add(b"after")
+    assert received.sums().of(CRC64NVME) == CRC64NVME.of([MUCH, b"after"])
 
 
 def test_nothing_more_is_summed_once_s3_has_told_of_no_checksum() -> None:
-    summed: list[bytes] = []
-    integrity = ObjectIntegrity(ChecksumSupport("when_supported"), "b", "key")
-    integrity.algorithm = replace(CRC32, update=lambda data, crc: summed.append(bytes(data)) or 0)
+    summed: list[int] = []
+    integrity = integrity_of(known=counting(summed))
     received = Sum(integrity)
     received.add(MUCH)
     integrity.learn({}, 15)
     received.add(b"after")
-    received.end(Range(0, 15), whole=True)
-    assert summed == [MUCH]
+    assert not received.sums().are_known
+    assert summed == [len(MUCH)]
 
 
 def test_the_little_that_came_before_s3_told_is_summed_with_what_it_told() -> None:
     """As it is for who reads the directory of an archive first, where its objects have another kind of checksum."""
-    content = MUCH[:1500]
-    integrity = ObjectIntegrity(ChecksumSupport("when_supported"), "b", "key")
-    for start in (500, 0):
-        little = Sum(integrity)
-        little.add(content[start : start + 500])
-        little.end(Range(start, start + 500), whole=False)
-    integrity.learn({CRC32.header: CRC32.encode(CRC32.of([content]))}, 1500)
-    rest = Sum(integrity)
-    rest.add(content[1000:])
-    rest.end(Range(1000, 1500), whole=False)
-    assert integrity.covers(1500)
-    assert integrity.combined(integrity.take(), 1500) == CRC32.of([content])
+    integrity = integrity_of()
+    little = Sum(integrity)
+    little.add(MUCH[:500])
+    sums = little.sums()
+    integrity.learn(headers_of(CRC32, MUCH), 1500)
+    assert sums.of(CRC32) == CRC32.of([MUCH[:500]])
 
 
 def test_little_is_not_summed_before_s3_has_told_what_with() -> None:
     """The first sum of a process is an import of 40 ms, and many servers keep no checksums."""
     summed: list[int] = []
-    integrity = ObjectIntegrity(ChecksumSupport("when_supported"), "b", "key")
-    integrity.algorithm = replace(CRC32, update=lambda data, crc: summed.append(len(data)) or 0)
-    for number in range(3):
-        piece = Sum(integrity)
-        piece.add(MUCH[: 500 * KIB])
-        piece.end(Range(number * MIB, number * MIB + 500 * KIB), whole=False)
+    integrity = integrity_of()
+    integrity.algorithms = (counting(summed),)
+    for _ in range(3):
+        Sum(integrity).add(MUCH[: 500 * KIB])
     assert summed == [500 * KIB]  # the third: no more than 1 MiB is kept
-    integrity.learn({}, 5 * MIB)
-    assert integrity.take() == {}
-    assert summed == [500 * KIB]
 
 
 def test_what_was_kept_to_be_summed_later_is_summed_with_what_follows_it() -> None:
-    integrity = ObjectIntegrity(ChecksumSupport("when_supported"), "b", "key")
-    received = Sum(integrity)
+    received = Sum(integrity_of())
     received.add(b"as it ")
     received.add(b"came")
-    received.end(Range(0, 10), whole=False)
-    assert integrity.combined(integrity.take(), 10) == CRC64NVME.of([b"as it came"])
+    assert received.sums().of(CRC64NVME) == CRC64NVME.of([b"as it came"])
 
 
 def test_where_it_is_known_what_a_bucket_is_summed_with_nothing_is_kept() -> None:
     summed: list[int] = []
-    support = ChecksumSupport("when_supported")
-    support.note("b", {CRC32: 1234})
-    integrity = ObjectIntegrity(support, "b", "key")
-    integrity.algorithm = replace(CRC32, update=lambda data, crc: summed.append(len(data)) or 0)
-    Sum(integrity).add(b"as it came")
+    Sum(integrity_of(known=counting(summed))).add(b"as it came")
     assert summed == [10]
 
 
@@ -220,9 +239,8 @@ def test_what_comes_while_s3_is_being_asked_is_summed_after_that(monkeypatch: py
             integrity.ask(lambda: integrity.learn({}, 15))
             return super().wait(timeout)
 
-    summed: list[bytes] = []
-    integrity = ObjectIntegrity(ChecksumSupport("when_supported"), "b", "key")
-    integrity.algorithm = replace(CRC32, update=lambda data, crc: summed.append(bytes(data)) or 0)
+    summed: list[int] = []
+    integrity = integrity_of(known=counting(summed))
     with monkeypatch.context() as patch:
         patch.setattr(threading, "Event", Answered)
         integrity.announce()
@@ -257,24 +275,23 @@ def test_an_answer_that_does_not_come_is_waited_for_once(monkeypatch: pytest.Mon
             waited.append(timeout or math.inf)
             return super().wait(0)
 
-    integrity = ObjectIntegrity(ChecksumSupport("when_supported"), "b", "key")
+    integrity = integrity_of()
     with monkeypatch.context() as patch:
         patch.setattr(threading, "Event", Unanswered)
         integrity.announce()
     received = Sum(integrity)
     received.add(MUCH)
     received.add(b"and more")
-    received.end(Range(0, len(MUCH) + 8), whole=False)
     assert [seconds < 1 for seconds in waited] == [True]
-    assert integrity.combined(integrity.take(), len(MUCH) + 8) == CRC64NVME.of([MUCH, b"and more"])
+    assert received.sums().of(CRC64NVME) == CRC64NVME.of([MUCH, b"and more"])
 
 
 def test_where_nothing_is_summed_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float | None] = []
-    integrity = ObjectIntegrity(ChecksumSupport("off"), "b", "key")
+    integrity = integrity_of("off")
     integrity.announce()
     received = Sum(integrity)
-    assert integrity.algorithm is None
+    assert integrity.algorithms == ()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Event, "wait", lambda event, timeout=None: waited.append(timeout))
         received.add(MUCH)
@@ -350,8 +367,8 @@ def test_a_checksum_of_another_version_is_none() -> None:
 
     obj = Overwritten(LARGE)
     assert read(obj, WHOLE["read"]) == LARGE
-    assert obj.count("HEAD") == 1
-    with pytest.raises(S3ChecksumError, match="offers no checksum"):
+    assert obj.count("HEAD") == 2  # at first, and once more at the end
+    with pytest.raises(S3ChecksumError, match="it was overwritten while it was being read"):
         read(Overwritten(LARGE), WHOLE["read"], checksum="required")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from s3torchconnector._errors import S3ChecksumError
 from s3torchconnector._safetensors._header import header_bytes
 from s3torchconnector.dcp import S3StorageReader, S3StorageWriter
 from s3torchconnector.testing import S3Server
-from tests.integrity.support import ChecksummedObject
+from tests.integrity.flipping import FlippedObject
+from tests.integrity.support import CRC32, CRC64NVME, ChecksummedObject
 from tests.reading.support import PART
 from tests.servers.http_messages import Request, response
 from tests.servers.scripted import ScriptedServer
@@ -86,3 +88,27 @@ def test_distributed_checkpoints(s3_server: S3Server, bucket: str, wrong: bool) 
             dcp.load(state, storage_reader=reader)
             assert all(torch.equal(state[name], tensor) for name, tensor in TENSORS.items())
     assert any(file.spoilt for file in files.values()) == wrong
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")  # a checkpoint of one process
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_distributed_checkpoint_whose_checksum_comes_last(s3_server: S3Server, bucket: str, wrong: bool) -> None:
+    """And is not of the kind that .metadata has."""
+    stored = stored_checkpoint(s3_server, bucket)
+    flip = len(max(stored.values(), key=len)) // 2 if wrong else None
+    files: dict[str, ChecksummedObject] = {
+        name: FlippedObject(data, [CRC64NVME])
+        if name == ".metadata"
+        else FlippedObject(data, [CRC32], flip, late=len(data))
+        for name, data in stored.items()
+    }
+    state = {name: torch.zeros_like(tensor) for name, tensor in TENSORS.items()}
+    config = replace(CONFIG, checksum="required")
+    with serving(files) as endpoint:
+        reader = S3StorageReader("us-east-1", f"s3://{bucket}", endpoint=endpoint, s3client_config=config)
+        if wrong:
+            with pytest.raises(dcp.api.CheckpointException, match="S3ChecksumError"):
+                dcp.load(state, storage_reader=reader)
+        else:
+            dcp.load(state, storage_reader=reader)
+            assert all(torch.equal(state[name], tensor) for name, tensor in TENSORS.items())

@@ -6,6 +6,7 @@ What reading an object does not need is imported when it is used.
 from typing import TYPE_CHECKING
 
 from s3torchconnector._late_imports import names_from
+from s3torchconnector._transfer._compare import Loaded, prepare_verification
 from s3torchconnector._transfer._fetch import RangeFetch
 from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._memory import address_of
@@ -15,7 +16,6 @@ from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._read_policy import ADAPTIVE, SEQUENTIAL, ReadPolicy, range_based
 from s3torchconnector._transfer._runtime import OpenRuntime, Runtime
-from s3torchconnector._transfer._verify import prepare_verification, verify_if_complete
 from s3torchconnector._transfer._workers import Lane, Workers
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ __all__ = [
     "GetObjectStream",
     "Lane",
     "ListObjectStream",
+    "Loaded",
     "ObjectReader",
     "ObjectSource",
     "ObjectVersion",
@@ -57,7 +58,6 @@ __all__ = [
     "range_based",
     "refused_for_sure",
     "settle_uploads",
-    "verify_if_complete",
 ]
 
 __getattr__ = names_from(

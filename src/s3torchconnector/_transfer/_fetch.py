@@ -7,6 +7,7 @@ from typing import cast
 
 from s3torchconnector._errors import S3ChecksumError, S3ProtocolError
 from s3torchconnector._transfer._integrity import ObjectIntegrity, Sum
+from s3torchconnector._transfer._ledger import NOT_SUMMED, Sums
 from s3torchconnector._transfer._memory import populate
 from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import ContentRange, Range, parse_content_range
@@ -105,6 +106,17 @@ class RangeFetch:
             raise S3ProtocolError(f"the server refuses a range of {uri} that the object has")
         return received
 
+    @property
+    def received(self) -> Range:
+        """What has come, once all has."""
+        return cast(Range, self._range)
+
+    def take_sums(self) -> Sums:
+        """The checksums of what has come since this was asked last, up to the end of memory that is full."""
+        sums = NOT_SUMMED if self._sum is None else self._sum.sums()
+        self._sum = Sum(cast(ObjectIntegrity, self._version.integrity))
+        return sums
+
     def _request(self) -> Request:
         if self._range is None:
             return self._version.request(self._start, self._stop)
@@ -168,9 +180,10 @@ class RangeFetch:
         self._sum.add(full)
         if self._done < size:
             return
-        at_once = len(full) == size  # so that nobody has seen any of it
+        if len(full) < size or not self._is_all(wanted):
+            return
         try:
-            self._sum.end(wanted, whole=at_once and self._is_all(wanted))
+            self._sum.check(wanted)  # at once, so that nobody has seen any of it
         except S3ChecksumError:
             # Asked again, it is received anew.
             self._memory = self._view = full
@@ -188,7 +201,9 @@ class RangeFetch:
         assert self._version.integrity is not None
         received = Sum(self._version.integrity)
         received.add(data)
-        received.end(wanted, whole=self._is_all(wanted))
+        if self._is_all(wanted):
+            received.check(wanted)
+        self._sum = received
         self._range, self._done = wanted, len(data)
         self._accept(wanted, data)
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from functools import partial
 from types import TracebackType
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._workers import Lane
@@ -20,11 +20,17 @@ class Fetch(Protocol):
         ...
 
 
-class FetchGroup:
+_F = TypeVar("_F", bound=Fetch)
+
+
+class FetchGroup(Generic[_F]):
     """Fetches that succeed or fail together: ``with FetchGroup(...) as group``.
 
     Leaving the block waits for all of them and raises the first error. Whatever way it is left (an error, a
     ``KeyboardInterrupt``), nothing touches the destination memory afterwards.
+
+    Attributes:
+        fetches: all of them; when the block was left without an error, all that was fetched.
     """
 
     def __init__(self, lane: Lane, caller: Caller) -> None:
@@ -32,16 +38,19 @@ class FetchGroup:
         self._caller = caller
         self._cancel = CancelToken()
         self._futures: list[Future[Range]] = []
+        self.fetches: list[_F] = []
 
-    def start(self, fetch: Fetch) -> None:
+    def start(self, fetch: _F) -> None:
         """Have a worker fetch."""
+        self.fetches.append(fetch)
         self._futures.append(self._lane.submit(partial(fetch.run, self._caller, self._cancel)))
 
-    def run(self, fetch: Fetch) -> Range:
+    def run(self, fetch: _F) -> Range:
         """Fetch on the calling thread, which would only wait otherwise."""
+        self.fetches.append(fetch)
         return fetch.run(self._caller, self._cancel)
 
-    def __enter__(self) -> FetchGroup:
+    def __enter__(self) -> FetchGroup[_F]:
         return self
 
     def __exit__(

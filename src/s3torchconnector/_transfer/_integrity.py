@@ -1,9 +1,8 @@
-"""Whether the bytes of an object that came, in whatever ranges, are those that S3 keeps a checksum of.
+"""What S3 keeps as the checksum of an object, and what its bytes are summed with as they come.
 
-Ranges are summed by the threads that receive them, and their sums put together once every byte has come. S3 tells the
-checksum of the whole with an answer that holds the whole object; an object that came in several ranges is asked for
-its checksum separately, once. The kind of checksum must be known before that, and is taken to be that of other objects
-in the bucket.
+Ranges are summed by the threads that receive them. S3 tells the checksum of the whole with an answer that holds the
+whole object; an object that came in several ranges is asked for its checksum separately, once. Until it is known which
+kind of checksum the objects of a bucket have, ranges are summed with each that is possible.
 """
 
 from __future__ import annotations
@@ -11,46 +10,33 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3ChecksumError, S3Exception
+from s3torchconnector._transfer._ledger import Sums
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._uri import display_uri
-from s3torchconnector._wire import Algorithm, Buffer, ChecksumSupport, offered
+from s3torchconnector._wire import Algorithm, Buffer, ChecksumSupport, offered, why_none
 
 _log = logging.getLogger(__name__)
-_MOST_PIECES = 50_000  # a reader of small ranges at random would collect them for ever
+# Many servers keep no checksums. A program that has not set up logging does not get a line on stderr for each of them.
+_log.addHandler(logging.NullHandler())
 # Bytes of an object kept to be summed when S3 has told what with: a first read, or a directory at an object's ends.
 # Many readers never read more, many servers have no checksums, and the first sum imports awscrt.
 _MOST_KEPT = 1 * MIB
 _WORTH_WAITING = 0.2  # seconds for S3 to tell what to sum with: what has been received is not late yet
 
 
-class Summed(NamedTuple):
-    """A range that has come, up to but without ``stop``, and its checksum."""
-
-    stop: int
-    crc: int
-
-
-class Kept(NamedTuple):
-    """A range that has come, up to but without ``stop``, to be summed later."""
-
-    stop: int
-    data: bytes
-
-
 class ObjectIntegrity:
-    """The checksums of what has come of one version. Thread-safe.
+    """The checksum of one version, as far as S3 has told it. Thread-safe.
 
     Attributes:
-        algorithm: what to sum ranges with; None where that is of no use.
-        expected: the checksums of the whole object; None until S3 was asked.
+        algorithms: what to sum ranges with: several until S3 has told, none where that is of no use.
+        expected: the checksums of the whole object; None until S3 has told.
     """
 
     def __init__(self, support: ChecksumSupport, bucket: str, key: str) -> None:
-        self.algorithm = support.likely(bucket)
+        self.algorithms = support.candidates(bucket)
         self.expected: dict[Algorithm, int] | None = None
         self._support = support
         self._bucket = bucket
@@ -59,9 +45,23 @@ class ObjectIntegrity:
         self._asking = threading.Lock()
         self._told: threading.Event | None = None  # while S3 is asked in the background
         self._about: tuple[int, str | None] | None = None  # size and ETag of what S3 told them of
-        self._pieces: dict[int, Summed | Kept] = {}  # by where they start
-        self._covered = 0
-        self._room = 0 if support.knows(bucket) else _MOST_KEPT
+        self._why = "the last objects of its bucket had no checksum, so that S3 was not asked for that of this one"
+        self._room = _MOST_KEPT if len(self.algorithms) > 1 else 0
+        self._is_read_whole = True
+
+    def fork(self) -> ObjectIntegrity:
+        """What is known, for a forked child or for another reader, with locks that nobody holds."""
+        integrity = ObjectIntegrity(self._support, self._bucket, self._key)
+        integrity.algorithms, integrity.expected, integrity._about = self.algorithms, self.expected, self._about
+        integrity._why, integrity._room = self._why, 0
+        return integrity
+
+    @property
+    def matters(self) -> bool:
+        """Whether it makes a difference what is handed out of this object."""
+        if self._support.off or not self._is_read_whole:
+            return False
+        return bool(self.algorithms) or self._support.required or not self._support.is_unverified(self._bucket)
 
     # -- what is expected -----------------------------------------------------------------------------------------
 
@@ -74,30 +74,40 @@ class ObjectIntegrity:
         self._support.note(self._bucket, found)
         with self._lock:
             self._about, self.expected = about, found
-            if self.algorithm not in found and (found or not self._support.required):
-                # What came before was summed in vain, and must not keep what comes from being verified.
-                self.algorithm = next(iter(found), None)
-                if self._pieces:
-                    self._pieces = {start: piece for start, piece in self._pieces.items() if isinstance(piece, Kept)}
-                    self._covered = sum(piece.stop - start for start, piece in self._pieces.items())
+            if not found:
+                self._why = why_none(headers)
+            if self._is_read_whole:
+                self.algorithms = tuple([each for each in self.algorithms if each in found] or found)[:1]
             self._room = 0
 
     def announce(self) -> None:
         """``ask`` will be called soon, by another thread: what comes in the meantime is better summed after that."""
         self._told = threading.Event()
 
-    def ask(self, send: Callable[[], object]) -> None:
-        """Have ``send`` ask S3, whose answer is to be learnt, unless that was done or is of no use. Does not raise."""
+    def ask(self, send: Callable[[], object], size: int | None = None, etag: str | None = None) -> None:
+        """Have ``send`` ask S3, whose answer is to be learnt, unless that was done or is of no use. Does not raise.
+
+        Args:
+            size, etag: of the version that is being read, if that is known.
+        """
         try:
             with self._asking:
-                if self.expected is None and self._support.likely(self._bucket) is not None:
+                if not self.knows(size, etag) and self._support.candidates(self._bucket):
                     send()
         except S3Exception as error:
             # The bytes come anyway, and nothing is wrong with them as far as anybody knows.
-            _log.info("%s cannot be verified: %s", display_uri(self._bucket, self._key), error)
+            self._why = f"S3 could not be asked for its checksum: {error}"
+            _log.info("%s: %s", display_uri(self._bucket, self._key), self._why)
         finally:
             if self._told is not None:
                 self._told.set()
+
+    def knows(self, size: int | None, etag: str | None) -> bool:
+        """Whether S3 has told of this version; asked early, it may have told of another."""
+        if self.expected is None or self._about is None:
+            return False
+        told_size, told_etag = self._about
+        return size in (None, told_size) and (etag is None or told_etag in (None, etag))
 
     def await_answer(self) -> None:
         """Wait until S3 has told what to sum with, if it is being asked and the answer does not take long."""
@@ -106,37 +116,46 @@ class ObjectIntegrity:
             told.wait(_WORTH_WAITING)
             told.set()  # if it has not come, nobody waits for it again
 
-    def demand(self, size: int, etag: str | None) -> dict[Algorithm, int]:
-        """The checksums of the whole object of this size and ETag, as far as they are known.
+    def demand(self, size: int, etag: str | None) -> tuple[Algorithm, int] | None:
+        """The checksum of the whole object of this size and ETag; None where there is none, which the log tells.
 
         Raises:
-            S3ChecksumError: there are none, although the configuration requires them.
+            S3ChecksumError: there is none, although the configuration requires one.
         """
-        told_size, told_etag = self._about or (None, None)
-        # Asked early, S3 may have told of another version than the one that was read.
-        same = told_size == size and (etag is None or told_etag in (None, etag))
-        found = (self.expected or {}) if same else {}
-        if not found and self._support.required:
-            raise self._error(
-                'the server offers no checksum of the whole object, and the configuration says checksum="required"',
-                None,
+        known = self.knows(size, etag)
+        expected = self.expected if known else None
+        if expected:
+            algorithm = next((each for each in self.algorithms if each in expected), next(iter(expected)))
+            return algorithm, expected[algorithm]
+        if self.expected is not None and not known:
+            self._why = "it was overwritten while it was being read, and the checksum of what was read is not known"
+        self.go_without(self._why)
+        return None
+
+    def go_without(self, why: str) -> None:
+        """All of the object is handed out, and cannot be compared: the log tells why, once for each bucket.
+
+        Raises:
+            S3ChecksumError: the configuration requires a comparison.
+        """
+        if self._support.required:
+            raise self._error(f'{why}, and the configuration says checksum="required"', None)
+        if self._support.note_unverified(self._bucket):
+            _log.warning(
+                "%s was read and not verified: %s. Other objects of the bucket that are not verified are not mentioned "
+                'here; checksum="required" makes it an error',
+                display_uri(self._bucket, self._key),
+                why,
             )
-        return found
 
     def give_up(self) -> None:
         """Not all of the object will be read: nothing can be compared, and nothing needs to be summed."""
         with self._lock:
-            self._pieces.clear()
-            self._covered = self._room = 0
-            self.algorithm = None
+            self._is_read_whole = False
+            self._room = 0
+            self.algorithms = ()
 
     # -- what has come ----------------------------------------------------------------------------------------------
-
-    def add(self, received: Range, algorithm: Algorithm, crc: int) -> None:
-        """These bytes are here."""
-        with self._lock:
-            if algorithm is self.algorithm and len(received):
-                self._put(received, Summed(received.stop, crc))
 
     def may_keep(self, data: Buffer) -> bool:
         """Whether these bytes are better summed once S3 has told what with, and few enough to be kept until then.
@@ -148,53 +167,11 @@ class ObjectIntegrity:
             self._room -= len(data) if fits else 0
             return fits
 
-    def keep(self, received: Range, data: bytes) -> None:
-        """These bytes are here, and not summed."""
-        with self._lock:
-            self._put(received, Kept(received.stop, data))
-
-    def _put(self, received: Range, piece: Summed | Kept) -> None:
-        """Under the lock."""
-        replaced = self._pieces.get(received.start)
-        if replaced is not None:
-            self._covered -= replaced.stop - received.start
-        self._pieces[received.start] = piece
-        self._covered += len(received)
-        if len(self._pieces) > _MOST_PIECES:
-            self._pieces.clear()
-            self.algorithm = None
-
-    def covers(self, size: int) -> bool:
-        """Whether every byte may have come since the last ``take``: if not, ``take`` need not be tried."""
-        return 0 < size <= self._covered
-
-    def take(self) -> dict[int, Summed]:
-        """What has come, all of it summed; from now on all begins anew."""
-        with self._lock:
-            taken, self._pieces = self._pieces, {}
-            self._covered = 0
-            algorithm = self.algorithm
-        if algorithm is None:
-            return {}
-        return {
-            start: piece if isinstance(piece, Summed) else Summed(piece.stop, algorithm.update(piece.data, 0))
-            for start, piece in taken.items()
-        }
-
-    def combined(self, pieces: dict[int, Summed], size: int) -> int | None:
-        """The checksum of the whole object; None where pieces are missing, or overlap."""
-        crc = position = 0
-        while position < size:
-            piece = pieces.get(position)
-            if piece is None or self.algorithm is None:
-                return None
-            crc = self.algorithm.combine(crc, piece.crc, piece.stop - position)
-            position = piece.stop
-        return crc if position == size else None
-
-    def contradicts(self, algorithm: Algorithm, crc: int) -> bool:
-        """Whether this is not the checksum of the whole object."""
-        return self.expected is not None and self.expected.get(algorithm, crc) != crc
+    def sums_of(self, data: Buffer) -> Sums:
+        """The checksums of these bytes."""
+        running = Sum(self)
+        running.add(data)
+        return running.sums()
 
     def mismatch(self, wrong: Range) -> S3ChecksumError:
         """The error for wrong bytes in this range."""
@@ -213,54 +190,65 @@ class ObjectIntegrity:
             key=self._key,
         )
         if wrong is not None:
-            error.start, error.stop = wrong
+            error.start, error.stop = wrong.start, wrong.stop
         return error
 
 
 class Sum:
-    """The checksum of one range while it is received into one piece of memory after the other."""
+    """The checksums of one range while it is received into one piece of memory after the other."""
+
+    __slots__ = ("_begun", "_crcs", "_integrity", "_kept", "_useless")
 
     def __init__(self, integrity: ObjectIntegrity) -> None:
         self._integrity = integrity
-        self._algorithm = integrity.algorithm
-        self._crc = 0
+        self._crcs: dict[Algorithm, int] = {}
         self._begun = False
         self._kept: bytes | None = None  # all that has come, if it is to be summed later
+        self._useless = False
 
     def add(self, data: Buffer) -> None:
         """These bytes came next. Lets other threads run while it goes through large memory."""
-        if self._algorithm is None:
+        if self._useless or not self._is_of_use():
             return
         begun, self._begun = self._begun, True
         if not begun and self._integrity.may_keep(data):
             self._kept = bytes(data)
             return
         self._integrity.await_answer()
-        if self._algorithm is not self._integrity.algorithm:
-            self._algorithm = self._kept = None  # S3 has told meanwhile that this is of no use
-            return
-        if self._kept is not None:
-            self._crc, self._kept = self._algorithm.update(self._kept, 0), None
-        self._crc = self._algorithm.update(data, self._crc)
+        if self._is_of_use():
+            crcs = self._so_far()
+            self._crcs = {algorithm: algorithm.update(data, crc) for algorithm, crc in crcs.items()}
 
-    def end(self, received: Range, *, whole: bool) -> None:
-        """All has come, and nothing of it was handed out.
+    def _is_of_use(self) -> bool:
+        """Whether there is anything to compare with, as far as S3 has told meanwhile."""
+        if not self._integrity.algorithms:
+            self._useless, self._crcs, self._kept = True, {}, None
+        return not self._useless
+
+    def _so_far(self) -> dict[Algorithm, int]:
+        """The checksums to go on from, of the kinds that S3 has told meanwhile."""
+        algorithms = self._integrity.algorithms
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            return {algorithm: algorithm.update(kept, 0) for algorithm in algorithms}
+        if not self._crcs:
+            return dict.fromkeys(algorithms, 0)
+        # Summed in vain, the range will be read again, and this shows then whether it is the same.
+        return {each: self._crcs[each] for each in algorithms if each in self._crcs} or self._crcs
+
+    def sums(self) -> Sums:
+        """The checksums of all that has come."""
+        return Sums(self._crcs, self._kept)
+
+    def check(self, received: Range) -> None:
+        """All of the object has come, and nothing of it was handed out.
 
         Raises:
-            S3ChecksumError: it is the whole object, and wrong.
+            S3ChecksumError: it is wrong.
         """
-        if self._kept is not None:
-            self._integrity.keep(received, self._kept)
-            return
-        if self._algorithm is None:
-            return
-        if whole and self._integrity.contradicts(self._algorithm, self._crc):
-            raise self._integrity.mismatch(received)
-        self._integrity.add(received, self._algorithm, self._crc)
-
-
-def differing(first: dict[int, Summed], second: dict[int, Summed], size: int) -> Range:
-    """From the first to the last range that came differently; all of the object where none is known to."""
-    both = [(start, piece, second[start]) for start, piece in first.items() if start in second]
-    ranges = [Range(start, one.stop) for start, one, two in both if one.stop == two.stop and one.crc != two.crc]
-    return Range(min(ranges)[0], max(ranges)[1]) if ranges else Range(0, size)
+        expected = self._integrity.expected
+        sums = self.sums()
+        for algorithm in self._integrity.algorithms if expected else ():
+            crc = sums.of(algorithm)
+            if expected and crc is not None and expected.get(algorithm, crc) != crc:
+                raise self._integrity.mismatch(received)

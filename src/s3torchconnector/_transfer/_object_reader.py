@@ -18,7 +18,7 @@ from typing import Any
 
 from s3torchconnector._config import MIB
 from s3torchconnector._transfer._coverage import Coverage
-from s3torchconnector._transfer._fetch import direct
+from s3torchconnector._transfer._fetch import RangeFetch, direct
 from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._memory import FillableBytes
 from s3torchconnector._transfer._object_version import ObjectVersion
@@ -67,10 +67,10 @@ class ObjectReader:
     def _settle_in_process(self, parents: Iterable[Part] = ()) -> None:
         self._runtime = self._open_runtime()
         inherited = [part.inherited(self._runtime.budget) for part in parents if part.landed and not part.elsewhere]
-        self._parts = Parts(self._runtime, self._version, inherited)
+        self._verification = Verification(self._version, self._runtime)
+        self._parts = Parts(self._runtime, self._version, self._verification, inherited)
         self._shelf = self._parts.shelf
         self._part_size = self._runtime.config.part_size
-        self._verification = Verification(self._version, self._runtime)
         self._own_coverage: Coverage | None = None
         self._pid = os.getpid()  # last: before, there is nothing to let go of
 
@@ -157,6 +157,7 @@ class ObjectReader:
         if stop <= position:
             return 0
         self._pattern.note(position, stop)
+        self._verification.begin(position, stop)
         self._shelf.discard_lapsed()  # read ahead in vain, while the program did other things
         self._expects_all = self._expects_all and self._pattern.run < _IN_EARNEST
         if not self._expects_all:
@@ -168,7 +169,7 @@ class ObjectReader:
         plan = self._plan(position, stop)
         self._verification.ask_early(self._parts.lane, position, self._pattern.run, self._coverage.bytes_ahead)
         try:
-            with FetchGroup(self._parts.lane, self._runtime.caller) as group:
+            with FetchGroup[RangeFetch](self._parts.lane, self._runtime.caller) as group:
                 for wanted in plan[:-1]:
                     group.start(direct(self._version, wanted, view, position))
                 if self._pattern.in_order:
@@ -176,6 +177,7 @@ class ObjectReader:
                 if plan:
                     group.run(direct(self._version, plan[-1], view, position))
             self._parts.take(position, stop, view, partial(self._read_ahead, stop) if self._pattern.in_order else None)
+            self._verification.note_requests(group, view, position)
         except BaseException:
             # What was received into this read's memory is lost with it, and what is under way meets the same trouble.
             self._shelf.discard_missing()
@@ -196,7 +198,7 @@ class ObjectReader:
         if first is not None and position == 0 and first.stop == size:
             data = self._parts.wait_for(first)
             if isinstance(data, bytes):
-                self._verification.check()  # here for the first time
+                self._verification.hand_over_part(first, data, self._shelf)
                 return data
         return self.read(position, max(0, size - position))
 
@@ -207,7 +209,10 @@ class ObjectReader:
         # In the middle of a part there is nothing to plan; at its ends there may be.
         if part is not None and part.landed and part.start < position and position + count < part.stop:
             self._pattern.note(position, position + count)
-            return bytes(self._parts.wait_for(part)[position - part.start : position + count - part.start])
+            here = self._parts.wait_for(part)
+            data = bytes(here[position - part.start : position + count - part.start])
+            self._verification.hand_over_within(part, position, position + count, here, self._shelf)
+            return data
         if self._version.size is None and count > self._part_size:
             return self._read_unsized(position, count)
         count = max(0, self._clip(position + count) - position)
@@ -274,10 +279,11 @@ class ObjectReader:
         self._parts.wait_for(self._parts.fetch(Range(-length, 0), reserved=length))
 
     def _read_unsized(self, position: int, count: int | None) -> bytes:
-        group = FetchGroup(self._parts.lane, self._runtime.caller)
+        group = FetchGroup[RangeFetch](self._parts.lane, self._runtime.caller)
         wanted = UnsizedRead(self._version, self._part_size, position, count)
         buffer = wanted.run(group, partial(self._verification.ask_in_background, self._parts.lane))
         with buffer.getbuffer() as view:
+            self._verification.note_requests(group, view, position)
             self._verify(position, view)
         data = buffer.getvalue()
         self._pattern.note(position, position + len(data))
@@ -285,4 +291,4 @@ class ObjectReader:
 
     def _verify(self, position: int, view: memoryview) -> None:
         """What was read is about to be handed over."""
-        self._verification.hand_over(position, view, self._parts.lane, self._shelf.discard_all)
+        self._verification.hand_over(position, view, self._parts.lane, self._shelf)

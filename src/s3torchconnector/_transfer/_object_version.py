@@ -76,7 +76,9 @@ class ObjectVersion:
 
     def fork(self) -> ObjectVersion:
         """The same version for a forked child, with a lock that nobody holds."""
-        return ObjectVersion(self.bucket, self.key, self.size, self.etag)
+        version = ObjectVersion(self.bucket, self.key, self.size, self.etag)
+        version.integrity = None if self.integrity is None else self.integrity.fork()
+        return version
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectVersion, (self.bucket, self.key, self.size, self.etag)

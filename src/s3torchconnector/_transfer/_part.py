@@ -8,6 +8,7 @@ from types import TracebackType
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._transfer._budget import ByteBudget
 from s3torchconnector._transfer._landing import Landing
+from s3torchconnector._transfer._ledger import NOT_SUMMED, Ledger
 from s3torchconnector._transfer._memory import LargeBuffer
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._wire import is_retryable
@@ -25,6 +26,8 @@ class Part:
         self.landed = False  # whether the bytes are there; asked without a lock, also by a forked child
         self.elsewhere = False  # whether they are in memory that was offered
         self.given_up = False  # whether they will not come, through no fault: to be asked for otherwise
+        self.sums = NOT_SUMMED  # of all its bytes, once they are there
+        self.ledger: Ledger | None = None  # where its reader has entered it
         self._budget = budget
         self._reserved = 0  # bytes of the budget
         self._landing = Landing()
@@ -35,6 +38,7 @@ class Part:
         """A landed part of the parent's as a forked child's own: the same bytes, and none of the parent's locks."""
         part = Part(budget, Range(self.start, self.stop))
         part._data = self._data
+        part.sums = self.sums
         part.landed = True
         part._landing.settle()
         return part

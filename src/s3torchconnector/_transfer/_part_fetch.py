@@ -131,6 +131,7 @@ class FetchedPart(Part):
             self._data = self._small.getvalue()
             self._small = None
         self.start, self.stop = received
+        self.sums = self._fetch.take_sums()
         self.landed = True
 
     def _accept(self, actual: Range, data: bytes) -> None:

@@ -17,6 +17,7 @@ from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._runtime import Runtime
 from s3torchconnector._transfer._shelf import Shelf
 from s3torchconnector._transfer._train import GivenUp, Train, deposit
+from s3torchconnector._transfer._verify import Verification
 from s3torchconnector._transfer._workers import Lane
 
 LARGE = BLOCK // 2 + 1
@@ -26,8 +27,11 @@ LARGE = BLOCK // 2 + 1
 class Parts:
     """A shelf, and the threads that fill it. ``inherited`` are the parts of a parent process that are here."""
 
-    def __init__(self, runtime: Runtime, version: ObjectVersion, inherited: Iterable[Part] = ()) -> None:
+    def __init__(
+        self, runtime: Runtime, version: ObjectVersion, verification: Verification, inherited: Iterable[Part] = ()
+    ) -> None:
         self.shelf = Shelf()
+        self._verification = verification
         self._runtime = runtime
         self._version = version
         self._own_lane: Lane | None = None
@@ -114,12 +118,16 @@ class Parts:
                 except GivenUp:
                     self.shelf.discard_lapsed()
                     missing = Range(max(position, part.start), min(stop, part.stop))
-                    direct(self._version, missing, view, position).run(self._runtime.caller)
+                    fetch = direct(self._version, missing, view, position)
+                    fetch.run(self._runtime.caller)
+                    self._verification.note_request(fetch, view, position)
                     continue
                 begin, end = max(position, part.start), min(stop, part.stop)  # known now that it is here
                 if part.elsewhere:
+                    self._verification.note_part(part, begin, end, view[begin - position : end - position])
                     self.shelf.remove(part)
                 elif begin < end:
+                    self._verification.note_part(part, begin, end, data)
                     copy(view[begin - position : end - position], data[begin - part.start : end - part.start])
                 if after_each is not None:
                     if not part.elsewhere and end == part.stop and end - part.start >= LARGE:

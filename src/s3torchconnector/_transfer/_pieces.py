@@ -14,13 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from s3torchconnector._transfer._compare import Loaded, prepare_verification
 from s3torchconnector._transfer._fetch import RangeFetch
 from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._memory import copy
 from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._runtime import Runtime
-from s3torchconnector._transfer._verify import prepare_verification, verify_if_complete
 
 _SCRAP = 64 * 1024  # bytes received at a time of what nobody wants
 
@@ -91,6 +91,7 @@ class PiecesReader:
         self._version = ObjectVersion(bucket, key)
         self._max_gap = max_gap
         self._head = memoryview(b"")
+        self._loaded = Loaded(self._version)
 
     @property
     def size(self) -> int:
@@ -105,7 +106,9 @@ class PiecesReader:
             S3Exception: an error occurred accessing S3.
         """
         if self._version.size is None:
-            RangeFetch(self._version, 0, count, self._new_head).run(self._runtime.caller)
+            fetch = RangeFetch(self._version, 0, count, self._new_head)
+            fetch.run(self._runtime.caller)
+            self._loaded.add(fetch)
         elif count > len(self._head):
             longer = memoryview(bytearray(min(count, self.size)))
             self.read([Piece(0, longer)])
@@ -131,14 +134,16 @@ class PiecesReader:
         missing.sort(key=lambda piece: piece.start)
         starts = [piece.start for piece in missing]
         ranges = list(plan(missing, self._max_gap, self._runtime.config.part_size))
-        with FetchGroup(self._runtime.lane(), self._runtime.caller) as group:
+        with FetchGroup[RangeFetch](self._runtime.lane(), self._runtime.caller) as group:
             for wanted in ranges:
                 fetch = RangeFetch(self._version, *wanted, partial(_next_of, places(missing, starts, wanted)))
                 if wanted is ranges[-1]:
                     group.run(fetch)
                 else:
                     group.start(fetch)
-        verify_if_complete(self._version, self._runtime.caller)
+        for fetch in group.fetches:
+            self._loaded.add(fetch)
+        self._loaded.verify(self._runtime.caller)
 
     def _from_head(self, piece: Piece) -> Piece:
         """Fill the beginning of a piece with what is here already, and return what is not."""

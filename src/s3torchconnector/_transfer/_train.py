@@ -76,6 +76,8 @@ class Train:
         credit, self._credit = self._credit, 0
         self._budget.give(credit)
         if self._filling is not None:
+            if error is None:
+                self._filling.sums = self._fetch.take_sums()
             self._filling.settle(error)
         for part in self._coming:
             part.settle(error)
@@ -111,6 +113,7 @@ class Train:
 
     def _next(self, _: Range) -> memoryview:
         if self._filling is not None:
+            self._filling.sums = self._fetch.take_sums()
             self._filling.settle(None)
         self._filling = part = next(self._coming)
         view = part.memory(min(self._credit, part.stop - part.start), self._cancel)

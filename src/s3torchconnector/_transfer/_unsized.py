@@ -24,7 +24,7 @@ class UnsizedRead:
         self._count = count
         self._buffer = FillableBytes()
 
-    def run(self, group: FetchGroup, whole_in_parts: Callable[[], None]) -> FillableBytes:
+    def run(self, group: FetchGroup[RangeFetch], whole_in_parts: Callable[[], None]) -> FillableBytes:
         """Read; ``whole_in_parts`` is called if this turns out to be a whole object, in several requests.
 
         Raises:

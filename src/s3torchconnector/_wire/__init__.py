@@ -14,6 +14,7 @@ from s3torchconnector._wire._checksums import (
     Algorithm,
     algorithm_of,
     offered,
+    why_none,
 )
 from s3torchconnector._wire._connection import Buffer, NotYet
 from s3torchconnector._wire._dialer import NoneIdle
@@ -59,6 +60,7 @@ __all__ = [
     "read_document",
     "refuse_late_error",
     "requests",
+    "why_none",
 ]
 
 __getattr__ = names_from(__name__, {"ListPage": "_list_page", "parse_list_page": "_list_page"})

@@ -30,6 +30,7 @@ class ChecksumSupport:
         self._refusing: set[str] = set()  # those of them that are not sent any more
         self._likely: dict[str, Algorithm] = {}
         self._fruitless: dict[str, int] = {}
+        self._unverified: set[str] = set()
 
     def for_upload(self, bucket: str) -> Algorithm | None:
         """What uploads to the bucket carry."""
@@ -59,15 +60,12 @@ class ChecksumSupport:
                 error,
             )
 
-    def likely(self, bucket: str) -> Algorithm | None:
-        """What to sum ranges of an object with before its checksum is known; None where none is to be expected."""
+    def candidates(self, bucket: str) -> tuple[Algorithm, ...]:
+        """What to sum ranges of an object with before its checksum is known; nothing if none is to be expected."""
         if self.off or (self._fruitless.get(bucket, 0) >= _FRUITLESS and not self.required):
-            return None
-        return self._likely.get(bucket, ALGORITHMS[0])
-
-    def knows(self, bucket: str) -> bool:
-        """Whether ``likely`` is more than a guess."""
-        return bucket in self._likely
+            return ()
+        likely = self._likely.get(bucket)
+        return ALGORITHMS if likely is None else (likely,)
 
     def note(self, bucket: str, found: dict[Algorithm, int]) -> None:
         """These checksums came for an object of the bucket that was asked for them."""
@@ -76,3 +74,13 @@ class ChecksumSupport:
             return
         self._fruitless.pop(bucket, None)
         self._likely[bucket] = next(iter(found))
+
+    def is_unverified(self, bucket: str) -> bool:
+        """Whether objects of the bucket are known not to be verified."""
+        return bucket in self._unverified
+
+    def note_unverified(self, bucket: str) -> bool:
+        """An object of the bucket was not verified; whether it is the first."""
+        first = bucket not in self._unverified
+        self._unverified.add(bucket)
+        return first

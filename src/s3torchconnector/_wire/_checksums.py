@@ -137,3 +137,17 @@ def offered(headers: Mapping[str, str]) -> dict[Algorithm, int]:
         if crc is not None:
             found[algorithm] = crc
     return found
+
+
+def why_none(headers: Mapping[str, str]) -> str:
+    """Why ``offered`` finds nothing in the headers of an answer, for people."""
+    if headers.get(TYPE_HEADER, "FULL_OBJECT") != "FULL_OBJECT":
+        return "the server keeps a checksum of the checksums of its parts, and none of the whole object"
+    others = (TYPE_HEADER, ALGORITHM_HEADER)
+    names = [name[len(_PREFIX) :].upper() for name in headers if name.startswith(_PREFIX) and name not in others]
+    if not names:
+        return "the server offers no checksum of the whole object"
+    advice = "" if _NATIVE else ' (CRC64NVME and CRC32C are, after pip install "s3torchconnector[checksums]")'
+    return (
+        f"the server offers no checksum of the whole object that can be computed here, only {', '.join(names)}{advice}"
+    )

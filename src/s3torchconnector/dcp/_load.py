@@ -19,12 +19,12 @@ from torch.distributed.checkpoint.planner import LoadPlanner
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._transfer import (
     FetchGroup,
+    Loaded,
     ObjectVersion,
     Range,
     RangeFetch,
     Runtime,
     prepare_verification,
-    verify_if_complete,
 )
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Caller, CancelToken
@@ -40,6 +40,7 @@ class StoredFile:
 
     def __init__(self, bucket: str, key: str, size: int, items: Sequence[StoredItem]) -> None:
         self.version = ObjectVersion(bucket, key)
+        self.loaded = Loaded(self.version)
         self.size = size
         self.items = sorted(items, key=lambda item: item.extent)
         self.extents = [item.extent for item in self.items]
@@ -76,12 +77,13 @@ class _Job:
         try:
             views = self._views()
             wanted = Range(self.request.start, self.request.stop)
-            received = RangeFetch(self.file.version, *wanted, partial(self._next, views)).run(caller, cancel)
+            fetch = RangeFetch(self.file.version, *wanted, partial(self._next, views))
+            received = fetch.run(caller, cancel)
             next(views, None)  # which looks at the last of them
         except BaseException as error:
             self._load.tell(partial(_raise, error))
             raise
-        self._load.tell(partial(self._load.done, self))
+        self._load.tell(partial(self._load.done, self, fetch))
         return received
 
     def _next(self, views: Iterator[memoryview], rest: Range) -> memoryview:
@@ -142,7 +144,7 @@ class Load:
         for file in files:
             self._plan(file)
         try:
-            with FetchGroup(self._runtime.lane(), self._runtime.caller) as group:
+            with FetchGroup[_Job](self._runtime.lane(), self._runtime.caller) as group:
                 while self._ready or self._in_flight:
                     while jobs := self._admitted():
                         for job in jobs:
@@ -154,7 +156,7 @@ class Load:
 
     def _verify(self, files: Sequence[StoredFile]) -> None:
         lane, caller = self._runtime.lane(), self._runtime.caller
-        for verified in [lane.submit(partial(verify_if_complete, file.version, caller)) for file in files]:
+        for verified in [lane.submit(partial(file.loaded.verify, caller)) for file in files]:
             verified.result()
 
     def tell(self, event: _Event) -> None:
@@ -171,9 +173,10 @@ class Load:
             else:
                 self._account(job)
 
-    def done(self, job: _Job) -> None:
+    def done(self, job: _Job, fetch: RangeFetch) -> None:
         """A request's bytes are all there."""
         self._in_flight -= 1
+        job.file.loaded.add(fetch)
         self._account(job)
 
     def _plan(self, file: StoredFile) -> None:
