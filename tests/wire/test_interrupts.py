@@ -61,5 +61,5 @@ def test_at_any_moment_until_the_answer_begins() -> None:
                 break
             except KeyboardInterrupt:
                 assert caller._pool.in_use == 0, moment
-                assert not caller._pool._open.difference(*caller._pool._idle.values()), moment
+                assert not caller._pool._open.difference(caller._pool._idle), moment
         assert moment > 10

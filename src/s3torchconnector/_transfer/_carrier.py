@@ -28,7 +28,7 @@ from functools import partial
 from typing import Protocol
 
 from s3torchconnector._transfer._workers import Workers
-from s3torchconnector._wire import Exchange, Hedging, NoneIdle, PoolIsFull
+from s3torchconnector._wire import Exchange, Hedging, NoneIdle, PoolIsFull, have_descriptors
 
 _SCRATCH = 256 * 1024  # bytes: the head and the body of an object that is received in one system call
 # Objects received before those who wait are woken. Woken for each, a reader and the carrier take the interpreter lock
@@ -81,15 +81,17 @@ class Carrier:
 
         Raises:
             RuntimeError: the client is closed, or there is no thread to be had.
+            S3ConnectionError: there is no descriptor to be had.
         """
         current = None
         try:
             with self._lock:
+                if self._round is None:  # before the errand is queued: it fails where no descriptor is left
+                    current = self._round = _Round(self._silence, self._hedging, self._have_connected)
                 self._queue.append(errand)
-                if self._round is not None:
+                if current is None:
                     self._round.wake()
                     return
-                current = self._round = _Round(self._silence, self._hedging, self._have_connected)
             self._have_carried(current)
         except BaseException as error:
             # Interrupted, it may have been before a thread was asked for, and others trust that there is one.
@@ -199,7 +201,7 @@ class _Round:
         self._hedging = hedging
         self._connect = connect  # has a connection opened
         self._poll = select.poll()
-        self._wake_read, self._wake_write = os.pipe()
+        self._wake_read, self._wake_write = have_descriptors(os.pipe, "small objects cannot be fetched")
         os.set_blocking(self._wake_read, False)
         self._poll.register(self._wake_read, select.POLLIN)
         self._scratch = bytearray(_SCRATCH)

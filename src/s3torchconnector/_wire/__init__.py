@@ -17,11 +17,12 @@ from s3torchconnector._wire._checksums import (
     why_none,
 )
 from s3torchconnector._wire._connection import Buffer, NotYet
+from s3torchconnector._wire._descriptors import have as have_descriptors
 from s3torchconnector._wire._dialer import NoneIdle
 from s3torchconnector._wire._documents import CompletedPart, parse_http_date, parse_upload_id, parse_uploads_page
 from s3torchconnector._wire._exchange import Exchange, HasToWait
 from s3torchconnector._wire._hedging import Hedging
-from s3torchconnector._wire._pool import PoolIsFull
+from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._retry import is_retryable
@@ -41,6 +42,7 @@ __all__ = [
     "CancelledByCaller",
     "ChecksumSupport",
     "CompletedPart",
+    "ConnectionPool",
     "Exchange",
     "HasToWait",
     "Hedging",
@@ -51,6 +53,7 @@ __all__ = [
     "Request",
     "Response",
     "algorithm_of",
+    "have_descriptors",
     "is_retryable",
     "offered",
     "parse_http_date",

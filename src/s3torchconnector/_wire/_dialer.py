@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError, S3Exception, S3TimeoutError
+from s3torchconnector._wire import _descriptors
 from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._patience import Patience
 from s3torchconnector._wire._proxy import Proxy, open_tunnel
@@ -158,6 +159,7 @@ def _default_tls_context() -> ssl.SSLContext:
     """The system's trust store, or the bundle in ``AWS_CA_BUNDLE``, botocore's name for it."""
     bundle = os.environ.get("AWS_CA_BUNDLE")
     try:
+        _descriptors.open_one()  # OpenSSL does not say that it could not open the system's trust store
         context = ssl.create_default_context(cafile=bundle or None)
     except OSError as error:
         raise S3ConfigurationError(f"the CA bundle AWS_CA_BUNDLE={bundle} cannot be read: {error}") from error

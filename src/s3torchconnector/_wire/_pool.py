@@ -1,18 +1,23 @@
-"""Open connections of one client in one process: handed out last-in first-out, one to a thread at a time.
+"""Open connections of one process: handed out last-in first-out, one to a thread at a time.
 
 Who acquires a connection gives it back with ``release`` (it can serve another request) or ``discard``. What to do is
 decided under the lock; connecting (``_dialer``) and closing happen outside it.
+
+Idle connections are closed when they are too old, when the process has no descriptor left (``_descriptors``), and the
+oldest of them when another has to be opened and there are as many as may be.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3TimeoutError
+from s3torchconnector._wire import _descriptors
 from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._dialer import Address, Dialer
 from s3torchconnector._wire._line import Line, Ticket
@@ -28,29 +33,41 @@ class PoolIsFull(S3Exception):
 
 
 class ConnectionPool:
-    """Connections by address, at most ``config.max_connections`` in use at a time.
+    """At most ``config.max_connections`` connections, in use and idle ones together.
 
-    ``when_wanted`` is called when somebody begins to wait for one. ``run`` has a thread call something.
+    ``when_wanted`` is called when somebody begins to wait for one. ``run`` has a thread call something. ``when_idle``
+    is called when there begin to be idle connections, so that somebody calls ``close_old`` later.
     """
 
     def __init__(
-        self, config: S3ClientConfig, when_wanted: Callable[[], None] = lambda: None, run: Run = lambda job: job()
+        self,
+        config: S3ClientConfig,
+        when_wanted: Callable[[], None] = lambda: None,
+        run: Run = lambda job: job(),
+        when_idle: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._dialer = Dialer(config)
         self._when_wanted = when_wanted
         self._run = run
+        self._when_idle = when_idle
         self._lock = threading.Lock()
         self._line = Line()  # for room
         self._in_use = 0
-        self._idle: dict[Address, list[Connection]] = {}
+        self._idle: dict[Connection, Address] = {}  # the one that was used last comes last
         self._open: set[Connection] = set()
         self._closed = False
+        _descriptors.add_holder(self)
 
     @property
     def in_use(self) -> int:
         """How many connections are carrying requests."""
         return self._in_use
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether there are connections for ``close_old`` to close, now or later."""
+        return bool(self._idle)
 
     @property
     def are_wanted(self) -> bool:
@@ -140,14 +157,21 @@ class ConnectionPool:
         if not connection.used:
             self._dialer.learn(address, connection)
         connection.used = True
-        connection.idle_since = time.monotonic()
+        connection.idle_since = now = time.monotonic()
+        old: list[Connection] = []
         with self._lock:
             keep = not self._closed
+            is_first = keep and not self._idle
             if keep:
-                self._idle.setdefault(address, []).append(connection)
+                self._idle[connection] = address
+                if now - next(iter(self._idle)).idle_since >= _DROP_AFTER:
+                    old = self._take_out_old(now)
             self._make_room()
         if not keep:
             self._close(connection)
+        if is_first:
+            self._when_idle()
+        _close_all(old)
 
     def discard(self, connection: Connection) -> None:
         """Close a connection that was in use."""
@@ -156,12 +180,20 @@ class ConnectionPool:
 
     def close(self) -> None:
         """Close idle connections now, and those in use when they come back."""
+        self._closed = True
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close all connections that are not in use."""
         with self._lock:
-            self._closed = True
-            idle = [connection for connections in self._idle.values() for connection in connections]
-            self._idle.clear()
-        for connection in idle:
-            self._close(connection)
+            idle = self._take_out(len(self._idle))
+        _close_all(idle)
+
+    def close_old(self) -> None:
+        """Close the connections that have been idle for so long that the server has closed them, or soon will."""
+        with self._lock:
+            old = self._take_out_old(time.monotonic())
+        _close_all(old)
 
     def forget(self) -> None:
         """In a forked child: its sockets are closed already (``_sockets``). Takes no lock: the parent may hold it."""
@@ -179,12 +211,24 @@ class ConnectionPool:
 
     def _pop_idle(self, address: Address) -> Connection | None:
         """Under the lock: the connection that was used last, if there is one."""
-        connections = self._idle.get(address)
-        if not connections:
-            return None
-        connection = connections[-1]
-        del connections[-1]  # an interrupt behind ``pop`` would lose it, open
-        return connection
+        for connection, leads_to in reversed(self._idle.items()):
+            if leads_to == address:
+                del self._idle[connection]  # an interrupt behind ``pop`` would lose it, open
+                return connection
+        return None
+
+    def _take_out(self, count: int) -> list[Connection]:
+        """Under the lock: so many of those that are idle longest, for the caller to close."""
+        chosen = list(itertools.islice(self._idle, max(0, count)))
+        for connection in chosen:
+            self._open.discard(connection)  # first: if an interrupt comes before it is closed, nothing holds it open
+            del self._idle[connection]
+        return chosen
+
+    def _take_out_old(self, now: float) -> list[Connection]:
+        """Under the lock: those that have been idle for too long, for the caller to close."""
+        recent = (number for number, each in enumerate(self._idle) if now - each.idle_since < _DROP_AFTER)
+        return self._take_out(next(recent, len(self._idle)))
 
     def _is_usable(self, connection: Connection) -> bool:
         # However short its rest: bytes that nobody asked for would be taken for the next response.
@@ -196,7 +240,16 @@ class ConnectionPool:
         connection.close()
 
     def _open_one(self, address: Address, patience: Patience) -> Connection:
-        connection = self._dialer.open(address, patience)
+        with self._lock:
+            surplus = self._take_out(self._in_use + len(self._idle) - self._config.max_connections)
+        _close_all(surplus)
+        connection = _descriptors.have(lambda: self._dialer.open(address, patience), f"no connection to {address}")
         with self._lock:
             self._open.add(connection)
         return connection
+
+
+def _close_all(connections: list[Connection]) -> None:
+    for connection in connections:
+        with contextlib.suppress(OSError):  # closed all the same
+            connection.close()

@@ -1,0 +1,162 @@
+"""Idle connections: too old ones are closed, and idle ones make room for others, and for files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from s3torchconnector import S3ClientConfig
+from s3torchconnector._errors import S3ConnectionError
+from s3torchconnector._types import ObjectInfo
+from s3torchconnector._wire import CancelToken
+from s3torchconnector._wire._connection import Connection
+from s3torchconnector._wire._dialer import Address
+from s3torchconnector._wire._patience import Patience
+from s3torchconnector._wire._pool import ConnectionPool
+from s3torchconnector.testing import S3Server
+from tests.reading.support import client_of, open_object
+from tests.servers.tls import PrivateCA
+
+
+@pytest.fixture
+def addresses() -> Iterator[list[Address]]:
+    """Ten of them, where connections can be opened and nobody says anything."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100)) for _ in range(10)]
+        yield [Address("http", *listener.getsockname()) for listener in listeners]
+
+
+@pytest.fixture
+def pools() -> Iterator[list[ConnectionPool]]:
+    """Two, of at most twenty connections each."""
+    pools = [ConnectionPool(S3ClientConfig(max_connections=20)) for _ in range(2)]
+    yield pools
+    for pool in pools:
+        pool.close()
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """This process may open only so many more files."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(limits[0], 1024), limits[1]))
+    held: list[int] = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(count):
+            os.close(held.pop())
+        yield
+    finally:
+        for each in held:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def acquire(pool: ConnectionPool, address: Address) -> Connection:
+    return pool.acquire(address, Patience(CancelToken(), time.perf_counter() + 30))
+
+
+def use(pool: ConnectionPool, address: Address, count: int) -> list[Connection]:
+    """So many connections at a time, which are idle from then on."""
+    connections = [acquire(pool, address) for _ in range(count)]
+    for connection in connections:
+        pool.release(address, connection)
+    return connections
+
+
+def are_open(connections: list[Connection]) -> list[bool]:
+    return [connection.fileno() >= 0 for connection in connections]
+
+
+def test_max_connections_bounds_idle_ones_of_all_hosts(pools: list[ConnectionPool], addresses: list[Address]) -> None:
+    used = [connection for address in addresses for connection in use(pools[0], address, 20)]
+    assert are_open(used) == [False] * 180 + [True] * 20
+
+
+def test_the_ones_that_were_used_longest_ago_make_room(pools: list[ConnectionPool], addresses: list[Address]) -> None:
+    first, second = use(pools[0], addresses[0], 10), use(pools[0], addresses[1], 10)
+    assert use(pools[0], addresses[0], 8) == first[:1:-1]
+    use(pools[0], addresses[2], 5)
+    assert (are_open(first), are_open(second)) == ([False] * 2 + [True] * 8, [False] * 3 + [True] * 7)
+
+
+def test_the_ones_in_use_make_no_room(pools: list[ConnectionPool], addresses: list[Address]) -> None:
+    used = [acquire(pools[0], address) for address in addresses for _ in range(2)]
+    pools[0].release(addresses[0], used[0])
+    others = [acquire(pools[0], addresses[5])]
+    assert are_open(used + others) == [False] + [True] * 20
+    for connection in used[1:] + others:
+        pools[0].discard(connection)
+    assert pools[0].in_use == 0
+
+
+def test_too_old_ones_are_closed_when_others_come_back(
+    pools: list[ConnectionPool], addresses: list[Address], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = use(pools[0], addresses[0], 5)
+    connection = acquire(pools[0], addresses[1])
+    for each in old[:3]:
+        each.idle_since -= 1000
+    pools[0].release(addresses[1], connection)
+    assert are_open([*old, connection]) == [False] * 3 + [True] * 3
+
+
+def test_idle_ones_make_room_for_files(pools: list[ConnectionPool], addresses: list[Address]) -> None:
+    """Also those of other pools."""
+    idle = use(pools[0], addresses[0], 3) + use(pools[1], addresses[1], 3)
+    with descriptors_left(0):
+        connection = acquire(pools[0], addresses[2])
+    assert are_open([*idle, connection]) == [False] * 6 + [True]
+    pools[0].discard(connection)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_without_a_file_to_be_had_the_error_names_the_limit(
+    pools: list[ConnectionPool], addresses: list[Address], host: str
+) -> None:
+    with descriptors_left(0), pytest.raises(S3ConnectionError, match=r"as it may \(`ulimit -n` is 1024\).*close files"):
+        acquire(pools[0], addresses[0]._replace(host=host))
+    assert pools[0].in_use == 0
+
+
+def test_the_trust_store_is_not_read_in_part(
+    pools: list[ConnectionPool], addresses: list[Address], private_ca: PrivateCA
+) -> None:
+    """OpenSSL takes a trust store that cannot be opened for an empty one, and the context is kept."""
+    with descriptors_left(1), pytest.raises(S3ConnectionError, match="ulimit"):
+        acquire(pools[0], addresses[0]._replace(scheme="https"))
+    assert pools[0]._dialer._tls is None
+
+
+@pytest.mark.parametrize("idle", [0, 3])
+def test_small_objects_are_read_if_idle_ones_make_room(s3_server: S3Server, bucket: str, idle: int) -> None:
+    """Two files for the pipe that wakes the carrier, and one for the connection."""
+    (s3_server.folder / bucket / "key").write_bytes(b"12345")
+    server = urlsplit(s3_server.endpoint)
+    assert server.hostname is not None
+    assert server.port is not None
+    info = ObjectInfo("key", "", 5, 0)
+    with (
+        client_of(s3_server.endpoint, max_attempts=1) as client,
+        open_object(client, bucket, object_info=info) as reader,
+    ):
+        use(client.runtime().caller._pool, Address("http", server.hostname, server.port), idle)
+        with descriptors_left(0):
+            if idle:
+                reader.start_early()
+                assert reader.read() == b"12345"
+            else:
+                with pytest.raises(S3ConnectionError, match=r"small objects cannot be fetched: .*ulimit"):
+                    reader.start_early()
+        assert reader.read() == (b"" if idle else b"12345")
+    assert client.runtime().budget.taken == 0
+    client.close()
