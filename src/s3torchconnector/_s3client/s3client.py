@@ -264,7 +264,7 @@ class S3Client:
         """Close the connections of this process that serve no request, and keep none from now on."""
         runtime = self._runtime
         if runtime is not None:
-            runtime.caller.close()
+            runtime.close_idle()
 
     def leave_to_parent(self) -> None:
         """In a forked child: forget what the parent has open."""

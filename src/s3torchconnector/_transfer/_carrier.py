@@ -27,7 +27,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from s3torchconnector._transfer._workers import Workers
+from s3torchconnector._transfer._workers import Threads
 from s3torchconnector._wire import Exchange, Hedging, NoneIdle, PoolIsFull, have_descriptors
 
 _SCRATCH = 256 * 1024  # bytes: the head and the body of an object that is received in one system call
@@ -66,7 +66,7 @@ class Errand(Protocol):
 class Carrier:
     """Runs errands on at most one of ``workers``' threads, ``most`` on their way at a time."""
 
-    def __init__(self, workers: Workers, most: int, silence: float, hedging: Hedging) -> None:
+    def __init__(self, workers: Threads, most: int, silence: float, hedging: Hedging) -> None:
         self._workers = workers
         self._most = most
         self._silence = silence

@@ -1,4 +1,4 @@
-"""What one client has open in one process: connections, threads and the byte budget.
+"""What one client has in one process: its way to S3, and its use of connections, threads and the byte budget.
 
 A runtime is made at first use and never crosses a fork: a child lets go of its parent's and makes its own.
 """
@@ -10,9 +10,10 @@ import os
 from collections.abc import Callable
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._transfer._budget import ByteBudget
 from s3torchconnector._transfer._carrier import Carrier
-from s3torchconnector._transfer._workers import Lane, Workers
+from s3torchconnector._transfer._shared import leave, share
+from s3torchconnector._transfer._worker_share import WorkerShare
+from s3torchconnector._transfer._workers import Lane
 from s3torchconnector._wire import Caller
 
 # What one connection to S3 brings at worst. On average it is 70 MB/s: 90 while bytes flow, and 25 ms of waiting before
@@ -28,14 +29,18 @@ _ENCRYPTED_STREAMS_PER_PROCESSOR = 12
 
 
 class Runtime:
-    """One client's connections, threads and budget in this process."""
+    """One client in this process; connections, threads and budget are those of all that are configured alike."""
 
     def __init__(self, region: str, endpoint: str | None, config: S3ClientConfig, user_agent: str) -> None:
         self.config = config
-        self.budget = ByteBudget(config.memory_budget)
-        wake = self.budget.wake
-        self.workers = Workers(config.max_connections, wake)
-        self.caller = Caller(region, endpoint, config, user_agent, when_wanted=wake, run=self.workers.run)
+        self._shared = shared = share(region, endpoint, config, user=self)
+        try:
+            self.budget = shared.budget
+            self.workers = WorkerShare(shared.workers, self.budget.wake)
+            self.caller = Caller(region, endpoint, config, user_agent, pool=shared.pool)
+        except BaseException:
+            leave(shared, self)
+            raise
         silence = min(config.read_timeout, config.operation_timeout)
         self.carrier = Carrier(self.workers, config.max_connections, silence, self.caller.hedging)
 
@@ -61,9 +66,14 @@ class Runtime:
         return Lane(self.workers, self.streams)
 
     def close(self) -> None:
-        """End threads and close connections. What is under way ends first."""
+        """Wait for what is under way; then, unless other clients share them, end threads and close connections."""
         self.workers.close()
         self.caller.close()
+        leave(self._shared, self)
+
+    def close_idle(self) -> None:
+        """At the end of the process: close the connections that serve no request, and keep none from now on."""
+        self._shared.pool.close()
 
     def forget(self) -> None:
         """In a forked child: let go of what is the parent's."""

@@ -1,7 +1,8 @@
-"""Threads that carry requests: one set for each client and process, started on demand.
+"""Threads that carry requests, started on demand and ended when they have been idle for long.
 
-``Workers`` owns the threads. A ``Lane`` is one purpose's share of them: its jobs start in order, at most ``width``
-at a time, so that one large download cannot take every thread, and what is asked for first arrives first.
+``Workers`` owns the threads. A ``WorkerShare`` is the use that one client makes of them, which can be closed while
+others use them as well. A ``Lane`` is one purpose's share: its jobs start in order, at most ``width`` at a time, so
+that one large download cannot take every thread, and what is asked for first arrives first.
 
 Threads are started by ``_thread`` and not by ``threading``, which waits until each of them runs: while the first ones
 keep the processors busy with what they receive, thirty such waits took 75 ms. An interpreter that exits does not wait
@@ -12,15 +13,43 @@ own; it never touches the parent's objects.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, TypeVar
 
 _T = TypeVar("_T")
 _Job = Callable[[], object]
+_STAYS = 20.0  # seconds that a thread is idle until it ends
+
+
+class Threads(Protocol):
+    """What needs threads for jobs asks this of ``Workers`` or of a share of them."""
+
+    @property
+    def are_wanted(self) -> bool:
+        """Whether threads are wanted by work that has none, or by ``close``."""
+
+    def run(self, job: _Job) -> None:
+        """Have a thread call ``job``, which must not raise.
+
+        Raises:
+            RuntimeError: closed, or there is no thread to be had.
+        """
+
+
+class Keeper(Protocol):
+    """Who keeps idle things that have to be closed after a while."""
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether there are any."""
+
+    def close_old(self) -> None:
+        """Close those that have been idle for long. Does not raise."""
 
 
 class Workers:
@@ -40,6 +69,22 @@ class Workers:
         self._ended = threading.Condition(self._lock)
         self._own = threading.local()  # has ``entry`` on our threads
         self._closed = False
+        self._keeper: Keeper | None = None
+
+    def look_after(self, keeper: Keeper) -> None:
+        """Call ``keeper.close_old`` from time to time, as long as it ``has_idle`` things and there are threads.
+
+        Whoever begins to have idle things calls ``ensure_one``.
+        """
+        self._keeper = keeper
+
+    def ensure_one(self) -> None:
+        """Have a thread that will be idle, and look after what is; without it if no thread is to be had."""
+        with self._lock:
+            if self._alive or self._closed:
+                return
+        with contextlib.suppress(RuntimeError):
+            self.run(_nothing)
 
     @property
     def are_wanted(self) -> bool:
@@ -89,25 +134,50 @@ class Workers:
         while job is not None:
             job()
             del job  # an idle thread keeps nothing alive
-            job = self._next()
-        with self._lock:
-            self._alive.remove(entry)
-            self._ended.notify_all()
+            job = self._next(entry)
 
-    def _next(self) -> _Job | None:
+    def _next(self, entry: object) -> _Job | None:
+        """What to do next, when there is something; None where the thread has ended."""
         with self._lock:
             if self._backlog:
                 return self._backlog.popleft()
             if self._closed:
+                self._end(entry)
                 return None
             self._idle += 1
-        return self._promised.get()
+        while True:
+            try:
+                job = self._promised.get(timeout=_STAYS)
+            except Empty:
+                if self._keeper is not None:
+                    self._keeper.close_old()
+                with self._lock:
+                    # In one step with the end of the thread, for ``ensure_one``. No idle ones: it was promised a job.
+                    is_kept = self._idle == 1 and self._keeper is not None and self._keeper.has_idle
+                    if self._idle and not is_kept:
+                        self._idle -= 1
+                        self._end(entry)
+                        return None
+            else:
+                if job is None:
+                    with self._lock:
+                        self._end(entry)
+                return job
+
+    def _end(self, entry: object) -> None:
+        """Under the lock: there is one thread less."""
+        self._alive.remove(entry)
+        self._ended.notify_all()
+
+
+def _nothing() -> None:
+    pass
 
 
 class Lane:
     """Jobs that start in the order they were submitted, at most ``width`` running at a time."""
 
-    def __init__(self, workers: Workers, width: int) -> None:
+    def __init__(self, workers: Threads, width: int) -> None:
         self._workers = workers
         self._width = width
         self._lock = threading.Lock()

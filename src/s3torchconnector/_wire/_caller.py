@@ -32,7 +32,7 @@ from s3torchconnector._wire._exchange import ClosedMeanwhile, Exchange
 from s3torchconnector._wire._head import HeadBuilder
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._patience import Patience
-from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull, Run
+from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
 from s3torchconnector._wire._proxy import proxy_for
 from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response, read_document
@@ -58,8 +58,8 @@ class _Shot(NamedTuple):
 class Caller:
     """Carries requests of one client in one process. Any thread may call; calls do not wait for each other.
 
-    ``rule`` says when to try again; without one, the configuration's ``max_attempts`` does. ``run`` has another thread
-    open a connection, where there are such threads.
+    ``rule`` says when to try again; without one, the configuration's ``max_attempts`` does. ``pool`` has connections
+    that others use as well, and that are theirs to close; without one, the caller has its own.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class Caller:
         config: S3ClientConfig,
         user_agent: str,
         rule: RetryRule | None = None,
-        when_wanted: Callable[[], None] = lambda: None,
-        run: Run = lambda job: job(),
+        pool: ConnectionPool | None = None,
     ) -> None:
         self._resolver_for = partial(EndpointResolver, endpoint=endpoint, config=config)
         self._endpoints = self._resolver_for(region)
         self._moved: dict[str, tuple[str, EndpointResolver]] = {}  # buckets that turned out to be in another region
         self._authority = Authority(config, region, self._request_session)
-        self._pool = ConnectionPool(config, when_wanted, run)
+        self._pool = pool or ConnectionPool(config)
+        self._has_own_pool = pool is None
         self.checksums = ChecksumSupport(config.checksum)
         self._heads = HeadBuilder(user_agent, config.requester_pays, not self.checksums.off)
         self._routes: dict[tuple[str, str, int], tuple[Address, Throttle]] = {}
@@ -93,7 +93,7 @@ class Caller:
 
     @property
     def connections_are_wanted(self) -> bool:
-        """Whether somebody waits for a connection; ``when_wanted`` is called when that begins."""
+        """Whether somebody waits for a connection; the pool's ``when_wanted`` is called when that begins."""
         return self._pool.are_wanted
 
     def lists_in_order(self, request: Request) -> bool:
@@ -187,8 +187,9 @@ class Caller:
         return result
 
     def close(self) -> None:
-        """Close idle connections; those in use are closed when their request ends."""
-        self._pool.close()
+        """Close its own pool, if it has one: idle connections now, those in use when their request ends."""
+        if self._has_own_pool:
+            self._pool.close()
 
     def forget(self) -> None:
         """In a forked child: let go of the parent's sockets without disturbing them."""
