@@ -32,7 +32,21 @@ _TYPES = (
 class S3ClientConfig:
     """A dataclass exposing configurable parameters for the S3 client.
 
-    Memory one client takes in one process, beside the buffers a program passes in itself, is at most::
+    What each setting is counted for:
+
+    - **a process**: ``max_connections``, ``memory_budget``. Clients of a process with the same region, endpoint and
+      configuration share one set of connections, threads and memory, whatever credentials they have. Clients that
+      differ have a set each. Processes add up: a node with 8 ranks and 8 data workers for each takes up to 72 times
+      ``memory_budget``.
+    - **a node**: ``throughput_target_gbps``, where data workers load. A worker of a ``DataLoader`` aims for this number
+      divided by its loader's ``num_workers`` and by ``LOCAL_WORLD_SIZE`` (the ranks on the node, as ``torchrun`` tells
+      it). The data workers of a node together have at most eight times ``max_connections``, but at least 32 each, or
+      all of ``max_connections`` if that is less. Processes that are no data workers, such as a rank that loads its part
+      of a checkpoint, take the whole number each.
+    - **a client**: ``max_attempts``, the timeouts, ``hedge``, and what is learned while it runs: by bucket, whether it
+      keeps checksums and where it is; by host, how many requests it admits when it asks to slow down.
+
+    Memory that equal clients take in one process, beside the buffers a program passes in itself, is at most::
 
         memory_budget                     read-ahead, look-ahead and parts waiting for upload
         + max_connections x (64 KiB .. 6 MiB)   the kernel's receive windows, by its own tuning
@@ -42,6 +56,7 @@ class S3ClientConfig:
 
     Args:
         throughput_target_gbps: throughput in Gbit/s that we are trying to reach: sizes how much is kept in flight.
+            Data workers divide it; on a node with a faster network, raise it to what the network brings.
         part_size: size (bytes) of the parts that objects are downloaded and uploaded in, 5 MiB to 5 GiB. Uploads
             grow their parts as they go on, so that 10,000 parts reach S3's largest object.
         unsigned: send requests without a signature (public buckets); no credentials are looked up.
@@ -49,8 +64,9 @@ class S3ClientConfig:
         max_attempts: how many times a request is tried before its error is raised.
         profile: the profile of the shared AWS configuration files to take credentials and settings from.
         requester_pays: agree to pay for requests to requester-pays buckets; such requests must be signed.
-        max_connections: most connections open at a time, and threads to serve them, in one process.
-        memory_budget: bytes that all read-ahead, look-ahead and upload buffers of one process may take.
+        max_connections: most connections open at a time, those that are idle among them, and threads to serve them.
+            Connections and threads that have been idle for 20 seconds are closed.
+        memory_budget: bytes that all read-ahead, look-ahead and upload buffers may take.
         connect_timeout: seconds to wait for a connection (name lookup excluded, TLS handshake included).
         read_timeout: seconds without a single byte after which a request is given up and tried again.
         checksum: ``"when_supported"`` sends checksums with uploads, and compares each object that was read whole with

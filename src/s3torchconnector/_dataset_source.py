@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from torch.utils.data import get_worker_info
+
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._key_table import KeyTable
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer import look_ahead
+from s3torchconnector._transfer import count_workers_by, look_ahead
 from s3torchconnector._types import ObjectInfos
 from s3torchconnector._uri import parse_object_uri, parse_s3_uri
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
@@ -131,3 +133,11 @@ class ListedObjects(Iterable[S3BucketKeyData]):
                 # Consoles mark "directories" by empty objects of that name: no sample is meant by them.
                 page = ObjectInfos.of(info for info in page if info.size or not info.key.endswith("/"))
             yield page
+
+
+def _workers_of_this_loader() -> int:
+    worker = get_worker_info()
+    return worker.num_workers if worker is not None else 0
+
+
+count_workers_by(_workers_of_this_loader)

@@ -10,6 +10,7 @@ from s3torchconnector._transfer._compare import Loaded, prepare_verification
 from s3torchconnector._transfer._fetch import RangeFetch
 from s3torchconnector._transfer._fetch_group import FetchGroup
 from s3torchconnector._transfer._memory import address_of
+from s3torchconnector._transfer._node import count_workers_by
 from s3torchconnector._transfer._object_reader import ObjectReader
 from s3torchconnector._transfer._object_source import GetObjectStream, ObjectSource
 from s3torchconnector._transfer._object_version import ObjectVersion
@@ -51,6 +52,7 @@ __all__ = [
     "Workers",
     "abort_together",
     "address_of",
+    "count_workers_by",
     "expect_uploads",
     "list_all",
     "look_ahead",

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._transfer._carrier import Carrier
+from s3torchconnector._transfer._node import share_of_node
 from s3torchconnector._transfer._shared import leave, share
 from s3torchconnector._transfer._worker_share import WorkerShare
 from s3torchconnector._transfer._workers import Lane
@@ -29,10 +30,14 @@ _ENCRYPTED_STREAMS_PER_PROCESSOR = 12
 
 
 class Runtime:
-    """One client in this process; connections, threads and budget are those of all that are configured alike."""
+    """One client in this process; connections, threads and budget are those of all that are configured alike.
+
+    Attributes:
+        config: the client's, or this process's share of what that says of the node.
+    """
 
     def __init__(self, region: str, endpoint: str | None, config: S3ClientConfig, user_agent: str) -> None:
-        self.config = config
+        self.config = config = share_of_node(config)
         self._shared = shared = share(region, endpoint, config, user=self)
         try:
             self.budget = shared.budget
