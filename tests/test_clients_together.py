@@ -16,6 +16,7 @@ import pytest
 
 from s3torchconnector import S3ClientConfig, S3IterableDataset
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._types import ObjectInfo
 from s3torchconnector.testing import S3Server
 from tests.reading.support import wait_until
 from tests.resources import descriptors_become, threads_become
@@ -24,6 +25,13 @@ from tests.servers.scripted import Answer, ScriptedServer, Send, Stall
 
 BODY = b"12345"
 CONFIG = S3ClientConfig(checksum="off")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _opened_once() -> None:
+    """What a process opens once is there before a test counts."""
+    S3Client("us-east-1", endpoint="http://127.0.0.1:9").runtime()
+    gc.collect()
 
 
 @pytest.fixture
@@ -184,6 +192,17 @@ def test_closing_one_waits_for_what_it_has_under_way(
     other.runtime().workers.run(release.set)
     closing.join()
     assert order == ["done", "closed"]
+
+
+def test_each_has_a_thread_for_small_objects(server: ScriptedServer, new_client: Callable[..., S3Client]) -> None:
+    """However few there may be, and however long others keep theirs."""
+    busy, other = new_client(server.endpoint, max_connections=1), new_client(server.endpoint, max_connections=1)
+    release = threading.Event()
+    busy.runtime().workers.run(release.wait)
+    with other.get_object("b", "k", object_info=ObjectInfo("k", "", len(BODY), 0)) as reader:
+        assert reader.start_early(None)
+        assert reader.read() == BODY
+    release.set()
 
 
 def test_with_the_last_one_everything_ends(server: ScriptedServer, new_client: Callable[..., S3Client]) -> None:

@@ -64,8 +64,9 @@ class S3ClientConfig:
         max_attempts: how many times a request is tried before its error is raised.
         profile: the profile of the shared AWS configuration files to take credentials and settings from.
         requester_pays: agree to pay for requests to requester-pays buckets; such requests must be signed.
-        max_connections: most connections open at a time, those that are idle among them, and threads to serve them.
-            Connections and threads that have been idle for 20 seconds are closed.
+        max_connections: most connections open at a time, those that are idle among them, and threads to serve them
+            (one more for each further client that shares them). Connections and threads end when they have been idle
+            for 20 seconds.
         memory_budget: bytes that all read-ahead, look-ahead and upload buffers may take.
         connect_timeout: seconds to wait for a connection (name lookup excluded, TLS handshake included).
         read_timeout: seconds without a single byte after which a request is given up and tried again.

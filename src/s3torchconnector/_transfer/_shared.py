@@ -36,12 +36,28 @@ class Shared:
     """Connections, threads and the byte budget."""
 
     def __init__(self, config: S3ClientConfig) -> None:
+        self._most = config.max_connections
         self.budget = ByteBudget(config.memory_budget)
         wake = self.budget.wake
         self.workers = Workers(config.max_connections, wake)
         self.pool = ConnectionPool(config, wake, self.workers.run, self.workers.ensure_one)
         self.workers.look_after(self.pool)
-        self.users: set[object] = set()  # one entry for each client, under ``_lock``
+        self._users: set[object] = set()
+
+    def add(self, user: object) -> None:
+        """Under the lock of all."""
+        self._users.add(user)
+        self._set_limit()
+
+    def remove(self, user: object) -> bool:
+        """Under the lock of all; whether that was the last one."""
+        self._users.discard(user)
+        self._set_limit()
+        return not self._users
+
+    def _set_limit(self) -> None:
+        # One more for each further client: its carrier keeps a thread as long as there are small objects to fetch.
+        self.workers.limit = self._most + max(0, len(self._users) - 1)
 
 
 _lock = threading.Lock()
@@ -57,15 +73,14 @@ def share(region: str, endpoint: str | None, config: S3ClientConfig, user: objec
         if shared is None:
             shared = _shared[key] = Shared(config)
             _all.add(shared)
-        shared.users.add(user)
+        shared.add(user)
     return shared
 
 
 def leave(shared: Shared, user: object) -> None:
     """``user`` is closed, as it may have been already: without any other, end threads and close connections."""
     with _lock:
-        shared.users.discard(user)
-        if shared.users:
+        if not shared.remove(user):
             return
         for key in [key for key, each in _shared.items() if each is shared]:
             del _shared[key]

@@ -55,9 +55,11 @@ class WorkerShare:
         with self._lock:
             self._jobs.add(entry)  # also where who asked for it was interrupted
         self._own.entry = entry
-        job()
-        self._own.entry = None
-        self._leave(entry)
+        try:
+            job()
+        finally:
+            self._own.entry = None
+            self._leave(entry)
 
     def _leave(self, entry: object) -> None:
         with self._lock:

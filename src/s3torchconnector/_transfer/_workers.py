@@ -53,13 +53,13 @@ class Keeper(Protocol):
 
 
 class Workers:
-    """At most ``limit`` threads. ``run`` never blocks: what finds no thread waits its turn.
+    """At most ``limit`` threads, which may be changed. ``run`` never blocks: what finds no thread waits its turn.
 
     ``when_wanted`` is called when threads that wait for something are wanted for other things.
     """
 
     def __init__(self, limit: int, when_wanted: Callable[[], None] = lambda: None) -> None:
-        self._limit = limit
+        self.limit = limit
         self._when_wanted = when_wanted
         self._lock = threading.Lock()
         self._promised: SimpleQueue[_Job | None] = SimpleQueue()  # one entry for each idle thread that was claimed
@@ -99,7 +99,7 @@ class Workers:
             if self._idle:
                 self._idle -= 1
                 self._promised.put(job)
-            elif len(self._alive) < self._limit:
+            elif len(self._alive) < self.limit:
                 entry = object()
                 try:
                     _thread.start_new_thread(self._work, (entry, job))
