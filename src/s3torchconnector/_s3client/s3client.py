@@ -236,7 +236,8 @@ class S3Client:
         return runtime
 
     def close(self) -> None:
-        """End threads and close connections of this process. The client can be used again."""
+        """End what this process has open for it: threads and connections, unless other clients of equal settings share
+        them. What is under way ends first. The client can be used again."""
         with self._lock:
             runtime, self._runtime = self._runtime, None
         if runtime is not None:
