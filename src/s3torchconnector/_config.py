@@ -58,7 +58,7 @@ class S3ClientConfig:
         throughput_target_gbps: throughput in Gbit/s that we are trying to reach: sizes how much is kept in flight.
             Data workers divide it; on a node with a faster network, raise it to what the network brings.
         part_size: size (bytes) of the parts that objects are downloaded and uploaded in, 5 MiB to 5 GiB. Uploads
-            grow their parts as they go on, so that 10,000 parts reach S3's largest object.
+            grow their parts as they go on, so that 10,000 parts hold 9 TiB and more.
         unsigned: send requests without a signature (public buckets); no credentials are looked up.
         force_path_style: put the bucket in the path (``https://host/bucket/key``) instead of the host name.
         max_attempts: how many times a request is tried before its error is raised.

@@ -117,7 +117,7 @@ def test_reason_of_an_early_refusal_surfaces_while_the_body_is_still_being_sent(
     body = [bytes(64 << 20)]
     whole, part = requests.put_object("b", "k", body), requests.upload_part("b", "k", "id", 1, body)
     with Refusing() as server, open_caller(server.endpoint) as caller:
-        with pytest.raises(S3ServiceError, match=r"EntityTooLarge.*Raise part_size") as caught:
+        with pytest.raises(S3ServiceError, match=r"EntityTooLarge.*lower part_size") as caught:
             caller.call(whole if operation == "PutObject" else part, read_document)
         assert (caught.value.operation, caught.value.status) == (operation, 400)
         assert (caught.value.attempts, server.accepted) == (1, 1)

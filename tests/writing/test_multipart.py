@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._config import GIB, MAX_PART_SIZE, MIB, MIN_PART_SIZE
-from s3torchconnector._errors import S3UploadAbortedError
+from s3torchconnector._errors import S3Exception, S3UploadAbortedError
 from s3torchconnector._transfer import _upload
 from s3torchconnector._transfer._budget import BLOCK
-from s3torchconnector._transfer._multipart import MAX_PARTS, multipart_etag, size_of_part
+from s3torchconnector._transfer._multipart import MAX_PARTS, largest_upload, multipart_etag, size_of_part, too_large
 from s3torchconnector._types import HeadObjectResult
 from s3torchconnector._wire import CompletedPart
 from s3torchconnector.testing import S3Server
@@ -35,20 +35,22 @@ from tests.writing.support import (
     writer_of,
 )
 
-_LARGEST_OBJECT = 5 * 1024 * GIB
+_FIVE_TEBIBYTES = 5 * 1024 * GIB
 
 
 @given(st.integers(MIN_PART_SIZE, MAX_PART_SIZE))
 @example(MIN_PART_SIZE)
 @example(8 * MIB)
 @example(MAX_PART_SIZE)
-def test_parts_reach_the_largest_object_within_the_limits(part_size: int) -> None:
+def test_parts_reach_five_tebibytes_within_the_limits(part_size: int) -> None:
     sizes = [size_of_part(number, part_size) for number in range(1, MAX_PARTS + 1)]
     assert MAX_PARTS == 10_000
     assert sizes[0] == part_size
     assert all(MIN_PART_SIZE <= size <= MAX_PART_SIZE for size in sizes)
     assert all(earlier <= later for earlier, later in pairwise(sizes))
-    assert sum(sizes) >= _LARGEST_OBJECT
+    assert sum(sizes) >= _FIVE_TEBIBYTES
+    assert largest_upload(part_size) == sum(sizes)
+    assert largest_upload(MAX_PART_SIZE) == MAX_PARTS * MAX_PART_SIZE
 
 
 def test_growing_parts_are_used(
@@ -66,17 +68,30 @@ def test_growing_parts_are_used(
     assert [parts[number] for number in sorted(parts)] == [*growth[:4], 5]
 
 
-def test_more_parts_than_s3_takes_is_an_error_that_says_what_to_do(
+def test_the_first_byte_too_many_for_the_parts_is_an_error_with_advice(
     s3_server: S3Server, bucket: str, proxy: RecordingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Not when it has filled a part that S3 would not take, of up to 5 GiB, and not only at ``close``."""
     monkeypatch.setattr(_upload, "MAX_PARTS", 2)
     with client_of(proxy.endpoint) as client:
+        with writer_of(client, bucket) as writer:
+            writer.write(noise(2 * PART))
+        assert read_back(client, bucket) == noise(2 * PART)
         writer = writer_of(client, bucket)
-        with pytest.raises(Exception, match="raise part_size in S3ClientConfig"):
-            writer.write(bytes(4 * PART))
-        with pytest.raises(Exception, match="was aborted"):
+        writer.write(bytes(2 * PART))
+        with pytest.raises(S3Exception, match=f"key has more bytes than .* Raise part_size .* now {PART},") as caught:
+            writer.write(b"1")
+        assert (caught.value.bucket, caught.value.key) == (bucket, "key")
+        with pytest.raises(S3UploadAbortedError, match="was aborted"):
             writer.close()
+        assert read_back(client, bucket) == noise(2 * PART)
         assert_no_upload_remains(client, bucket, proxy)
+
+
+def test_no_larger_parts_are_advised_than_there_are() -> None:
+    assert "Raise part_size" in str(too_large("b", "k", MAX_PART_SIZE - 1))
+    assert "Raise part_size" not in str(too_large("b", "k", MAX_PART_SIZE))
+    assert "split it" in str(too_large("b", "k", MAX_PART_SIZE))
 
 
 def test_the_etag_of_a_multipart_object_is_s3s(moto_server: MotoServer, moto_bucket: str) -> None:

@@ -1,7 +1,8 @@
 """Arithmetic of multipart uploads.
 
-S3 takes at most 10,000 parts of 5 MiB to 5 GiB (the last may be smaller). An upload whose length nobody knows starts
-with small parts and doubles them every 900, so that even the smallest part size reaches S3's largest object.
+S3 takes at most 10,000 parts of 5 MiB to 5 GiB (the last may be smaller), 50 TB in all. An upload whose length nobody
+knows starts with small parts and doubles them every 900: from 5 MiB it reaches 9 TiB, from the default 8 MiB 12 TiB.
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import hashlib
 from collections.abc import Sequence
 
 from s3torchconnector._config import MAX_PART_SIZE
+from s3torchconnector._errors import S3Exception
+from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import CompletedPart
 
 MAX_PARTS = 10_000
@@ -19,6 +22,30 @@ _PARTS_OF_ONE_SIZE = 900
 def size_of_part(number: int, part_size: int) -> int:
     """Bytes of part ``number`` (from 1) of an upload that starts with parts of ``part_size`` bytes."""
     return min(MAX_PART_SIZE, part_size << ((number - 1) // _PARTS_OF_ONE_SIZE))
+
+
+def largest_upload(part_size: int) -> int:
+    """The most bytes that an upload holds that starts with parts of ``part_size`` bytes."""
+    starts = range(1, MAX_PARTS + 1, _PARTS_OF_ONE_SIZE)
+    return sum(min(_PARTS_OF_ONE_SIZE, MAX_PARTS + 1 - start) * size_of_part(start, part_size) for start in starts)
+
+
+def too_large(bucket: str, key: str, part_size: int) -> S3Exception:
+    """The error for bytes that no part is left for."""
+    largest = largest_upload(part_size)
+    advice = "S3 stores no larger objects: split it"
+    if part_size < MAX_PART_SIZE:
+        advice = (
+            f"Raise part_size in S3ClientConfig, now {part_size}, to at most {MAX_PART_SIZE}: then an object may have "
+            f"{largest_upload(MAX_PART_SIZE)} bytes"
+        )
+    return S3Exception(
+        f"{display_uri(bucket, key)} has more bytes than the {MAX_PARTS} parts of one upload hold, {largest}; nothing "
+        f"was stored. {advice}",
+        operation="UploadPart",
+        bucket=bucket,
+        key=key,
+    )
 
 
 def multipart_etag(parts: Sequence[CompletedPart]) -> str | None:

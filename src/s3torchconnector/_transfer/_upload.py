@@ -25,7 +25,7 @@ from functools import partial
 from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ProtocolError, S3UploadAbortedError
 from s3torchconnector._transfer import _open_uploads
 from s3torchconnector._transfer._complete import Completion
-from s3torchconnector._transfer._multipart import MAX_PARTS, size_of_part
+from s3torchconnector._transfer._multipart import MAX_PARTS, size_of_part, too_large
 from s3torchconnector._transfer._part_buffer import PartBuffer
 from s3torchconnector._transfer._publication import Replacing
 from s3torchconnector._transfer._runtime import OpenRuntime
@@ -178,6 +178,8 @@ class Upload:
         while len(view):
             room = size_of_part(len(self._parts) + 1, self._runtime.config.part_size) - self._filling.size
             if not room:
+                if len(self._parts) + 1 == MAX_PARTS:  # now, and not when another part of up to 5 GiB is full
+                    raise too_large(self._bucket, self._key, self._runtime.config.part_size)
                 self._send_part()
                 continue
             if lent:
@@ -193,11 +195,6 @@ class Upload:
 
     def _send_part(self) -> None:
         number = len(self._parts) + 1
-        if number > MAX_PARTS:
-            raise S3Exception(
-                f"{display_uri(self._bucket, self._key)} is longer than {MAX_PARTS} growing parts hold: raise "
-                f"part_size in S3ClientConfig (now {self._runtime.config.part_size} bytes)"
-            )
         if self._upload_id is None:
             self._upload_id = self._lane.submit(self._create)
         full = self._filling  # until its part's end will release it: whatever interrupts this, ``abort`` does

@@ -43,7 +43,7 @@ _ADVICE = {
     "NoSuchUpload": "The upload was aborted meanwhile, by a lifecycle rule or another program.",
     "InvalidObjectState": "The object is archived: restore it before reading.",
     "BadDigest": "Other bytes arrived than were sent: something in between changes them.",
-    "EntityTooLarge": "Raise part_size in S3ClientConfig.",
+    "EntityTooLarge": "The server takes no part (lower part_size in S3ClientConfig), or no object, of that size.",
 }
 
 _STATUS_OF_LATE_ERRORS = {
