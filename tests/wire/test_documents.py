@@ -216,6 +216,9 @@ def test_a_truncated_page_of_uploads_tells_where_to_go_on() -> None:
     assert parse_uploads_page(
         uploads_page(truncated="true", encoding=marker + "<EncodingType>url</EncodingType>")
     ).next_marker == ("a b", "i+1")
+    of_a_directory_bucket = "<NextKeyMarker>a+b</NextKeyMarker><EncodingType>url</EncodingType>"
+    page = parse_uploads_page(uploads_page(truncated="true", encoding=of_a_directory_bucket))
+    assert page.next_marker == ("a b", None)
     with pytest.raises(S3ProtocolError, match="NextKeyMarker"):
         parse_uploads_page(uploads_page(truncated="true"))
 

@@ -31,11 +31,18 @@ class CompletedPart(NamedTuple):
     etag: str
 
 
+class UploadMarker(NamedTuple):
+    """Where a listing of multipart uploads goes on: after this key and, except in directory buckets, this upload."""
+
+    key: str
+    upload_id: str | None
+
+
 class UploadsPage(NamedTuple):
     """A page of multipart uploads; ``next_marker`` is None on the last."""
 
     uploads: list[UploadInfo]
-    next_marker: tuple[str, str] | None
+    next_marker: UploadMarker | None
 
 
 class ErrorDocument(NamedTuple):
@@ -151,8 +158,9 @@ def parse_uploads_page(data: bytes) -> UploadsPage:
         raise S3ProtocolError(f"a listing of uploads has a malformed field: {error}") from error
     if (find_text(root, "IsTruncated") or "").lower() != "true":
         return UploadsPage(uploads, None)
-    marker = required_text(root, "NextKeyMarker"), required_text(root, "NextUploadIdMarker")
-    return UploadsPage(uploads, (decoded(marker[0]), marker[1]))
+    # Directory buckets have no NextUploadIdMarker.
+    marker = UploadMarker(decoded(required_text(root, "NextKeyMarker")), find_text(root, "NextUploadIdMarker") or None)
+    return UploadsPage(uploads, marker)
 
 
 def complete_multipart_document(parts: Iterable[CompletedPart]) -> bytes:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire._connection import Buffer
-from s3torchconnector._wire._documents import CompletedPart, complete_multipart_document
+from s3torchconnector._wire._documents import CompletedPart, UploadMarker, complete_multipart_document
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 CHECKSUM_MODE: Mapping[str, str] = MappingProxyType({"x-amz-checksum-mode": "ENABLED"})
@@ -141,11 +141,13 @@ def abort_multipart_upload(bucket: str, key: str, upload_id: str) -> Request:
     return Request("AbortMultipartUpload", "DELETE", bucket, key, query=(("uploadId", upload_id),))
 
 
-def list_multipart_uploads(bucket: str, prefix: str = "", marker: tuple[str, str] | None = None) -> Request:
-    """One page of the multipart uploads that were begun and not ended, behind ``marker``: a key and an upload's id."""
+def list_multipart_uploads(bucket: str, prefix: str = "", marker: UploadMarker | None = None) -> Request:
+    """One page of the multipart uploads that were begun and not ended, after ``marker``."""
     query = [("encoding-type", "url"), ("max-uploads", "1000"), ("prefix", prefix), ("uploads", "")]
     if marker:
-        query += [("key-marker", marker[0]), ("upload-id-marker", marker[1])]
+        query.append(("key-marker", marker.key))
+        if marker.upload_id:
+            query.append(("upload-id-marker", marker.upload_id))
     return Request("ListMultipartUploads", "GET", bucket, query=tuple(query))
 
 
