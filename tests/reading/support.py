@@ -93,7 +93,8 @@ class VirtualObject:
             return special
         if request.method == "HEAD":
             return response(200, headers={"Content-Length": str(self.size), "ETag": self.etag})
-        if self.honours_if_match and request.headers.get("if-match", self.etag) != self.etag:
+        wanted = request.headers.get("if-match")
+        if self.honours_if_match and wanted and (wanted != self.etag or wanted.startswith("W/")):
             return s3_error(412, "PreconditionFailed")
         selected = asked(request.range, self.size)
         if selected is None:

@@ -156,6 +156,29 @@ def test_every_request_after_the_first_names_the_version(virtual: VirtualObject,
     assert seen == [None] + ['"one"'] * (len(seen) - 1)
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_object_with_a_weak_etag_is_read(virtual: VirtualObject, client: S3Client, policy: str) -> None:
+    """If-Match compares strongly, so that a weak one never matches: RFC 9110, section 13.1.1."""
+    virtual.etag = 'W/"one"'
+    with open_object(client, "bucket", reader_constructor=POLICIES[policy]) as reader:
+        assert reader.read(10) == content(0, 10)
+        reader.seek(2 * PART)
+        assert reader.read(PART) == content(2 * PART, 3 * PART)
+    assert len(virtual.served) > 1
+    assert not any("if-match" in request.headers for request in virtual.requests)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_change_of_a_weak_etag_is_noticed(virtual: VirtualObject, client: S3Client, policy: str) -> None:
+    virtual.etag, virtual.size = 'W/"one"', LARGE
+    with open_object(client, "bucket", reader_constructor=POLICIES[policy]) as reader:
+        assert reader.read(10) == content(0, 10)
+        virtual.etag, virtual.shift = 'W/"two"', 1
+        reader.seek(LARGE - PART + 1)
+        with pytest.raises(S3ObjectChangedError):
+            reader.read(2 * MIB)
+
+
 def test_a_listing_told_another_size(virtual: VirtualObject, client: S3Client) -> None:
     """An old listing costs nothing as long as nobody counts on it."""
     info = ObjectInfo("key", '"zero"', SIZE - 5, 0)

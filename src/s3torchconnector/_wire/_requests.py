@@ -47,19 +47,17 @@ def get_object(
 
     A range beyond the end is answered with 416, which tells the object's size.
     """
-    headers = {}
+    headers = _if_match(if_match)
     if start is not None and start < 0:
         headers["range"] = f"bytes={start}"
     elif start is not None or stop is not None:
         headers["range"] = f"bytes={start or 0}-{'' if stop is None else stop - 1}"
-    if if_match:
-        headers["if-match"] = if_match
     return Request("GetObject", "GET", bucket, key, headers=headers, also_good=(416,) if "range" in headers else ())
 
 
 def head_object(bucket: str, key: str, *, checksum: bool = False, if_match: str | None = None) -> Request:
     """What S3 knows of an object, with its checksums if asked (which takes the right to decrypt it)."""
-    headers = {**(CHECKSUM_MODE if checksum else {}), **({"if-match": if_match} if if_match else {})}
+    headers = {**(CHECKSUM_MODE if checksum else {}), **_if_match(if_match)}
     return Request("HeadObject", "HEAD", bucket, key, headers=headers)
 
 
@@ -155,6 +153,11 @@ def create_session(bucket: str, mode: str | None = None) -> Request:
     """Short-lived credentials for a directory bucket; without a ``mode`` they may read and write."""
     headers = {"x-amz-create-session-mode": mode} if mode else {}
     return Request("CreateSession", "GET", bucket, query=(("session", ""),), headers=headers)
+
+
+def _if_match(etag: str | None) -> dict[str, str]:
+    """Nothing for a weak ETag: no object ever matches it (RFC 9110, 13.1.1). The response must be compared instead."""
+    return {} if not etag or etag.startswith("W/") else {"if-match": etag}
 
 
 def _storage_headers(storage_class: str | None) -> dict[str, str]:
