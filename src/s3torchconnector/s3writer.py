@@ -60,7 +60,8 @@ class S3Writer(io.BufferedIOBase):
         """Close write-stream to S3. Ensures all bytes are written successfully.
 
         Raises:
-            S3Exception: An error occurred accessing S3; the object is what it was before.
+            S3Exception: An error occurred accessing S3; the object is what it was before, unless the error says that
+                this could not be looked up.
         """
         if not self.closed:
             try:

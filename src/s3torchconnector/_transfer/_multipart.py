@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from s3torchconnector._config import MAX_PART_SIZE
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._uri import display_uri
-from s3torchconnector._wire import CompletedPart
+from s3torchconnector._wire import Buffer, CompletedPart
 
 MAX_PARTS = 10_000
 _PARTS_OF_ONE_SIZE = 900
@@ -60,3 +60,11 @@ def multipart_etag(parts: Sequence[CompletedPart]) -> str | None:
     if len(digests) != 16 * len(parts):
         return None
     return f'"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"'
+
+
+def md5_etag(body: Sequence[Buffer]) -> str:
+    """The ETag S3 gives an object of these bytes that comes in one request, unless it is encrypted by SSE-KMS."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for piece in body:
+        digest.update(piece)
+    return f'"{digest.hexdigest()}"'

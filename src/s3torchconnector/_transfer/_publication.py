@@ -30,7 +30,16 @@ from s3torchconnector._errors import (
     S3ServiceError,
 )
 from s3torchconnector._uri import display_uri
-from s3torchconnector._wire import Caller, CancelToken, Request, Response, requests
+from s3torchconnector._wire import (
+    Caller,
+    CancelledByCaller,
+    CancelToken,
+    Request,
+    Response,
+    is_retryable,
+    offered,
+    requests,
+)
 
 _log = logging.getLogger(__name__)
 _MARK = "x-amz-meta-s3torchconnector-write"
@@ -44,7 +53,13 @@ class Calls(Protocol):
 
 
 class Replacing:
-    """The object appears whatever was there."""
+    """The object appears whatever was there.
+
+    Attributes:
+        marks: whether what it writes has a mark, so that nothing else tells whose an object is.
+    """
+
+    marks = False
 
     def marked(self, request: Request) -> Request:
         """``request``, which says what the object will be made of."""
@@ -76,6 +91,8 @@ class Conditional(Replacing):
         etag: of what was stored; None before that, and where the server did not tell.
     """
 
+    marks = True
+
     def __init__(self, header: str, value: str, *, needed: bool) -> None:
         self._condition = {header: value}
         self._needed = needed
@@ -100,8 +117,8 @@ class Conditional(Replacing):
         guarded = request._replace(headers={**request.headers, **self._condition})
         try:
             result = caller.call(guarded, partial(consume, guarded), cancel)
-        except (S3ObjectExistsError, S3ObjectChangedError):
-            if not self._is_ours(caller, request):
+        except (S3ObjectExistsError, S3ObjectChangedError) as error:
+            if not self._is_ours(caller, request, error):
                 raise
             _log.info("%s was stored by an attempt whose answer got lost", display_uri(request.bucket, request.key))
             return None
@@ -118,13 +135,17 @@ class Conditional(Replacing):
         return result
 
     def recognises(self, request: Request, headers: Mapping[str, str]) -> bool:
-        """True.
+        """True; False where the key is as it was expected to be.
 
         Raises:
             S3ObjectExistsError, S3ObjectChangedError: it is another writer's.
         """
         if not self.stored(headers):
+            expected = self._condition.get("if-match")
+            if expected is not None and headers.get("etag") == expected:
+                return False
             raise self._taken(request)
+        self.etag = headers.get("etag")
         return True
 
     def stored(self, headers: Mapping[str, str]) -> bool:
@@ -134,12 +155,9 @@ class Conditional(Replacing):
     def _taken(self, request: Request, error: S3Exception | None = None) -> S3ServiceError:
         raise NotImplementedError
 
-    def _is_ours(self, caller: Calls, request: Request) -> bool:
-        try:
-            headers = caller.call(requests.head_object(request.bucket, request.key), lambda response: response.headers)
-        except S3Exception:
-            return False
-        if self.stored(headers):
+    def _is_ours(self, caller: Calls, request: Request, refusal: S3Exception) -> bool:
+        headers = look(caller, request, refusal)
+        if headers is not None and self.stored(headers):
             self.etag = headers.get("etag")
             return True
         return False
@@ -182,6 +200,33 @@ class ReplaceVersion(Conditional):
             facts |= {"status": error.status, "code": error.code, "attempts": error.attempts, "resent": error.resent}
         done = "deleted" if error is not None else "replaced by another writer"
         return S3ObjectChangedError(f"{uri} was {done} before this write could replace it", **facts)
+
+
+def look(
+    caller: Calls, request: Request, error: S3Exception, cancel: CancelToken | None = None
+) -> Mapping[str, str] | None:
+    """The headers of what is stored now where ``request``, which ended with ``error``, was to make an object appear.
+
+    None where nothing is stored, or where that cannot be told: then ``error`` says so.
+    """
+    head = requests.head_object(request.bucket, request.key, checksum=bool(offered(request.headers)))
+    try:
+        return caller.call(head, lambda response: response.headers, cancel)
+    except S3NotFoundError:
+        if may_be_stored(error):
+            error.message += ". A look at the key found no object afterwards"
+        return None
+    except CancelledByCaller:
+        raise
+    except S3Exception as failure:
+        if may_be_stored(error):
+            error.message += f". Whether the object was stored nevertheless could not be looked up ({failure})"
+        return None
+
+
+def may_be_stored(error: S3Exception) -> bool:
+    """Whether a request that ended with ``error`` may have been carried out, by an attempt whose response got lost."""
+    return is_retryable(error) or error.resent or (error.attempts or 0) > 1
 
 
 def _exists(operation: str, bucket: str, key: str) -> S3ObjectExistsError:

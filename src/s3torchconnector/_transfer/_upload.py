@@ -25,7 +25,7 @@ from functools import partial
 from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ProtocolError, S3UploadAbortedError
 from s3torchconnector._transfer import _open_uploads
 from s3torchconnector._transfer._complete import Completion
-from s3torchconnector._transfer._multipart import MAX_PARTS, size_of_part, too_large
+from s3torchconnector._transfer._multipart import MAX_PARTS, md5_etag, multipart_etag, size_of_part, too_large
 from s3torchconnector._transfer._part_buffer import PartBuffer
 from s3torchconnector._transfer._publication import Replacing
 from s3torchconnector._transfer._runtime import OpenRuntime
@@ -40,6 +40,7 @@ from s3torchconnector._wire import (
     parse_http_date,
     parse_upload_id,
     read_document,
+    refuse_late_error,
     requests,
 )
 
@@ -242,15 +243,19 @@ class Upload:
             storage_class=self._storage_class,
             checksum=self._checksums.of_part(1, body),
         )
-        marked = self._publication.marked(request)
-        self._publication.publish(self._checksums, marked, lambda _, answer: _etag_of(answer), self._cancel)
+        marked, etag = self._publication.marked(request), partial(md5_etag, body)
+        publish = partial(self._publication.publish, self._checksums, marked, lambda _, answer: _etag_of(answer))
+        completion = Completion(marked, self._written, etag)
+        completion.run(self._runtime.caller, self._publication, partial(publish, self._cancel), self._cancel)
 
     def _complete(self, upload_id: str) -> None:
         parts = [part.result() for part in self._parts]
         request = requests.complete_multipart_upload(
             self._bucket, self._key, upload_id, parts, checksum=self._checksums.of_whole()
         )
-        Completion(request, parts, self._written, self._begun).run(self._runtime.caller, self._publication)
+        completion = Completion(request, self._written, partial(multipart_etag, parts), self._begun)
+        publish = partial(self._publication.publish, self._runtime.caller, request, refuse_late_error)
+        completion.run(self._runtime.caller, self._publication, publish)
 
     def _await_beginning(self, upload_id: Future[str], until: float) -> None:
         """Have S3 tell the upload's id, which parts may be waiting for, or give it up."""
