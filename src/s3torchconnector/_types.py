@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -61,10 +60,6 @@ class ObjectInfos(Sequence[ObjectInfo]):
         """These objects."""
         rows = list(infos)
         return cls(*([row[field] for row in rows] for field in range(len(ObjectInfo._fields))))
-
-    def up_to(self, key: str) -> ObjectInfos:
-        """The first of them, if they are in order: those whose keys are not greater."""
-        return self[: bisect_right(self.keys, key)]
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -7,7 +7,8 @@ import os
 import pickle
 import random
 import threading
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s3torchconnector import S3CheckpointManager
 from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError, S3ProtocolError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.testing import S3Server
@@ -247,15 +249,25 @@ class Pages:
     Args:
         keys: all keys.
         knows_start_after: or ignores it.
+        order: what ``keys`` are sorted by.
         empty: places in ``keys`` before which there is a page without keys.
         most: requests after which the listing is refused, since it seems not to end.
     """
 
     SIZE = 50
 
-    def __init__(self, keys: list[str], *, knows_start_after: bool = True, empty: Any = (), most: int = 200) -> None:
+    def __init__(
+        self,
+        keys: list[str],
+        *,
+        knows_start_after: bool = True,
+        order: Callable[[str], Any] = str,
+        empty: Any = (),
+        most: int = 200,
+    ) -> None:
         self.keys = keys
         self._knows_start_after = knows_start_after
+        self._order = order
         self._empty = empty
         self._left = most
 
@@ -275,7 +287,7 @@ class Pages:
             place, _, passed = query["continuation-token"].partition(":")
             return int(place), bool(passed)
         after = query.get("start-after", "") if self._knows_start_after else ""
-        return sum(key <= after for key in self.keys), False
+        return bisect_right(self.keys, self._order(after), key=self._order) if after else 0, False
 
 
 NUMBERED = [f"{number:06d}" for number in range(1000)]
@@ -294,24 +306,75 @@ def test_listing_all_goes_on_behind_pages_without_keys() -> None:
         assert all_keys(client) == NUMBERED
 
 
-def test_listing_all_by_a_server_that_ignores_start_after() -> None:
-    with (
-        ScriptedServer(handler=Pages(NUMBERED, knows_start_after=False)) as server,
-        client_of(server.endpoint, unsigned=True) as client,
-        pytest.raises(S3ProtocolError, match=r"ListObjectsV2 s3://bucket: .*does not know start-after") as caught,
-    ):
-        all_keys(client)
-    assert caught.value.bucket == "bucket"
+def test_listing_all_by_a_server_that_ignores_start_after(caplog: pytest.LogCaptureFixture) -> None:
+    """It is listed page by page, and from its first page on when it is listed again."""
+    pages = Pages(NUMBERED, knows_start_after=False)
+    with ScriptedServer(handler=pages) as server, client_of(server.endpoint, unsigned=True) as client:
+        assert all_keys(client) == NUMBERED
+        server.requests.clear()
+        assert all_keys(client) == NUMBERED
+        assert len(server.requests) == len(NUMBERED) // Pages.SIZE
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "s3://bucket is not listed in the order of keys" in warning.getMessage()
 
 
-def test_listing_all_by_a_server_that_gives_the_same_token_again() -> None:
-    left = [s3_error(403, "TooManyRequests")] + [response(200, document([], "t"))] * 20
+@pytest.mark.parametrize("together", [True, False], ids=["on one page", "on different pages"])
+def test_listing_all_by_a_server_that_sorts_by_utf_16(together: bool) -> None:
+    """U+FF5E comes before U+1F600 in UTF-8, and after it in UTF-16, where that is D83D DE00."""
+    numbers = range(0, 1500, 10 if together else 1)
+    keys = [f"{number:04d}" for number in range(0, 3000, 2)]
+    keys += [f"{stem}{number:04d}" for number in numbers for stem in ("1\U0001f600", "1\uff5e")]
+    keys.sort(key=lambda key: key.encode("utf-16-be"))
+    pages = Pages(keys, order=lambda key: key.encode("utf-16-be"), most=1000)
+    with ScriptedServer(handler=pages) as server, client_of(server.endpoint, unsigned=True) as client:
+        assert all_keys(client) == keys
+        assert all_keys(client) == keys
+
+
+def manager_of(client: S3Client) -> S3CheckpointManager:
+    region, endpoint, config = client.region, client.endpoint, client.s3client_config
+    return S3CheckpointManager("s3://bucket/run", region, endpoint=endpoint, s3client_config=config)
+
+
+@pytest.mark.parametrize("circle", [1, 2, 3])
+@pytest.mark.parametrize("keys", [[], ["key"]], ids=["without keys", "with keys"])
+@pytest.mark.parametrize(
+    ("listing", "operation"),
+    [
+        (all_keys, "ListObjectsV2"),
+        (lambda client: list(client.list_objects("bucket")), "ListObjectsV2"),
+        (lambda client: client.delete_prefix("bucket", "k"), "ListObjectsV2"),
+        (lambda client: list(client.list_multipart_uploads("bucket")), "ListMultipartUploads"),
+        (lambda client: manager_of(client).steps(), "ListObjectsV2"),
+        (lambda client: manager_of(client).latest(), "ListObjectsV2"),
+    ],
+    ids=["list_all", "list_objects", "delete_prefix", "list_multipart_uploads", "steps", "latest"],
+)
+def test_a_listing_whose_tokens_go_round_in_a_circle_is_an_error(
+    listing: Callable[[S3Client], Any], operation: str, keys: list[str], circle: int
+) -> None:
+    left = [True] * 50
+
+    def answer(request: Request) -> bytes:
+        if request.method == "DELETE":
+            return response(204)
+        if not left:
+            return s3_error(403, "TooManyRequests")
+        left.pop()
+        asked = request.query.get("continuation-token") or request.query.get("key-marker", "0")
+        token = str(int(asked) % circle + 1)
+        if "uploads" not in request.query:
+            return response(200, document(keys, token))
+        markers = f"<NextKeyMarker>{token}</NextKeyMarker><NextUploadIdMarker>i</NextUploadIdMarker>"
+        truncated = f"<IsTruncated>true</IsTruncated>{markers}"
+        return response(200, f"<ListMultipartUploadsResult>{truncated}</ListMultipartUploadsResult>".encode())
+
     with (
-        ScriptedServer(handler=lambda _: left.pop()) as server,
-        client_of(server.endpoint, unsigned=True) as client,
-        pytest.raises(S3ProtocolError, match=r"ListObjectsV2 s3://bucket: .*would not end"),
+        ScriptedServer(handler=answer) as server,
+        client_of(server.endpoint, unsigned=True, max_attempts=1) as client,
+        pytest.raises(S3ProtocolError, match=rf"{operation} s3://bucket: .*would not end"),
     ):
-        all_keys(client)
+        listing(client)
 
 
 def test_listing_all_goes_on_in_a_forked_child() -> None:

@@ -235,3 +235,24 @@ def test_a_truncated_page_of_uploads_tells_where_to_go_on() -> None:
 def test_a_page_of_uploads_that_lacks_something_is_refused(data: bytes) -> None:
     with pytest.raises(S3ProtocolError):
         parse_uploads_page(data)
+
+
+@quickly
+@given(st.sets(keys, min_size=1, max_size=8), keys, st.booleans())
+def test_a_page_until_a_key_tells_what_follows(names: set[str], last: str, plainly: bool) -> None:
+    """Also where a parser has to read it."""
+    there = sorted(names)
+    entries = [contents(quote_plus(name), more="" if plainly else "<Owner/>") for name in there]
+    page = parse_list_page(listing(ENCODED, *entries), last)
+    assert page.in_order
+    assert page.objects.keys == [name for name in there if name <= last]
+    assert page.following == next((name for name in there if name > last), None)
+
+
+@quickly
+@given(st.lists(keys, min_size=1, max_size=4), keys)
+def test_a_page_tells_whether_its_keys_ascend(names: list[str], last: str) -> None:
+    page = parse_list_page(listing(ENCODED, *(contents(quote_plus(name)) for name in names)), last)
+    assert page.in_order == (names == sorted(set(names)))
+    if not page.in_order:
+        assert (page.objects.keys, page.following) == (names, None)

@@ -24,7 +24,7 @@ from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError
 from s3torchconnector._transfer import ObjectSource, Runtime
 from s3torchconnector._types import HeadObjectResult, ObjectInfo, ObjectInfos, RestoreStatus, UploadInfo
 from s3torchconnector._version import __version__
-from s3torchconnector._wire import parse_http_date, parse_uploads_page, read_document, refuse_late_error, requests
+from s3torchconnector._wire import parse_http_date, read_document, refuse_late_error, requests
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
 
 if TYPE_CHECKING:
@@ -195,19 +195,7 @@ class S3Client:
         Raises:
             S3Exception: an error occurred accessing S3.
         """
-        marker = None
-        while True:
-            request = requests.list_multipart_uploads(bucket, prefix, marker)
-            try:
-                page = self.runtime().caller.call(request, lambda response: parse_uploads_page(read_document(response)))
-            except S3NotFoundError as error:
-                if error.code == "NoSuchUpload":  # what rclone says of a bucket that never had one
-                    return
-                raise
-            yield from page.uploads
-            marker = page.next_marker
-            if marker is None:
-                return
+        return _transfer.list_uploads(self.runtime, bucket, prefix)
 
     def abort_multipart_upload(self, bucket: str, key: str, upload_id: str) -> None:
         """End a multipart upload and delete its parts; one that has ended is none."""

@@ -21,7 +21,7 @@ from s3torchconnector._transfer._workers import Lane, Workers
 
 if TYPE_CHECKING:
     from s3torchconnector._transfer._commit_object import CommitObject, Seen, refused_for_sure
-    from s3torchconnector._transfer._listing import ListObjectStream
+    from s3torchconnector._transfer._listing import ListObjectStream, list_uploads
     from s3torchconnector._transfer._look_ahead import look_ahead
     from s3torchconnector._transfer._open_uploads import abort_together, expect_uploads, settle_uploads
     from s3torchconnector._transfer._parallel_listing import list_all
@@ -55,6 +55,7 @@ __all__ = [
     "count_workers_by",
     "expect_uploads",
     "list_all",
+    "list_uploads",
     "look_ahead",
     "prepare_verification",
     "range_based",
@@ -74,6 +75,7 @@ __getattr__ = names_from(
         "abort_together": "_open_uploads",
         "expect_uploads": "_open_uploads",
         "list_all": "_parallel_listing",
+        "list_uploads": "_listing",
         "look_ahead": "_look_ahead",
         "refused_for_sure": "_commit_object",
         "settle_uploads": "_open_uploads",

@@ -8,6 +8,7 @@ Which thread's page comes first does not matter: what is handed out is in key or
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -17,8 +18,10 @@ from s3torchconnector._transfer._progress import ListingProgress
 from s3torchconnector._transfer._runtime import OpenRuntime, Runtime
 from s3torchconnector._transfer._segments import Ask, Segments
 from s3torchconnector._types import ObjectInfos
+from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import CancelToken, ListPage, Response, parse_list_page, read_document, requests
 
+_log = logging.getLogger(__name__)
 _WIDTH = 24  # pages asked for at a time
 _MOST_WAITING = 256  # pages (of 1,000 keys, about 300 KiB each) kept until earlier ones are there
 
@@ -36,6 +39,7 @@ def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[Ob
     runtime = open_runtime()  # which lasts as long as its client, whom ``open_runtime`` keeps
     width = min(_WIDTH, runtime.config.max_connections)
     in_order = runtime.caller.lists_in_order(requests.list_objects(bucket, prefix))
+    in_order = in_order and bucket not in runtime.disordered_buckets
     segments = Segments(prefix, width, _MOST_WAITING, in_order=in_order)
     under_way = _UnderWay(runtime, bucket, prefix)
     try:
@@ -47,10 +51,14 @@ def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[Ob
                 for ask in segments.next_asks():
                     under_way.begin(ask)
                 ask, page = under_way.next()
-                segments.take(ask.segment, page.objects, page.next_token)
+                segments.take(ask, page)
                 for objects in segments.ready():
                     progress.advance(len(objects))
                     yield objects
+                if segments.has_restarted():
+                    under_way.give_up()
+                    under_way = _UnderWay(open_runtime(), bucket, prefix)
+                    _note_disorder(segments, open_runtime(), bucket)
     finally:
         under_way.give_up()
 
@@ -102,5 +110,16 @@ class _UnderWay:
 
 def _parse(ask: Ask, response: Response) -> ListPage:
     page = parse_list_page(read_document(response), ask.segment.high)
-    ask.check(page.objects, page.next_token)
+    ask.check(page.next_token)
     return page
+
+
+def _note_disorder(segments: Segments, runtime: Runtime, bucket: str) -> None:
+    """Remember it, if a bucket is not listed in the order of keys: later listings need not find out."""
+    if segments.disordered and bucket not in runtime.disordered_buckets:
+        runtime.disordered_buckets.add(bucket)
+        _log.warning(
+            "%s is not listed in the order of keys' UTF-8 bytes, as S3 does, or its server ignores start-after: it is "
+            "listed one page after the other, which takes longer",
+            display_uri(bucket),
+        )

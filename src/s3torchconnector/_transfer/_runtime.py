@@ -47,6 +47,7 @@ class Runtime:
             leave(shared, self)
             raise
         silence = min(config.read_timeout, config.operation_timeout)
+        self.disordered_buckets: set[str] = set()  # which are listed otherwise than in the order of keys
         self.carrier = Carrier(self.workers, config.max_connections, silence, self.caller.hedging)
 
     @property

@@ -17,9 +17,16 @@ from s3torchconnector._wire._checksums import (
     why_none,
 )
 from s3torchconnector._wire._connection import Buffer, NotYet
+from s3torchconnector._wire._continuation import Continuation
 from s3torchconnector._wire._descriptors import have as have_descriptors
 from s3torchconnector._wire._dialer import NoneIdle
-from s3torchconnector._wire._documents import CompletedPart, parse_http_date, parse_upload_id, parse_uploads_page
+from s3torchconnector._wire._documents import (
+    CompletedPart,
+    UploadsPage,
+    parse_http_date,
+    parse_upload_id,
+    parse_uploads_page,
+)
 from s3torchconnector._wire._exchange import Exchange, HasToWait
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
@@ -43,6 +50,7 @@ __all__ = [
     "ChecksumSupport",
     "CompletedPart",
     "ConnectionPool",
+    "Continuation",
     "Exchange",
     "HasToWait",
     "Hedging",
@@ -52,6 +60,7 @@ __all__ = [
     "PoolIsFull",
     "Request",
     "Response",
+    "UploadsPage",
     "algorithm_of",
     "have_descriptors",
     "is_retryable",

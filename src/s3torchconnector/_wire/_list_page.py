@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from functools import lru_cache
+from itertools import islice
+from operator import lt
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_plus
 
@@ -48,15 +50,32 @@ class _Columns(NamedTuple):
 
 
 class ListPage(NamedTuple):
-    """One page of a listing; ``next_token`` is None on the last."""
+    """One page of a listing.
+
+    Attributes:
+        objects, common_prefixes: what it has.
+        next_token: what the next page is asked for with; None on the last.
+        in_order: whether its keys ascend strictly, in the byte order of UTF-8 (that of Python's strings).
+        following: the first key that was left out since it lies after ``up_to``.
+    """
 
     objects: ObjectInfos
     common_prefixes: list[str]
     next_token: str | None
+    in_order: bool = True
+    following: str | None = None
+
+    def until(self, key: str) -> ListPage:
+        """Without what lies after that key, if its keys are in order."""
+        keys = self.objects.keys
+        if not (self.in_order and keys and keys[-1] > key):
+            return self
+        count = bisect_right(keys, key)
+        return self._replace(objects=self.objects[:count], following=keys[count])
 
 
 def parse_list_page(data: bytes, up_to: str | None = None) -> ListPage:
-    """A page of ListObjectsV2; with ``up_to``, as if the listing ended with that key, where that saves work.
+    """A page of ListObjectsV2; with ``up_to``, without what lies after that key, if its keys are in order.
 
     Raises:
         S3ProtocolError: it is malformed, or lacks what a page must have.
@@ -73,23 +92,29 @@ def parse_list_page(data: bytes, up_to: str | None = None) -> ListPage:
     token = root.findtext(f"{namespace}NextContinuationToken")
     if truncated and not token:
         raise S3ProtocolError("a truncated listing has no NextContinuationToken: keys would be lost")
-    if up_to is not None and columns is not None and _decoded(columns.keys[-1], encoded) > up_to:
-        count = bisect_right(columns.keys, up_to, key=lambda key: _decoded(key, encoded))
-        columns = _Columns._make(column[:count] for column in columns)
-        truncated = False
+    in_order, following = True, None
     try:
         if columns is not None:
-            objects = _from_columns(columns, encoded)
+            if encoded:
+                columns = columns._replace(keys=list(map(_unquoted, columns.keys)))
+            in_order = _ascend(columns.keys)
+            if up_to is not None and in_order and columns.keys[-1] > up_to:  # before more is made of them
+                count = bisect_right(columns.keys, up_to)
+                following = columns.keys[count]
+                columns = _Columns._make(column[:count] for column in columns)
+            objects = _from_columns(columns)
         else:
             elements = root.iterfind(f"{namespace}Contents")
             objects = ObjectInfos.of(_from_element(each, len(namespace), encoded) for each in elements)
+            in_order = _ascend(objects.keys)
     except (KeyError, ValueError) as error:
         raise S3ProtocolError(f"a listing's entry lacks a field or has a malformed one: {error}") from error
     prefixes = [
         _decoded(element.findtext(f"{namespace}Prefix") or "", encoded)
         for element in root.iterfind(f"{namespace}CommonPrefixes")
     ]
-    return ListPage(objects, prefixes, token if truncated else None)
+    parsed = ListPage(objects, prefixes, token if truncated else None, in_order, following)
+    return parsed if up_to is None else parsed.until(up_to)
 
 
 def _split(data: bytes) -> tuple[bytes, _Columns | None]:
@@ -128,10 +153,16 @@ def _stood_in_place(root: ElementTree.Element) -> bool:
     return len(found) == 1 and not len(found[0]) and not found[0].attrib and not found[0].text
 
 
-def _from_columns(columns: _Columns, encoded: bool) -> ObjectInfos:
+def _ascend(keys: list[str]) -> bool:
+    return all(map(lt, keys, islice(keys, 1, None)))
+
+
+def _unquoted(key: str) -> str:
+    return unquote_plus(key) if "%" in key or "+" in key else key
+
+
+def _from_columns(columns: _Columns) -> ObjectInfos:
     keys, modified, etags, sizes, storage_classes = columns
-    if encoded:
-        keys = [unquote_plus(key) if "%" in key or "+" in key else key for key in keys]
     classes = [storage_class or None for storage_class in storage_classes]
     times = list(map(_timestamp, modified))
     return ObjectInfos(keys, etags, list(map(int, sizes)), times, classes, [None] * len(keys))
