@@ -431,7 +431,7 @@ def test_pages_of_one_prefix_are_fetched_at_a_time() -> None:
     """The server owes an answer to each of eight requests before it gives any."""
     keys = [f"prefix/{number:08}" for number in range(5000)]
     pages = Pages(keys)
-    at_a_time, known = 8, 10  # guesses are trusted once the first ones have brought something
+    at_a_time, known = 8, 20  # guesses are trusted once the first ones have brought something
     waiting: set[str] = set()  # by where they begin: a request that is hedged counts once
     most: list[int] = [0]
     release = threading.Event()

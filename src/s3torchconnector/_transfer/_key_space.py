@@ -1,67 +1,237 @@
 """Where to cut a range of keys that nobody has listed yet: guesses by interpolation. Pure.
 
-Keys are read as numbers whose digits are characters, in the order S3 lists them. Which characters there are is learnt
-from the keys seen; of digits and letters the whole class is assumed, from the first to the last that was seen. A bad
-guess costs a request, never a key.
+A key is a place between 0 and 1: the first character after what all known keys begin with chooses a piece of that, the
+next one a piece of this piece, and so on, in the order S3 lists them. Which characters there are is learnt from some
+keys of each page, for each position by itself: for the second character after the third slash, and so forth. Of digits
+and letters those are assumed, too, that were not seen, until keys have passed them over. A bad guess costs a request,
+never a key.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 
-_DIGITS = 32  # characters behind the prefix that are looked at
-_DECIMALS = "0123456789"
+_LONGEST = 256  # characters that are looked at
+_SAMPLES = 12  # keys of each page that are learnt from
+_MANY_PAGES = 100  # after which two keys of each are enough
+_UNSEEN = 0.5  # the width of a digit's piece that no key has, where those that keys have are as wide as 1
+_UNSEEN_LETTERS = 1.0  # the width of all such letters together
+_NARROWEST = 1e-15  # nothing smaller can be told apart
+_GROWTH = 1.25  # how many times as many pages must be known before places are computed anew
+_LAST = 0x10FFFF
+_SURROGATES = range(0xD800, 0xE000)  # which are no characters
+_ASCII = range(0x21, 0x7F)
+_DECIMALS = frozenset("0123456789")
+_CLASSES = (("0", "9"), ("a", "z"), ("A", "Z"))
+
+
+class _Position:
+    """The characters that keys have at one position."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self._passed: set[str] = set()  # characters that a page has passed over
+        self._crossings = 0  # pages that have passed over all others
+        self._all: list[str] = []
+        self._begins: list[float] = []
+        self._pieces: dict[str, tuple[float, float]] = {}
+
+    def learn(self, characters: set[str], *, turned: bool) -> None:
+        """Take note of a page's; ``turned``: its keys differ before this position, so that all had their turn here."""
+        self.seen |= characters
+        self._crossings += turned
+        if not turned and len(characters) > 1:
+            self.skip(ord(min(characters)) + 1, ord(max(characters)))
+
+    def skip(self, first: int, stop: int) -> None:
+        """No keys were found with characters from this one on, up to but without that one; unseen ones are meant."""
+        self._passed.update(map(chr, range(max(first, _ASCII.start), min(stop, _ASCII.stop))))
+
+    @property
+    def has_digits(self) -> bool:
+        """Whether keys have digits here."""
+        return not self.seen.isdisjoint(_DECIMALS)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether they have letters as well."""
+        return self.has_digits and any(character.isalpha() for character in self.seen)
+
+    def build(self, alphabet: set[str]) -> None:
+        """Give each character its piece; ``alphabet`` has what digits and letters similar positions have."""
+        widths = dict.fromkeys(self.seen, 1.0)
+        if any(character.isalnum() for character in self.seen):
+            has_digits = self.has_digits
+            for first, last in _CLASSES:
+                known = [character for character in alphabet | self.seen if first <= character <= last]
+                if not (known and (has_digits or any(first <= character <= last for character in self.seen))):
+                    continue
+                low, high = ("0", "9") if first == "0" else (min(known), max(known))
+                unseen = {chr(code) for code in range(ord(low), ord(high) + 1)} - self.seen
+                width = _UNSEEN if has_digits else min(_UNSEEN, _UNSEEN_LETTERS / max(1, len(unseen)))
+                widths.update(dict.fromkeys(unseen, width / (1 + self._crossings)))
+                widths.update(dict.fromkeys(unseen & self._passed, width / (20 + self._crossings)))
+        total, begin = sum(widths.values()), 0.0
+        self._all, self._begins = sorted(widths), []
+        for character in self._all:
+            width = widths[character] / total
+            self._begins.append(begin)
+            self._pieces[character] = begin, width
+            begin += width
+
+    def piece(self, character: str) -> tuple[float, float]:
+        """Where a character's piece begins, and how wide it is."""
+        found = self._pieces.get(character)
+        if found is None:
+            i = bisect_left(self._all, character)
+            found = (self._begins[i] if i < len(self._begins) else 1.0), 0.0
+        return found
+
+    def at(self, place: float) -> str:
+        """The character of the piece at a place; none where none is known."""
+        return self._all[max(0, bisect_right(self._begins, place) - 1)] if self._all else ""
+
+
+def common_beginning(first: str, second: str) -> str:
+    """What both begin with."""
+    if second.startswith(first):
+        return first
+    return first[: next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), len(second))]
+
+
+def after(prefix: str) -> str:
+    """The first key after those that begin with a prefix."""
+    return prefix[:-1] + _character(ord(prefix[-1]) + 1)
+
+
+def _character(code: int) -> str:
+    return chr(min(_SURROGATES[-1] + 1 if code in _SURROGATES else code, _LAST))
 
 
 class KeySpace:
-    """The keys that begin with ``prefix``, as far as they are known."""
+    """The keys that begin with ``prefix``, as far as they are known.
+
+    Attributes:
+        version: grows whenever places change.
+    """
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self._seen: set[str] = set()
-        self._alphabet: list[str] = []
+        self.common = prefix
+        self._origin = 0, 0  # the position after that
+        self._positions: list[list[_Position]] = []  # by the number of slashes before, and of characters since then
+        self._pages = 0
+        self._built = 0.0
+        self.version = 0
 
-    def learn(self, keys: Iterable[str]) -> None:
-        """Take note of the characters of some keys."""
-        before = len(self._seen)
-        for key in keys:
-            self._seen.update(key[len(self._prefix) :])
-        if len(self._seen) != before:
-            self._alphabet = sorted(self._seen | self._between("a", "z") | self._between("A", "Z") | self._decimals())
+    def learn(self, keys: Sequence[str], before: str = "") -> None:
+        """Take note of a page's keys; there are none between ``before`` and the first of them."""
+        alike = common_beginning(keys[0], keys[-1])
+        few = keys[:: max(1, len(keys) // (_SAMPLES if self._pages < _MANY_PAGES else 2))]
+        seen: dict[tuple[int, int], set[str]] = {}
+        turned: set[tuple[int, int]] = set()
+        for key in [*few, keys[-1]]:
+            depth = offset = 0
+            # What all begin with is the same in the first: that is enough.
+            start = len(self._prefix) if key is keys[0] else len(alike)
+            if start > len(self._prefix):
+                depth, offset = self._place_after(alike)
+            for i, character in enumerate(key[start : len(alike) + _LONGEST], start):
+                seen.setdefault((depth, offset), set()).add(character)
+                if i > len(alike):
+                    turned.add((depth, offset))
+                depth, offset = (depth + 1, 0) if character == "/" else (depth, offset + 1)
+        for (depth, offset), characters in sorted(seen.items()):
+            while len(self._positions) <= depth:
+                self._positions.append([])
+            while len(self._positions[depth]) <= offset:
+                self._positions[depth].append(_Position())
+            self._positions[depth][offset].learn(characters, turned=(depth, offset) in turned)
+        if before and self._pages:
+            self._learn_gap(before, keys[0])
+        self._pages += 1
+        common = common_beginning(self.common, alike) if self._pages > 1 else alike
+        if common != self.common or self._pages >= self._built * _GROWTH:
+            self.common, self._origin = common, self._place_after(common)
+            self._build()
 
-    def number(self, key: str) -> int:
-        """A key's number: greater keys have no smaller numbers."""
-        base = len(self._alphabet) + 1
-        number = 0
-        tail = key[len(self._prefix) : len(self._prefix) + _DIGITS]
-        for character in tail:
-            number = number * base + bisect_left(self._alphabet, character) + 1
-        return int(number * base ** (_DIGITS - len(tail)))
+    def _learn_gap(self, before: str, first: str) -> None:
+        """There are no keys between these two."""
+        alike = common_beginning(before, first)
+        if len(alike) < len(self._prefix):
+            return
+        depth, offset = self._place_after(alike)
+        edges = before[len(alike) : len(alike) + 2], first[len(alike) : len(alike) + 2]
+        position = self._position(depth, offset)
+        if position is not None and edges[0] and edges[1]:
+            position.skip(ord(edges[0][0]) + 1, ord(edges[1][0]))
+        for edge in edges:
+            following = self._position(depth + 1, 0) if edge[:1] == "/" else self._position(depth, offset + 1)
+            if following is not None and len(edge) > 1:
+                after_low = edge is edges[0]
+                following.skip(ord(edge[1]) + 1 if after_low else 0, _LAST if after_low else ord(edge[1]))
 
-    def key(self, number: int) -> str:
-        """The shortest key of this number, or of one a little smaller."""
-        base = len(self._alphabet) + 1
-        digits = []
-        for _ in range(_DIGITS):
-            number, digit = divmod(number, base)
-            digits.append(digit)
-        if number:
-            return self._prefix + self._alphabet[-1] * _DIGITS
-        tail = digits[::-1]
-        end = tail.index(0) if 0 in tail else _DIGITS
-        return self._prefix + "".join(self._alphabet[digit - 1] for digit in tail[:end])
+    def _place_after(self, beginning: str) -> tuple[int, int]:
+        """The number of slashes in what comes after the prefix, and of characters since the last one."""
+        tail = beginning[len(self._prefix) :]
+        return tail.count("/"), len(tail) - tail.rfind("/") - 1
 
-    def cut(self, low: str, number: int, high: str | None) -> str | None:
-        """A key for ``number`` that lies strictly between ``low`` and ``high``; None where there is none to guess."""
-        if not self._alphabet:
-            return None
-        key = self.key(number)
-        return key if low < key and (high is None or key < high) else None
+    def _build(self) -> None:
+        self._built = self._pages
+        self.version += 1
+        for level in self._positions:
+            alphabet = {character for position in level for character in position.seen if character.isalnum()}
+            mixed = set().union(*(position.seen for position in level if position.is_mixed))
+            for position in level:
+                position.build(alphabet if not position.has_digits else alphabet & (mixed | _DECIMALS))
 
-    def _between(self, first: str, last: str) -> set[str]:
-        seen = [character for character in self._seen if first <= character <= last]
-        return {chr(code) for code in range(ord(min(seen)), ord(max(seen)) + 1)} if seen else set()
+    def place(self, key: str) -> float:
+        """A key's place: greater keys have no smaller ones, but for rounding."""
+        common = self.common
+        if not key.startswith(common):
+            return 0.0 if key < common else 1.0
+        begin, width = 0.0, 1.0
+        depth, offset = self._origin
+        for character in key[len(common) :]:
+            position = self._position(depth, offset)
+            if position is None or width < _NARROWEST:
+                break
+            start, share = position.piece(character)
+            begin += width * start
+            width *= share
+            depth, offset = (depth + 1, 0) if character == "/" else (depth, offset + 1)
+        return begin
 
-    def _decimals(self) -> set[str]:
-        return set(_DECIMALS) if self._seen & set(_DECIMALS) else set()
+    def key(self, place: float, precision: float) -> str:
+        """A short key at a place, or less than ``precision`` before it."""
+        begin, width = 0.0, 1.0
+        depth, offset = self._origin
+        found = [self.common]
+        while width > precision and (position := self._position(depth, offset)):
+            character = position.at((place - begin) / width)
+            start, share = position.piece(character)
+            begin += width * start
+            width *= share
+            found.append(character)
+            depth, offset = (depth + 1, 0) if character == "/" else (depth, offset + 1)
+        return "".join(found)
+
+    def beyond(self) -> str:
+        """A key after all known ones: after all that begin alike or, if not all do, twice as far as they reach."""
+        common = self.common
+        if len(common) > len(self._prefix):
+            return after(common)
+        position = self._position(0, 0)
+        seen = position.seen if position else {"0"}
+        first, last = ord(min(seen)), ord(max(seen))
+        code = 2 * last - first + 1
+        for _, end in _CLASSES:
+            if last < ord(end) < code:
+                code = ord(end)
+        return common + _character(code)
+
+    def _position(self, depth: int, offset: int) -> _Position | None:
+        if depth < len(self._positions) and offset < len(self._positions[depth]):
+            return self._positions[depth][offset]
+        return None

@@ -1,9 +1,8 @@
 """A key range listed in pieces at a time: which pieces there are, and what to ask for next. No I/O.
 
 The range is cut into segments, in key order, each listed from its beginning on. A segment that would take several
-more pages is cut in two wherever a guess says its middle is; the last segment, whose end nobody knows, is cut ahead of
-what was seen, further each time. Pages of later segments wait until the earlier ones are complete: keys come out in
-order, each once.
+more pages is cut in two wherever a guess says its middle is (``Cuts``). Pages of later segments wait until the earlier
+ones are complete: keys come out in order, each once.
 
 Only a segment's first page is asked for by a key. Those after it are asked for by S3's token, since a page may have no
 keys that tell how far S3 has come: it sends such where it had to pass many deleted ones.
@@ -23,13 +22,10 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from s3torchconnector._transfer._key_space import KeySpace
+from s3torchconnector._transfer._cuts import Cuts, Survey
 from s3torchconnector._types import ObjectInfos
 from s3torchconnector._wire import Continuation, ListPage
 
-_WORTH_CUTTING = 6  # pages still to come, by estimate: each cut costs about half a page that is listed twice
-_FIRST_JUMP = 2  # pages ahead of what was seen, for the first cut of the last segment
-_LATER_JUMPS = 4  # how many times further each later one goes
 _MISMATCHES = 1  # between segments, before keys are taken to be out of order: they may have been written meanwhile
 
 
@@ -58,15 +54,23 @@ class Segment:
     """Keys above ``low`` (exclusive), up to ``high`` (inclusive; None: to the end)."""
 
     def __init__(self, low: str, high: str | None, place: Place | None = None, skip: str | None = None) -> None:
-        self.low = low
-        self.high = high
+        self.survey = Survey(low, high)
         self.place = place or Place(None, low or None)  # of its next page
         self.skip = skip  # keys at the beginning of that page which are not after this one were handed out already
         self.continuation = Continuation()
         self.pages: deque[ObjectInfos] = deque()
         self.asked = False
         self.seam: Seam | None = None  # once it is complete
-        self.page_width = 0  # how many numbers of the key space its last page spanned
+
+    @property
+    def low(self) -> str:
+        """The last key that has come or, before that, one that all keys are greater than."""
+        return self.survey.low
+
+    @property
+    def high(self) -> str | None:
+        """The last key there can be, if not all to the end."""
+        return self.survey.high
 
 
 class Ask(NamedTuple):
@@ -99,7 +103,7 @@ class Segments:
     """
 
     def __init__(self, prefix: str, width: int, most_waiting: int, *, in_order: bool = True) -> None:
-        self._space = KeySpace(prefix)
+        self._cuts = Cuts(prefix)
         self._segments = [Segment("", None)]
         self._width = width
         self._most_waiting = most_waiting
@@ -108,7 +112,6 @@ class Segments:
         self._mismatches = 0
         self._seam: Seam | None = None  # between what was handed out and what comes next, until that has come
         self._is_stale = False
-        self._jump = _FIRST_JUMP
         self._useful = 0  # answers that brought keys
         self._wasted = 0  # answers that brought none
 
@@ -163,15 +166,17 @@ class Segments:
         if objects:
             self._useful += 1
             segment.pages.append(objects)
-            if self._in_order:  # otherwise it stays as it was made: without a place to cut
-                first, last = objects.keys[0], objects.keys[-1]
-                self._space.learn((first, last))
-                segment.page_width = self._space.number(last) - self._space.number(first)
-            segment.low = objects.keys[-1]
         elif page.next_token is None or page.following is not None:
             self._wasted += 1
+        if self._in_order:  # otherwise it stays as it was made: without a place to cut
+            surveys = [each.survey for each in self._segments]
+            number = self._segments.index(segment)
+            is_cut_off, is_last = page.following is not None, page.next_token is None
+            self._cuts.learn(surveys, number, objects.keys, is_cut_off=is_cut_off, is_last=is_last)
         if page.following is not None or page.next_token is None:
-            until = segment.low if page.following is None or segment.high is None else segment.high
+            until = objects.keys[-1] if objects else segment.low
+            if page.following is not None and segment.high is not None:
+                until = segment.high
             segment.seam = Seam(Place(ask.token, ask.start_after), until, page.following)
         else:
             segment.continuation.advance(page.next_token)
@@ -207,34 +212,20 @@ class Segments:
             segment = Segment(self._seam.until, None, self._seam.place, self._seam.until)
         else:
             segment = self._segments[0]
-            segment.high, segment.asked = None, False
+            segment.survey.high, segment.asked = None, False
         self._segments, self._seam = [segment], None
-        self._jump = _FIRST_JUMP
         self._is_stale = True
 
     def _cut(self) -> Segment | None:
         """Cut the earliest segment that is worth it in two, and return the later half."""
         if not self._in_order:
             return None
-        for i, segment in enumerate(self._segments):
-            if segment.seam or not segment.page_width:
-                continue
-            low = self._space.number(segment.low)
-            if segment.high is None:
-                number = low + segment.page_width * self._jump
-            else:
-                rest = self._space.number(segment.high) - low
-                if rest < _WORTH_CUTTING * segment.page_width:
-                    continue
-                number = low + rest // 2
-            middle = self._space.cut(segment.low, number, segment.high)
-            if middle is None:
-                continue
-            later = Segment(middle, segment.high)
-            later.page_width = segment.page_width
-            if segment.high is None:
-                self._jump *= _LATER_JUMPS
-            segment.high = middle
-            self._segments.insert(i + 1, later)
-            return later
-        return None
+        found = self._cuts.find([None if each.seam else each.survey for each in self._segments])
+        if found is None:
+            return None
+        segment = self._segments[found.number]
+        later = Segment(found.key, segment.high)
+        segment.survey.high, segment.survey.guess = found.key, later.survey
+        self._cuts.locate(segment.survey, later.survey)
+        self._segments.insert(found.number + 1, later)
+        return later
