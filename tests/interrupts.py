@@ -12,6 +12,24 @@ from typing import Any
 
 
 @contextlib.contextmanager
+def struck(strike: Callable[[], object], *functions: Callable[..., Any]) -> Iterator[None]:
+    """``strike`` is called wherever this thread calls something in these functions, and wherever one of them begins:
+    where the garbage collector or the handler of a signal may, with the locks that are held there."""
+    codes = {function.__code__ for function in functions}
+
+    def profile(frame: FrameType, event: str, _: Any) -> None:
+        if event in ("call", "c_call", "c_return") and frame.f_code in codes:
+            strike()  # the interpreter does not profile what is called here
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
+@contextlib.contextmanager
 def interrupted_at(moment: int, *functions: Callable[..., Any]) -> Iterator[None]:
     """A KeyboardInterrupt when this thread has come to so many places in these functions where Python runs the handlers
     of signals: where a function begins, and where one that is written in C has ended."""

@@ -2,20 +2,53 @@
 
 A child that is forked while another thread imports a module inherits that module's lock, which nobody will release
 there: the child waits for ever as soon as it imports the module itself. So a fork waits until such imports are over.
+
+No lock of ours is held during an import. Whoever waits for one may hold the lock of a module that the import needs: two
+threads that import each other's modules would wait for ever. Imports are counted instead, by operations on built-in
+types that are atomic, and each side looks at the other after it has announced itself.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
+import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from threading import get_ident
 from typing import Any
 
+from s3torchconnector._latch import Latch
+
 _PATIENCE = 10.0  # seconds that a fork waits: whoever forks may hold what an import waits for
-no_fork = threading.RLock()
-_own = threading.local()
+_LOOK_AGAIN = 0.1  # seconds after which a fork looks for itself: an interrupt may have kept an import from telling
+_importing: list[int] = []  # the threads that import, once for each import under way
+_forking: dict[int, Latch] = {}  # the threads that fork, with what tells that this is over
+_waiting: dict[int, Latch] = {}  # the threads that want to fork, with what tells that an import is over
+
+
+class _NoFork:
+    """Holds off the forks of other threads. A fork that has begun is waited for, as long as forks wait."""
+
+    def __enter__(self) -> None:
+        me, until = get_ident(), time.monotonic() + _PATIENCE
+        while True:
+            try:
+                _importing.append(me)
+                fork = next((over for thread, over in _forking.copy().items() if thread != me), None)
+                if fork is None or (left := until - time.monotonic()) <= 0:
+                    return
+            except BaseException:  # an interrupt: who does not get in does not come out either
+                _end_import(me)
+                raise
+            _end_import(me)
+            fork.wait(left)
+
+    def __exit__(self, *_: object) -> None:
+        _end_import(get_ident())
+
+
+no_fork = _NoFork()
 
 
 def names_from(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
@@ -38,20 +71,38 @@ def names_from(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]
     return find
 
 
+def _end_import(thread: int) -> None:
+    if thread in _importing:
+        _importing.remove(thread)
+    for changed in list(_waiting.values()):
+        changed.open()
+
+
 def _before_fork() -> None:
-    _own.held = no_fork.acquire(timeout=_PATIENCE)
+    me, until = get_ident(), time.monotonic() + _PATIENCE
+    while True:
+        changed = _waiting[me] = Latch()
+        over = _forking[me] = Latch()
+        if all(thread == me for thread in list(_importing)) or (left := until - time.monotonic()) <= 0:
+            return
+        del _forking[me]  # imports may begin while this waits: they may be what the others wait for
+        over.open()
+        changed.wait(min(left, _LOOK_AGAIN))
 
 
 def _after_fork_in_parent() -> None:
-    if _own.held:
-        no_fork.release()
+    me = get_ident()
+    _waiting.pop(me, None)
+    over = _forking.pop(me, None)
+    if over is not None:
+        over.open()
 
 
 def _after_fork_in_child() -> None:
-    if _own.held:
-        no_fork.release()
-    else:
-        no_fork._at_fork_reinit()  # type: ignore[attr-defined]  # as the standard library does with its own
+    me = get_ident()
+    _importing[:] = [thread for thread in _importing if thread == me]  # the others are the parent's
+    _forking.clear()
+    _waiting.clear()
 
 
 if hasattr(os, "register_at_fork"):

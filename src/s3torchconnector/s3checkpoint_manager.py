@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
+from types import ModuleType
 from typing import IO, Any, cast
 
 import torch
@@ -125,15 +126,13 @@ class S3CheckpointManager:
             S3ObjectChangedError: another job has committed the step meanwhile; this one is not committed.
             S3Exception: it was not committed; what was there still is.
         """
+        by_ranks = _distributed() if has_ranks() else None  # before its turn: no lock during an import
         with self._saves.turn():
             path = self._new_path(step)
-            if not has_ranks():
+            if by_ranks is None:
                 self._save_alone(step, path, partial(save_archive, state_dict))
                 return
-            with no_fork:
-                from s3torchconnector._checkpoint_manager._distributed import save_ranks
-
-            save_ranks(self._store.client, self._store.address(step, path), state_dict)
+            by_ranks.save_ranks(self._store.client, self._store.address(step, path), state_dict)
             by_first(lambda: self._commit_ranks(step, path))
 
     def save_async(self, step: int, state_dict: Mapping[str, Any]) -> Future[None]:
@@ -150,16 +149,14 @@ class S3CheckpointManager:
             TypeError, ValueError: ``step`` cannot be.
             Exception: the state cannot be copied, which for one process is what pickling it raises.
         """
+        by_ranks = _distributed() if has_ranks() else None
         with self._saves.turn():
             path = self._new_path(step)
-            if not has_ranks():
+            if by_ranks is None:
                 store = Snapshot(state_dict).store
                 return self._saves.in_background(step, partial(self._save_alone, step, path, store))
-            with no_fork:
-                from s3torchconnector._checkpoint_manager._distributed import copied
-
             uri, group = self._store.address(step, path), self._group.get()
-            save = copied(self._store.client, uri, state_dict, group)
+            save = by_ranks.copied(self._store.client, uri, state_dict, group)
             return self._saves.in_background(step, partial(self._save_and_commit, step, path, save))
 
     def _new_path(self, step: int) -> str:
@@ -184,10 +181,7 @@ class S3CheckpointManager:
             self._commit_ranks(step, path)
 
     def _commit_ranks(self, step: int, path: str) -> None:
-        with no_fork:
-            from s3torchconnector._checkpoint_manager._distributed import sizes_of_files
-
-        sizes = sizes_of_files(self._store.client, self._store.address(step, path))
+        sizes = _distributed().sizes_of_files(self._store.client, self._store.address(step, path))
         self._store.commit(step, "dcp", path, {f"{path}{name}": (size, None) for name, size in sizes.items()})
         self._retain(step)
 
@@ -226,10 +220,7 @@ class S3CheckpointManager:
             key = self._store.key(manifest.step, f"{manifest.path}{_STATE}")
             with self._store.client.get_object(self._store.bucket, key) as reader:
                 return torch.load(cast(IO[bytes], reader), map_location=map_location, weights_only=weights_only)
-        with no_fork:
-            from s3torchconnector._checkpoint_manager._distributed import load_ranks
-
-        load_ranks(self._store.client, self._store.address(manifest.step, manifest.path), state_dict)
+        _distributed().load_ranks(self._store.client, self._store.address(manifest.step, manifest.path), state_dict)
         return state_dict
 
     def _manifest(self, step: int | None) -> Manifest:
@@ -298,3 +289,9 @@ class S3CheckpointManager:
 
     def __repr__(self) -> str:
         return f"S3CheckpointManager({self.uri!r}, {self.region!r})"
+
+
+def _distributed() -> ModuleType:
+    with no_fork:
+        from s3torchconnector._checkpoint_manager import _distributed  # here: it imports torch.distributed.checkpoint
+    return _distributed

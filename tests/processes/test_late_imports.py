@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 import s3torchconnector
+from s3torchconnector import _late_imports
+from s3torchconnector._late_imports import no_fork
+from tests.interrupts import interrupted_at
 from tests.servers.processes import run
 
 _SOURCES = Path(s3torchconnector.__file__).parent
@@ -43,18 +48,22 @@ ANSWER = 42
 """
 
 
+def _environment(folder: Path) -> dict[str, str]:
+    path = [str(folder), str(_SOURCES.parent)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+
+
 @pytest.mark.parametrize(("guard", "status"), [("no_fork", 42), ("contextlib.nullcontext()", -14)])
 def test_a_fork_waits_for_an_import(tmp_path: Path, guard: str, status: int) -> None:
     """And where it does not, the child waits for ever: if that comes out otherwise, CPython needs no help any more."""
     (tmp_path / "slow.py").write_text(_SLOW)
     program = [sys.executable, "-c", _PROGRAM.format(guard)]
-    path = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = run(program, 60, env=path)
+    done = run(program, 60, env=_environment(tmp_path))
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == status, done.stderr
 
 
-def _late_imports(tree: ast.AST, guarded: bool = False) -> list[int]:
+def _late_imports_of(tree: ast.AST, guarded: bool = False) -> list[int]:
     """The lines of imports in functions that no ``with no_fork`` guards."""
     found = []
     for node in ast.iter_child_nodes(tree):
@@ -62,9 +71,9 @@ def _late_imports(tree: ast.AST, guarded: bool = False) -> list[int]:
             found += [] if guarded else [node.lineno]
         elif isinstance(node, ast.With):
             names = [item.context_expr.id for item in node.items if isinstance(item.context_expr, ast.Name)]
-            found += _late_imports(node, guarded or "no_fork" in names)
+            found += _late_imports_of(node, guarded or "no_fork" in names)
         else:
-            found += _late_imports(node, guarded)
+            found += _late_imports_of(node, guarded)
     return found
 
 
@@ -74,5 +83,176 @@ def test_every_import_in_a_function_holds_off_forks() -> None:
         functions = (
             node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.FunctionDef, ast.Lambda))
         )
-        unguarded += [f"{path.relative_to(_SOURCES)}:{line}" for each in functions for line in _late_imports(each)]
+        unguarded += [f"{path.relative_to(_SOURCES)}:{line}" for each in functions for line in _late_imports_of(each)]
     assert not unguarded
+
+
+# -- no lock is held during an import ---------------------------------------------------------------------------------
+
+# One thread imports a module lately, and another directly, as unpickling does; the module imports lately itself.
+_CROSSED = """
+import os, sys, threading
+from s3torchconnector._late_imports import no_fork
+
+begun, entered = threading.Event(), threading.Event()
+sys.modules["crossed"] = threading
+threading.begun, threading.entered = begun, entered
+
+def directly():
+    import deep
+
+def lately():
+    begun.wait()
+    with no_fork:
+        entered.set()
+        import deep
+
+threads = [threading.Thread(target=each, daemon=True) for each in (directly, lately)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join(10)
+print([each.is_alive() for each in threads], flush=True)
+os._exit(0)
+"""
+_DEEP = """
+from crossed import begun, entered
+from s3torchconnector._late_imports import no_fork
+begun.set()
+entered.wait()
+with no_fork:
+    import json
+"""
+
+
+def _run_program(program: str, folder: Path, timeout: float = 60) -> str:
+    done = run([sys.executable, "-c", program], timeout, env=_environment(folder))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_an_import_that_another_thread_waits_for_may_import_lately(tmp_path: Path) -> None:
+    (tmp_path / "deep.py").write_text(_DEEP)
+    assert _run_program(_CROSSED, tmp_path) == "[False, False]"
+
+
+# Attribute of the package on one thread, and the module that has it on another, at the same time.
+_RACE = """
+import importlib, os, sys, threading
+import torch.distributed.checkpoint  # which takes seconds, and is not what they race for
+import s3torchconnector
+
+barrier = threading.Barrier(2)
+switch = sys.getswitchinterval()
+sys.setswitchinterval(1e-6)
+
+def use():
+    barrier.wait()
+    getattr(s3torchconnector, {name!r})
+
+def load():
+    barrier.wait()
+    importlib.import_module({module!r})
+
+threads = [threading.Thread(target=each, daemon=True) for each in (use, load)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join(20)
+print([each.is_alive() for each in threads], flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("S3MapDataset", "s3torchconnector.s3map_dataset"), ("S3CheckpointManager", "s3torchconnector.dcp")],
+)
+def test_first_uses_on_two_threads(tmp_path: Path, name: str, module: str) -> None:
+    assert _run_program(_RACE.format(name=name, module=module), tmp_path) == "[False, False]"
+
+
+# A hook that runs between ours and the fork lets another thread begin an import: that has to wait for the fork.
+_LATE = """
+import os, signal, sys, threading
+
+go, inside = threading.Event(), threading.Event()
+
+def before():
+    go.set()
+    frames = lambda: sys._current_frames()[importing.ident]
+    while not inside.is_set() and not frames().f_code.co_filename.endswith("_latch.py"):
+        pass
+    print("begun before the fork" if inside.is_set() else "waits", flush=True)
+
+os.register_at_fork(before=before)  # registered first, it is called last
+from s3torchconnector._late_imports import no_fork
+
+def import_it():
+    go.wait()
+    with no_fork:
+        inside.set()
+
+importing = threading.Thread(target=import_it)
+importing.start()
+pid = os.fork()
+if not pid:
+    signal.alarm(5)
+    with no_fork:
+        import json
+    os._exit(0)
+importing.join()
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_an_import_waits_for_a_fork_that_has_begun(tmp_path: Path) -> None:
+    assert _run_program(_LATE, tmp_path).split("\n") == ["waits", "0"]
+
+
+# Whoever forks has what the import waits for.
+_HELD = """
+import os, signal, threading
+from s3torchconnector import _late_imports
+from s3torchconnector._late_imports import no_fork
+
+_late_imports._PATIENCE = 0.2
+begun, forked = threading.Event(), threading.Event()
+
+def import_it():
+    with no_fork:
+        begun.set()
+        forked.wait()
+
+importing = threading.Thread(target=import_it)
+importing.start()
+begun.wait()
+pid = os.fork()
+if not pid:
+    signal.alarm(5)
+    with no_fork:
+        import json
+    os._exit(0 if os.fork() == 0 else os.waitstatus_to_exitcode(os.wait()[1]))
+forked.set()
+importing.join()
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_a_fork_does_not_wait_for_ever(tmp_path: Path) -> None:
+    assert _run_program(_HELD, tmp_path) == "0"
+
+
+def test_an_interrupt_of_an_import_holds_off_no_fork() -> None:
+    kind = type(no_fork)
+    for moment in itertools.count(1):
+        interrupted = False
+        try:
+            with interrupted_at(moment, kind.__enter__), no_fork:
+                pass
+        except KeyboardInterrupt:
+            interrupted = True
+        assert threading.get_ident() not in _late_imports._importing, moment
+        if not interrupted:
+            break
+    assert moment > 3

@@ -78,13 +78,14 @@ class EndpointResolver:
         return self._rule_set().resolve(bucket)
 
     def _rule_set(self) -> EndpointRules:
-        with self._lock:
-            if self._rules is None:
-                with no_fork:
-                    from s3torchconnector._identity._endpoint_rules import EndpointRules
+        if self._rules is None:
+            with no_fork:  # and not under the lock: others may be importing it
+                from s3torchconnector._identity._endpoint_rules import EndpointRules
 
-                self._rules = EndpointRules(self._region, self._custom, self._config)
-            return self._rules
+            with self._lock:
+                if self._rules is None:
+                    self._rules = EndpointRules(self._region, self._custom, self._config)
+        return self._rules
 
 
 def _is_plain(bucket: str) -> bool:

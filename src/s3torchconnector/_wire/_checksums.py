@@ -13,9 +13,9 @@ import binascii
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import cache, lru_cache, reduce
 from importlib.util import find_spec
-from typing import cast
+from typing import Any, cast
 
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._wire._connection import Buffer
@@ -92,18 +92,20 @@ def _shift(algorithm: Algorithm, size: int) -> int:
     return power
 
 
-def _crc64nvme(data: Buffer, crc: int) -> int:
+@cache
+def _awscrt() -> Any:
     with no_fork:
         from awscrt import checksums  # here: it takes 40 ms, which those who read a small object need not wait for
 
-    return cast(int, checksums.crc64nvme(data, crc))
+    return checksums
+
+
+def _crc64nvme(data: Buffer, crc: int) -> int:
+    return cast(int, _awscrt().crc64nvme(data, crc))
 
 
 def _crc32c(data: Buffer, crc: int) -> int:
-    with no_fork:
-        from awscrt import checksums
-
-    return cast(int, checksums.crc32c(data, crc))
+    return cast(int, _awscrt().crc32c(data, crc))
 
 
 CRC32 = Algorithm("CRC32", 32, 0xEDB88320, zlib.crc32)
