@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -71,9 +72,11 @@ class S3Writer(io.BufferedIOBase):
 
     def abort(self) -> None:
         """Give up: close without storing anything. The object is what it was before."""
+        self._give_up(getattr(self.stream, "abort", None))
+
+    def _give_up(self, abort: Callable[[], object] | None) -> None:
         if not self.closed:
             try:
-                abort = getattr(self.stream, "abort", None)
                 if abort is not None:
                     abort()
             finally:
@@ -84,6 +87,9 @@ class S3Writer(io.BufferedIOBase):
     ) -> None:
         if error is None:
             self.close()
+        elif isinstance(error, GeneratorExit) and hasattr(self.stream, "abort_later"):
+            # A generator that is dropped half-way ends here, maybe in a garbage collection, which must not wait.
+            self._give_up(self.stream.abort_later)
         else:
             self.abort()
 

@@ -264,9 +264,10 @@ class S3Client:
 
 
 def _close_in_same_process(runtime: Runtime, pid: int) -> None:
-    """On a thread of its own: a client's end may come anywhere, also while a lock is held that its threads wait for."""
+    """By other threads: a client's end may come anywhere, also while a lock is held that its threads wait for."""
     if os.getpid() == pid:
-        _thread.start_new_thread(runtime.close, ())
+        # The collector has another one wait for the end of what is under way, since more may be left to it.
+        _transfer.leave_to_collector(partial(_thread.start_new_thread, runtime.close, ()))
 
 
 def _close_idle_at_exit() -> None:

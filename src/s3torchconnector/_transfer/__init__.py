@@ -6,6 +6,7 @@ What reading an object does not need is imported when it is used.
 from typing import TYPE_CHECKING
 
 from s3torchconnector._late_imports import names_from
+from s3torchconnector._transfer._collector import leave_to_collector
 from s3torchconnector._transfer._compare import Loaded, prepare_verification
 from s3torchconnector._transfer._fetch import RangeFetch
 from s3torchconnector._transfer._fetch_group import FetchGroup
@@ -54,6 +55,7 @@ __all__ = [
     "address_of",
     "count_workers_by",
     "expect_uploads",
+    "leave_to_collector",
     "list_all",
     "list_uploads",
     "look_ahead",

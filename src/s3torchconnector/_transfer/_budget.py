@@ -5,22 +5,27 @@ nothing can dead-lock: *speculative* work (read-ahead, look-ahead) asks and may 
 waiting for is always granted, since a read in progress must be able to end; a *writer* waits for room, unless it
 has nothing in flight whose end would make room.
 
+Bytes are given back by finalisers, too, which strike at any moment, on a thread that has the lock as well. So the lock
+is re-entrant, each section under it is one change, and nothing under it waits, calls others, or wakes them.
+
 Large memory is handed out in blocks, which are kept and used again: fresh memory costs a page fault and a zeroing for
 each page.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable
 
 from s3torchconnector._config import MIB
+from s3torchconnector._latch import Latch
 from s3torchconnector._transfer._memory import LargeBuffer, new_buffer
 
 BLOCK = 4 * MIB  # smaller ones cost more turns of the interpreter lock, larger ones come later
 _IDLE_SPARE = 2  # blocks kept while nothing is in flight
-# Seconds. Who waits is told when bytes come back, but for a finaliser that strikes just as the wait begins.
-_LOOK_AGAIN = 1.0
+_Waiting = deque[Latch]  # each is opened, and taken out, when it is worth another look
 
 
 class ByteBudget:
@@ -28,10 +33,9 @@ class ByteBudget:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._lock = threading.RLock()  # re-entrant: finalisers give back, at any moment
-        self._room = threading.Condition(self._lock)
-        self._block_room = threading.Condition(self._lock)  # for those who want no more than a block
-        self._waiting = 0  # threads, mostly none: telling nobody takes a while, too
+        self._lock = threading.RLock()
+        self._for_more: _Waiting = deque()
+        self._for_a_block: _Waiting = deque()  # those who want no more than that
         self._taken = 0
         self._spare: list[LargeBuffer] = []
         self._out = 0  # blocks in use: less than has been taken, since some of that is for bytes that are to come
@@ -45,6 +49,11 @@ class ByteBudget:
     def is_full(self) -> bool:
         """Whether there is no room at all."""
         return self._taken >= self.limit
+
+    @property
+    def _waiting(self) -> int:
+        """How many threads wait for room."""
+        return len(self._for_more) + len(self._for_a_block)
 
     def try_take(self, size: int) -> bool:
         """Take ``size`` bytes if they are free."""
@@ -65,16 +74,23 @@ class ByteBudget:
 
         ``may_overdraw`` is asked again whenever bytes come back.
         """
-        with self._lock:
-            room = self._block_room if size <= BLOCK else self._room
-            self._waiting += 1
-            try:
-                while self._taken + size > self.limit and not may_overdraw():
-                    room.wait(_LOOK_AGAIN)
-            finally:
-                self._waiting -= 1
-            self._taken += size
-            self._wake_one()  # there may be room for another
+        waiting = self._for_a_block if size <= BLOCK else self._for_more
+        try:
+            while not self.try_take(size):
+                latch = Latch()
+                try:
+                    waiting.append(latch)  # before the second look, as who gives back looks the other way round
+                    if self.try_take(size):
+                        return
+                    if may_overdraw():  # not under the lock: it may wait for locks of others
+                        self.take(size)
+                        return
+                    latch.wait()
+                finally:
+                    with contextlib.suppress(ValueError):
+                        waiting.remove(latch)
+        finally:
+            self._wake_one()  # there may be room for another, also where this one was interrupted
 
     def give(self, size: int) -> None:
         """Give ``size`` bytes back."""
@@ -82,20 +98,18 @@ class ByteBudget:
             self._taken -= size
             if not self._taken:
                 del self._spare[_IDLE_SPARE:]
-            if self._waiting:
-                self._room.notify_all()
-                self._wake_one()
+        _open(self._for_more, len(self._for_more))
+        self._wake_one()
 
     def _wake_one(self) -> None:
-        """Under the lock: of those who want a block at most, one after the other: a herd would find the room gone."""
-        if self._taken < self.limit:
-            self._block_room.notify()
+        """Of those who want a block at most, one after the other: a herd would find the room gone."""
+        if self._for_a_block and self._taken < self.limit:
+            _open(self._for_a_block, 1)
 
     def wake(self) -> None:
         """Have those who wait ask again whether they may overdraw."""
-        with self._lock:
-            self._room.notify_all()
-            self._block_room.notify_all()
+        _open(self._for_more, len(self._for_more))
+        _open(self._for_a_block, len(self._for_a_block))
 
     def block(self) -> LargeBuffer:
         """``BLOCK`` bytes of any content. They must have been taken."""
@@ -111,3 +125,11 @@ class ByteBudget:
             self._out -= 1
             if len(self._spare) < _IDLE_SPARE or (self._out + len(self._spare)) * BLOCK < self.limit:
                 self._spare.append(block)
+
+
+def _open(waiting: _Waiting, count: int) -> None:
+    for _ in range(count):
+        try:
+            waiting.popleft().open()
+        except IndexError:  # gone meanwhile
+            return

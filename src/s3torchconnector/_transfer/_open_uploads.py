@@ -1,7 +1,7 @@
 """Uploads that nobody finished: aborted when they are dropped, when the interpreter exits, and on SIGTERM.
 
 - *Dropped*: garbage collection may strike anywhere, also while a lock is held that an abort needs, so the finaliser
-  of the program's handle only hands the upload to a thread of ours.
+  of the program's handle only hands the upload to a thread of ours (``_collector``).
 - *Exit* (``sys.exit``, an uncaught exception): an ``atexit`` hook aborts what is open. The interpreter has waited for
   threads before, so that what a save in the background writes is complete. Children of ``multiprocessing`` skip
   ``atexit``, and call finalisers before they wait for threads: there, a thread that they wait for does both.
@@ -27,11 +27,12 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterable
-from queue import SimpleQueue
+from functools import partial
 from types import FrameType
 from typing import Protocol
 
 from s3torchconnector._errors import S3UploadAbortedError
+from s3torchconnector._transfer._collector import end_collector, leave_to_collector, prepare_collector
 
 
 class Upload(Protocol):
@@ -50,8 +51,7 @@ _GRACE = 2.0  # seconds for what is late to find out and say so
 _log = logging.getLogger(__name__)
 _open: set[Upload] = set()
 _expected: weakref.WeakSet[object] = weakref.WeakSet()  # saves that will open uploads on other threads
-_abandoned: SimpleQueue[Upload | None] = SimpleQueue()
-_collector: threading.Thread | None = None
+_exit_prepared = False  # in a child of multiprocessing
 _handling_sigterm = False
 _ending = False  # by SIGTERM
 
@@ -62,16 +62,12 @@ def add(upload: Upload) -> None:
     Raises:
         S3UploadAbortedError: SIGTERM is ending the process, and nobody would abort it any more.
     """
-    global _collector
     _open.add(upload)
     if _ending:
         _open.discard(upload)
         raise S3UploadAbortedError("nothing is uploaded any more: SIGTERM is ending this process")
-    if _collector is None:
-        _collector = threading.Thread(target=_collect, name="s3torchconnector-abort", daemon=True)
-        _collector.start()
-        if multiprocessing.parent_process() is not None:
-            multiprocessing.util.Finalize(None, _abort_behind_others, exitpriority=10)
+    prepare_collector()
+    _prepare_exit()
     _handle_sigterm()
 
 
@@ -99,7 +95,7 @@ def settle_uploads(save: object) -> None:
 
 def abandon(upload: Upload) -> None:
     """An upload is being garbage-collected. Takes no lock, so that it may run anywhere."""
-    _abandoned.put(upload)
+    leave_to_collector(partial(_abort, upload))
     warnings.warn(f"{upload!r} was dropped without close(): it is aborted", ResourceWarning, stacklevel=3)
 
 
@@ -133,12 +129,6 @@ def abort_together(uploads: Iterable[Upload], seconds: float | None = None) -> N
             _log.warning("%r could not be aborted within %g s. %s", upload, seconds, ADVICE)
 
 
-def _collect() -> None:
-    while (upload := _abandoned.get()) is not None:
-        _abort(upload)
-        del upload
-
-
 def _abort(upload: Upload, seconds: float | None = None) -> None:
     try:
         upload.abort(seconds)
@@ -148,13 +138,18 @@ def _abort(upload: Upload, seconds: float | None = None) -> None:
 
 def _abort_all() -> None:
     """End the collector, and abort what is still open, that which the collector was given among it."""
-    global _collector
-    collector, _collector = _collector, None
-    if collector is not None:
-        _abandoned.put(None)
+    ended = end_collector()
     abort_together(list(_open), _SECONDS_AT_THE_END)
-    if collector is not None:
-        collector.join(_GRACE)
+    ended.wait(_GRACE)
+
+
+def _prepare_exit() -> None:
+    """A child of ``multiprocessing`` calls finalisers at its end, and no ``atexit``."""
+    global _exit_prepared
+    if not _exit_prepared:
+        _exit_prepared = True
+        if multiprocessing.parent_process() is not None:
+            multiprocessing.util.Finalize(None, _abort_behind_others, exitpriority=10)
 
 
 def _abort_behind_others() -> None:
@@ -209,12 +204,10 @@ def _abort_and_die() -> None:
 
 def _forget_parents_uploads() -> None:
     """In a forked child: uploads that were open are the parent's."""
-    global _open, _expected, _abandoned, _collector, _ending
+    global _open, _expected, _exit_prepared, _ending
     _open = set()
     _expected = weakref.WeakSet()
-    _ending = False
-    _abandoned = SimpleQueue()
-    _collector = None
+    _ending = _exit_prepared = False
     _release_sigterm()
 
 

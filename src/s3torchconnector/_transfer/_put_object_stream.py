@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from s3torchconnector._transfer import _open_uploads
+from s3torchconnector._transfer._collector import leave_to_collector
 from s3torchconnector._transfer._publication import CreateOnly, Replacing
 from s3torchconnector._transfer._runtime import OpenRuntime
 from s3torchconnector._transfer._upload import Upload
@@ -69,6 +70,11 @@ class PutObjectStream:
                 reason. An upload that may remain is logged as a warning.
         """
         self._upload.abort(seconds)
+
+    def abort_later(self) -> None:
+        """``abort``, by another thread: for who must not wait."""
+        if self._upload.is_open:
+            leave_to_collector(self._upload.abort)
 
     def __del__(self) -> None:
         upload = self.__dict__.get("_upload")  # absent when the constructor failed

@@ -5,12 +5,14 @@ A runtime is made at first use and never crosses a fork: a child lets go of its 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._transfer._carrier import Carrier
+from s3torchconnector._transfer._collector import prepare_collector
 from s3torchconnector._transfer._node import share_of_node
 from s3torchconnector._transfer._shared import leave, share
 from s3torchconnector._transfer._worker_share import WorkerShare
@@ -37,6 +39,8 @@ class Runtime:
     """
 
     def __init__(self, region: str, endpoint: str | None, config: S3ClientConfig, user_agent: str) -> None:
+        with contextlib.suppress(RuntimeError):  # no thread to be had: a later one tries again
+            prepare_collector()  # for the client's end
         self.config = config = share_of_node(config)
         self._shared = shared = share(region, endpoint, config, user=self)
         try:

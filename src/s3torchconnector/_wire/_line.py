@@ -9,10 +9,10 @@ A condition variable would not do: one who comes at the right moment overtakes t
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 
 from s3torchconnector._errors import S3TimeoutError
+from s3torchconnector._latch import Latch
 from s3torchconnector._wire._patience import Patience
 
 
@@ -21,15 +21,15 @@ class Ticket:
 
     def __init__(self) -> None:
         self.admitted = False
-        self._event = threading.Event()
+        self._latch = Latch()
 
     def admit(self) -> None:
         self.admitted = True
-        self._event.set()
+        self._latch.open()
 
     def abort(self) -> None:
         """Wake who waits, for nothing: the token was cancelled."""
-        self._event.set()
+        self._latch.open()
 
     def wait(self, patience: Patience) -> None:
         """Wait for the turn.
@@ -38,9 +38,9 @@ class Ticket:
             CancelledByCaller: the token was cancelled.
             S3TimeoutError: the time was over before.
         """
-        patience.token.enter(self)
         try:
-            self._event.wait(max(0.0, patience.left()))
+            patience.token.enter(self)
+            self._latch.wait(patience.left())
         finally:
             patience.token.leave(self)
         patience.token.check()
