@@ -20,7 +20,8 @@ import pytest
 
 from s3torchconnector import S3Reader
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer._carrier import Carrier, _Round
+from s3torchconnector._transfer._carrier import Carrier
+from s3torchconnector._transfer._round import Round
 from s3torchconnector._transfer._workers import Workers
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._wire import Exchange, Hedging, PoolIsFull
@@ -124,6 +125,88 @@ def test_an_error_that_nobody_thought_of_costs_the_other_objects_nothing(monkeyp
         monkeypatch.setattr(caller, "begin", stumble)
         assert [reader.read() for reader in readers_of(client)] == [BODY] * COUNT
         assert not errors
+
+
+def test_a_late_request_that_cannot_be_sent_again_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the error is: the first answer comes, and what is read after that comes as well."""
+    release, failed = threading.Event(), threading.Event()
+
+    def answer(request: Request) -> Answer:
+        return [Stall(release), Send(WHOLE)] if request.path.endswith("/late") else WHOLE
+
+    def stumble(exchange: Exchange) -> int | None:
+        failed.set()
+        raise ZeroDivisionError
+
+    with (
+        ScriptedServer(handler=answer) as server,
+        S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config()) as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        try:
+            for _ in range(10):  # until it is known what is late
+                for reader in readers_of(client):
+                    assert threads.submit(reader.read).result(PATIENCE) == BODY
+            monkeypatch.setattr(Exchange, "hedge", stumble)
+            late = client.get_object("b", "late", object_info=ObjectInfo("late", "", SIZE, 0))
+            late.start_early()
+            assert failed.wait(PATIENCE)
+            for reader in readers_of(client):
+                assert threads.submit(reader.read).result(PATIENCE) == BODY
+        finally:
+            release.set()
+        assert threads.submit(late.read).result(PATIENCE) == BODY
+
+
+STEPS = [
+    (Exchange, "settle_on"),
+    (Exchange, "fileno"),
+    (Round, "receive"),
+    (Round, "begin"),
+    (Round, "_hedge"),
+    (Round, "_forget"),
+    (Round, "_conclude"),
+    (Carrier, "_next"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name"), STEPS, ids=lambda value: getattr(value, "__name__", value))
+def test_an_error_anywhere_in_the_carrier_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, owner: type[Any], name: str
+) -> None:
+    with (
+        ScriptedServer(handler=lambda _: WHOLE) as server,
+        S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config()) as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        step, calls, errors = getattr(owner, name), itertools.count(), []
+
+        def stumble(*arguments: Any, **options: Any) -> Any:
+            if next(calls) in (2, 5):
+                errors.append(ZeroDivisionError())
+                raise errors[-1]
+            return step(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, stumble)
+        for _ in range(3):
+            for reader in readers_of(client):
+                with contextlib.suppress(ZeroDivisionError):
+                    assert threads.submit(reader.read).result(PATIENCE) == BODY
+        monkeypatch.undo()
+        assert errors
+        assert [threads.submit(reader.read).result(PATIENCE) for reader in readers_of(client)] == [BODY] * COUNT
+        wait_until(lambda: client.runtime().caller._pool.in_use == 0)
+
+
+def test_a_job_that_fails_costs_no_thread() -> None:
+    workers, done = Workers(1), threading.Event()
+    workers.run(lambda: 1 // 0)
+    workers.run(done.set)
+    assert done.wait(PATIENCE)
+    closing = threading.Thread(target=workers.close, daemon=True)
+    closing.start()
+    closing.join(PATIENCE)
+    assert not closing.is_alive()
 
 
 def test_a_connection_that_others_give_back_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +366,7 @@ def test_what_is_over_is_let_go_of_though_another_is_not_answered() -> None:
 
 @pytest.mark.parametrize("has_idle_thread", [False, True])
 def test_an_interrupt_of_who_submits_stops_nothing_else(has_idle_thread: bool) -> None:
-    functions = (Carrier.submit, Carrier._have_carried, Workers.run, _Round.__init__)
+    functions = (Carrier.submit, Carrier._have_carried, Workers.run, Round.__init__)
     for moment in itertools.count(1):
         workers = Workers(2)
         first, second = Going(True, lambda: True), Going(True, lambda: True)

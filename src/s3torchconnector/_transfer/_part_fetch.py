@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-
 from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3Exception
+from s3torchconnector._latch import Latch
 from s3torchconnector._transfer._fetch import RangeFetch
 from s3torchconnector._transfer._memory import FillableBytes, new_buffer
 from s3torchconnector._transfer._object_version import ObjectVersion
@@ -30,7 +29,7 @@ class FetchedPart(Part):
         self._small: FillableBytes | None = None
         self._to_be_settled = False  # by ``conclude``
         self._has_begun = False  # an answer's head is here
-        self._on_begin: threading.Event | None = None
+        self._on_begin: Latch | None = None
 
     def begin(self, *, wait: bool, connect: bool) -> Exchange | None:
         """Send the request, for ``proceed`` to receive its answer: the part as an errand of the carrier."""
@@ -42,7 +41,7 @@ class FetchedPart(Part):
             self._landing.unclaim()
             raise
         except Exception:  # whatever it is, one object's trouble must not take the others' carrier
-            self._go_on_elsewhere()
+            self.go_on()
             return None
 
     def connect(self) -> None:
@@ -51,7 +50,7 @@ class FetchedPart(Part):
             self._runtime.caller.connect(self._bucket, self._cancel)
         except Exception:  # to be raised where this part is read, after the usual attempts
             if self._landing.claim():
-                self._go_on_elsewhere()
+                self.go_on()
 
     def proceed(self, scratch: bytearray) -> bool:
         """Receive what is here; True once there is nothing more to wait for. Does not raise.
@@ -63,16 +62,16 @@ class FetchedPart(Part):
         except NotYet:
             return False
         except HasToWait:
-            self._go_on_elsewhere()
+            self.go_on()
             return True
         except BaseException as error:
             if self._cancel.cancelled or not isinstance(error, S3Exception):
                 self._landing.settle(error)
             else:
-                self._go_on_elsewhere()
+                self.go_on()
             return True
         if received is None:
-            self._go_on_elsewhere()
+            self.go_on()
         else:
             self._take(received)
             self._to_be_settled = True
@@ -94,9 +93,9 @@ class FetchedPart(Part):
             self._fetch_and_settle()
 
     def await_head(self) -> None:
-        self._on_begin = begins = threading.Event()
+        self._on_begin = begins = Latch()
         if not self._has_begun:  # asked behind the assignment, as the other thread assigns before it looks
-            self._landing.when_settled(begins.set)
+            self._landing.when_settled(begins.open)
             begins.wait()
 
     def discard(self) -> None:
@@ -106,7 +105,7 @@ class FetchedPart(Part):
         else:
             super().discard()
 
-    def _go_on_elsewhere(self) -> None:
+    def go_on(self) -> None:
         """Have a worker try again and say what is wrong if it still is: the carrier has no time to wait for that."""
         try:
             self._runtime.workers.run(self._fetch_and_settle)
@@ -141,7 +140,7 @@ class FetchedPart(Part):
     def _settle_account(self, size: int) -> None:
         self._has_begun = True
         if self._on_begin is not None:
-            self._on_begin.set()
+            self._on_begin.open()
         if self._reserved != size:
             self._budget.give(self._reserved - size)  # less than was thought, or (negative) more
             self._reserved = size

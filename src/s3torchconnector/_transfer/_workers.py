@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Job = Callable[[], object]
 _STAYS = 20.0  # seconds that a thread is idle until it ends
@@ -92,7 +94,7 @@ class Workers:
         return bool(self._backlog) or self._closed
 
     def run(self, job: _Job) -> None:
-        """Have a thread call ``job``, which must not raise."""
+        """Have a thread call ``job``, whose errors nobody is told of, but for the log."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("the S3 client is closed")
@@ -132,7 +134,10 @@ class Workers:
         with self._lock:
             self._alive.add(entry)  # also where who started this thread was interrupted before doing that
         while job is not None:
-            job()
+            try:
+                job()
+            except BaseException:  # nobody thought of it; the thread, and who waits for its end, are others' as well
+                _log.exception("a job of a worker failed")
             del job  # an idle thread keeps nothing alive
             job = self._next(entry)
 
