@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,8 +11,11 @@ from typing import Any
 import pytest
 
 from s3torchconnector._transfer._fetch_group import FetchGroup
+from s3torchconnector._transfer._landing import Landing
 from s3torchconnector._transfer._workers import Lane, Workers
-from s3torchconnector._wire import CancelToken
+from s3torchconnector._wire import CancelledByCaller, CancelToken
+from tests.interrupts import Interrupts, interrupted_at
+from tests.reading.support import wait_until
 
 
 class Fetch:
@@ -93,3 +98,72 @@ def test_without_an_error_all_have_ended(lane: Lane) -> None:
         for number in range(20):
             group.start(Fetch(lambda cancel, number=number: done.append(number)))
     assert sorted(done) == list(range(20))
+
+
+MOMENTS = (
+    FetchGroup.__exit__,
+    FetchGroup._give_up,
+    CancelToken.cancel,
+    Landing.claim,
+    Landing.join,
+)
+
+
+def test_no_second_interrupt_leaves_a_thread_that_writes(lane: Lane) -> None:
+    """At any moment of what follows the first."""
+    for moment in itertools.count(2):  # not where ``__exit__`` begins
+        entered, writing = threading.Event(), threading.Event()
+
+        def write(cancel: CancelToken, entered: threading.Event = entered, writing: threading.Event = writing) -> None:
+            writing.set()
+            entered.set()
+            try:
+                cancel.wait(60)
+            finally:
+                writing.clear()
+
+        def use(moment: int, write: Any, entered: threading.Event) -> None:
+            with contextlib.ExitStack() as striking, group_on(lane) as group:
+                group.start(Fetch(write))
+                assert entered.wait(30)
+                striking.enter_context(interrupted_at(moment, *MOMENTS))
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt) as raised:
+            use(moment, write, entered)
+        assert not writing.is_set(), moment
+        if raised.value.__context__ is None:  # the second one did not come any more
+            break
+    assert moment > 5
+
+
+def test_interrupts_while_a_worker_does_not_end_are_waited_out(lane: Lane) -> None:
+    entered, may_end = threading.Event(), threading.Event()
+    ended = []
+
+    def write(cancel: CancelToken) -> None:
+        entered.set()
+        with contextlib.suppress(CancelledByCaller):
+            cancel.wait(60)
+        assert may_end.wait(30)  # received by one more system call
+        ended.append(True)
+
+    def strike_twice() -> None:
+        for _ in range(2):
+            wait_until(lambda: interrupts.strike_in("join") or interrupts.strike_in("wait"))
+        may_end.set()
+
+    with Interrupts() as interrupts:
+        striking = threading.Thread(target=strike_twice)
+
+        def use() -> None:
+            with group_on(lane) as group:
+                group.start(Fetch(write))
+                assert entered.wait(30)
+                striking.start()
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            use()
+        assert ended
+        striking.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 
@@ -12,8 +13,11 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer._budget import BLOCK
 from s3torchconnector._transfer._landing import Landing
 from s3torchconnector._transfer._object_version import ObjectVersion
+from s3torchconnector._transfer._part import Offers
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._train import Car, Train, deposit
+from s3torchconnector._wire import CancelToken
+from tests.interrupts import interrupted_at
 from tests.reading.support import MIB, client_of, content, wait_until
 from tests.servers.http_messages import Request, response
 from tests.servers.scripted import ScriptedServer, Send, Stall
@@ -209,3 +213,33 @@ def test_a_read_in_order_waits_for_no_more_than_its_block() -> None:
         assert [reader.read(MIB) for _ in range(3)] == [content(i * MIB, (i + 1) * MIB) for i in range(3)]
         rest.set()
         assert reader.read() == content(3 * MIB, size)
+
+
+def test_no_interrupt_of_the_withdrawal_leaves_memory_to_a_train(client: S3Client, slow: Slow) -> None:
+    """At any moment of it: what was being received stops, and what had not begun is not received into it."""
+    version = ObjectVersion("bucket", "key")
+    version.hold_to(SIZE, '"e"')
+    runtime = client.runtime()
+    for moment in itertools.count(2):  # not where ``__exit__`` begins
+        slow.first.clear()
+        runtime.budget.take(deposit(SIZE))
+        train = Train(runtime, version, Range(0, SIZE))
+        runtime.workers.run(train.fetch)
+        train.parts[0].data()
+        memory = memoryview(bytearray(3 * BLOCK))
+        interrupted = False
+        offers = Offers(runtime.budget, train.parts[2:], Range(2 * BLOCK, SIZE), memory)
+        offers.__enter__()
+        slow.first.set()
+        wait_until(lambda train=train: train.parts[2]._begun)
+        try:
+            with interrupted_at(moment, Offers.__exit__, Car.withdraw, Train.stop, CancelToken.cancel, Landing.join):
+                offers.__exit__(None, None, None)
+        except KeyboardInterrupt:
+            interrupted = True
+        assert train.parts[2]._landing.settled, moment
+        assert [part._offered for part in train.parts] == [None] * 5, moment
+        discard(train.parts)
+        if not interrupted:
+            break
+    assert moment > 10

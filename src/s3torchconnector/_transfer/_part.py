@@ -70,7 +70,8 @@ class Part:
         return False
 
     def withdraw(self) -> None:
-        """Stop fetching, if need be: when this returns, nothing touches the memory that was offered."""
+        """Stop fetching, if need be: when this returns, nothing touches the memory that was offered. Can be interrupted
+        and called again."""
 
     def _hasten(self) -> None:
         """A reader waits for this part."""
@@ -119,7 +120,8 @@ class Part:
 class Offers:
     """Offers each part that is not here its place in a reader's memory: ``with Offers(budget, parts, wanted, view)``.
 
-    Whatever way the block is left, nothing touches the memory afterwards.
+    Whatever way the block is left, nothing touches the memory afterwards; also where that is waited for and the wait is
+    interrupted.
     """
 
     def __init__(self, budget: ByteBudget, parts: Sequence[Part], wanted: Range, view: memoryview) -> None:
@@ -140,5 +142,17 @@ class Offers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for part in self._missing:
-            part.withdraw()
+        interrupt: BaseException | None = None
+        over = False
+        while not over:
+            try:
+                for part in self._missing:
+                    part.withdraw()
+                over = True
+            except BaseException as latest:
+                interrupt = latest
+        try:
+            if interrupt is not None:
+                raise interrupt
+        finally:
+            interrupt = None  # it refers to this frame
