@@ -1,0 +1,76 @@
+"""No deadlock though a collection and an import strike at every lock that is taken; see ``tests/stress_locks``."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import s3torchconnector
+from tests.servers.processes import run
+from tests.servers.scripted import ScriptedServer
+
+_ROOT = Path(__file__).parents[2]
+_SOURCES = Path(s3torchconnector.__file__).parents[1]
+
+# Each reader is dropped just as its thread has the lock of its token: the collection ends it there.
+_PROGRAM = """
+import gc, sys, threading
+from tests import stress_locks
+from s3torchconnector import S3ClientConfig
+from s3torchconnector._s3client import S3Client
+from s3torchconnector._types import ObjectInfo
+
+dropped, kept = threading.Event(), []
+
+def drop(frame):
+    if frame.f_code.co_name == "enter":
+        kept.clear()
+        dropped.set()
+
+stress_locks.before_each.append(drop)
+stress_locks.install()
+config = S3ClientConfig(unsigned=True, max_attempts=1)
+with S3Client("us-east-1", endpoint=sys.argv[1], s3client_config=config) as client:
+    for number in range(40):
+        dropped.clear()
+        size = 100_000 if number % 2 else 20_000_000
+        kept.append(client.get_object("bucket", "key", object_info=ObjectInfo("key", "", size, 0)))
+        for reader in kept:
+            reader.start_early()
+        del reader
+        client.put_object("bucket", "key").write(bytes(100_000))
+        assert dropped.wait(10)
+    gc.collect()
+print(stress_locks.strikes())
+"""
+
+
+def test_readers_that_end_under_their_own_locks(tmp_path: Path) -> None:
+    path = os.pathsep.join([str(_ROOT), str(_SOURCES)])
+    with ScriptedServer(handler=lambda _: []) as server:
+        program = [sys.executable, "-W", "ignore::ResourceWarning", "-c", _PROGRAM, server.endpoint]
+        done = run(program, 40, env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 200
+
+
+# Tests whose server waits for an order of requests that a slow client does not keep, and tests of what is no more as
+# soon as nobody refers to it, which here a collection has to find.
+_NOT_UNDER_STRESS: list[str] = []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+@pytest.mark.parametrize("suite", ["reading", "writing", "transfer"])
+def test_the_suites_under_stress(suite: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.stress_locks", "-p", "no:cacheprovider"]
+    command += ["--timeout=60", *(f"--deselect={name}" for name in _NOT_UNDER_STRESS), f"tests/{suite}"]
+    done = run(command, 400, env={**os.environ, "PYTHONPATH": str(_SOURCES)}, cwd=_ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    struck = re.search(r"(\d+) locks were struck at", done.stdout)
+    assert struck is not None
+    assert int(struck.group(1)) > 1000
