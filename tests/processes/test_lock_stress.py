@@ -58,18 +58,22 @@ def test_readers_that_end_under_their_own_locks(tmp_path: Path) -> None:
     assert int(done.stdout) > 200
 
 
-# Tests whose server waits for an order of requests that a slow client does not keep, and tests of what is no more as
-# soon as nobody refers to it, which here a collection has to find.
-_NOT_UNDER_STRESS: list[str] = []
+# Not those that interrupt at any moment, since a finaliser swallows what strikes there; nor one whose server waits for
+# an order of requests that a slow client does not keep.
+_NOT_UNDER_STRESS = [
+    "-k",
+    "not interrupt",
+    "--deselect",
+    "tests/transfer/test_carrier.py::test_what_stalls_holds_back_nothing_else[in what follows an error]",
+]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(420)
 @pytest.mark.parametrize("suite", ["reading", "writing", "transfer"])
-def test_the_suites_under_stress(suite: str) -> None:
+def test_a_suite_under_stress(suite: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.stress_locks", "-p", "no:cacheprovider"]
-    command += ["--timeout=60", *(f"--deselect={name}" for name in _NOT_UNDER_STRESS), f"tests/{suite}"]
-    done = run(command, 400, env={**os.environ, "PYTHONPATH": str(_SOURCES)}, cwd=_ROOT)
+    command += ["--timeout=60", "--timeout-method=thread", *_NOT_UNDER_STRESS, f"tests/{suite}"]
+    done = run(command, 800, env={**os.environ, "PYTHONPATH": str(_SOURCES)}, cwd=_ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     struck = re.search(r"(\d+) locks were struck at", done.stdout)
     assert struck is not None
