@@ -318,6 +318,9 @@ class Going:
         self.concluded_at = next(_clock)
         self.done.set()
 
+    def has_begun(self, descriptor: int) -> bool:
+        return True
+
     def settle_on(self, descriptor: int) -> None:
         self.answering = True
 
