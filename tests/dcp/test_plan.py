@@ -47,7 +47,7 @@ def test_only_a_requests_first_piece_continues_an_item_and_no_head_is_cut(
     for request in requests_for(items, _PART, max_gap):
         for number, start, stop in request.pieces[1:]:
             assert start == items[number].start
-            assert stop - start >= (HEAD if is_large(items[number]) else len(items[number]))
+            assert stop - start >= (HEAD if is_large(items[number]) else items[number].size)
         number, start, stop = request.pieces[0]
         assert is_large(items[number]) or start == items[number].start
 
@@ -97,7 +97,7 @@ def test_steps_go_through_a_request_byte_by_byte(items: list[Range], max_gap: in
 def test_unwanted_bytes_are_small_gaps_and_a_tenth(items: list[Range]) -> None:
     gaps = [after.start - before.stop for before, after in pairwise(items)]
     large = [gap for gap, found in zip(gaps, bridged(items, None), strict=True) if found and gap > SMALL]
-    assert sum(large) <= sum(map(len, items)) / 10
+    assert sum(large) <= sum(item.size for item in items) / 10
 
 
 def test_gaps_that_pay_are_fetched_smallest_first() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from s3torchconnector._transfer._ranges import ContentRange, Range, parse_conten
 def test_split_on_grid(start: int, stop: int, step: int) -> None:
     pieces = list(split_on_grid(start, stop, step))
     assert [byte for piece in pieces for byte in range(*piece)] == list(range(start, stop))
-    assert all(0 < len(piece) <= step for piece in pieces)
+    assert all(0 < piece.size <= step for piece in pieces)
     assert all(piece.start % step == 0 for piece in pieces[1:])
     assert all(piece.start // step == (piece.stop - 1) // step for piece in pieces)
 
@@ -58,6 +60,23 @@ def test_a_malformed_content_range(text: str) -> None:
         parse_content_range(text)
 
 
-def test_a_range_has_a_length() -> None:
-    assert len(Range(3, 10)) == 7
+def test_a_range_has_a_size() -> None:
+    assert Range(3, 10).size == 7
+    assert Range(3, 4)
     assert not Range(3, 3)
+
+
+def test_unpacking_a_range_takes_no_memory_for_its_bytes() -> None:
+    wanted = Range(0, 2**30)
+    tracemalloc.start()
+    try:
+        assert max(*wanted, 5) == 2**30
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_length_of_a_range_is_an_error() -> None:
+    """It would be taken for how many numbers a range has."""
+    with pytest.raises(TypeError, match="size"):
+        len(Range(3, 10))

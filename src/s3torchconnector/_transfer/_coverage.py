@@ -60,10 +60,10 @@ class Coverage:
     def _widened(self, shelf: Shelf, piece: Range, size: int | None, *, leads: bool) -> Range | None:
         """The part to fetch for a piece that is not worth a request of its own; None for one that is."""
         in_order = self._pattern.in_order
-        if not in_order and len(piece) >= self._policy.smallest:
+        if not in_order and piece.size >= self._policy.smallest:
             return None
         part_end = self._useful(self._part_end(piece), size)
-        wish = max(len(piece), self._policy.smallest, self.bytes_ahead)
+        wish = max(piece.size, self._policy.smallest, self.bytes_ahead)
         start, end = piece.start, shelf.next_start(piece.stop, min(part_end, piece.start + wish))
         if leads and not self._pattern.continues and end == size:
             # Directories and footers lie at an object's end, and are read backwards.

@@ -216,13 +216,13 @@ class RangeFetch:
         got = Range(content.start, content.stop)
         # A server that knows no ranges sends everything; the bytes before the wanted ones are skipped.
         whole = got == (0, content.size) and response.status == 200
-        if not whole and got != expected and not len(got) == len(expected) == 0:
+        if not whole and got != expected and (got or expected):
             raise S3ProtocolError(
                 f"the answer has the bytes {got.start} to {got.stop}, not the {expected.start} to {expected.stop} "
                 "asked for"
             )
-        if response.status != 416 and response.length not in (None, len(got)):
-            raise S3ProtocolError(f"the answer has {response.length} bytes, but its Content-Range says {len(got)}")
+        if response.status != 416 and response.length not in (None, got.size):
+            raise S3ProtocolError(f"the answer has {response.length} bytes, but its Content-Range says {got.size}")
         self._version.hold_to(content.size, etag)  # last: what a wrong answer says must not be believed
 
     def _learn_checksum(self, response: Response, content: ContentRange) -> None:

@@ -253,7 +253,7 @@ class ObjectReader:
             if wanted is None:
                 directs.append(piece)
             else:
-                self._parts.fetch(wanted, reserved=len(wanted))
+                self._parts.fetch(wanted, reserved=wanted.size)
         return directs
 
     def _read_ahead(self, position: int, *, all_of_it: bool = False) -> None:

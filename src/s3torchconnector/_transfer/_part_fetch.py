@@ -146,7 +146,7 @@ class FetchedPart(Part):
             self._reserved = size
 
     def _allocate(self, actual: Range) -> memoryview:
-        size = len(actual)
+        size = actual.size
         self._settle_account(size)
         if size >= _LARGE:
             view = memoryview(new_buffer(size))

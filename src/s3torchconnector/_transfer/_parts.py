@@ -73,7 +73,7 @@ class Parts:
 
     def fetch_ahead(self, wanted: Range) -> bool:
         """Have parts fetched that nobody waits for, by one request; False where there is no room for that."""
-        size, taken, train = deposit(len(wanted)), False, None
+        size, taken, train = deposit(wanted.size), False, None
         try:
             taken = self._runtime.budget.try_take(size)
             if taken:

@@ -60,8 +60,8 @@ def plan(pieces: Iterable[Piece], max_gap: int, most: int) -> Iterator[Range]:
     ``pieces`` are in order, disjoint, and not empty.
     """
     for span in _spans(pieces, max_gap):
-        count = math.ceil(len(span) / most)
-        edges = [span.start + len(span) * i // count for i in range(count + 1)]
+        count = math.ceil(span.size / most)
+        edges = [span.start + span.size * i // count for i in range(count + 1)]
         yield from map(Range, edges, edges[1:])
 
 
@@ -116,7 +116,7 @@ class PiecesReader:
         return self._head[:count]
 
     def _new_head(self, got: Range) -> memoryview:
-        self._head = memoryview(bytearray(len(got)))
+        self._head = memoryview(bytearray(got.size))
         return self._head
 
     def prepare_verification(self, *, whole: bool) -> None:
@@ -136,7 +136,9 @@ class PiecesReader:
         ranges = list(plan(missing, self._max_gap, self._runtime.config.part_size))
         with FetchGroup[RangeFetch](self._runtime.lane(), self._runtime.caller) as group:
             for wanted in ranges:
-                fetch = RangeFetch(self._version, *wanted, partial(_next_of, places(missing, starts, wanted)))
+                fetch = RangeFetch(
+                    self._version, wanted.start, wanted.stop, partial(_next_of, places(missing, starts, wanted))
+                )
                 if wanted is ranges[-1]:
                     group.run(fetch)
                 else:

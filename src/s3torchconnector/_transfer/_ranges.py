@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from s3torchconnector._errors import S3ProtocolError
 
@@ -17,8 +17,17 @@ class Range(NamedTuple):
     start: int
     stop: int
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many bytes these are."""
         return self.stop - self.start
+
+    def __bool__(self) -> bool:
+        return self.stop > self.start
+
+    def __len__(self) -> NoReturn:
+        # Python takes the length of a tuple for how many items it has: ``f(*wanted)`` got memory for one for each byte.
+        raise TypeError("a Range is two numbers: ask for its size, which is in bytes")
 
 
 class ContentRange(NamedTuple):

@@ -40,9 +40,9 @@ class Train:
         self._cancel = CancelToken()
         self._budget = runtime.budget
         self._workers = runtime.workers
-        self._credit = deposit(len(wanted))
+        self._credit = deposit(wanted.size)
         self._fetch = RangeFetch(version, wanted.start, wanted.stop, self._next)
-        self.parts = [Car(self, self._budget, piece) for piece in split_on_grid(*wanted, BLOCK)]
+        self.parts = [Car(self, self._budget, piece) for piece in split_on_grid(wanted.start, wanted.stop, BLOCK)]
         self._tickets = [True] * len(self.parts)  # one for each part that is wanted and not here
         self._coming = iter(self.parts)
         self._filling: Car | None = None

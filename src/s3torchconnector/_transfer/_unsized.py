@@ -41,7 +41,7 @@ class UnsizedRead:
                 whole_in_parts()
             for piece in split_on_grid(got.stop, stop, part_size):
                 group.start(direct(self._version, piece, view, position))
-            return view[: len(got)]
+            return view[: got.size]
 
         end = position + part_size - position % part_size
         if self._count is not None:

@@ -48,7 +48,7 @@ class StoredItem:
     def __init__(self, info: Any, transforms: Any, expected: TensorLayout | None) -> None:
         self.extent = Range(info.offset, info.offset + info.length)
         self.wanted: list[ReadItem] = []
-        self.left = len(self.extent)  # bytes not yet received
+        self.left = self.extent.size  # bytes not yet received
         self._descriptors = getattr(info, "transform_descriptors", None) or ()
         self._transforms = transforms
         self._expected = expected
@@ -68,7 +68,7 @@ class StoredItem:
             self._targets = [planner.resolve_tensor(each).detach() for each in self.wanted]
             self._place = self._find_place()
         straight = self._expected is not None and self._span(self._expected) is not None
-        return 0 if straight and is_large(self.extent) else len(self.extent)
+        return 0 if straight and is_large(self.extent) else self.extent.size
 
     def needs(self, part: Range) -> bool:
         """Whether these bytes of the file are wanted, once the item has begun."""
@@ -136,10 +136,10 @@ class StoredItem:
 
     def begin(self, head: memoryview) -> int:
         """The head of a large item has arrived: decide where the rest goes. Returns the bytes that this takes."""
-        layout = layout_of(bytes(head), len(self.extent))
+        layout = layout_of(bytes(head), self.extent.size)
         span = None if layout is None else self._span(layout)
         if span is None or self._place is None:
-            self._content = io.BytesIO(bytes(len(self.extent))).getbuffer()  # zeroed by the kernel, page by page
+            self._content = io.BytesIO(bytes(self.extent.size)).getbuffer()  # zeroed by the kernel, page by page
             self._content[: len(head)] = head
             return len(self._content)
         memory = self._place.memory
@@ -167,7 +167,7 @@ class StoredItem:
         if place is None or layout.dtype != place.dtype or tuple(wanted.lengths) != place.shape:
             return None
         span = layout.slice_of(wanted.storage_offsets, wanted.lengths)
-        return span if span is not None and len(span) == len(place.memory) else None
+        return span if span is not None and span.size == len(place.memory) else None
 
 
 _ENOUGH = 16 * KIB  # bytes of an item in which its tensor's numbers must begin to be used where they are

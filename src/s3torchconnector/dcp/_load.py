@@ -77,7 +77,7 @@ class _Job:
         try:
             views = self._views()
             wanted = Range(self.request.start, self.request.stop)
-            fetch = RangeFetch(self.file.version, *wanted, partial(self._next, views))
+            fetch = RangeFetch(self.file.version, wanted.start, wanted.stop, partial(self._next, views))
             received = fetch.run(caller, cancel)
             next(views, None)  # which looks at the last of them
         except BaseException as error:

@@ -86,7 +86,7 @@ def bridged(items: Sequence[Range], max_gap: int | None) -> list[bool]:
     gaps = [after.start - before.stop for before, after in pairwise(items)]
     if max_gap is not None:
         return [0 <= gap <= max_gap for gap in gaps]
-    left = _MOST_WASTE * sum(map(len, items))
+    left = _MOST_WASTE * sum(item.size for item in items)
     found = [0 <= gap <= SMALL for gap in gaps]
     for gap, place in sorted((gap, place) for place, gap in enumerate(gaps) if gap > SMALL):
         left -= gap
@@ -149,4 +149,4 @@ def steps_of(request: Request, items: Sequence[Range]) -> Iterator[Step]:
 
 def is_large(item: Range) -> bool:
     """Whether an item is received on its own behind its head."""
-    return len(item) > SMALL
+    return item.size > SMALL
