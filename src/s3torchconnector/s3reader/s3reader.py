@@ -21,6 +21,7 @@ from s3torchconnector.s3reader._bytes_source import BytesByPosition, StreamedByt
 
 _PEEK = 16 * KIB
 _READ1 = 1 * MIB
+_LINES = 64 * KIB  # read at a time to find lines in
 
 
 class S3Reader(io.BufferedIOBase):
@@ -43,6 +44,10 @@ class S3Reader(io.BufferedIOBase):
     Raises:
         ValueError: the bucket is empty.
     """
+
+    # Bytes of the object in which the last line was found, and where they begin. Those of one version do not change.
+    _lines = b""
+    _lines_start = 0
 
     def __init__(
         self,
@@ -172,27 +177,39 @@ class S3Reader(io.BufferedIOBase):
     def peek(self, size: int = 0) -> bytes:
         """Bytes that come next, without moving on: at least one unless at the end, whatever ``size`` says."""
         self._check_open()
-        here = self._object.buffered(self._position)
-        if not here:
-            self._object.read(self._position, 1)
-            here = self._object.buffered(self._position)
-        return bytes(here[: max(index(size), _PEEK)]) or self._object.read(self._position, 1)
+        here = self._object.buffered(self._position) or self._ahead()
+        return bytes(here[: max(index(size), _PEEK)])
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        """The rest of the line, with its end, or the first ``size`` bytes of it.
-
-        The inherited one may return more than ``size`` bytes, where ``peek`` had fewer.
-        """
+        """The rest of the line, with its end, or the first ``size`` bytes of it."""
         self._check_open()
         limit = -1 if size is None else index(size)
-        line = bytearray()
+        if limit < 0:
+            offset = self._position - self._lines_start
+            end = self._lines.find(b"\n", offset) + 1 if offset >= 0 else 0
+            if end:
+                self._position = self._lines_start + end
+                return self._lines[offset:end]
+        return self._read_line(limit)
+
+    def _read_line(self, limit: int) -> bytes:
+        """A line that may not be here, or is longer than ``limit``."""
+        line = b""
         while limit < 0 or len(line) < limit:
-            here = self.peek() if limit < 0 else self.peek()[: limit - len(line)]
+            here = self._ahead() if limit < 0 else self._ahead()[: limit - len(line)]
             end = here.find(b"\n") + 1
-            line += self.read(end or len(here))
+            line += here[: end or len(here)]
+            self._position += end or len(here)
             if end or not here:
                 break
-        return bytes(line)
+        return line
+
+    def _ahead(self) -> bytes:
+        """Bytes that come next, for the lines in them; none at the end."""
+        offset = self._position - self._lines_start
+        if not 0 <= offset < len(self._lines):
+            self._lines, self._lines_start, offset = self._object.read(self._position, _LINES), self._position, 0
+        return self._lines[offset:]
 
     def seek(self, offset: int, whence: int = SEEK_SET, /) -> int:
         """Change the stream position to the given byte offset, interpreted relative to whence.
@@ -263,12 +280,13 @@ class S3Reader(io.BufferedIOBase):
             source = self._source()
             if source is not None:
                 source.close()
+            self._lines = b""
         super().close()
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, in this process or another, fetches for itself, and of the same version.
         source = self._source()
-        return self.__dict__ if source is None else {**self.__dict__, "_object": copy(source)}
+        return self.__dict__ if source is None else {**self.__dict__, "_object": copy(source), "_lines": b""}
 
     def _check_open(self) -> None:
         if self.closed:
