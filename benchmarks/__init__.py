@@ -13,4 +13,5 @@
     results.py    medians and ratios
     report.py     terminal, JSON, Markdown
     plot.py       the picture of the ratios
+    memory.py     resident memory against the documented formula: `python -m benchmarks.memory`
 """

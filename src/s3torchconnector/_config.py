@@ -46,13 +46,17 @@ class S3ClientConfig:
     - **a client**: ``max_attempts``, the timeouts, ``hedge``, and what is learned while it runs: by bucket, whether it
       keeps checksums and where it is; by host, how many requests it admits when it asks to slow down.
 
-    Memory that equal clients take in one process, beside the buffers a program passes in itself, is at most::
+    Memory that equal clients take in one process, beside what a program passes in and what reads return, is at most::
 
-        memory_budget                     read-ahead, look-ahead and parts waiting for upload
-        + max_connections x (64 KiB .. 6 MiB)   the kernel's receive windows, by its own tuning
+        memory_budget                     read-ahead, look-ahead, and parts that wait for upload
+        + memory_budget / 8               read-ahead that a read waits for (at least 4 MiB)
+        + 5 MiB for each open writer      the smallest part that S3 takes; it doubles every 900 parts
         + 1 MiB for each open reader      of a bucket that has not told whether it keeps checksums
+        + a part for each reader          that a dataset has delivered, until it is closed or dropped
+        + max_connections x (64 KiB .. 6 MiB)   the kernel's receive windows, by its own tuning
 
-    A single part that is larger than ``memory_budget`` is still moved, alone.
+    If there is no room, reads fetch what they are asked for and no more; readers that have not been used for a second
+    let go of what they have not read, and fetch it again when it is read; writers send parts before they are full.
 
     Args:
         throughput_target_gbps: throughput in Gbit/s that we are trying to reach: sizes how much is kept in flight.

@@ -37,7 +37,7 @@ def wait_until_budget_is_free(dataset: S3IterableDataset | S3MapDataset) -> None
     budget = runtime_of(dataset).budget
 
     def take_everything() -> None:
-        budget.wait_take(budget.limit, may_overdraw=lambda: False)
+        budget.wait_take(budget.limit, need_not_wait=lambda: False)
         budget.give(budget.limit)
 
     waiter = threading.Thread(target=take_everything, daemon=True)

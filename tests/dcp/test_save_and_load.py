@@ -358,7 +358,9 @@ def test_buffers_stay_within_the_budget(bucket: str, monkeypatch: pytest.MonkeyP
     taken: list[int] = []
     for name in ("take", "try_take"):
         original = getattr(budget, name)
-        monkeypatch.setattr(budget, name, lambda size, call=original: (call(size), taken.append(budget.taken))[0])
+        monkeypatch.setattr(
+            budget, name, lambda size, call=original, **how: (call(size, **how), taken.append(budget.taken))[0]
+        )
     read = {name: torch.zeros(1000, 1000, dtype=torch.float64) for name in state}
     dcp.load(read, storage_reader=reader)
     assert all(torch.equal(read[name].float(), state[name]) for name in state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -313,9 +314,119 @@ def test_a_client_can_be_used_again(s3_server: S3Server, bucket: str) -> None:
 
 def test_blocks_are_used_again_where_the_rest_is_taken_for_bytes_to_come() -> None:
     budget = ByteBudget(8 * BLOCK)
-    budget.take(8 * BLOCK)
-    blocks = [budget.block() for _ in range(4)]
-    for block in blocks:
-        budget.recycle(block)
-    again = [budget.block() for _ in range(4)]
+    assert budget.try_take(8 * BLOCK, to_come=True)
+    blocks = [budget.block(to_come=BLOCK) for _ in range(4)]
+    budget.give(4 * BLOCK, blocks)
+    assert budget.try_take(4 * BLOCK, to_come=True)
+    again = [budget.block(to_come=BLOCK) for _ in range(4)]
     assert {id(block) for block in again} == {id(block) for block in blocks}
+
+
+def test_blocks_kept_for_later_make_way_for_other_memory() -> None:
+    budget = ByteBudget(8 * BLOCK)
+    assert budget.try_take(8 * BLOCK, to_come=True)
+    blocks = [budget.block(to_come=BLOCK) for _ in range(8)]
+    seen = [weakref.ref(block) for block in blocks]
+    budget.give(7 * BLOCK, blocks)
+    del blocks
+    assert sum(block() is not None for block in seen) == 7  # with the one that is still taken
+    assert budget.try_take(5 * BLOCK)
+    assert sum(block() is not None for block in seen) == 2
+
+
+def streams_in_turns(client: S3Client, count: int, rounds: int) -> Iterator[int]:
+    """Has each of many streams read a little, and yields what of the budget is taken after each read."""
+    budget = client.runtime().budget
+    readers = [open_object(client, "bucket", reader_constructor=POLICIES["sequential"]) for _ in range(count)]
+    for start in range(0, rounds * MIB, MIB):
+        for reader in readers:
+            assert reader.read(MIB) == content(start, start + MIB)
+            yield budget.taken
+    for reader in readers:
+        reader.close()
+
+
+def test_many_streams_in_turns_stay_within_the_budget(client: S3Client, virtual: VirtualObject) -> None:
+    assert max(streams_in_turns(client, 30, 3)) <= BUDGET + BLOCK
+    assert virtual.transferred <= 30 * 3 * MIB + BUDGET + BLOCK + PART  # no more than the reads want
+
+
+def test_idle_readers_let_go_for_others_but_not_again_and_again(client: S3Client, virtual: VirtualObject) -> None:
+    client.runtime().budget.idle_after = 0.0
+    assert max(streams_in_turns(client, 12, 12)) <= BUDGET + BLOCK
+    wait_until(lambda: client.runtime().budget.taken == 0)
+    assert virtual.transferred <= 3 * 12 * 12 * MIB
+
+
+def test_a_reader_finds_again_what_it_had_to_let_go(client: S3Client) -> None:
+    budget = client.runtime().budget
+    budget.idle_after = 0.0
+    idle = open_object(client, "bucket", reader_constructor=POLICIES["range_based"])
+    assert idle.read(KIB) == content(0, KIB)
+    assert budget.taken > 0
+    before = budget.taken
+    assert budget.try_take(BUDGET, unread=True)
+    assert budget.taken == BUDGET
+    for start in (KIB, 0, 500 * KIB):
+        idle.seek(start)
+        assert idle.peek()[:10] == content(start, start + 10)
+        assert idle.read(KIB) == content(start, start + KIB)
+    budget.give(BUDGET)
+    assert budget.taken < before  # nothing was kept while there was no room
+    idle.close()
+
+
+@pytest.mark.parametrize("reads", [1, 3])
+def test_what_a_read_does_not_want_yet_is_taken_from_an_idle_reader_only(client: S3Client, reads: int) -> None:
+    budget = client.runtime().budget
+    budget.idle_after = 1000.0
+    with open_object(client, "bucket", reader_constructor=POLICIES["range_based"]) as reader:
+        for number in range(reads):
+            reader.seek(number * 10 * MIB)
+            reader.read(KIB)
+        assert budget.taken == reads * MIB
+        assert not budget.try_take(BUDGET, unread=True)
+        assert budget.taken == MIB  # what was read before was given up, though
+
+
+def test_reading_a_little_backwards_keeps_no_more_than_half_the_budget(client: S3Client) -> None:
+    budget = client.runtime().budget
+    with open_object(client, "bucket") as reader:
+        for place in range(150 * MIB, 0, -MIB):
+            reader.seek(place)
+            assert reader.read(KIB) == content(place, place + KIB)
+            assert budget.taken <= BUDGET // 2 + MIB
+
+
+def test_many_ranged_readers_stay_within_the_budget(client: S3Client) -> None:
+    budget = client.runtime().budget
+    readers = [open_object(client, "bucket", reader_constructor=S3ReaderConstructor.range_based()) for _ in range(40)]
+    for number, reader in enumerate(readers):
+        reader.seek(number * MIB)
+        assert reader.read(KIB) == content(number * MIB, number * MIB + KIB)
+        assert budget.taken <= BUDGET
+    for reader in readers:
+        reader.close()
+
+
+def test_a_prefetch_without_room_still_tells_of_a_missing_object(client: S3Client, virtual: VirtualObject) -> None:
+    virtual.before = lambda request: s3_error(404, "NoSuchKey")
+    budget = client.runtime().budget
+    budget.take(BUDGET)
+    with open_object(client, "bucket") as reader, pytest.raises(S3Exception, match="NoSuchKey"):
+        reader.prefetch()
+    budget.give(BUDGET)
+
+
+def test_objects_larger_than_foretold_stay_within_the_budget(client: S3Client, virtual: VirtualObject) -> None:
+    virtual.size = PART
+    budget = client.runtime().budget
+    readers = [open_object(client, "bucket", str(number)) for number in range(12)]
+    for reader in readers:
+        reader.start_early(KIB)
+    for reader in readers:
+        reader.prefetch()  # waits until an answer has begun, or the part was given up
+        assert budget.taken <= BUDGET
+    for reader in readers:
+        assert reader.read() == content(0, PART)
+        reader.close()

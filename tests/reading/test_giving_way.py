@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -113,9 +113,41 @@ def test_an_interrupt_at_any_moment_costs_no_memory() -> None:
         assert moment > 100
 
 
-@contextlib.contextmanager
-def interrupted_at(moment: int) -> Iterator[None]:
+def test_bytes_that_others_take_the_memory_of_at_any_moment_are_right() -> None:
+    virtual = VirtualObject(30 * MIB)
+    with reading(virtual, memory_budget=24 * MIB) as client:
+        for moment in itertools.count(1):
+            with open_object(client, "bucket", object_info=ObjectInfo("key", "", virtual.size, 0)) as reader:
+                taken = []
+
+                def let_go(reader: Any = reader, taken: list[bool] = taken) -> None:
+                    taken.append(True)
+                    reader._object._shelf.let_go(unread=True)
+
+                with at_line(moment, let_go):
+                    reader.prefetch()
+                    reader.seek(20 * MIB)
+                    for start in (20 * MIB, 20 * MIB + 300 * KIB, 20 * MIB + 310 * KIB, 9 * MIB, 8 * MIB, 7 * MIB, 0):
+                        reader.seek(start)
+                        assert reader.read(10 * KIB) == content(start, start + 10 * KIB)
+                        assert reader.peek().startswith(content(start + 10 * KIB, start + 10 * KIB + 10))
+            if not taken:
+                break
+        assert moment > 100
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def interrupted_at(moment: int) -> contextlib.AbstractContextManager[None]:
     """A KeyboardInterrupt when so many lines of a reader have been carried out."""
+    return at_line(moment, interrupt)
+
+
+@contextlib.contextmanager
+def at_line(moment: int, do: Callable[[], None]) -> Iterator[None]:
+    """Calls ``do`` when so many lines of a reader have been carried out."""
     lines = itertools.count(1)
     files = (_object_reader.__file__, _parts.__file__)
 
@@ -123,7 +155,7 @@ def interrupted_at(moment: int) -> Iterator[None]:
         if frame.f_code.co_filename not in files or frame.f_code.co_name == "__del__":
             return None
         if event == "line" and next(lines) == moment:
-            raise KeyboardInterrupt
+            do()
         return trace
 
     before = sys.gettrace()  # coverage's, or a debugger's

@@ -92,13 +92,13 @@ def test_bytes_that_come_back_as_a_wait_begins_are_seen() -> None:
     budget.take(100)
     given = []
 
-    def may_overdraw() -> bool:  # asked last before the wait, under the lock: where a finaliser can give, too
+    def need_not_wait() -> bool:  # asked last before the wait, under the lock: where a finaliser can give, too
         if not given:
             given.append(True)
             budget.give(60)
         return False
 
-    budget.wait_take(50, may_overdraw)
+    budget.wait_take(50, need_not_wait)
     assert budget.taken == 90
 
 

@@ -11,6 +11,7 @@ from s3torchconnector._transfer._budget import BLOCK, ByteBudget
 from s3torchconnector._transfer._part_buffer import PartBuffer
 
 MIB = 1024**2
+LEAST = 5 * MIB
 _WAYS = st.sampled_from(["copied", "kept", "lent"])
 _PIECES = st.lists(st.tuples(_WAYS, st.integers(1, 200_000) | st.just(MIB) | st.just(MIB + 1)), max_size=8)
 
@@ -18,7 +19,7 @@ _PIECES = st.lists(st.tuples(_WAYS, st.integers(1, 200_000) | st.just(MIB) | st.
 @given(_PIECES)
 def test_a_part_is_its_pieces_in_order(pieces: list[tuple[str, int]]) -> None:
     budget = ByteBudget(64 * MIB)
-    part = PartBuffer(budget, lambda: True)
+    part = PartBuffer(budget, lambda: True, LEAST)
     expected = bytearray()
     for number, (way, size) in enumerate(pieces):
         data = bytearray([number + 1]) * size
@@ -37,7 +38,7 @@ def test_a_part_is_its_pieces_in_order(pieces: list[tuple[str, int]]) -> None:
 
 def test_what_is_lent_takes_no_memory() -> None:
     budget = ByteBudget(MIB)
-    part = PartBuffer(budget, lambda: False)
+    part = PartBuffer(budget, lambda: False, LEAST)
     data = memoryview(bytearray(10 * MIB))
     part.lend(data)
     assert budget.taken == 0
@@ -47,7 +48,7 @@ def test_what_is_lent_takes_no_memory() -> None:
 def test_bytes_are_sent_from_where_they_are() -> None:
     """No second copy: they cannot change. The budget holds them as they are, not the buffers for a copy."""
     budget = ByteBudget(64 * MIB)
-    part = PartBuffer(budget, lambda: False)
+    part = PartBuffer(budget, lambda: False, LEAST)
     large = [bytes([number]) * (MIB + number) for number in range(3)]
     for data in large:
         part.add(memoryview(data), immutable=True)
@@ -60,7 +61,7 @@ def test_bytes_are_sent_from_where_they_are() -> None:
 
 def test_what_may_change_and_what_is_small_is_gathered_in_buffers() -> None:
     budget = ByteBudget(64 * MIB)
-    part = PartBuffer(budget, lambda: False)
+    part = PartBuffer(budget, lambda: False, LEAST)
     part.add(memoryview(bytearray(MIB)), immutable=False)
     for _ in range(10):
         part.add(memoryview(bytes(1000)), immutable=True)

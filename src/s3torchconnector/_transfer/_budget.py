@@ -1,12 +1,16 @@
 """The bytes that one process may hold on behalf of one client, and the buffers of the usual size.
 
-Whoever needs memory for bytes in flight takes it here and gives it back exactly once. Three ways to take, so that
-nothing can dead-lock: *speculative* work (read-ahead, look-ahead) asks and may be refused; work that a *reader* is
-waiting for is always granted, since a read in progress must be able to end; a *writer* waits for room, unless it
-has nothing in flight whose end would make room.
+Whoever needs memory for bytes in flight takes it here and gives it back exactly once. Nothing is taken that is not
+there, so that resident memory stays within ``limit``; and nobody waits for what only another's program can give back:
+
+- read-ahead, look-ahead and what a read fetches around its bytes *ask*, and go without if they are refused. Before that
+  others let go (``Holder``): of what was read, and, if their reader has been idle for a while, of what was not.
+- a train that a read waits for may overdraw by ``reserve``, or else gives up: the read fetches its bytes for itself.
+- a *writer* waits for room while its own parts are on their way, since their end makes some. After that it may overdraw
+  up to the smallest part that S3 takes, which it then sends.
 
 Bytes are given back by finalisers, too, which strike at any moment, on a thread that has the lock as well. So the lock
-is re-entrant, each section under it is one change, and nothing under it waits, calls others, or wakes them.
+is re-entrant, each section under it is one change, and nothing under it waits; holders that let go give back within it.
 
 Large memory is handed out in blocks, which are kept and used again: fresh memory costs a page fault and a zeroing for
 each page.
@@ -15,9 +19,12 @@ each page.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from s3torchconnector._config import MIB
 from s3torchconnector._latch import Latch
@@ -25,24 +32,48 @@ from s3torchconnector._transfer._memory import LargeBuffer, new_buffer
 
 BLOCK = 4 * MIB  # smaller ones cost more turns of the interpreter lock, larger ones come later
 _IDLE_SPARE = 2  # blocks kept while nothing is in flight
+_SHARE = 8  # the part of the limit that may be overdrawn, and that is made free at a time
 _Waiting = deque[Latch]  # each is opened, and taken out, when it is worth another look
 
 
+class Holder(Protocol):
+    """Holds memory that others may have: the bytes can be fetched again.
+
+    Attributes:
+        used: when its reader used it last, by ``time.monotonic``; infinite while it does.
+    """
+
+    used: float
+
+    def let_go(self, *, unread: bool) -> None:
+        """Give back what was read, and with ``unread`` all the rest. Called by any thread; does not wait or raise."""
+
+
 class ByteBudget:
-    """``limit`` bytes, and a free list of blocks within it. Thread-safe."""
+    """``limit`` bytes, and a free list of blocks within it. Thread-safe.
+
+    Attributes:
+        lock: held while what a holder has is given back, by itself or because others need it.
+        reserve: bytes beyond ``limit`` for read-ahead that a read waits for.
+        idle_after: seconds after which a reader that was not used has to let go of what it has not read.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._lock = threading.RLock()
+        self.reserve = max(BLOCK, limit // _SHARE)
+        self.idle_after = 1.0
+        self.lock = threading.RLock()
         self._for_more: _Waiting = deque()
         self._for_a_block: _Waiting = deque()  # those who want no more than that
         self._taken = 0
+        self._to_come = 0  # of that, for blocks that nobody has yet
         self._spare: list[LargeBuffer] = []
-        self._out = 0  # blocks in use: less than has been taken, since some of that is for bytes that are to come
+        self._holders: dict[Holder, None] = {}
+        self._in_vain = [-math.inf, -math.inf]  # when holders were asked last and had nothing, without and with unread
 
     @property
     def taken(self) -> int:
-        """Bytes in use; more than ``limit`` only by what readers are waiting for."""
+        """Bytes in use: at most ``limit``, ``reserve``, and what writers need for their smallest parts."""
         return self._taken
 
     @property
@@ -55,76 +86,131 @@ class ByteBudget:
         """How many threads wait for room."""
         return len(self._for_more) + len(self._for_a_block)
 
-    def try_take(self, size: int) -> bool:
-        """Take ``size`` bytes if they are free."""
-        with self._lock:
-            if self._taken + size > self.limit:
-                return False
-            self._taken += size
+    def add_holder(self, holder: Holder) -> None:
+        """Ask ``holder`` to let go where there is no room."""
+        self._holders[holder] = None
+
+    def remove_holder(self, holder: Holder) -> None:
+        """It has nothing any more."""
+        self._holders.pop(holder, None)
+
+    def has_room(self, size: int, limit: int) -> bool:
+        """Whether ``size`` bytes more are no more than ``limit``, once holders have let go."""
+        if self._taken + size > limit:
+            with self.lock:
+                self._make_room(size, limit, unread=True)
+        return self._taken + size <= limit
+
+    def try_take(self, size: int, *, to_come: bool = False, unread: bool = False, overdraw: bool = False) -> bool:
+        """Take ``size`` bytes if they are free.
+
+        Args:
+            to_come: they are for blocks, which ``block`` gives later.
+            unread: where there is no room, idle readers let go of what they have not read.
+            overdraw: the reserve may be used.
+        """
+        limit = self.limit + self.reserve if overdraw else self.limit
+        with self.lock:
+            if self._taken + size > limit:
+                self._make_room(size, limit, unread=unread)
+                if self._taken + size > limit:
+                    return False
+            self._add(size, to_come)
             return True
 
     def take(self, size: int) -> int:
         """Take ``size`` bytes in any case, and return that."""
-        with self._lock:
-            self._taken += size
+        with self.lock:
+            self._add(size, False)
         return size
 
-    def wait_take(self, size: int, may_overdraw: Callable[[], bool]) -> None:
-        """Wait until ``size`` bytes are free and take them; at once where ``may_overdraw()`` says so.
+    def wait_take(self, size: int, need_not_wait: Callable[[], bool], *, unread: bool = False) -> bool:
+        """Wait until ``size`` bytes are free and take them; False, at once, where ``need_not_wait()`` says so.
 
-        ``may_overdraw`` is asked again whenever bytes come back.
+        ``need_not_wait`` is asked again whenever bytes come back.
         """
         waiting = self._for_a_block if size <= BLOCK else self._for_more
         try:
-            while not self.try_take(size):
+            while not self.try_take(size, unread=unread):
                 latch = Latch()
                 try:
                     waiting.append(latch)  # before the second look, as who gives back looks the other way round
-                    if self.try_take(size):
-                        return
-                    if may_overdraw():  # not under the lock: it may wait for locks of others
-                        self.take(size)
-                        return
+                    if self.try_take(size, unread=unread):
+                        return True
+                    if need_not_wait():  # not under the lock: it may wait for locks of others
+                        return False
                     latch.wait()
                 finally:
                     with contextlib.suppress(ValueError):
                         waiting.remove(latch)
+            return True
         finally:
             self._wake_one()  # there may be room for another, also where this one was interrupted
 
-    def give(self, size: int) -> None:
-        """Give ``size`` bytes back."""
-        with self._lock:
+    def give(self, size: int, blocks: Iterable[LargeBuffer] = (), *, to_come: int = 0) -> None:
+        """Give ``size`` bytes back, ``to_come`` of them for blocks that were not asked for.
+
+        ``blocks`` are kept for the next who need some. No view of them may be in use.
+        """
+        with self.lock:
             self._taken -= size
-            if not self._taken:
-                del self._spare[_IDLE_SPARE:]
+            self._to_come -= to_come
+            self._spare.extend(blocks)
+            self._trim()
         _open(self._for_more, len(self._for_more))
         self._wake_one()
+
+    def wake(self) -> None:
+        """Have those who wait ask again whether they need to."""
+        _open(self._for_more, len(self._for_more))
+        _open(self._for_a_block, len(self._for_a_block))
+
+    def block(self, *, to_come: int = 0) -> LargeBuffer:
+        """``BLOCK`` bytes of any content. They must have been taken, ``to_come`` of them as such."""
+        with self.lock:
+            self._to_come -= to_come
+            if self._spare:
+                return self._spare.pop()
+        return new_buffer(BLOCK)
+
+    def arrived(self, size: int) -> None:
+        """Other memory than a block is used for so many bytes that were taken as to come."""
+        with self.lock:
+            self._to_come -= size
+            self._trim()
+
+    def _add(self, size: int, to_come: bool) -> None:
+        self._taken += size
+        if to_come:
+            self._to_come += size
+        elif self._spare:
+            self._trim()
+
+    def _trim(self) -> None:
+        """Under the lock: blocks that nobody uses are memory, too."""
+        most = max(0, self.limit - self._taken + self._to_come) // BLOCK
+        del self._spare[most if self._taken else min(most, _IDLE_SPARE) :]
+
+    def _make_room(self, size: int, limit: int, *, unread: bool) -> None:
+        """Under the lock: have holders let go, the least recently used first."""
+        now = time.monotonic()
+        if size > limit or not self._holders or now < self._in_vain[unread] + self.idle_after / 8:
+            return
+        enough = limit - max(size, limit // _SHARE)  # more than is asked for: not to be here again each time
+        holders = sorted(self._holders, key=_used)
+        for each_unread in (False, True)[: 1 + unread]:
+            for holder in holders:
+                if self._taken <= enough:
+                    return
+                if not each_unread or now - holder.used >= self.idle_after:
+                    holder.let_go(unread=each_unread)
+        if self._taken + size > limit:
+            self._in_vain[unread] = now
 
     def _wake_one(self) -> None:
         """Of those who want a block at most, one after the other: a herd would find the room gone."""
         if self._for_a_block and self._taken < self.limit:
             _open(self._for_a_block, 1)
-
-    def wake(self) -> None:
-        """Have those who wait ask again whether they may overdraw."""
-        _open(self._for_more, len(self._for_more))
-        _open(self._for_a_block, len(self._for_a_block))
-
-    def block(self) -> LargeBuffer:
-        """``BLOCK`` bytes of any content. They must have been taken."""
-        with self._lock:
-            self._out += 1
-            if self._spare:
-                return self._spare.pop()
-        return new_buffer(BLOCK)
-
-    def recycle(self, block: LargeBuffer) -> None:
-        """Keep a block for the next who needs one. No view of it may be in use."""
-        with self._lock:
-            self._out -= 1
-            if len(self._spare) < _IDLE_SPARE or (self._out + len(self._spare)) * BLOCK < self.limit:
-                self._spare.append(block)
 
 
 def _open(waiting: _Waiting, count: int) -> None:
@@ -133,3 +219,7 @@ def _open(waiting: _Waiting, count: int) -> None:
             waiting.popleft().open()
         except IndexError:  # gone meanwhile
             return
+
+
+def _used(holder: Holder) -> float:
+    return holder.used

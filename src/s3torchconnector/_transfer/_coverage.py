@@ -35,6 +35,13 @@ class Coverage:
         """How far behind the last read to fetch unasked."""
         return self._pattern.ahead(self._most_ahead) if self._pattern.in_order else 0
 
+    def wanted(self, read: Range) -> tuple[int, int]:
+        """This read, and what is expected to be read next."""
+        if self._pattern.goes_back:
+            return read.start - max(1, self._pattern.before(self._part_size)), read.stop
+        ahead = self.bytes_ahead
+        return read.start, read.stop + (ahead + 2 * self._part_size if ahead else 1)  # requests end on the grid
+
     def missing(self, shelf: Shelf, read: Range, size: int | None) -> Iterator[tuple[Range, Range | None]]:
         """The pieces of a read that no part has, each with the part to fetch for it; None: as it is.
 
@@ -59,6 +66,8 @@ class Coverage:
 
     def _widened(self, shelf: Shelf, piece: Range, size: int | None, *, leads: bool) -> Range | None:
         """The part to fetch for a piece that is not worth a request of its own; None for one that is."""
+        if self._pattern.goes_back and leads:
+            return self._widened_backwards(shelf, piece)
         in_order = self._pattern.in_order
         if not in_order and piece.size >= self._policy.smallest:
             return None
@@ -70,6 +79,11 @@ class Coverage:
             start = shelf.previous_stop(start, min(start, max(0, end - self._policy.smallest)))
         wanted = Range(start, end)
         return None if wanted == piece else wanted
+
+    def _widened_backwards(self, shelf: Shelf, piece: Range) -> Range | None:
+        wish = max(self._policy.smallest, self._pattern.before(self._part_size))
+        start = shelf.previous_stop(piece.start, max(0, piece.stop - wish))
+        return Range(start, piece.stop) if start < piece.start else None
 
     def _part_end(self, piece: Range) -> int:
         return piece.start - piece.start % self._part_size + self._part_size

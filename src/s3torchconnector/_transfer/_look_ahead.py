@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 from s3torchconnector._transfer._runtime import OpenRuntime
 
 _SECONDS_IN_FLIGHT = 0.1  # what the target throughput brings in the time that a slow first byte takes
-_FEWEST = 2
+_FEWEST = 2  # however little the target throughput asks for
 
 
 class Prefetchable(Protocol):
@@ -59,11 +59,11 @@ class Window:
         most = runtime.errands if self._most is None else self._most
         if in_flight >= most:
             return False
-        if in_flight < min(_FEWEST, most):
+        if not in_flight:
             return True
         size = self.mean_size or self._part_size
-        fits = runtime.budget.taken + min(size, self._part_size) <= runtime.budget.limit // 2
-        return fits and in_flight * size < self._bytes
+        fits = runtime.budget.has_room(min(size, self._part_size), runtime.budget.limit // 2)
+        return fits and (in_flight < _FEWEST or in_flight * size < self._bytes)
 
 
 class _Source(Generic[_R]):

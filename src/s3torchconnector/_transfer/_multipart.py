@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from s3torchconnector._config import MAX_PART_SIZE
+from s3torchconnector._config import MAX_PART_SIZE, MIN_PART_SIZE
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Buffer, CompletedPart
@@ -22,6 +22,11 @@ _PARTS_OF_ONE_SIZE = 900
 def size_of_part(number: int, part_size: int) -> int:
     """Bytes of part ``number`` (from 1) of an upload that starts with parts of ``part_size`` bytes."""
     return min(MAX_PART_SIZE, part_size << ((number - 1) // _PARTS_OF_ONE_SIZE))
+
+
+def least_of_part(number: int) -> int:
+    """The fewest bytes of a part with which such an upload still reaches the largest object."""
+    return size_of_part(number, MIN_PART_SIZE)
 
 
 def largest_upload(part_size: int) -> int:

@@ -11,7 +11,10 @@ to the parent and are asked for again. It pickles and copies as what it was made
 
 from __future__ import annotations
 
+import math
 import os
+import sys
+import time
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -27,10 +30,9 @@ from s3torchconnector._transfer._parts import LARGE, Parts
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._read_policy import ReadPattern, ReadPolicy, is_read_whole
 from s3torchconnector._transfer._runtime import OpenRuntime
-from s3torchconnector._transfer._unsized import UnsizedRead
+from s3torchconnector._transfer._unsized import UnsizedRead, fetch_unsized
 from s3torchconnector._transfer._verify import Verification
 
-_SMALL = 1 * MIB  # objects up to here are fetched by the carrier, many on one thread
 _IN_EARNEST = 1 * MIB  # bytes read in order: more than a look at a directory
 
 
@@ -89,10 +91,8 @@ class ObjectReader:
         self._leave_parent()
         if self._version.size is None:
             for part in self._shelf:
-                if part.lapsed:  # before anybody has waited for it
+                if part.lapsed or self._parts.data_of(part) is None:  # before anybody has waited for it, or meanwhile
                     self._shelf.discard(part)
-                else:
-                    self._parts.wait_for(part)
 
     def _leave_parent(self) -> None:
         if self._pid != os.getpid():
@@ -108,7 +108,7 @@ class ObjectReader:
             # A listing told it; should the object have changed since, the first answer will not agree.
             self._version.size = self._expected_size
         if self._version.size is None:
-            self._fetch_tail()
+            self._parts.fetch_tail(max(1, self._policy.smallest))
         assert self._version.size is not None
         return self._version.size
 
@@ -122,19 +122,18 @@ class ObjectReader:
         if not self._shelf and self._version.size is None:
             likely = likely_size if self._expected_size is None else self._expected_size
             reserved = self._part_size if likely is None else min(self._part_size, likely)
-            self._parts.fetch(Range(0, self._part_size), reserved=reserved, carried=reserved <= _SMALL)
+            self._parts.fetch_beginning(self._part_size, reserved)
 
     def await_head(self) -> None:
-        """Wait for the first answer's head, where something was prefetched; its error is raised, and forgotten.
+        """Wait for the first response's head, if something was prefetched; its error is raised, and forgotten.
 
         Raises:
             S3Exception: an error occurred accessing S3.
         """
         if self._version.size is None:
-            for part in self._shelf:
-                part.await_head()
-                if part.failed:
-                    self._parts.wait_for(part)
+            self._parts.await_heads()
+            if not self._shelf:  # for want of room
+                self.size()
 
     def hand_over(self) -> int | None:
         """Take what was prefetched off the budget as soon as it is here: it is on the program's account now.
@@ -156,12 +155,20 @@ class ObjectReader:
         stop = self._clip(position + len(view))
         if stop <= position:
             return 0
+        self._shelf.used = math.inf
+        try:
+            return self._fill(position, stop, view)
+        finally:
+            self._shelf.used = time.monotonic()
+
+    def _fill(self, position: int, stop: int, view: memoryview) -> int:
         self._pattern.note(position, stop)
         self._verification.begin(position, stop)
         self._shelf.discard_lapsed()  # read ahead in vain, while the program did other things
         self._expects_all = self._expects_all and self._pattern.run < _IN_EARNEST
         if not self._expects_all:
-            self._shelf.discard_passed(position, large=LARGE)
+            self._shelf.wanted = self._coverage.wanted(Range(position, stop))
+            self._shelf.tidy(position, large=LARGE if self._pattern.in_order else sys.maxsize)
         small = stop - position < self._part_size
         if small and self._pattern.continues and self._pattern.in_order and self._shelf.at(position) is None:
             # Also what this read wants, by a train: its first block can be read before all of the part is here.
@@ -170,12 +177,7 @@ class ObjectReader:
         self._verification.ask_early(self._parts.lane, position, self._pattern.run, self._coverage.bytes_ahead)
         try:
             with FetchGroup[RangeFetch](self._parts.lane, self._runtime.caller) as group:
-                for wanted in plan[:-1]:
-                    group.start(direct(self._version, wanted, view, position))
-                if self._pattern.in_order:
-                    self._read_ahead(stop)
-                if plan:
-                    group.run(direct(self._version, plan[-1], view, position))
+                self._fetch(group, plan, view, position, stop)
             self._parts.take(position, stop, view, partial(self._read_ahead, stop) if self._pattern.in_order else None)
             self._verification.note_requests(group, view, position)
         except BaseException:
@@ -185,8 +187,23 @@ class ObjectReader:
         if position == 0 and self._policy.read_ahead and not self._pattern.continues:
             self._look_at_beginning(stop)
         stop = max(position, self._clip(stop))
+        self._shelf.lost = max(0, self._shelf.lost - (stop - position))
         self._verify(position, view[: stop - position])
         return stop - position
+
+    def _fetch(
+        self, group: FetchGroup[RangeFetch], plan: list[Range], view: memoryview, position: int, stop: int
+    ) -> None:
+        """Fetch what is planned straight into ``view``, and what comes next unasked."""
+        is_blind = self._version.size is None and len(plan) > 1
+        for wanted in [] if is_blind else plan[:-1]:
+            group.start(direct(self._version, wanted, view, position))
+        if self._pattern.in_order:
+            self._read_ahead(stop)
+        if is_blind:
+            fetch_unsized(group, self._version, plan, view, position)
+        elif plan:
+            group.run(direct(self._version, plan[-1], view, position))
 
     def read_to_end(self, position: int) -> bytes:
         """Everything from ``position`` on, received straight into the ``bytes`` that are returned."""
@@ -196,7 +213,7 @@ class ObjectReader:
         size = self.size()
         first = self._shelf.at(0)
         if first is not None and position == 0 and first.stop == size:
-            data = self._parts.wait_for(first)
+            data = self._parts.data_of(first)
             if isinstance(data, bytes):
                 self._verification.hand_over_part(first, data, self._shelf)
                 return data
@@ -208,11 +225,13 @@ class ObjectReader:
         part = self._shelf.at(position)
         # In the middle of a part there is nothing to plan; at its ends there may be.
         if part is not None and part.landed and part.start < position and position + count < part.stop:
-            self._pattern.note(position, position + count)
-            here = self._parts.wait_for(part)
-            data = bytes(here[position - part.start : position + count - part.start])
-            self._verification.hand_over_within(part, position, position + count, here, self._shelf)
-            return data
+            here = self._parts.data_of(part)
+            if here is not None:
+                self._pattern.note(position, position + count)
+                self._shelf.used = time.monotonic()
+                data = bytes(here[position - part.start : position + count - part.start])
+                self._verification.hand_over_within(part, position, position + count, here, self._shelf)
+                return data
         if self._version.size is None and count > self._part_size:
             return self._read_unsized(position, count)
         count = max(0, self._clip(position + count) - position)
@@ -225,9 +244,8 @@ class ObjectReader:
     def buffered(self, position: int) -> memoryview | bytes:
         """What is here from ``position`` on without asking S3; may be empty."""
         part = self._shelf.at(position)
-        if part is None or not part.landed:
-            return b""
-        return memoryview(part.data())[position - part.start :]
+        data = self._parts.data_of(part) if part is not None and part.landed else None
+        return b"" if part is None or data is None else memoryview(data)[position - part.start :]
 
     def close(self) -> None:
         """Stop fetching and let go of all memory."""
@@ -250,10 +268,8 @@ class ObjectReader:
         """Start parts for the small gaps in ``start`` to ``stop``, and return what is to be fetched direct."""
         directs: list[Range] = []
         for piece, wanted in self._coverage.missing(self._shelf, Range(start, stop), self._version.size):
-            if wanted is None:
+            if wanted is None or not self._parts.fetch_around(piece, wanted):
                 directs.append(piece)
-            else:
-                self._parts.fetch(wanted, reserved=wanted.size)
         return directs
 
     def _read_ahead(self, position: int, *, all_of_it: bool = False) -> None:
@@ -269,14 +285,11 @@ class ObjectReader:
         ``torch.load`` of 1 GiB takes 50 to 80 ms less of 750 where a first byte takes 25 (S3-shaped).
         """
         first = self._shelf.at(0)
-        if first is not None and is_read_whole(first.data()):
-            self._expects_all = True
+        beginning = self._parts.data_of(first) if first is not None else None
+        if first is not None and beginning is not None and is_read_whole(beginning):
+            self._expects_all, self._shelf.wanted = True, (0, math.inf)
             self._verification.ask_early(self._parts.lane, 0, stop, self._version.size or 0)
             self._read_ahead(first.stop, all_of_it=True)
-
-    def _fetch_tail(self) -> None:
-        length = max(1, self._policy.smallest)
-        self._parts.wait_for(self._parts.fetch(Range(-length, 0), reserved=length))
 
     def _read_unsized(self, position: int, count: int | None) -> bytes:
         group = FetchGroup[RangeFetch](self._parts.lane, self._runtime.caller)

@@ -11,7 +11,11 @@ from s3torchconnector._transfer._landing import Landing
 from s3torchconnector._transfer._ledger import NOT_SUMMED, Ledger
 from s3torchconnector._transfer._memory import LargeBuffer
 from s3torchconnector._transfer._ranges import Range
-from s3torchconnector._wire import is_retryable
+from s3torchconnector._wire import CancelledByCaller, is_retryable
+
+
+class GivenUp(CancelledByCaller):
+    """Bytes that were fetched unasked made room for work that somebody waits for. Never reaches users."""
 
 
 class Part:
@@ -30,33 +34,40 @@ class Part:
         self.ledger: Ledger | None = None  # where its reader has entered it
         self._budget = budget
         self._reserved = 0  # bytes of the budget
+        self.age = 0  # the larger, the later it was asked for
         self._landing = Landing()
         self._block: LargeBuffer | None = None  # to be used again
-        self._data: memoryview | bytes = b""
+        self._data: memoryview | bytes | None = b""  # None: others needed the memory
 
     def inherited(self, budget: ByteBudget) -> Part:
         """A landed part of the parent's as a forked child's own: the same bytes, and none of the parent's locks."""
         part = Part(budget, Range(self.start, self.stop))
-        part._data = self._data
+        part._data = self._data  # the thread that would take it away is not here
         part.sums = self.sums
         part.landed = True
         part._landing.settle()
         return part
 
-    def reserve(self, size: int) -> None:
-        """Take ``size`` bytes of the budget for it, in any case."""
-        self._reserved += self._budget.take(size)  # in one, between two interrupts
+    def reserve(self, size: int, *, unread: bool) -> bool:
+        """Take ``size`` bytes of the budget for it, if they are free; ``unread``: see ``ByteBudget.try_take``."""
+        before = self._reserved
+        self._reserved += size * self._budget.try_take(size, unread=unread)  # in one, between two interrupts
+        return self._reserved > before
 
     def data(self) -> memoryview | bytes:
         """The bytes, once they are there.
 
         Raises:
+            GivenUp: others needed the memory, through no fault: ask for them otherwise.
             S3Exception: they could not be fetched.
         """
         if not self.landed:
             self._hasten()
             self._landing.wait()
-        return self._data
+        data = self._data  # once: another thread may take it away
+        if data is None:
+            raise GivenUp("given up: others needed the memory")
+        return data
 
     def await_head(self) -> None:
         """Wait until an answer for this part has begun, or none will."""
@@ -72,6 +83,19 @@ class Part:
     def withdraw(self) -> None:
         """Stop fetching, if need be: when this returns, nothing touches the memory that was offered. Can be interrupted
         and called again."""
+
+    def make_way(self) -> None:
+        """Let go, and take no more: its reader has been idle, and others need the memory. Called by any thread."""
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Give back the bytes if they are here: they can be asked for again. Called by any thread."""
+        with self._budget.lock:
+            if self.landed and self._reserved:
+                self.landed, self.given_up = False, True  # before the bytes go: a forked child looks in that order
+                self._data = None
+                self._block = None  # not to be used again: the reader may be copying from it
+                self.hand_over()
 
     def _hasten(self) -> None:
         """A reader waits for this part."""
@@ -90,9 +114,10 @@ class Part:
 
     def hand_over(self) -> None:
         """Give the budget its bytes back; the memory lives on as long as its reader, on the program's account."""
-        reserved, self._reserved = self._reserved, 0
-        if reserved:
-            self._budget.give(reserved)
+        with self._budget.lock:  # against ``let_go``
+            reserved, self._reserved = self._reserved, 0
+            if reserved:
+                self._budget.give(reserved)
 
     def hand_over_when_landed(self) -> None:
         """``hand_over``, once no more memory will be taken for this part."""
@@ -110,11 +135,12 @@ class Part:
             self._landing.when_settled(callback)
 
     def _release(self) -> None:
-        self._data = b""
-        block, self._block = self._block, None
-        if block is not None:
-            self._budget.recycle(block)
-        self.hand_over()
+        with self._budget.lock:  # against ``let_go``
+            self._data = b""
+            block, self._block = self._block, None
+            reserved, self._reserved = self._reserved, 0
+            if reserved:
+                self._budget.give(reserved, [block] if block is not None else ())
 
 
 class Offers:

@@ -8,7 +8,7 @@ from s3torchconnector._latch import Latch
 from s3torchconnector._transfer._fetch import RangeFetch
 from s3torchconnector._transfer._memory import FillableBytes, new_buffer
 from s3torchconnector._transfer._object_version import ObjectVersion
-from s3torchconnector._transfer._part import Part
+from s3torchconnector._transfer._part import GivenUp, Part
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._runtime import Runtime
 from s3torchconnector._wire import CancelToken, Exchange, HasToWait, NoneIdle, NotYet, PoolIsFull
@@ -65,8 +65,8 @@ class FetchedPart(Part):
             self.go_on()
             return True
         except BaseException as error:
-            if self._cancel.cancelled or not isinstance(error, S3Exception):
-                self._landing.settle(error)
+            if self._cancel.cancelled or not isinstance(error, S3Exception) or isinstance(error, GivenUp):
+                self._settle_failed(error)
             else:
                 self.go_on()
             return True
@@ -116,9 +116,14 @@ class FetchedPart(Part):
         try:
             received = self._fetch.run(self._runtime.caller, self._cancel)
         except BaseException as error:
-            self._landing.settle(error)
+            self._settle_failed(error)
         else:
             self._land(received)
+
+    def _settle_failed(self, error: BaseException) -> None:
+        self._small, self._data = None, None
+        self.given_up = isinstance(error, GivenUp)
+        self._landing.settle(error)
 
     def _land(self, received: Range) -> None:
         self._take(received)
@@ -141,9 +146,12 @@ class FetchedPart(Part):
         self._has_begun = True
         if self._on_begin is not None:
             self._on_begin.open()
-        if self._reserved != size:
-            self._budget.give(self._reserved - size)  # less than was thought, or (negative) more
-            self._reserved = size
+        more = size - self._reserved
+        if more > 0 and not self._budget.try_take(more):
+            raise GivenUp("given up: it is larger than was thought, and there is no room")
+        if more < 0:
+            self._budget.give(-more)
+        self._reserved = size
 
     def _allocate(self, actual: Range) -> memoryview:
         size = actual.size

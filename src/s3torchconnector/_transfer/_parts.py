@@ -7,21 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from s3torchconnector._config import KIB, MIB
 from s3torchconnector._transfer._budget import BLOCK
-from s3torchconnector._transfer._fetch import direct
+from s3torchconnector._transfer._fetch import RangeFetch, direct
 from s3torchconnector._transfer._memory import copy
 from s3torchconnector._transfer._object_version import ObjectVersion
-from s3torchconnector._transfer._part import Offers, Part
+from s3torchconnector._transfer._part import GivenUp, Offers, Part
 from s3torchconnector._transfer._part_fetch import FetchedPart
 from s3torchconnector._transfer._ranges import Range
 from s3torchconnector._transfer._runtime import Runtime
 from s3torchconnector._transfer._shelf import Shelf
-from s3torchconnector._transfer._train import GivenUp, Train, deposit
+from s3torchconnector._transfer._train import Train, deposit
 from s3torchconnector._transfer._verify import Verification
 from s3torchconnector._transfer._workers import Lane
 
 LARGE = BLOCK // 2 + 1
 """Bytes of a part from which on it is not kept for reads that go back a little."""
+_SMALL = 1 * MIB  # objects up to here are fetched by the carrier, many on one thread
+_LITTLE = 256 * KIB  # fetched where there is no room for more
 
 
 class Parts:
@@ -30,7 +33,7 @@ class Parts:
     def __init__(
         self, runtime: Runtime, version: ObjectVersion, verification: Verification, inherited: Iterable[Part] = ()
     ) -> None:
-        self.shelf = Shelf()
+        self.shelf = Shelf(runtime.budget)
         self._verification = verification
         self._runtime = runtime
         self._version = version
@@ -56,12 +59,17 @@ class Parts:
             self._own_ahead_lane = self._runtime.lane()
         return self._own_ahead_lane
 
-    def fetch(self, wanted: Range, *, reserved: int, carried: bool = False) -> Part:
-        """Have a part fetched, by a thread of its own or by the carrier; ``reserved`` bytes are taken for it."""
+    def fetch(self, wanted: Range, *, reserved: int, carried: bool = False) -> Part | None:
+        """Have a part fetched, by a thread of its own or by the carrier; ``reserved`` bytes are taken for it.
+
+        None where there is no room for them.
+        """
         part = FetchedPart(self._runtime, self._version, wanted)
         try:
             self.shelf.add(part)
-            part.reserve(reserved)
+            if not part.reserve(reserved, unread=self.shelf.lost <= 0):
+                self.shelf.remove(part)
+                return None
             if carried:
                 self._runtime.carrier.submit(part)
             else:
@@ -71,11 +79,25 @@ class Parts:
             raise
         return part
 
+    def fetch_beginning(self, size: int, reserved: int) -> None:
+        """Have the object's first bytes fetched that nobody waits for yet: ``size`` of them, or as many as fit."""
+        part = self.fetch(Range(0, size), reserved=reserved, carried=reserved <= _SMALL)
+        if part is None and reserved > _LITTLE:
+            self.fetch(Range(0, _LITTLE), reserved=_LITTLE, carried=True)
+
+    def fetch_around(self, piece: Range, wanted: Range) -> bool:
+        """Have a part fetched that has ``piece`` and more, or a little more; False where there is room for neither."""
+        if self.fetch(wanted, reserved=wanted.size) is not None:
+            return True
+        start = max(wanted.start, min(piece.start, piece.stop - _LITTLE)) if wanted.start < piece.start else piece.start
+        less = Range(start, min(wanted.stop, max(piece.stop, start + _LITTLE)))
+        return piece.size < less.size < wanted.size and self.fetch(less, reserved=less.size) is not None
+
     def fetch_ahead(self, wanted: Range) -> bool:
         """Have parts fetched that nobody waits for, by one request; False where there is no room for that."""
         size, taken, train = deposit(wanted.size), False, None
         try:
-            taken = self._runtime.budget.try_take(size)
+            taken = self._runtime.budget.try_take(size, to_come=True, unread=self.shelf.lost <= 0)
             if taken:
                 train = Train(self._runtime, self._version, wanted)
                 for part in train.parts:
@@ -85,10 +107,25 @@ class Parts:
             if train is not None:
                 train.call_off()
             elif taken:
-                self._runtime.budget.give(size)
+                self._runtime.budget.give(size, to_come=size)
             self.shelf.discard_missing()
             raise
         return taken
+
+    def fetch_tail(self, length: int) -> None:
+        """Wait for the object's last bytes, which tell its size: ``length``, or one where there is no room for them."""
+        part = self.fetch(Range(-length, 0), reserved=length)
+        if part is not None:
+            self.data_of(part)
+        else:
+            RangeFetch(self._version, -1, None, lambda got: memoryview(bytearray(got.size))).run(self._runtime.caller)
+
+    def await_heads(self) -> None:
+        """Wait until answers for all parts have begun."""
+        for part in self.shelf:
+            part.await_head()
+            if part.failed and not part.given_up:
+                self.wait_for(part)
 
     def wait_for(self, part: Part) -> memoryview | bytes:
         """A part's bytes. After an error all is forgotten that is not here, so that the next read asks again."""
@@ -100,6 +137,13 @@ class Parts:
             # What is under way meets the same trouble, and must not bring it up again when that is over.
             self.shelf.discard_missing()
             raise
+
+    def data_of(self, part: Part) -> memoryview | bytes | None:
+        """``wait_for``; None where others needed the memory."""
+        try:
+            return self.wait_for(part)
+        except GivenUp:
+            return None
 
     def take(self, position: int, stop: int, view: memoryview, after_each: Callable[[], None] | None) -> None:
         """Have the bytes of parts in ``view``: received into it, where that is not too late, or else copied.

@@ -11,6 +11,7 @@ _TIMES_AHEAD = 16
 # A run of so many reads is no accident. Each shorter one that a jump ends makes the next one less ambitious: a reader
 # that takes a record's head, its body, and then another record was sent seventeen times what it read.
 _PROVEN = 4
+_PROVEN_BACKWARDS = 2  # an archive's directory lies before its end, and is read after that: once
 
 
 class ReadPolicy(NamedTuple):
@@ -57,24 +58,30 @@ class ReadPattern:
 
     def __init__(self, policy: ReadPolicy) -> None:
         self._policy = policy
-        self._end = 0  # where the last read ended
+        self._start = self._end = 0  # of the last read
         self._reads = 0  # reads in order so far
         self._times_ahead = _TIMES_AHEAD
-        self.run = 0  # bytes read in order so far
+        self._reads_back = 0  # reads so far that each ended where the one before it began
+        self.run = 0  # bytes read in order so far, either way
 
     def note(self, start: int, stop: int) -> None:
         """A read of these bytes begins."""
         if 0 <= start - self._end <= self._policy.near and self._reads:
             self._reads += 1
             self.run += stop - self._end
+            self._reads_back = 0
             if self._reads >= _PROVEN:
                 self._times_ahead = _TIMES_AHEAD
+        elif 0 <= self._start - stop <= self._policy.near and self._reads:
+            self.run = self.run * (self._reads_back > 0) + self._start - start
+            self._reads, self._reads_back = 1, self._reads_back + 1
         else:
+            self._reads_back = 0
             if 1 < self._reads < _PROVEN:
                 self._times_ahead //= 4
             self._reads = 1
             self.run = stop - start
-        self._end = stop
+        self._start, self._end = start, stop
 
     @property
     def continues(self) -> bool:
@@ -86,6 +93,15 @@ class ReadPattern:
         """Whether what follows the last read is worth fetching unasked."""
         return self._policy.read_ahead and (self.continues or self._policy.eager)
 
+    @property
+    def goes_back(self) -> bool:
+        """Whether reads follow each other towards the object's beginning."""
+        return self._reads_back >= _PROVEN_BACKWARDS
+
     def ahead(self, most: int) -> int:
         """How many bytes to be ahead of a reader that reads in order: a few times what it has read so far."""
         return most if self._policy.eager else min(self._times_ahead * self.run, most)
+
+    def before(self, most: int) -> int:
+        """How many bytes to fetch before a read, where the next one is expected."""
+        return min(_TIMES_AHEAD * self.run, most) if self.goes_back and self._policy.read_ahead else 0

@@ -12,16 +12,12 @@ import time
 
 from s3torchconnector._transfer._budget import BLOCK, ByteBudget
 from s3torchconnector._transfer._fetch import RangeFetch
-from s3torchconnector._transfer._memory import copy, populate
+from s3torchconnector._transfer._memory import copy, new_buffer, populate
 from s3torchconnector._transfer._object_version import ObjectVersion
-from s3torchconnector._transfer._part import Part
+from s3torchconnector._transfer._part import GivenUp, Part
 from s3torchconnector._transfer._ranges import Range, split_on_grid
 from s3torchconnector._transfer._runtime import Runtime
 from s3torchconnector._wire import CancelledByCaller, CancelToken
-
-
-class GivenUp(CancelledByCaller):
-    """A train that waited for memory made room for work that somebody waits for. Never reaches users."""
 
 
 def deposit(size: int) -> int:
@@ -46,6 +42,7 @@ class Train:
         self._tickets = [True] * len(self.parts)  # one for each part that is wanted and not here
         self._coming = iter(self.parts)
         self._filling: Car | None = None
+        self._makes_way = False
         self._needed = -1  # the position that a reader waits for: the parts up to there cannot wait for memory
         self._to_begin = [True]  # popped by whoever fetches, or by whoever calls it off before
 
@@ -74,7 +71,7 @@ class Train:
 
     def _end(self, error: BaseException | None) -> None:
         credit, self._credit = self._credit, 0
-        self._budget.give(credit)
+        self._budget.give(credit, to_come=credit)
         if self._filling is not None:
             if error is None:
                 self._filling.sums = self._fetch.take_sums()
@@ -93,9 +90,18 @@ class Train:
         return position <= self._needed
 
     def is_in_the_way(self, position: int) -> bool:
-        """Whether nobody waits for the part at ``position``, and others wait for the thread that would wait for it, or
-        for its connection."""
-        return (self._workers.are_wanted or self._caller.connections_are_wanted) and not self.is_needed(position)
+        """Whether nobody waits for the part at ``position``, and others wait for the thread that would wait for it, for
+        its connection, or for memory that its reader does not use."""
+        wanted = self._makes_way or self._workers.are_wanted or self._caller.connections_are_wanted
+        return wanted and not self.is_needed(position)
+
+    def make_way(self) -> None:
+        """Wait for no more memory, unless a reader waits for that, and do not begin."""
+        if not self._makes_way:
+            self._makes_way = True
+            if self._claim():
+                self._end(GivenUp("given up before it began: others needed the memory"))
+            self._budget.wake()
 
     def need(self, position: int) -> None:
         """A reader waits for the part at ``position``."""
@@ -139,28 +145,49 @@ class Car(Part):
 
         ``deposit`` bytes have been taken for it.
         """
-        missing = self.stop - self.start - deposit
-        if missing and self._offered is None:
-            self.lacks_memory = True  # before the look at the others, as offer and need do it the other way round
-            began = time.perf_counter()
-            self._budget.wait_take(missing, lambda: self._may_overdraw(cancel))
-            cancel.excused += time.perf_counter() - began  # the program took its time
-            self.lacks_memory = False
-            self._reserved = missing
+        size = self.stop - self.start
+        took = self._take(size - deposit, cancel)
         self._begun = True  # before the look at what is offered, as withdraw does it the other way round
         offered, self._offered = self._offered, None
         cancel.check()
-        if missing and offered is None and self._train.is_in_the_way(self.start):
-            raise GivenUp("given up: other work needs the thread")
         if offered is not None:
             self.elsewhere = True
             self.hand_over()
             return offered
+        if not took:
+            self._overdraw(size - deposit)
         self.from_deposit = deposit
         self._reserved += deposit
-        self._block = self._budget.block()
-        self._data = view = memoryview(self._block)[: self.stop - self.start]
+        if size < BLOCK:
+            self._budget.arrived(deposit)
+            self._data = view = memoryview(new_buffer(size))
+        else:
+            self._block = self._budget.block(to_come=deposit)
+            self._data = view = memoryview(self._block)
         return view
+
+    def _take(self, missing: int, cancel: CancelToken) -> bool:
+        """Wait for ``missing`` bytes of the budget; False where there is no need to, or no use."""
+        if not missing or self._offered is not None:
+            return not missing
+        self.lacks_memory = True  # before the look at the others, as offer and need do it the other way round
+        began = time.perf_counter()
+        took = self._budget.wait_take(missing, lambda: self._need_not_wait(cancel))
+        cancel.excused += time.perf_counter() - began  # the program took its time
+        self.lacks_memory = False
+        if took:
+            self._reserved = missing
+        return took
+
+    def _overdraw(self, missing: int) -> None:
+        """Take memory that is not free for a reader that waits.
+
+        Raises:
+            GivenUp: nobody waits, or too many do.
+        """
+        if not self._train.is_needed(self.start) or not self._budget.try_take(missing, overdraw=True):
+            raise GivenUp("given up: there is no memory, or other work needs the thread")
+        self._reserved = missing
 
     def offer(self, view: memoryview) -> bool:
         self._offered = view
@@ -174,7 +201,7 @@ class Car(Part):
 
     def settle(self, error: BaseException | None) -> None:
         offered, self._offered = self._offered, None
-        if error is None and offered is not None and not self.elsewhere:
+        if error is None and offered is not None and self._data is not None and not self.elsewhere:
             # Offered too late to be received into, and yet nobody has to wait for its turn to be copied.
             copy(offered, self._data)
             self.elsewhere = True
@@ -184,10 +211,14 @@ class Car(Part):
         self._landing.settle(error)
         self._count_down()
 
+    def make_way(self) -> None:
+        self._train.make_way()
+        super().make_way()
+
     def _hasten(self) -> None:
         self._train.need(self.start)
 
-    def _may_overdraw(self, cancel: CancelToken) -> bool:
+    def _need_not_wait(self, cancel: CancelToken) -> bool:
         free = self._train.is_needed(self.start) or self._offered is not None
         return free or cancel.cancelled or self._train.is_in_the_way(self.start)
 

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from s3torchconnector._transfer._fetch import RangeFetch, direct
 from s3torchconnector._transfer._fetch_group import FetchGroup
-from s3torchconnector._transfer._memory import FillableBytes
+from s3torchconnector._transfer._memory import FillableBytes, populate
 from s3torchconnector._transfer._object_version import ObjectVersion
 from s3torchconnector._transfer._ranges import Range, split_on_grid
+
+_BLINDLY = 16  # requests of a read before its object's size is known: enough to keep the network busy until then
+
+
+def fetch_unsized(
+    group: FetchGroup[RangeFetch], version: ObjectVersion, wanted: Sequence[Range], view: memoryview, position: int
+) -> None:
+    """Fetch ranges into memory that the caller has for them: what the object does not have is hardly asked for."""
+
+    def allocate(got: Range) -> memoryview:
+        for late in wanted[_BLINDLY:]:
+            if late.start < (version.size or 0):
+                group.start(direct(version, late, view, position))
+        place = view[got.start - position : got.stop - position]
+        populate(place)
+        return place
+
+    for early in wanted[1:_BLINDLY]:
+        group.start(direct(version, early, view, position))
+    group.run(RangeFetch(version, wanted[0].start, wanted[0].stop, allocate))
 
 
 class UnsizedRead:

@@ -25,7 +25,14 @@ from functools import partial
 from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ProtocolError, S3UploadAbortedError
 from s3torchconnector._transfer import _open_uploads
 from s3torchconnector._transfer._complete import Completion
-from s3torchconnector._transfer._multipart import MAX_PARTS, md5_etag, multipart_etag, size_of_part, too_large
+from s3torchconnector._transfer._multipart import (
+    MAX_PARTS,
+    least_of_part,
+    md5_etag,
+    multipart_etag,
+    size_of_part,
+    too_large,
+)
 from s3torchconnector._transfer._part_buffer import PartBuffer
 from s3torchconnector._transfer._publication import Replacing
 from s3torchconnector._transfer._runtime import OpenRuntime
@@ -178,21 +185,16 @@ class Upload:
     def _fill(self, view: memoryview, *, immutable: bool, lent: bool) -> None:
         while len(view):
             room = size_of_part(len(self._parts) + 1, self._runtime.config.part_size) - self._filling.size
-            if not room:
+            added = self._filling.add(view[:room], immutable=immutable, lent=lent) if room else 0
+            if not added:  # it is full, or there is no memory for more: sent, it makes some
                 if len(self._parts) + 1 == MAX_PARTS:  # now, and not when another part of up to 5 GiB is full
                     raise too_large(self._bucket, self._key, self._runtime.config.part_size)
                 self._send_part()
-                continue
-            if lent:
-                self._filling.lend(view[:room])
-            else:
-                self._filling.add(view[:room], immutable=immutable)
-            view = view[room:]
+            view = view[added:]
 
     def _new_part(self) -> PartBuffer:
-        # A writer waits for room only while its own parts are on their way: their end makes some.
-        parts = self._parts  # not self: a cycle would put off the end of a dropped stream
-        return PartBuffer(self._runtime.budget, lambda: all(part.done() for part in parts))
+        is_alone = partial(_all_done, self._parts)  # not of self: a cycle would put off the end of a dropped stream
+        return PartBuffer(self._runtime.budget, is_alone, least_of_part(len(self._parts) + 1))
 
     def _send_part(self) -> None:
         number = len(self._parts) + 1
@@ -283,6 +285,10 @@ class Upload:
 def _left(until: float) -> float:
     """Seconds; a few moments also after that, for what only has to find out."""
     return max(1.0, until - time.perf_counter())
+
+
+def _all_done(parts: list[Future[CompletedPart]]) -> bool:
+    return all(part.done() for part in reversed(parts))  # the last ones are on their way
 
 
 def _note_failure(failures: list[BaseException], part: Future[CompletedPart]) -> None:
