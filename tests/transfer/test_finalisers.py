@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer._budget import ByteBudget
+from s3torchconnector._transfer._budget import BLOCK, ByteBudget
 from s3torchconnector._wire import CancelledByCaller, CancelToken
 from s3torchconnector._wire._line import Line, Ticket
 from s3torchconnector._wire._patience import Patience
@@ -176,7 +176,10 @@ BUDGET: list[Callable[..., Any]] = [
     ByteBudget.wait_take,
     ByteBudget.wake,
     ByteBudget.block,
-    ByteBudget.recycle,
+    ByteBudget.has_room,
+    ByteBudget.arrived,
+    ByteBudget._trim,
+    ByteBudget._make_room,
 ]
 
 
@@ -197,7 +200,8 @@ def test_bytes_are_given_back_by_a_collection_on_a_thread_that_takes_some() -> N
             budget.wait_take(700, lambda: False)
             assert budget.try_take(100)
             budget.give(budget.take(100))
-            budget.recycle(budget.block())
+            budget.give(budget.take(BLOCK), [budget.block()])
+            assert not budget.has_room(2000, 1000)
             budget.wake()
             budget.give(800)
 
@@ -206,21 +210,21 @@ def test_bytes_are_given_back_by_a_collection_on_a_thread_that_takes_some() -> N
     assert budget.taken == 0
 
 
-def test_who_asks_whether_it_may_overdraw_holds_up_no_collection() -> None:
+def test_who_asks_whether_it_need_not_wait_holds_up_no_collection() -> None:
     """It asks futures, whose locks other threads have: these may be struck by a collection that gives bytes back."""
     budget, future_lock = ByteBudget(100), threading.Lock()
     asking = threading.Event()
     budget.take(100)
 
-    def may_overdraw() -> bool:
+    def need_not_wait() -> bool:
         asking.set()
         with future_lock:
             return True
 
     with future_lock:
-        waiting = threading.Thread(target=budget.wait_take, args=(50, may_overdraw), daemon=True)
+        waiting = threading.Thread(target=budget.wait_take, args=(50, need_not_wait), daemon=True)
         waiting.start()
         assert asking.wait(PATIENCE)
         in_time(lambda: collect(lambda: budget.give(10)))
     waiting.join(PATIENCE)
-    assert budget.taken == 140
+    assert budget.taken == 90
