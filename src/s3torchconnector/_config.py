@@ -51,7 +51,7 @@ class S3ClientConfig:
         memory_budget                     read-ahead, look-ahead, and parts that wait for upload
         + memory_budget / 8               read-ahead that a read waits for (at least 4 MiB)
         + 5 MiB for each open writer      the smallest part that S3 takes; it doubles every 900 parts
-        + 1 MiB for each open reader      of a bucket that has not told whether it keeps checksums
+        + 1 to 2 MiB for each reader      that reads at random, or whose bucket has not told if it keeps checksums
         + a part for each reader          that a dataset has delivered, until it is closed or dropped
         + max_connections x (64 KiB .. 6 MiB)   the kernel's receive windows, by its own tuning
 

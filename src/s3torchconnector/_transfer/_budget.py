@@ -63,8 +63,8 @@ class ByteBudget:
         self.reserve = max(BLOCK, limit // _SHARE)
         self.idle_after = 1.0
         self.lock = threading.RLock()
-        self._for_more: _Waiting = deque()
-        self._for_a_block: _Waiting = deque()  # those who want no more than that
+        self._writers: _Waiting = deque()  # each is told when bytes come back: they may be those of its own parts
+        self._trains: _Waiting = deque()  # told one after the other: a herd would find the room gone
         self._taken = 0
         self._to_come = 0  # of that, for blocks that nobody has yet
         self._spare: list[LargeBuffer] = []
@@ -84,7 +84,7 @@ class ByteBudget:
     @property
     def _waiting(self) -> int:
         """How many threads wait for room."""
-        return len(self._for_more) + len(self._for_a_block)
+        return len(self._writers) + len(self._trains)
 
     def add_holder(self, holder: Holder) -> None:
         """Ask ``holder`` to let go where there is no room."""
@@ -124,12 +124,15 @@ class ByteBudget:
             self._add(size, False)
         return size
 
-    def wait_take(self, size: int, need_not_wait: Callable[[], bool], *, unread: bool = False) -> bool:
+    def wait_take(
+        self, size: int, need_not_wait: Callable[[], bool], *, unread: bool = False, in_turn: bool = False
+    ) -> bool:
         """Wait until ``size`` bytes are free and take them; False, at once, where ``need_not_wait()`` says so.
 
-        ``need_not_wait`` is asked again whenever bytes come back.
+        ``need_not_wait`` is asked again whenever bytes come back; with ``in_turn``, when it is this one's turn to take
+        them, and at ``wake``.
         """
-        waiting = self._for_a_block if size <= BLOCK else self._for_more
+        waiting = self._trains if in_turn else self._writers
         try:
             while not self.try_take(size, unread=unread):
                 latch = Latch()
@@ -157,13 +160,13 @@ class ByteBudget:
             self._to_come -= to_come
             self._spare.extend(blocks)
             self._trim()
-        _open(self._for_more, len(self._for_more))
+        _open(self._writers, len(self._writers))
         self._wake_one()
 
     def wake(self) -> None:
         """Have those who wait ask again whether they need to."""
-        _open(self._for_more, len(self._for_more))
-        _open(self._for_a_block, len(self._for_a_block))
+        _open(self._writers, len(self._writers))
+        _open(self._trains, len(self._trains))
 
     def block(self, *, to_come: int = 0) -> LargeBuffer:
         """``BLOCK`` bytes of any content. They must have been taken, ``to_come`` of them as such."""
@@ -208,9 +211,9 @@ class ByteBudget:
             self._in_vain[unread] = now
 
     def _wake_one(self) -> None:
-        """Of those who want a block at most, one after the other: a herd would find the room gone."""
-        if self._for_a_block and self._taken < self.limit:
-            _open(self._for_a_block, 1)
+        """There may be room for another train."""
+        if self._trains and self._taken < self.limit:
+            _open(self._trains, 1)
 
 
 def _open(waiting: _Waiting, count: int) -> None:
