@@ -138,7 +138,7 @@ def test_no_second_interrupt_leaves_a_thread_that_writes(lane: Lane) -> None:
 
 
 def test_interrupts_while_a_worker_does_not_end_are_waited_out(lane: Lane) -> None:
-    entered, may_end = threading.Event(), threading.Event()
+    entered, leaving, may_end = threading.Event(), threading.Event(), threading.Event()
     ended = []
 
     def write(cancel: CancelToken) -> None:
@@ -149,18 +149,20 @@ def test_interrupts_while_a_worker_does_not_end_are_waited_out(lane: Lane) -> No
         ended.append(True)
 
     def strike_twice() -> None:
+        assert leaving.wait(30)
         for _ in range(2):
             wait_until(lambda: interrupts.strike_in("join") or interrupts.strike_in("wait"))
         may_end.set()
 
     with Interrupts() as interrupts:
         striking = threading.Thread(target=strike_twice)
+        striking.start()  # now: it would be struck in the wait for its own start
 
         def use() -> None:
             with group_on(lane) as group:
                 group.start(Fetch(write))
                 assert entered.wait(30)
-                striking.start()
+                leaving.set()
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
