@@ -202,7 +202,7 @@ def _in_forked_child(work: object) -> int:
 def test_fork_with_the_clients_locks_held(client: S3Client, bucket: str) -> None:
     put(client, bucket, "key", b"12345")
     runtime = client.runtime()
-    with client._lock, runtime.workers._lock, runtime.caller._pool._lock, runtime.budget._lock:
+    with client._lock, runtime.workers._lock, runtime.caller._pool._lock, runtime.budget.lock:
         status = _in_forked_child(lambda: _read_and_write(client, bucket, b"12345", 0))
     assert status == 0
     assert get(client, bucket, "child-0") == b"12345"

@@ -58,6 +58,8 @@ class Bucket:
             )
         if request.method == "DELETE":
             return response(204)
+        if request.method == "HEAD":
+            return response(200 if request.path in self.objects else 404)
         body = request.body
         if request.method == "POST":
             body = b"".join(self._parts[number] for number in sorted(self._parts))
