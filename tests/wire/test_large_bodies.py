@@ -194,3 +194,14 @@ def test_few_bytes_in_a_long_time_are_no_silence(private_ca: PrivateCA) -> None:
         assert body[:done] == b"".join(bytes([number]) * 1000 for number in range(pieces))
         with pytest.raises(S3TimeoutError):
             connection.readinto(body[done:], fill=True)
+
+
+def test_few_bytes_before_a_silence_cost_one_timeout() -> None:
+    """Not one for each byte: a thousand bytes before a silence took a thousand timeouts."""
+    with sockets() as (client, server):
+        connection = Connection(client, 0.05, "the test's server")
+        server.sendall(bytes(1000))
+        view = memoryview(bytearray(SIZE))
+        assert connection.readinto(view, fill=True) == 1000
+        with pytest.raises(S3TimeoutError):
+            connection.readinto(view[1000:], fill=True)

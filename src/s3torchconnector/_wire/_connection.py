@@ -208,7 +208,7 @@ class Connection(TimedSocket):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
             if not self._poll.poll(0):
                 raise
-            return self._fill(view[:1])  # too few to wake for are no silence
+            return self._receive(view, 0)  # what is here: too few to wake for are no silence
         finally:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
