@@ -159,9 +159,12 @@ class ByteBudget:
             self._taken -= size
             self._to_come -= to_come
             self._spare.extend(blocks)
-            self._trim()
-        _open(self._writers, len(self._writers))
-        self._wake_one()
+            if self._spare:
+                self._trim()
+        if self._writers:
+            _open(self._writers, len(self._writers))
+        if self._trains:
+            self._wake_one()
 
     def wake(self) -> None:
         """Have those who wait ask again whether they need to."""
@@ -190,8 +193,9 @@ class ByteBudget:
             self._trim()
 
     def _trim(self) -> None:
-        """Under the lock: blocks that nobody uses are memory, too."""
-        most = max(0, self.limit - self._taken + self._to_come) // BLOCK
+        """Under the lock: blocks that nobody uses are memory, too. They may use the reserve: without it, a block would be
+        dropped just as bytes are taken for its next use, and a new one costs its pages again."""
+        most = max(0, self.limit + self.reserve - self._taken + self._to_come) // BLOCK
         del self._spare[most if self._taken else min(most, _IDLE_SPARE) :]
 
     def _make_room(self, size: int, limit: int, *, unread: bool) -> None:

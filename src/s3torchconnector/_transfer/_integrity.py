@@ -74,7 +74,7 @@ class ObjectIntegrity:
         self._support.note(self._bucket, found)
         with self._lock:
             self._about, self.expected = about, found
-            if not found:
+            if not found and self.matters:  # not for each small object of a bucket of which the log has told
                 self._why = why_none(headers)
             if self._is_read_whole:
                 self.algorithms = tuple([each for each in self.algorithms if each in found] or found)[:1]

@@ -212,7 +212,7 @@ class ConnectionPool:
     def _pop_idle(self, address: Address) -> Connection | None:
         """Under the lock: the connection that was used last, if there is one."""
         for connection, leads_to in reversed(self._idle.items()):
-            if leads_to == address:
+            if leads_to is address or leads_to == address:
                 del self._idle[connection]  # an interrupt behind ``pop`` would lose it, open
                 return connection
         return None

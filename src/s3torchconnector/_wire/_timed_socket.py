@@ -18,10 +18,12 @@ import select
 import socket
 import struct
 import sys
+from threading import get_ident, main_thread
 
 from s3torchconnector._errors import S3ConnectionError, S3TimeoutError
 from s3torchconnector._wire._patience import Patience
 
+_MAIN_IS_STRUCK = sys.platform == "linux"
 AWAITING = "waiting for the answer"
 _SENDING = 0.25  # seconds after which it is seen whether a server that takes no more has responded
 
@@ -80,6 +82,9 @@ class TimedSocket:
             raise self._out_of_time()
 
     def _await_bytes(self) -> None:
+        # Linux has the main thread run the handlers of signals, if it takes them at all; other threads need no poll.
+        if _MAIN_IS_STRUCK and get_ident() != main_thread().ident:
+            return
         if not self._poll.poll(self._current_timeout * 1000):
             raise TimeoutError
 
