@@ -60,7 +60,10 @@ def test_failures_are_tried_again_elsewhere() -> None:
         seen.add(number)
         return {1: s3_error(503, "SlowDown"), 2: answer_to(number)[: SIZE // 2], 4: b""}.get(number, answer_to(number))
 
-    with ScriptedServer(handler=answer) as server, client_of(server.endpoint, unsigned=True, read_timeout=1.0) as client:
+    with (
+        ScriptedServer(handler=answer) as server,
+        client_of(server.endpoint, unsigned=True, read_timeout=1.0) as client,
+    ):
         readers = [open_object(client, "bucket", str(i)) for i in range(COUNT)]
         for reader in readers:
             reader.start_early(SIZE)

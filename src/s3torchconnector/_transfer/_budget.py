@@ -193,8 +193,11 @@ class ByteBudget:
             self._trim()
 
     def _trim(self) -> None:
-        """Under the lock: blocks that nobody uses are memory, too. They may use the reserve: without it, a block would be
-        dropped just as bytes are taken for its next use, and a new one costs its pages again."""
+        """Under the lock: blocks that nobody uses are memory, too.
+
+        They may use the reserve. Without it, a block would be dropped just as bytes are taken for its next use, and a
+        new one costs its pages again.
+        """
         most = max(0, self.limit + self.reserve - self._taken + self._to_come) // BLOCK
         del self._spare[most if self._taken else min(most, _IDLE_SPARE) :]
 
