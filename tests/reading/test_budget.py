@@ -356,7 +356,7 @@ def test_idle_readers_let_go_for_others_but_not_again_and_again(client: S3Client
     client.runtime().budget.idle_after = 0.0
     assert max(streams_in_turns(client, 12, 12)) <= BUDGET + BLOCK
     wait_until(lambda: client.runtime().budget.taken == 0)
-    assert virtual.transferred <= 3 * 12 * 12 * MIB
+    assert virtual.transferred <= 6 * 12 * 12 * MIB  # 1.7 to 3.3 times what was read; 14 if they let go each time
 
 
 def test_a_reader_finds_again_what_it_had_to_let_go(client: S3Client) -> None:
