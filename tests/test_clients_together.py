@@ -230,7 +230,7 @@ def test_with_the_last_one_everything_ends(server: ScriptedServer, new_client: C
 
 @pytest.mark.parametrize("endpoint", ["ftp://nowhere", "http://"])
 def test_one_that_cannot_be_made_uses_nothing(endpoint: str) -> None:
-    from s3torchconnector._transfer import _shared
+    from s3torchconnector._transfer.engine import _shared
 
     before = dict(_shared._shared)
     with pytest.raises(ValueError, match="endpoint"):
@@ -270,7 +270,7 @@ def test_after_a_burst_sockets_and_threads_go(
 ) -> None:
     """Without another call, and without closing the client."""
     monkeypatch.setattr("s3torchconnector._wire._pool._DROP_AFTER", 0.02)
-    monkeypatch.setattr("s3torchconnector._transfer._workers._STAYS", 0.02, raising=False)
+    monkeypatch.setattr("s3torchconnector._transfer.engine._workers._STAYS", 0.02, raising=False)
     together = threading.Barrier(20)
 
     def answer(request: Request) -> bytes:

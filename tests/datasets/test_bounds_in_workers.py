@@ -12,7 +12,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from s3torchconnector import S3ClientConfig, S3IterableDataset, S3MapDataset, S3Reader
-from s3torchconnector._transfer._budget import ByteBudget
+from s3torchconnector._transfer.engine._budget import ByteBudget
 from s3torchconnector.testing import S3Server
 from tests.datasets.support import MIB, PATIENCE, runtime_of, wait_until_budget_is_free
 from tests.reading.support import PART, content

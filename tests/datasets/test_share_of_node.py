@@ -52,7 +52,7 @@ def test_workers_divide_what_is_the_nodes(method: str, ranks: str | None, monkey
 def test_a_worker_has_connections_enough_for_small_objects(
     most: int, workers: int, share: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from s3torchconnector._transfer import _node
+    from s3torchconnector._transfer.engine import _node
 
     monkeypatch.setattr(_node, "_count_workers", lambda: workers)
     config = S3ClientConfig(max_connections=most)

@@ -28,7 +28,7 @@ from torch.serialization import get_crc32_options
 
 from s3torchconnector import S3ClientConfig, S3Exception, S3ReaderConstructor
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer._fetch_group import Fetch, FetchGroup
+from s3torchconnector._transfer.reading._fetch_group import Fetch, FetchGroup
 from s3torchconnector.dcp import HexPrefixStrategy, S3FileSystem, S3StorageReader, S3StorageWriter
 from s3torchconnector.testing import S3Server
 from tests.dcp.support import CONFIG, PART, REGION, blank, keys_of, load, mixed_state, reader_of, same, writer_of

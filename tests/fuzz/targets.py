@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from s3torchconnector._errors import S3Exception, S3FormatError, S3ProtocolError
 from s3torchconnector._safetensors import _header
-from s3torchconnector._transfer._ranges import parse_content_range
+from s3torchconnector._transfer.engine._ranges import parse_content_range
 from s3torchconnector._wire import _list_page, parse_http_date
 from s3torchconnector._wire._documents import parse_error, parse_session, parse_upload_id, parse_uploads_page
 from s3torchconnector._wire._framing import ChunkedDecoder, parse_head

@@ -15,8 +15,8 @@ import torch
 
 from s3torchconnector import S3ReaderConstructor
 from s3torchconnector._errors import S3ChecksumError
-from s3torchconnector._transfer._integrity import ObjectIntegrity, Sum
-from s3torchconnector._transfer._ranges import Range
+from s3torchconnector._transfer.engine._ranges import Range
+from s3torchconnector._transfer.reading._integrity import ObjectIntegrity, Sum
 from s3torchconnector._wire._checksum_support import ChecksumSupport
 from s3torchconnector._wire._checksums import Algorithm
 from tests.integrity.support import CRC32, CRC32C, CRC64NVME, ChecksummedObject

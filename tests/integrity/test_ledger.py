@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3torchconnector._transfer import _ledger
-from s3torchconnector._transfer._ledger import NOT_SUMMED, Ledger, Sums
-from s3torchconnector._transfer._ranges import Range
-from s3torchconnector._transfer._spans import Spans
+from s3torchconnector._transfer.engine._ranges import Range
+from s3torchconnector._transfer.reading import _ledger
+from s3torchconnector._transfer.reading._ledger import NOT_SUMMED, Ledger, Sums
+from s3torchconnector._transfer.reading._spans import Spans
 from tests.integrity.support import CRC32, CRC32C, CRC64NVME
 from tests.reading.support import content
 

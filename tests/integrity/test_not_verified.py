@@ -61,7 +61,7 @@ def test_a_checksum_told_of_another_version_is_asked_for_again() -> None:
 
 
 def test_what_is_read_in_too_many_pieces_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3torchconnector._transfer._ledger._MOST_PIECES", 10)
+    monkeypatch.setattr("s3torchconnector._transfer.reading._ledger._MOST_PIECES", 10)
 
     def program(recorder: Recorder) -> None:
         for start in [*range(0, 100, 2), *range(1, 100, 2)]:
@@ -115,4 +115,6 @@ def test_without_awscrt_crc32_is_compared_and_the_others_are_told_of() -> None:
     assert [lines[0], lines[-1]] == ["123456789", "123456789"]
     assert "bytes 0 to 9 are not those that were stored" in lines[1]
     assert 'only CRC64NVME (CRC64NVME and CRC32C are, after pip install "s3torchconnector[checksums]")' in lines[2]
-    assert lines[3].startswith("WARNING:s3torchconnector._transfer._integrity:s3://b/key was read and not verified: ")
+    assert lines[3].startswith(
+        "WARNING:s3torchconnector._transfer.reading._integrity:s3://b/key was read and not verified: "
+    )

@@ -18,13 +18,13 @@ from torch.utils.data import get_worker_info
 from s3torchconnector import S3IterableDataset, S3MapDataset
 from s3torchconnector._config import MIB
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer._progress import ListingProgress
+from s3torchconnector._transfer.listing._progress import ListingProgress
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector.testing import S3Server
 from tests.datasets.support import config, key_and_bytes
 from tests.datasets.test_workers import loading
+from tests.listing.test_listing import Pages
 from tests.reading.support import KIB, client_of, content, open_object
-from tests.reading.test_listing import Pages
 from tests.reading.test_reader_fork import Child, digest
 from tests.resources import threads_become
 from tests.servers.http_messages import Request, response
@@ -174,7 +174,7 @@ class Terminal(io.StringIO):
 def test_a_forked_child_leaves_the_progress_of_a_listing_to_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setattr("s3torchconnector._transfer._progress._PATIENCE", -1.0)
+    monkeypatch.setattr("s3torchconnector._transfer.listing._progress._PATIENCE", -1.0)
     with ListingProgress("bucket", "prefix") as progress:
         progress.advance(1000)
         shown = terminal.getvalue()

@@ -65,12 +65,12 @@ _NOT_UNDER_STRESS = [
     "-k",
     "not interrupt and not at_any_moment",
     "--deselect",
-    "tests/transfer/test_carrier.py::test_what_stalls_holds_back_nothing_else[in what follows an error]",
+    "tests/engine/test_carrier.py::test_what_stalls_holds_back_nothing_else[in what follows an error]",
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suite", ["reading", "writing", "transfer"])
+@pytest.mark.parametrize("suite", ["reading", "writing", "listing", "engine"])
 def test_a_suite_under_stress(suite: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.stress_locks", "-p", "no:cacheprovider"]
     command += ["--timeout=120", "--timeout-method=thread", *_NOT_UNDER_STRESS, f"tests/{suite}"]

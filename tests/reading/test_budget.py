@@ -15,7 +15,7 @@ import pytest
 
 from s3torchconnector._errors import S3AccessDeniedError, S3Exception
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer._budget import BLOCK, ByteBudget
+from s3torchconnector._transfer.engine._budget import BLOCK, ByteBudget
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector.s3reader import S3ReaderConstructor
 from s3torchconnector.testing import S3Server

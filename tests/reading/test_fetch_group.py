@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from s3torchconnector._transfer._fetch_group import FetchGroup
-from s3torchconnector._transfer._landing import Landing
-from s3torchconnector._transfer._workers import Lane, Workers
+from s3torchconnector._transfer.engine._landing import Landing
+from s3torchconnector._transfer.engine._workers import Lane, Workers
+from s3torchconnector._transfer.reading._fetch_group import FetchGroup
 from s3torchconnector._wire import CancelledByCaller, CancelToken
 from tests.interrupts import Interrupts, interrupted_at
 from tests.reading.support import wait_until

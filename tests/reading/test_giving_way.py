@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer import _object_reader, _parts
-from s3torchconnector._transfer._budget import BLOCK
+from s3torchconnector._transfer.engine._budget import BLOCK
+from s3torchconnector._transfer.reading import _object_reader, _parts
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector.s3reader import S3ReaderConstructor
 from tests.reading.support import (

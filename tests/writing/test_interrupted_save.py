@@ -20,7 +20,7 @@ import torch
 from s3torchconnector import S3Checkpoint, S3ClientConfig, S3Exception, S3Writer
 from s3torchconnector._errors import S3UploadAbortedError
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer import _open_uploads, _part_buffer, _upload
+from s3torchconnector._transfer.writing import _open_uploads, _part_buffer, _upload
 from tests.reading.support import wait_until
 from tests.servers.http_messages import Request, s3_error
 from tests.servers.proxy import Fault, RecordingProxy, Replace, StallBody

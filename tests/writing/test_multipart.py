@@ -14,9 +14,15 @@ from hypothesis import strategies as st
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._config import GIB, MAX_PART_SIZE, MIB, MIN_PART_SIZE
 from s3torchconnector._errors import S3Exception, S3UploadAbortedError
-from s3torchconnector._transfer import _upload
-from s3torchconnector._transfer._budget import BLOCK
-from s3torchconnector._transfer._multipart import MAX_PARTS, largest_upload, multipart_etag, size_of_part, too_large
+from s3torchconnector._transfer.engine._budget import BLOCK
+from s3torchconnector._transfer.writing import _upload
+from s3torchconnector._transfer.writing._multipart import (
+    MAX_PARTS,
+    largest_upload,
+    multipart_etag,
+    size_of_part,
+    too_large,
+)
 from s3torchconnector._types import HeadObjectResult
 from s3torchconnector._wire import CompletedPart
 from s3torchconnector.testing import S3Server

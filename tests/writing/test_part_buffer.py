@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3torchconnector._transfer import address_of
-from s3torchconnector._transfer._budget import BLOCK, ByteBudget
-from s3torchconnector._transfer._part_buffer import PartBuffer
+from s3torchconnector._transfer.engine._budget import BLOCK, ByteBudget
+from s3torchconnector._transfer.writing._part_buffer import PartBuffer
 
 MIB = 1024**2
 LEAST = 5 * MIB

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from s3torchconnector import S3Writer
 from s3torchconnector._config import KIB, MIB
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer._budget import BLOCK
+from s3torchconnector._transfer.engine._budget import BLOCK
 from tests.servers.proxy import RecordingProxy
 from tests.writing.support import (
     PART,

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ObjectChangedError, S3ObjectExistsError
-from s3torchconnector._transfer._object_reader import ObjectReader
-from s3torchconnector._transfer._object_version import ObjectVersion
-from s3torchconnector._transfer._publication import Conditional, CreateOnly, ReplaceVersion, Replacing
-from s3torchconnector._transfer._put_object_stream import PutObjectStream
-from s3torchconnector._transfer._read_policy import ADAPTIVE
-from s3torchconnector._transfer._runtime import OpenRuntime
+from s3torchconnector._transfer.engine._runtime import OpenRuntime
+from s3torchconnector._transfer.reading._object_reader import ObjectReader
+from s3torchconnector._transfer.reading._object_version import ObjectVersion
+from s3torchconnector._transfer.reading._read_policy import ADAPTIVE
+from s3torchconnector._transfer.writing._publication import Conditional, CreateOnly, ReplaceVersion, Replacing
+from s3torchconnector._transfer.writing._put_object_stream import PutObjectStream
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import requests
 

@@ -1,8 +1,8 @@
 """One request on one connection, and its answer.
 
 Made, it has been sent; then it is received or discarded, once. In between, its descriptor can be waited on together
-with others (see ``_transfer/_carrier``), and it can be hedged: sent again on a second connection. The one on which the
-answer begins first is kept, and the other closed.
+with others (see ``_transfer/engine/_carrier``), and it can be hedged: sent again on a second connection. The one on
+which the answer begins first is kept, and the other closed.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What all transfers share: byte ranges, memory and its budget, threads, many requests on one thread, a runtime."""

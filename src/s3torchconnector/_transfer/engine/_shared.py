@@ -1,0 +1,113 @@
+"""What the clients of a process that are configured alike have open together: connections, threads and the byte budget.
+
+They share whatever does not depend on who asks: requests are signed one by one, so that a connection serves clients of
+different credentials. What decides how a connection is opened is part of the ``Key``, or of the connection's address.
+
+A client that begins to use it calls ``share``, and ``leave`` when it is closed; with the last one, all of it ends. It
+never crosses a fork: a child lets go of its parent's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from typing import NamedTuple
+
+from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._transfer.engine._budget import ByteBudget
+from s3torchconnector._transfer.engine._workers import Workers
+from s3torchconnector._wire import ConnectionPool
+
+_TRUST = ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+class Key(NamedTuple):
+    """Clients with equal ones share: the same server, the same settings, the same certificates that are trusted."""
+
+    region: str
+    endpoint: str | None
+    config: S3ClientConfig
+    trust: tuple[object, ...]
+
+
+class Shared:
+    """Connections, threads and the byte budget."""
+
+    def __init__(self, config: S3ClientConfig) -> None:
+        self._most = config.max_connections
+        self.budget = ByteBudget(config.memory_budget)
+        wake = self.budget.wake
+        self.workers = Workers(config.max_connections, wake)
+        self.pool = ConnectionPool(config, wake, self.workers.run, self.workers.ensure_one)
+        self.workers.look_after(self.pool)
+        self._users: set[object] = set()
+
+    def add(self, user: object) -> None:
+        """Under the lock of all."""
+        self._users.add(user)
+        self._set_limit()
+
+    def remove(self, user: object) -> bool:
+        """Under the lock of all; whether that was the last one."""
+        self._users.discard(user)
+        self._set_limit()
+        return not self._users
+
+    def _set_limit(self) -> None:
+        # One more for each further client: its carrier keeps a thread as long as there are small objects to fetch.
+        self.workers.limit = self._most + max(0, len(self._users) - 1)
+
+
+_lock = threading.Lock()
+_shared: dict[Key, Shared] = {}  # in use
+_all: weakref.WeakSet[Shared] = weakref.WeakSet()  # also those that are about to end
+
+
+def share(region: str, endpoint: str | None, config: S3ClientConfig, user: object) -> Shared:
+    """What ``user``, a client with these settings, shares with others from now on."""
+    key = Key(region, endpoint, config, _trust())
+    with _lock:
+        shared = _shared.get(key)
+        if shared is None:
+            shared = _shared[key] = Shared(config)
+            _all.add(shared)
+        shared.add(user)
+    return shared
+
+
+def leave(shared: Shared, user: object) -> None:
+    """``user`` is closed, as it may have been already: without any other, end threads and close connections."""
+    with _lock:
+        if not shared.remove(user):
+            return
+        for key in [key for key, each in _shared.items() if each is shared]:
+            del _shared[key]
+    shared.workers.close()
+    shared.pool.close()
+
+
+def _trust() -> tuple[object, ...]:
+    """Whose certificates connections that are opened now trust."""
+    found: list[object] = []
+    for name in _TRUST:
+        path = os.environ.get(name)
+        found.append(path)
+        if path:
+            with contextlib.suppress(OSError):  # to be told when a connection is opened
+                status = os.stat(path)
+                found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(found)
+
+
+def _leave_all_to_parent() -> None:
+    global _lock, _shared, _all
+    inherited = list(_all)
+    _lock, _shared, _all = threading.Lock(), {}, weakref.WeakSet()
+    for shared in inherited:
+        shared.pool.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all_to_parent)

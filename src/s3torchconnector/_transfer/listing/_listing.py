@@ -1,0 +1,108 @@
+"""Listing a prefix, page by page; of objects, the next page is on its way while one is being used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from s3torchconnector._errors import S3NotFoundError
+from s3torchconnector._transfer.engine._runtime import OpenRuntime
+from s3torchconnector._types import ListObjectResult, UploadInfo
+from s3torchconnector._wire import (
+    Continuation,
+    ListPage,
+    Response,
+    UploadsPage,
+    parse_list_page,
+    parse_uploads_page,
+    read_document,
+    requests,
+)
+
+
+class ListObjectStream(Iterator[ListObjectResult]):
+    """The pages of a listing, in key order. Picklable: a copy goes on after the last page that was handed out.
+
+    Attributes:
+        bucket, prefix, delimiter, max_keys: as they were given; ``max_keys`` is the most keys on a page.
+        continuation_token: what the next page is asked with; None at the beginning and at the end.
+        complete: whether the last page has been handed out.
+    """
+
+    def __init__(
+        self, open_runtime: OpenRuntime, bucket: str, prefix: str = "", delimiter: str = "", max_keys: int = 1000
+    ) -> None:
+        self._open_runtime = open_runtime
+        self.bucket = bucket
+        self.prefix = prefix
+        self.delimiter = delimiter
+        self.max_keys = max_keys
+        self.continuation_token: str | None = None
+        self.complete = False
+        self._continuation = Continuation()
+        self._next: tuple[int, Future[ListPage]] | None = None  # with the process it was asked in
+
+    def __next__(self) -> ListObjectResult:
+        """The next page.
+
+        Raises:
+            S3Exception: an error occurred accessing S3; asking again continues at the same page.
+            S3ProtocolError: the server repeats pages, so that the listing would not end.
+        """
+        if self.complete:
+            raise StopIteration
+        pending, self._next = self._next, None
+        if pending is not None and pending[0] == os.getpid():
+            page = pending[1].result()
+        else:
+            page = self._fetch(self.continuation_token)
+        self._continuation.advance(page.next_token)
+        self.continuation_token = page.next_token
+        self.complete = page.next_token is None
+        if not self.complete:
+            token = page.next_token
+            future = self._open_runtime().lane().submit(lambda: self._fetch(token))
+            self._next = (os.getpid(), future)
+        return ListObjectResult(list(page.objects), page.common_prefixes)
+
+    def _fetch(self, token: str | None) -> ListPage:
+        request = requests.list_objects(self.bucket, self.prefix, self.delimiter, max_keys=self.max_keys, token=token)
+        return self._open_runtime().caller.call(request, self._parse)
+
+    def _parse(self, response: Response) -> ListPage:
+        page = parse_list_page(read_document(response))
+        self._continuation.check(page.next_token)  # here, since a wrong answer is asked for again
+        return page
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_next": None}
+
+
+def list_uploads(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[UploadInfo]:
+    """The multipart uploads to keys with this prefix that were begun and not ended, in key order.
+
+    Raises:
+        S3Exception: an error occurred accessing S3.
+    """
+    marker, continuation = None, Continuation()
+
+    def parse(response: Response) -> UploadsPage:
+        page = parse_uploads_page(read_document(response))
+        continuation.check(page.next_marker)
+        return page
+
+    while True:
+        request = requests.list_multipart_uploads(bucket, prefix, marker)
+        try:
+            page = open_runtime().caller.call(request, parse)
+        except S3NotFoundError as error:
+            if error.code == "NoSuchUpload":  # what rclone says of a bucket that never had one
+                return
+            raise
+        yield from page.uploads
+        marker = page.next_marker
+        if marker is None:
+            return
+        continuation.advance(marker)

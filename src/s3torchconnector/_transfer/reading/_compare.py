@@ -1,0 +1,122 @@
+"""What was handed out of an object, against the checksum that S3 keeps of it: asked for in time, and compared.
+
+An object that was handed out whole was compared; or that is an error, or told in the log, by the configuration.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from s3torchconnector._errors import S3ChecksumError, S3Exception
+from s3torchconnector._transfer.engine._ranges import Range
+from s3torchconnector._transfer.engine._runtime import Runtime
+from s3torchconnector._transfer.engine._workers import Lane
+from s3torchconnector._transfer.reading._fetch import RangeFetch
+from s3torchconnector._transfer.reading._integrity import ObjectIntegrity
+from s3torchconnector._transfer.reading._ledger import Ledger
+from s3torchconnector._transfer.reading._object_version import ObjectVersion
+from s3torchconnector._transfer.reading._read_again import read_again
+from s3torchconnector._wire import Algorithm, Caller, requests
+
+
+def ask_early(version: ObjectVersion, caller: Caller) -> None:
+    """Learn the checksum of the whole object, unless it is known. Does not raise."""
+    integrity = version.integrity_by(caller)
+    if integrity.knows(version.size, version.etag):
+        return
+    request = requests.head_object(version.bucket, version.key, checksum=True, if_match=version.etag)
+    integrity.ask(
+        lambda: caller.call(request, lambda response: integrity.learn(response.headers, response.length or 0)),
+        version.size,
+        version.etag,
+    )
+
+
+def ask_in_background(version: ObjectVersion, caller: Caller, lane: Lane) -> None:
+    """``ask_early``, by a worker; what comes in the meantime waits to be summed, for as long as that pays."""
+    version.integrity_by(caller).announce()
+    lane.submit(partial(ask_early, version, caller))
+
+
+def prepare_verification(version: ObjectVersion, runtime: Runtime, *, whole: bool) -> None:
+    """Before an object is asked for in many ranges: whether these are all of it, so that its checksum will be compared,
+    or not, so that nothing needs to be summed."""
+    if whole:
+        ask_in_background(version, runtime.caller, runtime.lane())
+    else:
+        version.integrity_by(runtime.caller).give_up()
+
+
+def demand(version: ObjectVersion, caller: Caller, integrity: ObjectIntegrity) -> tuple[Algorithm, int] | None:
+    """The checksum of all of an object that has come; None where there is none, which the log tells.
+
+    Raises:
+        S3ChecksumError: there is none, although the configuration requires one.
+    """
+    ask_early(version, caller)
+    return integrity.demand(version.size or 0, version.etag)
+
+
+def compare(version: ObjectVersion, caller: Caller, integrity: ObjectIntegrity, ledger: Ledger) -> None:
+    """Compare what the ledger has, which is all of the object.
+
+    Raises:
+        S3ChecksumError: some bytes are wrong, or cannot be verified although they must be.
+    """
+    ledger.note_compared()
+    if ledger.wrong is not None:
+        raise integrity.mismatch(ledger.wrong)
+    expected = demand(version, caller, integrity)
+    if expected is None:
+        return
+    if ledger.overflowed:
+        integrity.go_without("it was read in more pieces than checksums are kept of")
+        return
+    if not ledger.is_summed:
+        integrity.go_without("some of it came while its bucket was not expected to have checksums")
+        return
+    try:
+        read_again(version, caller, ledger, expected[0])
+    except S3ChecksumError:
+        raise
+    except S3Exception as error:
+        integrity.go_without(f"some of it had to be read again for that, which failed: {error}")
+        return
+    if ledger.wrong is not None:
+        raise integrity.mismatch(ledger.wrong)
+    size = version.size or 0
+    if not is_right(ledger, expected, size):
+        raise integrity.mismatch(Range(0, size))
+
+
+def is_right(ledger: Ledger, expected: tuple[Algorithm, int], size: int) -> bool:
+    """Whether the tiles have the checksum of all of the object; False where that cannot be told."""
+    algorithm, crc = expected
+    return ledger.combined(algorithm, size) == crc
+
+
+class Loaded:
+    """What a load has received of one object, straight into where it belongs."""
+
+    def __init__(self, version: ObjectVersion) -> None:
+        self._version = version
+        self._ledger = Ledger()
+
+    def add(self, fetch: RangeFetch) -> None:
+        """What has been fetched, all of which is wanted."""
+        integrity = self._version.integrity
+        if integrity is not None and integrity.matters:
+            received = fetch.received
+            self._ledger.add(received, fetch.take_sums(), None, integrity.sums_of)
+            self._ledger.hand_out(received.start, received.stop)
+
+    def verify(self, caller: Caller) -> None:
+        """Compare, if every byte of the object has been loaded.
+
+        Raises:
+            S3ChecksumError: some are wrong, or cannot be verified although they must be.
+        """
+        integrity, size = self._version.integrity, self._version.size
+        if integrity is not None and size and integrity.matters and self._ledger.is_due(size):
+            ledger, self._ledger = self._ledger, Ledger()
+            compare(self._version, caller, integrity, ledger)

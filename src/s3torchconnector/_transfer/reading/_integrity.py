@@ -1,0 +1,254 @@
+"""What S3 keeps as the checksum of an object, and what its bytes are summed with as they come.
+
+Ranges are summed by the threads that receive them. S3 tells the checksum of the whole with an answer that holds the
+whole object; an object that came in several ranges is asked for its checksum separately, once. Until it is known which
+kind of checksum the objects of a bucket have, ranges are summed with each that is possible.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+from s3torchconnector._config import MIB
+from s3torchconnector._errors import S3ChecksumError, S3Exception
+from s3torchconnector._transfer.engine._ranges import Range
+from s3torchconnector._transfer.reading._ledger import Sums
+from s3torchconnector._uri import display_uri
+from s3torchconnector._wire import Algorithm, Buffer, ChecksumSupport, offered, why_none
+
+_log = logging.getLogger(__name__)
+# Many servers keep no checksums. A program that has not set up logging does not get a line on stderr for each of them.
+_log.addHandler(logging.NullHandler())
+# Bytes of an object kept to be summed when S3 has told what with: a first read, or a directory at an object's ends.
+# Many readers never read more, many servers have no checksums, and the first sum imports awscrt.
+_MOST_KEPT = 1 * MIB
+_WORTH_WAITING = 0.2  # seconds for S3 to tell what to sum with: what has been received is not late yet
+
+
+class ObjectIntegrity:
+    """The checksum of one version, as far as S3 has told it. Thread-safe.
+
+    Attributes:
+        algorithms: what to sum ranges with: several until S3 has told, none where that is of no use.
+        expected: the checksums of the whole object; None until S3 has told.
+    """
+
+    def __init__(self, support: ChecksumSupport, bucket: str, key: str) -> None:
+        self.algorithms = support.candidates(bucket)
+        self.expected: dict[Algorithm, int] | None = None
+        self._support = support
+        self._bucket = bucket
+        self._key = key
+        self._lock = threading.Lock()
+        self._asking = threading.Lock()
+        self._told: threading.Event | None = None  # while S3 is asked in the background
+        self._about: tuple[int, str | None] | None = None  # size and ETag of what S3 told them of
+        self._why = "the last objects of its bucket had no checksum, so that S3 was not asked for that of this one"
+        self._room = _MOST_KEPT if len(self.algorithms) > 1 else 0
+        self._is_read_whole = True
+
+    def fork(self) -> ObjectIntegrity:
+        """What is known, for a forked child or for another reader, with locks that nobody holds."""
+        integrity = ObjectIntegrity(self._support, self._bucket, self._key)
+        integrity.algorithms, integrity.expected, integrity._about = self.algorithms, self.expected, self._about
+        integrity._why, integrity._room = self._why, 0
+        return integrity
+
+    @property
+    def matters(self) -> bool:
+        """Whether it makes a difference what is handed out of this object."""
+        if self._support.off or not self._is_read_whole:
+            return False
+        return bool(self.algorithms) or self._support.required or not self._support.is_unverified(self._bucket)
+
+    # -- what is expected -----------------------------------------------------------------------------------------
+
+    def learn(self, headers: Mapping[str, str], size: int) -> None:
+        """Take the checksums of the whole object from the headers of an answer that is about all of it."""
+        about = size, headers.get("etag")
+        if self._about == about or self._support.off:
+            return
+        found = offered(headers)
+        self._support.note(self._bucket, found)
+        with self._lock:
+            self._about, self.expected = about, found
+            if not found and self.matters:  # not for each small object of a bucket of which the log has told
+                self._why = why_none(headers)
+            if self._is_read_whole:
+                self.algorithms = tuple([each for each in self.algorithms if each in found] or found)[:1]
+            self._room = 0
+
+    def announce(self) -> None:
+        """``ask`` will be called soon, by another thread: what comes in the meantime is better summed after that."""
+        self._told = threading.Event()
+
+    def ask(self, send: Callable[[], object], size: int | None = None, etag: str | None = None) -> None:
+        """Have ``send`` ask S3, whose answer is to be learnt, unless that was done or is of no use. Does not raise.
+
+        Args:
+            size, etag: of the version that is being read, if that is known.
+        """
+        try:
+            with self._asking:
+                if not self.knows(size, etag) and self._support.candidates(self._bucket):
+                    send()
+        except S3Exception as error:
+            # The bytes come anyway, and nothing is wrong with them as far as anybody knows.
+            self._why = f"S3 could not be asked for its checksum: {error}"
+            _log.info("%s: %s", display_uri(self._bucket, self._key), self._why)
+        finally:
+            if self._told is not None:
+                self._told.set()
+
+    def knows(self, size: int | None, etag: str | None) -> bool:
+        """Whether S3 has told of this version; asked early, it may have told of another."""
+        if self.expected is None or self._about is None:
+            return False
+        told_size, told_etag = self._about
+        return size in (None, told_size) and (etag is None or told_etag in (None, etag))
+
+    def await_answer(self) -> None:
+        """Wait until S3 has told what to sum with, if it is being asked and the answer does not take long."""
+        told = self._told
+        if told is not None and not told.is_set():
+            told.wait(_WORTH_WAITING)
+            told.set()  # if it has not come, nobody waits for it again
+
+    def demand(self, size: int, etag: str | None) -> tuple[Algorithm, int] | None:
+        """The checksum of the whole object of this size and ETag; None where there is none, which the log tells.
+
+        Raises:
+            S3ChecksumError: there is none, although the configuration requires one.
+        """
+        known = self.knows(size, etag)
+        expected = self.expected if known else None
+        if expected:
+            algorithm = next((each for each in self.algorithms if each in expected), next(iter(expected)))
+            return algorithm, expected[algorithm]
+        if self.expected is not None and not known:
+            self._why = "it was overwritten while it was being read, and the checksum of what was read is not known"
+        self.go_without(self._why)
+        return None
+
+    def go_without(self, why: str) -> None:
+        """All of the object is handed out, and cannot be compared: the log tells why, once for each bucket.
+
+        Raises:
+            S3ChecksumError: the configuration requires a comparison.
+        """
+        if self._support.required:
+            raise self._error(f'{why}, and the configuration says checksum="required"', None)
+        if self._support.note_unverified(self._bucket):
+            _log.warning(
+                "%s was read and not verified: %s. Other objects of the bucket that are not verified are not mentioned "
+                'here; checksum="required" makes it an error',
+                display_uri(self._bucket, self._key),
+                why,
+            )
+
+    def give_up(self) -> None:
+        """Not all of the object will be read: nothing can be compared, and nothing needs to be summed."""
+        with self._lock:
+            self._is_read_whole = False
+            self._room = 0
+            self.algorithms = ()
+
+    # -- what has come ----------------------------------------------------------------------------------------------
+
+    def may_keep(self, data: Buffer) -> bool:
+        """Whether these bytes are better summed once S3 has told what with, and few enough to be kept until then.
+
+        If so, that much less may be kept of what follows.
+        """
+        with self._lock:
+            fits = 0 < len(data) <= self._room
+            self._room -= len(data) if fits else 0
+            return fits
+
+    def sums_of(self, data: Buffer) -> Sums:
+        """The checksums of these bytes."""
+        running = Sum(self)
+        running.add(data)
+        return running.sums()
+
+    def mismatch(self, wrong: Range) -> S3ChecksumError:
+        """The error for wrong bytes in this range."""
+        return self._error(
+            f"bytes {wrong.start} to {wrong.stop} are not those that were stored: their checksum is another. They "
+            "were changed on their way or in memory, or are damaged in storage; read them again, by another way if you "
+            "can",
+            wrong,
+        )
+
+    def _error(self, text: str, wrong: Range | None) -> S3ChecksumError:
+        error = S3ChecksumError(
+            f"{display_uri(self._bucket, self._key)}: {text}",
+            operation="GetObject",
+            bucket=self._bucket,
+            key=self._key,
+        )
+        if wrong is not None:
+            error.start, error.stop = wrong.start, wrong.stop
+        return error
+
+
+class Sum:
+    """The checksums of one range while it is received into one piece of memory after the other."""
+
+    __slots__ = ("_begun", "_crcs", "_integrity", "_kept", "_useless")
+
+    def __init__(self, integrity: ObjectIntegrity) -> None:
+        self._integrity = integrity
+        self._crcs: dict[Algorithm, int] = {}
+        self._begun = False
+        self._kept: bytes | None = None  # all that has come, if it is to be summed later
+        self._useless = False
+
+    def add(self, data: Buffer) -> None:
+        """These bytes came next. Lets other threads run while it goes through large memory."""
+        if self._useless or not self._is_of_use():
+            return
+        begun, self._begun = self._begun, True
+        if not begun and self._integrity.may_keep(data):
+            self._kept = bytes(data)
+            return
+        self._integrity.await_answer()
+        if self._is_of_use():
+            crcs = self._so_far()
+            self._crcs = {algorithm: algorithm.update(data, crc) for algorithm, crc in crcs.items()}
+
+    def _is_of_use(self) -> bool:
+        """Whether there is anything to compare with, as far as S3 has told meanwhile."""
+        if not self._integrity.algorithms:
+            self._useless, self._crcs, self._kept = True, {}, None
+        return not self._useless
+
+    def _so_far(self) -> dict[Algorithm, int]:
+        """The checksums to go on from, of the kinds that S3 has told meanwhile."""
+        algorithms = self._integrity.algorithms
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            return {algorithm: algorithm.update(kept, 0) for algorithm in algorithms}
+        if not self._crcs:
+            return dict.fromkeys(algorithms, 0)
+        # Summed in vain, the range will be read again, and this shows then whether it is the same.
+        return {each: self._crcs[each] for each in algorithms if each in self._crcs} or self._crcs
+
+    def sums(self) -> Sums:
+        """The checksums of all that has come."""
+        return Sums(self._crcs, self._kept)
+
+    def check(self, received: Range) -> None:
+        """All of the object has come, and nothing of it was handed out.
+
+        Raises:
+            S3ChecksumError: it is wrong.
+        """
+        expected = self._integrity.expected
+        sums = self.sums()
+        for algorithm in self._integrity.algorithms if expected else ():
+            crc = sums.of(algorithm)
+            if expected and crc is not None and expected.get(algorithm, crc) != crc:
+                raise self._integrity.mismatch(received)

@@ -1,0 +1,130 @@
+"""Objects of a sequence fetched before they are asked for, delivered in order.
+
+A window of objects is in flight: at most so many, and at most so many bytes, by the sizes a listing told or that
+were seen so far. Half of the byte budget is left for the object that is being read. Whatever way the loop is left,
+what is in flight is given up. A forked child asks for what its parent has in flight anew, and goes on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Generator, Iterable
+from typing import Generic, Protocol, TypeVar
+
+from s3torchconnector._transfer.engine._runtime import OpenRuntime
+
+_SECONDS_IN_FLIGHT = 0.1  # what the target throughput brings in the time that a slow first byte takes
+_FEWEST = 2  # however little the target throughput asks for
+
+
+class Prefetchable(Protocol):
+    """What look-ahead asks of a reader; see ``ObjectReader``."""
+
+    def start_early(self, likely_size: int | None) -> bool:
+        """Begin fetching, and take memory for it from the budget. Whether it is of a kind that can."""
+
+    def deliver(self) -> int | None:
+        """The program gets the reader, and its memory goes on the program's account. Its size, if it is known."""
+
+    def close(self) -> None:
+        """Give up."""
+
+
+_R = TypeVar("_R", bound=Prefetchable)
+
+
+class Window:
+    """How many objects may be in flight: a pure function of the sizes seen and the room there is."""
+
+    def __init__(self, open_runtime: OpenRuntime, most: int | None) -> None:
+        config = open_runtime().config
+        self._open_runtime = open_runtime
+        self._part_size = config.part_size
+        self._most = most
+        self._bytes = config.bytes_per_second * _SECONDS_IN_FLIGHT
+        self.mean_size: int | None = None
+
+    def note(self, size: int) -> None:
+        """An object of this size was met: recent ones count more."""
+        self.mean_size = size if self.mean_size is None else (7 * self.mean_size + size) // 8
+
+    def shut(self) -> None:
+        """Nothing would be gained by making more readers before their turn, and they may hold whole objects."""
+        self._most = 0
+
+    def has_room(self, in_flight: int) -> bool:
+        """Whether one more object may be started."""
+        runtime = self._open_runtime()
+        most = runtime.errands if self._most is None else self._most
+        if in_flight >= most:
+            return False
+        if not in_flight:
+            return True
+        size = self.mean_size or self._part_size
+        fits = runtime.budget.has_room(min(size, self._part_size), runtime.budget.limit // 2)
+        return fits and (in_flight < _FEWEST or in_flight * size < self._bytes)
+
+
+class _Source(Generic[_R]):
+    """The readers to come. An error in making one waits until those before it are delivered."""
+
+    def __init__(self, readers: Iterable[_R]) -> None:
+        self._readers = iter(readers)
+        self._error: Exception | None = None
+
+    def take(self) -> _R | None:
+        """The next reader; None at the end, or at an error."""
+        if self._error is None:
+            try:
+                return next(self._readers, None)
+            except Exception as error:
+                self._error = error
+        return None
+
+    def end(self) -> None:
+        """All readers were delivered: raise what came instead of the next one."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+
+def look_ahead(readers: Iterable[_R], open_runtime: OpenRuntime, most: int | None = None) -> Generator[_R, None, None]:
+    """Yield ``readers`` in order, each with its first bytes on their way or here.
+
+    Args:
+        readers: made one at a time, as the window moves on.
+        open_runtime: gives the process's threads and budget.
+        most: at most so many in flight beside the one that was yielded; by default as many as
+            ``throughput_target_gbps`` and the server's distance ask for. 0 fetches nothing before it is asked for.
+    """
+    source = _Source(readers)
+    window = Window(open_runtime, most)
+    in_flight: deque[_R] = deque()
+    pid = os.getpid()
+    try:
+        _fill(in_flight, source, window)
+        while (reader := in_flight.popleft() if in_flight else source.take()) is not None:
+            if pid != os.getpid():
+                pid = os.getpid()
+                for each in in_flight:
+                    each.start_early(window.mean_size)
+            size = reader.deliver()
+            if size is not None:
+                window.note(size)
+            _fill(in_flight, source, window)
+            yield reader
+        source.end()
+    finally:
+        for reader in in_flight:
+            reader.close()
+
+
+def _fill(in_flight: deque[_R], source: _Source[_R], window: Window) -> None:
+    while window.has_room(len(in_flight)):
+        reader = source.take()
+        if reader is None:
+            return
+        in_flight.append(reader)
+        if not reader.start_early(window.mean_size):
+            window.shut()

@@ -1,0 +1,59 @@
+"""Where a reader's bytes come from: one object of one client.
+
+``ObjectSource`` is the ``get_stream`` that readers and custom reader constructors are given. Called, it streams
+(``GetObjectStream``, the documented type); our own reader asks it for random access instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from s3torchconnector._config import MIB
+from s3torchconnector._transfer.engine._runtime import OpenRuntime
+from s3torchconnector._transfer.reading._object_reader import ObjectReader
+from s3torchconnector._transfer.reading._object_version import ObjectVersion
+from s3torchconnector._transfer.reading._read_policy import SEQUENTIAL, ReadPolicy
+from s3torchconnector._types import ObjectInfo
+
+_PIECE = 1 * MIB
+
+
+class GetObjectStream(Iterator[bytes]):
+    """An object's bytes in order, as ``bytes`` of at most 1 MiB; more is fetched in the background."""
+
+    def __init__(self, reader: ObjectReader, start: int = 0, stop: int | None = None) -> None:
+        self._reader = reader
+        self._position = start
+        self._stop = stop
+
+    def __next__(self) -> bytes:
+        count = _PIECE if self._stop is None else min(_PIECE, self._stop - self._position)
+        data = self._reader.read(self._position, count) if count > 0 else b""
+        if not data:
+            self._reader.close()
+            raise StopIteration
+        self._position += len(data)
+        return data
+
+    def tell(self) -> int:
+        """The position in the object of the next byte."""
+        return self._position
+
+
+class ObjectSource:
+    """One object, to be opened in a way of the reader's choice."""
+
+    def __init__(self, open_runtime: OpenRuntime, bucket: str, key: str, listed: ObjectInfo | None = None) -> None:
+        self._open_runtime = open_runtime
+        self._bucket = bucket
+        self._key = key
+        self._listed_size = listed.size if listed is not None else None
+
+    def __call__(self, start: int | None = None, end: int | None = None) -> GetObjectStream:
+        """Stream bytes ``start`` up to but without ``end``."""
+        return GetObjectStream(self.open(SEQUENTIAL, end), start or 0, end)
+
+    def open(self, policy: ReadPolicy, limit: int | None = None) -> ObjectReader:
+        """Random access; see ``ObjectReader``."""
+        version = ObjectVersion(self._bucket, self._key)
+        return ObjectReader(self._open_runtime, version, policy, self._listed_size, limit)

@@ -1,0 +1,159 @@
+"""Chosen pieces of one object, received straight into many places, with few and large requests.
+
+Pieces that lie close together are asked for as one range, whose bytes go where they belong as they arrive: into the
+memory of the pieces, and, in the gaps between them, into a scrap that all share. Nothing is copied or held in between,
+so that the memory taken is that of the pieces. The first request reads the object's beginning, where formats keep their
+directory, and pins its version; every other is held to that.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from s3torchconnector._transfer.engine._memory import copy
+from s3torchconnector._transfer.engine._ranges import Range
+from s3torchconnector._transfer.engine._runtime import Runtime
+from s3torchconnector._transfer.reading._compare import Loaded, prepare_verification
+from s3torchconnector._transfer.reading._fetch import RangeFetch
+from s3torchconnector._transfer.reading._fetch_group import FetchGroup
+from s3torchconnector._transfer.reading._object_version import ObjectVersion
+
+_SCRAP = 64 * 1024  # bytes received at a time of what nobody wants
+
+
+class Piece(NamedTuple):
+    """Bytes of an object from ``start`` on, and where they go: as many as ``view`` has."""
+
+    start: int
+    view: memoryview
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.view)
+
+
+def places(pieces: Sequence[Piece], starts: Sequence[int], received: Range) -> Iterator[memoryview]:
+    """Where the bytes of one range go, in their order: ``pieces``, which begin at ``starts``, and a scrap between."""
+    scrap = memoryview(bytearray(_SCRAP))
+    position = received.start
+    following = max(0, bisect_right(starts, position) - 1)
+    while position < received.stop:
+        piece = pieces[following] if following < len(pieces) else None
+        if piece is None or position < piece.start:
+            stop = received.stop if piece is None else min(piece.start, received.stop)
+            view = scrap[: stop - position]
+        else:
+            view = piece.view[position - piece.start : received.stop - piece.start]
+            following += 1
+        if len(view):
+            yield view
+        position += len(view)
+
+
+def plan(pieces: Iterable[Piece], max_gap: int, most: int) -> Iterator[Range]:
+    """The ranges to ask for: pieces no more than ``max_gap`` bytes apart together, cut evenly to ``most`` bytes.
+
+    ``pieces`` are in order, disjoint, and not empty.
+    """
+    for span in _spans(pieces, max_gap):
+        count = math.ceil(span.size / most)
+        edges = [span.start + span.size * i // count for i in range(count + 1)]
+        yield from map(Range, edges, edges[1:])
+
+
+def _spans(pieces: Iterable[Piece], max_gap: int) -> Iterator[Range]:
+    span: Range | None = None
+    for piece in pieces:
+        if span is not None and piece.start - span.stop <= max_gap:
+            span = Range(span.start, piece.stop)
+        else:
+            if span is not None:
+                yield span
+            span = Range(piece.start, piece.stop)
+    if span is not None:
+        yield span
+
+
+class PiecesReader:
+    """One version of one object, by pieces.
+
+    Args:
+        runtime: the process's connections and threads.
+        max_gap: bytes between two pieces that cost less than a request of their own.
+    """
+
+    def __init__(self, runtime: Runtime, bucket: str, key: str, *, max_gap: int) -> None:
+        self._runtime = runtime
+        self._version = ObjectVersion(bucket, key)
+        self._max_gap = max_gap
+        self._head = memoryview(b"")
+        self._loaded = Loaded(self._version)
+
+    @property
+    def size(self) -> int:
+        """The object's size in bytes, known once its head was read."""
+        assert self._version.size is not None, "read_head comes first"
+        return self._version.size
+
+    def read_head(self, count: int) -> memoryview:
+        """The object's first ``count`` bytes, or all there are; kept, so that no piece fetches them again.
+
+        Raises:
+            S3Exception: an error occurred accessing S3.
+        """
+        if self._version.size is None:
+            fetch = RangeFetch(self._version, 0, count, self._new_head)
+            fetch.run(self._runtime.caller)
+            self._loaded.add(fetch)
+        elif count > len(self._head):
+            longer = memoryview(bytearray(min(count, self.size)))
+            self.read([Piece(0, longer)])
+            self._head = longer
+        return self._head[:count]
+
+    def _new_head(self, got: Range) -> memoryview:
+        self._head = memoryview(bytearray(got.size))
+        return self._head
+
+    def prepare_verification(self, *, whole: bool) -> None:
+        """All of the object is going to be read, by however many calls of ``read``, or only some of it."""
+        if not whole or self.size > self._runtime.config.part_size:
+            prepare_verification(self._version, self._runtime, whole=whole)
+
+    def read(self, pieces: Iterable[Piece]) -> None:
+        """Fill the pieces, which must be disjoint and inside the object, many ranges at a time.
+
+        Raises:
+            S3Exception: an error occurred accessing S3; what the pieces hold is then undefined.
+        """
+        missing = [rest for piece in pieces if len((rest := self._from_head(piece)).view)]
+        missing.sort(key=lambda piece: piece.start)
+        starts = [piece.start for piece in missing]
+        ranges = list(plan(missing, self._max_gap, self._runtime.config.part_size))
+        with FetchGroup[RangeFetch](self._runtime.lane(), self._runtime.caller) as group:
+            for wanted in ranges:
+                fetch = RangeFetch(
+                    self._version, wanted.start, wanted.stop, partial(_next_of, places(missing, starts, wanted))
+                )
+                if wanted is ranges[-1]:
+                    group.run(fetch)
+                else:
+                    group.start(fetch)
+        for fetch in group.fetches:
+            self._loaded.add(fetch)
+        self._loaded.verify(self._runtime.caller)
+
+    def _from_head(self, piece: Piece) -> Piece:
+        """Fill the beginning of a piece with what is here already, and return what is not."""
+        here = self._head[piece.start : piece.stop]
+        if len(here):
+            copy(piece.view[: len(here)], here)
+        return Piece(piece.start + len(here), piece.view[len(here) :])
+
+
+def _next_of(views: Iterator[memoryview], _: Range) -> memoryview:
+    return next(views)

@@ -1,0 +1,1 @@
+"""Bytes into objects: parts, uploads and their end, conditions, and what nobody finished."""

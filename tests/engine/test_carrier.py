@@ -1,0 +1,407 @@
+"""The carrier waits for nobody: what stalls on its way, or has to be asked again, holds back nothing else.
+
+The server answers object 0 first, in a way that does not go on, and the others only then; so the carrier meets the one
+that stalls before any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from s3torchconnector import S3Reader
+from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer.engine._carrier import Carrier
+from s3torchconnector._transfer.engine._round import Round
+from s3torchconnector._transfer.engine._workers import Workers
+from s3torchconnector._types import ObjectInfo
+from s3torchconnector._wire import Exchange, Hedging, PoolIsFull
+from tests.datasets.support import PATIENCE, config
+from tests.interrupts import interrupted_at
+from tests.reading.support import wait_until
+from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.scripted import Answer, ScriptedServer, Send, Stall, Step
+
+COUNT = 8
+BODY = bytes(range(250)) * 160
+SIZE = len(BODY)
+FOUND = {"Content-Range": f"bytes 0-{SIZE - 1}/{SIZE}", "ETag": '"e"'}
+WHOLE = response(206, BODY, FOUND)
+CHUNKS = f"{SIZE:x}\r\n".encode() + BODY + b"\r\n0\r\n\r\n"
+CHUNKED = response(206, CHUNKS, {**FOUND, "Transfer-Encoding": "chunked"})
+SLOW_DOWN = s3_error(503, "SlowDown")
+
+
+def at(place: int, answer: bytes) -> list[bytes]:
+    return [answer[:place], answer[place:]]
+
+
+def cut(place: int, answer: bytes) -> list[bytes]:
+    return [answer[:place], answer[place:]]
+
+
+# Answers to requests for object 0: whole, or in two pieces between which the server stalls.
+STALLS: dict[str, list[list[bytes]]] = {
+    "before the head": [cut(0, WHOLE)],
+    "in the head": [cut(20, WHOLE)],
+    "behind the head": [cut(-SIZE, WHOLE)],
+    "in the body": [cut(-1000, WHOLE)],
+    "in a chunked body": [cut(-1000, CHUNKED)],
+    "in what follows an error": [[SLOW_DOWN], cut(0, WHOLE)],
+    "in the document of an error": [cut(-20, SLOW_DOWN), [WHOLE]],
+}
+
+
+class StallingServer(ScriptedServer):
+    """Object ``0`` is answered with ``answers``, one after the other; others once object 0 stalls."""
+
+    def __init__(self, answers: Sequence[list[bytes]]) -> None:
+        super().__init__(handler=self._answer)
+        self.release = threading.Event()
+        self._stalled = threading.Event()
+        self._answers = list(answers)
+
+    def _answer(self, request: Request) -> Answer | Iterator[Step]:
+        if request.path.endswith("/0"):
+            return self._steps(*self._answers.pop(0))
+        self.stall(self._stalled)
+        return WHOLE
+
+    def _steps(self, first: bytes, rest: bytes = b"") -> Iterator[Step]:
+        yield Send(first)
+        if rest:
+            self._stalled.set()
+            yield Stall(self.release)
+            yield Send(rest)
+
+
+def readers_of(client: S3Client) -> list[S3Reader]:
+    """On their way, the first of them first."""
+    readers = [client.get_object("b", f"{i}", object_info=ObjectInfo(f"{i}", "", SIZE, 0)) for i in range(COUNT)]
+    for reader in readers:
+        reader.start_early()
+    return readers
+
+
+@pytest.mark.parametrize("stall", STALLS)
+def test_what_stalls_holds_back_nothing_else(stall: str) -> None:
+    with (
+        StallingServer(STALLS[stall]) as server,
+        S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config(max_attempts=3)) as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        try:
+            first, *others = readers_of(client)
+            reading = [threads.submit(reader.read) for reader in others]
+            assert [each.result(PATIENCE) for each in reading] == [BODY] * len(others)
+            assert not server.release.is_set()
+        finally:
+            server.release.set()
+        assert first.read() == BODY
+
+
+def test_an_error_that_nobody_thought_of_costs_the_other_objects_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        ScriptedServer(handler=lambda _: WHOLE) as server,
+        S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config()) as client,
+    ):
+        caller = client.runtime().caller
+        begin, errors = caller.begin, [ZeroDivisionError()]
+
+        def stumble(*arguments: Any, **options: Any) -> Exchange:
+            if errors:
+                raise errors.pop()
+            return begin(*arguments, **options)
+
+        monkeypatch.setattr(caller, "begin", stumble)
+        assert [reader.read() for reader in readers_of(client)] == [BODY] * COUNT
+        assert not errors
+
+
+def test_a_late_request_that_cannot_be_sent_again_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the error is: the first answer comes, and what is read after that comes as well."""
+    release, failed = threading.Event(), threading.Event()
+
+    def answer(request: Request) -> Answer:
+        return [Stall(release), Send(WHOLE)] if request.path.endswith("/late") else WHOLE
+
+    def stumble(exchange: Exchange) -> int | None:
+        failed.set()
+        raise ZeroDivisionError
+
+    with (
+        ScriptedServer(handler=answer) as server,
+        S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config()) as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        try:
+            for _ in range(10):  # until it is known what is late
+                for reader in readers_of(client):
+                    assert threads.submit(reader.read).result(PATIENCE) == BODY
+            monkeypatch.setattr(Exchange, "hedge", stumble)
+            late = client.get_object("b", "late", object_info=ObjectInfo("late", "", SIZE, 0))
+            late.start_early()
+            assert failed.wait(PATIENCE)
+            for reader in readers_of(client):
+                assert threads.submit(reader.read).result(PATIENCE) == BODY
+        finally:
+            release.set()
+        assert threads.submit(late.read).result(PATIENCE) == BODY
+
+
+STEPS = [
+    (Exchange, "settle_on"),
+    (Exchange, "fileno"),
+    (Round, "receive"),
+    (Round, "begin"),
+    (Round, "_hedge"),
+    (Round, "_forget"),
+    (Round, "_conclude"),
+    (Carrier, "_next"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name"), STEPS, ids=lambda value: getattr(value, "__name__", value))
+def test_an_error_anywhere_in_the_carrier_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, owner: type[Any], name: str
+) -> None:
+    with (
+        ScriptedServer(handler=lambda _: WHOLE) as server,
+        S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config()) as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        step, calls, errors = getattr(owner, name), itertools.count(), []
+
+        def stumble(*arguments: Any, **options: Any) -> Any:
+            if next(calls) in (2, 5):
+                errors.append(ZeroDivisionError())
+                raise errors[-1]
+            return step(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, stumble)
+        for _ in range(3):
+            for reader in readers_of(client):
+                with contextlib.suppress(ZeroDivisionError):
+                    assert threads.submit(reader.read).result(PATIENCE) == BODY
+        monkeypatch.undo()
+        assert errors
+        assert [threads.submit(reader.read).result(PATIENCE) for reader in readers_of(client)] == [BODY] * COUNT
+        wait_until(lambda: client.runtime().caller._pool.in_use == 0)
+
+
+def test_a_job_that_fails_costs_no_thread() -> None:
+    workers, done = Workers(1), threading.Event()
+    workers.run(lambda: 1 // 0)
+    workers.run(done.set)
+    assert done.wait(PATIENCE)
+    closing = threading.Thread(target=workers.close, daemon=True)
+    closing.start()
+    closing.join(PATIENCE)
+    assert not closing.is_alive()
+
+
+def test_a_connection_that_others_give_back_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = {"stalls": threading.Event(), "other": threading.Event()}
+
+    def answer(request: Request) -> Answer:
+        stall = release.get(request.path.rpartition("/")[2])
+        return [Stall(stall), Send(WHOLE)] if stall else WHOLE
+
+    with (
+        ScriptedServer(handler=answer) as server,
+        S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config(max_connections=2)) as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        caller = client.runtime().caller
+        begin, refused = caller.begin, threading.Event()
+
+        def note(*arguments: Any, **options: Any) -> Exchange:
+            try:
+                return begin(*arguments, **options)
+            except PoolIsFull:
+                refused.set()
+                raise
+
+        monkeypatch.setattr(caller, "begin", note)
+        stalls, other, quick = (
+            client.get_object("b", key, object_info=ObjectInfo(key, "", SIZE, 0))
+            for key in ("stalls", "other", "quick")
+        )
+        try:
+            stalls.start_early()
+            reading_other = threads.submit(other.read)  # by a thread of its own
+            wait_until(lambda: len(server.requests) == 2)
+            quick.start_early()
+            assert refused.wait(PATIENCE)
+            release["other"].set()
+            assert reading_other.result(PATIENCE) == BODY
+            assert threads.submit(quick.read).result(PATIENCE) == BODY
+        finally:
+            for stall in release.values():
+                stall.set()
+        assert stalls.read() == BODY
+
+
+def test_where_nobody_carries_everyone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        ScriptedServer(handler=lambda _: WHOLE) as server,
+        S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config()) as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        first, second = (client.get_object("b", f"{i}", object_info=ObjectInfo("", "", SIZE, 0)) for i in range(2))
+        runtime = client.runtime()
+        client.close()
+        run, asked, go_on = runtime.workers.run, threading.Event(), threading.Event()
+
+        def run_later(job: Callable[[], object]) -> None:
+            asked.set()
+            assert go_on.wait(PATIENCE)
+            run(job)
+
+        monkeypatch.setattr(runtime.workers, "run", run_later)
+        starting = threads.submit(first.start_early)
+        assert asked.wait(PATIENCE)
+        second.start_early()  # while the first is about to be refused a thread
+        reading = threads.submit(second.read)
+        go_on.set()
+        for each in (starting, reading):
+            with pytest.raises(RuntimeError, match="the S3 client is closed"):
+                each.result(PATIENCE)
+        assert runtime.budget.taken == 0
+
+
+_clock = itertools.count()
+
+
+class Going:
+    """An errand with a socket of its own; also the exchange that the carrier waits for.
+
+    Args:
+        readable: whether something is there to be received, always.
+        over: whether it has ended, asked whenever something was received.
+    """
+
+    def __init__(self, readable: bool, over: Callable[[], bool]) -> None:
+        self._ours, self._theirs = socket.socketpair()
+        self._over = over
+        self.aborted = False
+        self.answering = False
+        self.done = threading.Event()
+        self.started = 0.0
+        if readable:
+            self._theirs.send(b"x")
+
+    def connect(self) -> None:
+        raise AssertionError("begin needs no connection")
+
+    def begin(self, *, wait: bool, connect: bool) -> Going:
+        self.started = time.perf_counter()
+        return self
+
+    def proceed(self, scratch: bytearray) -> bool:
+        over = self._over()
+        self.over_at = next(_clock) if over else None
+        return over
+
+    def conclude(self) -> None:
+        assert self.over_at is not None
+        assert not self.done.is_set(), "concluded twice"
+        self.concluded_at = next(_clock)
+        self.done.set()
+
+    def has_begun(self, descriptor: int) -> bool:
+        return True
+
+    def settle_on(self, descriptor: int) -> None:
+        self.answering = True
+
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    def abort(self) -> None:
+        self.aborted = True
+        self._theirs.close()
+
+    def close(self) -> None:
+        self._ours.close()
+        self._theirs.close()
+
+
+def test_what_is_silent_for_too_long_is_given_up_though_others_go_on() -> None:
+    silent = Going(readable=False, over=lambda: True)
+    steps = itertools.count()
+    busy = Going(readable=True, over=lambda: silent.aborted or next(steps) > 200_000)
+    workers = Workers(1)
+    with contextlib.closing(silent), contextlib.closing(busy), contextlib.closing(workers):
+        carrier = Carrier(workers, most=2, silence=0.05, hedging=Hedging(False))
+        carrier.submit(silent)
+        carrier.submit(busy)
+        assert busy.done.wait(PATIENCE)
+        assert silent.aborted
+
+
+def test_what_is_over_is_let_go_of_though_another_is_not_answered() -> None:
+    silent, quick = Going(readable=False, over=lambda: True), Going(readable=True, over=lambda: True)
+    workers = Workers(1)
+    with contextlib.closing(workers), contextlib.closing(silent):
+        carrier = Carrier(workers, most=2, silence=30.0, hedging=Hedging(False))
+        carrier.submit(silent)
+        carrier.submit(quick)
+        assert quick.done.wait(PATIENCE)
+        quick.close()
+        gone = weakref.ref(quick)
+        del quick
+        try:
+            wait_until(lambda: gone() is None)
+        finally:
+            silent.abort()
+        assert silent.done.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("has_idle_thread", [False, True])
+def test_an_interrupt_of_who_submits_stops_nothing_else(has_idle_thread: bool) -> None:
+    functions = (Carrier.submit, Carrier._have_carried, Workers.run, Round.__init__)
+    for moment in itertools.count(1):
+        workers = Workers(2)
+        first, second = Going(True, lambda: True), Going(True, lambda: True)
+        carrier = Carrier(workers, most=2, silence=30.0, hedging=Hedging(False))
+        if has_idle_thread:
+            workers.run(int)
+            wait_until(lambda workers=workers: bool(workers._idle))
+        interrupted = False
+        try:
+            with interrupted_at(moment, *functions):
+                carrier.submit(first)
+        except KeyboardInterrupt:
+            interrupted = True
+        carrier.submit(second)
+        assert second.done.wait(PATIENCE), moment
+        first.close()
+        second.close()
+        workers.close()
+        if not interrupted:
+            break
+    assert moment > 10
+
+
+def test_those_who_wait_are_woken_for_several_errands_in_a_row_and_for_the_last() -> None:
+    workers = Workers(1)
+    with contextlib.ExitStack() as stack:
+        stack.callback(workers.close)
+        errands = [stack.enter_context(contextlib.closing(Going(True, lambda: True))) for _ in range(40)]
+        carrier = Carrier(workers, most=len(errands), silence=30.0, hedging=Hedging(False))
+        for errand in errands:
+            carrier.submit(errand)
+        assert all(errand.done.wait(PATIENCE) for errand in errands)
+    for errand in errands:
+        meanwhile = [each for each in errands if errand.over_at < each.over_at < errand.concluded_at]
+        assert len(meanwhile) < 16

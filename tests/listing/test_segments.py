@@ -1,0 +1,258 @@
+"""Listing in pieces: whatever the keys and whatever order the answers come in, every key comes out once, in order."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable
+from operator import lt
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s3torchconnector._errors import S3ProtocolError
+from s3torchconnector._transfer.listing._segments import Ask, Segments
+from s3torchconnector._types import ObjectInfo, ObjectInfos
+from s3torchconnector._wire import ListPage
+
+
+class FakeBucket:
+    """S3's side of a listing: pages of ``page`` keys; a share of them, ``scarce``, has fewer or none.
+
+    Args:
+        order: what the bucket sorts keys by, and compares start-after by; None: as given, and without start-after.
+        change: called before each page, and may write and delete keys.
+    """
+
+    def __init__(
+        self,
+        keys: Iterable[str],
+        page: int,
+        scarce: float = 0.0,
+        seed: int = 0,
+        *,
+        order: Callable[[str], Any] | None = str,
+        change: Callable[[list[str]], None] = lambda keys: None,
+    ) -> None:
+        self.keys = list(keys) if order is None else sorted(keys, key=order)
+        self.order = order
+        self.page = page
+        self.pages = 0
+        self._scarce = scarce
+        self._dice = random.Random(seed)
+        self._change = change
+
+    def answer(self, ask: Ask) -> ListPage:
+        self.pages += 1
+        self._change(self.keys)
+        keys = self.keys
+        if ask.token is not None:
+            assert ask.start_after is None
+            keys = self._after(ask.token.partition("|")[2])
+        elif ask.start_after is not None:
+            keys = self._after(ask.start_after)
+        count = self._dice.randrange(self.page) if self._dice.random() < self._scarce else self.page
+        here = keys[:count]
+        last = here[-1] if here else ask.token.partition("|")[2] if ask.token else ask.start_after or ""
+        token = f"{self.pages}|{last}" if count < len(keys) else None
+        in_order = all(map(lt, here, here[1:]))
+        return ListPage(ObjectInfos.of(ObjectInfo(key, "", 1, 0) for key in here), [], token, in_order)
+
+    def _after(self, last: str) -> list[str]:
+        if not last:
+            return self.keys
+        if self.order is None:
+            return self.keys[self.keys.index(last) + 1 :]
+        return self.keys[bisect_right(self.keys, self.order(last), key=self.order) :]
+
+
+def list_with(
+    bucket: FakeBucket, width: int, most_waiting: int, seed: int, *, in_order: bool = True, prefix: str = ""
+) -> list[str]:
+    order = random.Random(seed)
+    segments = Segments(prefix, width, most_waiting, in_order=in_order)
+    under_way: list[Ask] = []
+    listed: list[str] = []
+    while not segments.exhausted:
+        under_way += segments.next_asks()
+        assert 1 <= len(under_way) <= width
+        ask = under_way.pop(order.randrange(len(under_way)))
+        page = bucket.answer(ask)
+        ask.check(page.next_token)
+        segments.take(ask, page)
+        for objects in segments.ready():
+            listed += objects.keys
+        if segments.has_restarted():
+            under_way.clear()
+    assert not under_way
+    return listed
+
+
+def utf_16(key: str) -> bytes:
+    return key.encode("utf-16-be")
+
+
+keys_of_any_kind = st.sets(st.text(st.characters(codec="utf-8"), min_size=1, max_size=12), max_size=120)
+keys_like_names = st.builds(
+    lambda stem, numbers: {f"{stem}{number:05d}.jpg" for number in numbers},
+    st.sampled_from(["", "part-", "a/b/"]),
+    st.sets(st.integers(0, 99_999), max_size=200),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    keys=keys_of_any_kind | keys_like_names,
+    page=st.integers(1, 20),
+    width=st.integers(1, 16),
+    most_waiting=st.integers(1, 32),
+    scarce=st.sampled_from([0.0, 0.5, 0.9]),
+    prefix=st.sampled_from(["", "a", "a/b/", "x" * 300]),
+    itself=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_every_key_comes_out_once_and_in_order(
+    keys: set[str], page: int, width: int, most_waiting: int, scarce: float, prefix: str, itself: bool, seed: int
+) -> None:
+    """Also where S3 sends pages with fewer keys than there is room for, or none, before the last one."""
+    there = {prefix + key for key in keys} | ({prefix} if itself and prefix else set())
+    bucket = FakeBucket(there, page, scarce, seed)
+    assert list_with(bucket, width, most_waiting, seed, prefix=prefix) == sorted(there)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    keys=st.lists(st.text(min_size=1, max_size=3), unique=True, max_size=120),
+    page=st.integers(1, 20),
+    width=st.integers(1, 16),
+    scarce=st.sampled_from([0.0, 0.5]),
+    seed=st.integers(0, 1000),
+)
+def test_a_bucket_without_order_is_listed_in_the_one_it_has(
+    keys: list[str], page: int, width: int, scarce: float, seed: int
+) -> None:
+    bucket = FakeBucket(keys, page, scarce, seed, order=None)
+    assert list_with(bucket, width, 32, seed, in_order=False) == keys
+    assert scarce or bucket.pages == max(1, -(-len(keys) // page))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    keys=st.sets(st.text(min_size=1, max_size=4), max_size=120) | keys_like_names,
+    order=st.sampled_from([utf_16, str.casefold, lambda key: key[::-1], lambda key: (len(key), key), hash]),
+    page=st.integers(1, 20),
+    width=st.integers(1, 16),
+    most_waiting=st.integers(1, 32),
+    scarce=st.sampled_from([0.0, 0.5]),
+    seed=st.integers(0, 1000),
+)
+def test_a_bucket_in_any_other_order_is_listed_in_that(
+    keys: set[str], order: Callable[[str], Any], page: int, width: int, most_waiting: int, scarce: float, seed: int
+) -> None:
+    """Nothing but the pages tell that it is another: every key comes out once all the same."""
+    places = {key: (order(key), key) for key in keys}
+    bucket = FakeBucket(keys, page, scarce, seed, order=lambda key: places.get(key, (order(key), key)))
+    assert list_with(bucket, width, most_waiting, seed) == bucket.keys
+
+
+STEMS = ["", "0", "05", "z", "\ue000", "\uff5e", "\U0001f600", "\U0001f601"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 200), min_size=len(STEMS), max_size=len(STEMS)),
+    page=st.integers(1, 40),
+    width=st.integers(2, 16),
+    most_waiting=st.integers(4, 32),
+    seed=st.integers(0, 1000),
+)
+def test_blocks_of_keys_that_utf_16_sorts_otherwise_are_not_lost(
+    sizes: list[int], page: int, width: int, most_waiting: int, seed: int
+) -> None:
+    """Nearly all pages are in the order of UTF-8 then, and it shows only where one segment meets the next."""
+    keys = {f"{stem}{number:03d}" for stem, size in zip(STEMS, sizes, strict=True) for number in range(size)}
+    bucket = FakeBucket(keys, page, seed=seed, order=utf_16)
+    assert list_with(bucket, width, most_waiting, seed) == bucket.keys
+
+
+@settings(max_examples=50, deadline=None)
+@given(page=st.integers(1, 20), width=st.integers(1, 16), seed=st.integers(0, 1000), rate=st.floats(0, 1))
+def test_keys_written_and_deleted_meanwhile_cost_none_of_the_others(
+    page: int, width: int, seed: int, rate: float
+) -> None:
+    dice, stay = random.Random(seed), [f"{number:04d}" for number in range(0, 1000, 2)]
+
+    def change(keys: list[str]) -> None:
+        if dice.random() < rate:
+            key = f"{dice.randrange(500) * 2 + 1:04d}"
+            place = bisect_left(keys, key)
+            if keys[place : place + 1] == [key]:
+                del keys[place]
+            else:
+                keys.insert(place, key)
+
+    bucket = FakeBucket(stay, page, seed=seed, change=change)
+    listed = list_with(bucket, width, 32, seed)
+    assert listed == sorted(set(listed))
+    assert [key for key in listed if not int(key) % 2] == stay
+
+
+def test_pages_without_keys_cost_no_trust_in_guesses() -> None:
+    """They are S3's doing; only a guess behind the last key is a bad one."""
+    bucket = FakeBucket([f"{i:08d}" for i in range(20_000)], page=100)
+    segments = Segments("", width=16, most_waiting=256)
+    (first,) = segments.next_asks()
+    segments.take(first, bucket.answer(first))
+    first, guess = segments.next_asks()
+    for number in range(50):
+        segments.take(first, _page(token=f"nothing yet {number}"))
+        (first, *more) = segments.next_asks()
+        assert not more
+    segments.take(guess, bucket.answer(guess))
+    assert len(segments.next_asks()) >= 2  # beside the one under way
+
+
+@pytest.mark.parametrize("keys", [["a", "b"], ["d", "c"], ["c", "c"]], ids=["repeated", "disordered", "twice"])
+def test_a_page_that_is_out_of_order_is_asked_for_again_and_believed(keys: list[str]) -> None:
+    """From then on, nothing is guessed."""
+    segments = Segments("", width=8, most_waiting=8)
+    (ask,) = segments.next_asks()
+    segments.take(ask, _page("a", "b", token="t"))
+    assert [page.keys for page in segments.ready()] == [["a", "b"]]
+    ask = segments.next_asks()[0]
+    assert (ask.token, ask.start_after) == ("t", None)
+    segments.take(ask, _page(*keys, token="u"))
+    assert segments.disordered
+    assert segments.has_restarted()
+    assert not segments.has_restarted()
+    (ask,) = segments.next_asks()
+    assert (ask.token, ask.start_after) == ("t", None)
+    segments.take(ask, _page(*keys, token="u"))
+    assert [page.keys for page in segments.ready()] == [keys]
+    (ask,) = segments.next_asks()
+    segments.take(ask, _page("0"))
+    assert [page.keys for page in segments.ready()] == [["0"]]
+    assert segments.exhausted
+
+
+@pytest.mark.parametrize("circle", [1, 2, 3, 17])
+@pytest.mark.parametrize("before", [0, 1, 40])
+def test_tokens_that_go_round_in_a_circle_are_refused(before: int, circle: int) -> None:
+    segments = Segments("", width=1, most_waiting=1)
+
+    def list_all() -> None:
+        for number in range(3 * (before + circle) + 1):
+            token = str(number) if number < before else f"again {number % circle}"
+            (ask,) = segments.next_asks()
+            ask.check(token)
+            segments.take(ask, _page(token=token))
+
+    with pytest.raises(S3ProtocolError, match="would not end"):
+        list_all()
+
+
+def _page(*keys: str, token: str | None = None) -> ListPage:
+    objects = ObjectInfos.of(ObjectInfo(key, "", 1, 0) for key in keys)
+    return ListPage(objects, [], token, in_order=all(map(lt, keys, keys[1:])))
