@@ -1,6 +1,6 @@
 """Many clients at a server that admits so many requests a second: a simulation of the policies, in virtual time.
 
-The policies are the package's own (``Throttle`` with its ``ConcurrencyLimit``, ``Line`` and ``Pace``, and
+The policies are the package's own (``Throttle`` with its ``ConcurrencyLimit``, ``FairQueue`` and ``Pace``, and
 ``RetryRule``); the network, the server's token bucket and the order of calls of ``Caller.call`` are modelled here. So
 an hour of a thousand clients takes seconds, and the same seed gives the same figures.
 """
@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from s3torchconnector._errors import S3ThrottledError
-from s3torchconnector._wire._course import _MODEST
-from s3torchconnector._wire._line import Ticket
+from s3torchconnector._wire._call_state import _MODEST
+from s3torchconnector._wire._fair_queue import Waiter
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
 from s3torchconnector._wire._throttle import Throttle
 
@@ -93,7 +93,7 @@ class Outcome(NamedTuple):
 
 
 class _Operation:
-    """One request, through all its attempts; see ``Course``."""
+    """One request, through all its attempts; see ``CallState``."""
 
     def __init__(self, client: _Client, began: float) -> None:
         self.client = client
@@ -106,7 +106,7 @@ class _Client:
     def __init__(self, throttle: Throttle, rule: RetryRule) -> None:
         self.throttle = throttle
         self.rule = rule
-        self.waiting: deque[tuple[Ticket, _Operation]] = deque()
+        self.waiting: deque[tuple[Waiter, _Operation]] = deque()
         self.in_flight = 0
         self.served = 0
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import psutil
 
-_PATIENCE = 10.0  # seconds
+_TIMEOUT = 10.0  # seconds
 
 
 def threads_become(count: int) -> bool:
@@ -24,7 +24,7 @@ def descriptors_become(count: int) -> bool:
 
 
 def _becomes(number: Callable[[], int], count: int) -> bool:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     while number() > count and time.monotonic() < deadline:
         time.sleep(0.001)
     return number() <= count

@@ -151,9 +151,9 @@ def test_no_more_streams_than_the_processors_can_decrypt(
 def test_fewer_requests_at_a_time_where_the_server_is_near() -> None:
     with S3Client("us-east-1", endpoint="http://127.0.0.1:9000") as client:
         runtime = client.runtime()
-        assert (runtime.streams, runtime.errands) == (63, 24)  # nothing is known yet
+        assert (runtime.streams, runtime.requests) == (63, 24)  # nothing is known yet
         runtime.caller.hedging.note(0.025)
-        assert (runtime.streams, runtime.errands) == (63, 192)
+        assert (runtime.streams, runtime.requests) == (63, 192)
         for _ in range(100):
             runtime.caller.hedging.note(0.002)
-        assert (runtime.streams, runtime.errands) == (16, 24)
+        assert (runtime.streams, runtime.requests) == (16, 24)

@@ -20,7 +20,7 @@ from typing import Any
 
 from s3torchconnector._latch import Latch
 
-_PATIENCE = 10.0  # seconds that a fork waits: whoever forks may hold what an import waits for
+_TIMEOUT = 10.0  # seconds that a fork waits: whoever forks may hold what an import waits for
 _LOOK_AGAIN = 0.1  # seconds after which a fork looks for itself: an interrupt may have kept an import from telling
 _importing: list[int] = []  # the threads that import, once for each import under way
 _forking: dict[int, Latch] = {}  # the threads that fork, with what tells that this is over
@@ -31,7 +31,7 @@ class _NoFork:
     """Holds off the forks of other threads. A fork that has begun is waited for, as long as forks wait."""
 
     def __enter__(self) -> None:
-        me, until = get_ident(), time.monotonic() + _PATIENCE
+        me, until = get_ident(), time.monotonic() + _TIMEOUT
         while True:
             try:
                 _importing.append(me)
@@ -79,7 +79,7 @@ def _end_import(thread: int) -> None:
 
 
 def _before_fork() -> None:
-    me, until = get_ident(), time.monotonic() + _PATIENCE
+    me, until = get_ident(), time.monotonic() + _TIMEOUT
     while True:
         changed = _waiting[me] = Latch()
         over = _forking[me] = Latch()

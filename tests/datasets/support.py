@@ -13,7 +13,7 @@ from tests.servers.scripted import Answer, ScriptedServer, Send
 
 KIB = 1024
 MIB = 1024 * KIB
-PATIENCE = 20.0  # seconds until a state that does not come fails the test
+TIMEOUT = 20.0  # seconds until a state that does not come fails the test
 
 
 def read(reader: S3Reader) -> bytes:
@@ -42,7 +42,7 @@ def wait_until_budget_is_free(dataset: S3IterableDataset | S3MapDataset) -> None
 
     waiter = threading.Thread(target=take_everything, daemon=True)
     waiter.start()
-    waiter.join(PATIENCE)
+    waiter.join(TIMEOUT)
     assert not waiter.is_alive(), f"{budget.taken} bytes are still taken"
 
 
@@ -89,7 +89,7 @@ class HeldObjects(ScriptedServer):
     def wait_for(self, count: int) -> None:
         """Until so many requests have arrived."""
         with self._arrived:
-            assert self._arrived.wait_for(lambda: len(self.seen) >= count, PATIENCE), (
+            assert self._arrived.wait_for(lambda: len(self.seen) >= count, TIMEOUT), (
                 f"{count} requests were expected, {len(self.seen)} came"
             )
 
@@ -125,5 +125,5 @@ class _SendView(Send):
         self.pieces = [view]  # type: ignore[list-item]
 
 
-__all__ = ["KIB", "MIB", "PATIENCE", "HeldObjects", "config", "key_and_bytes", "read", "runtime_of",
+__all__ = ["KIB", "MIB", "TIMEOUT", "HeldObjects", "config", "key_and_bytes", "read", "runtime_of",
            "wait_until_budget_is_free"]  # fmt: skip

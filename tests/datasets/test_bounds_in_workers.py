@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from s3torchconnector import S3ClientConfig, S3IterableDataset, S3MapDataset, S3Reader
 from s3torchconnector._transfer.engine._budget import ByteBudget
 from s3torchconnector.testing import S3Server
-from tests.datasets.support import MIB, PATIENCE, runtime_of, wait_until_budget_is_free
+from tests.datasets.support import MIB, TIMEOUT, runtime_of, wait_until_budget_is_free
 from tests.reading.support import PART, content
 from tests.servers.http_messages import Request
 from tests.servers.proxy import RecordingProxy, StallBody
@@ -161,7 +161,7 @@ def test_leaving_the_loop_leaves_no_request_under_way(uri: str, proxy: Recording
         if release.is_set() or request.range is None:
             return None
         if request.path.endswith("/0"):
-            stalled.wait(PATIENCE)  # so that there is something to give up
+            stalled.wait(TIMEOUT)  # so that there is something to give up
             return None
         stalled.set()
         return StallBody(release, after=MIB)

@@ -11,15 +11,15 @@ import psutil
 import pytest
 
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer.engine._budget import BLOCK, ByteBudget
+from s3torchconnector._transfer.engine._budget import BUFFER_SIZE, ByteBudget
 from s3torchconnector._wire import CancelledByCaller, CancelToken
-from s3torchconnector._wire._line import Line, Ticket
-from s3torchconnector._wire._patience import Patience
+from s3torchconnector._wire._deadline import Deadline
+from s3torchconnector._wire._fair_queue import FairQueue, Waiter
 from s3torchconnector.testing import S3Server
 from tests.interrupts import struck
 from tests.resources import threads_become
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 class Garbage:
@@ -51,7 +51,7 @@ def in_time(job: Callable[[], object]) -> None:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(PATIENCE / 6)
+    thread.join(TIMEOUT / 6)
     assert not thread.is_alive(), "it waits for itself"
     if errors:
         raise errors[0]
@@ -65,14 +65,14 @@ def test_the_end_of_a_client_waits_for_none_of_its_threads() -> None:
     in_time = []
 
     def job() -> None:
-        in_time.append(release.wait(PATIENCE))
+        in_time.append(release.wait(TIMEOUT))
         over.set()
 
     client.runtime().workers.run(job)
     del client
     gc.collect()
     release.set()  # what the thread waits for is held by the one on which the client ended
-    assert over.wait(PATIENCE)
+    assert over.wait(TIMEOUT)
     assert in_time == [True]
     assert threads_become(before)
 
@@ -150,20 +150,20 @@ def test_a_pause_ends_when_a_collection_cancels_it() -> None:
 
     def pause() -> None:
         with struck(lambda: collect(token.cancel), CancelToken.wait):
-            token.wait(PATIENCE)
+            token.wait(TIMEOUT)
 
     with pytest.raises(CancelledByCaller):
         in_time(pause)
 
 
 def test_a_turn_that_is_waited_for_ends_when_a_collection_cancels_it() -> None:
-    token, ticket = CancelToken(), Line().join()
+    token, ticket = CancelToken(), FairQueue().join()
     event = threading.Event
 
     def wait() -> None:
         # Also where the standard library's event has a lock of its own.
-        with struck(lambda: collect(token.cancel), Ticket.wait, event.wait, event.set, threading.Condition.wait):
-            ticket.wait(Patience(token, float("inf")))
+        with struck(lambda: collect(token.cancel), Waiter.wait, event.wait, event.set, threading.Condition.wait):
+            ticket.wait(Deadline(token, float("inf")))
 
     with pytest.raises(CancelledByCaller):
         in_time(wait)
@@ -175,7 +175,7 @@ BUDGET: list[Callable[..., Any]] = [
     ByteBudget.give,
     ByteBudget.wait_take,
     ByteBudget.wake,
-    ByteBudget.block,
+    ByteBudget.buffer,
     ByteBudget.has_room,
     ByteBudget.arrived,
     ByteBudget._trim,
@@ -200,7 +200,7 @@ def test_bytes_are_given_back_by_a_collection_on_a_thread_that_takes_some() -> N
             budget.wait_take(700, lambda: False)
             assert budget.try_take(100)
             budget.give(budget.take(100))
-            budget.give(budget.take(BLOCK), [budget.block()])
+            budget.give(budget.take(BUFFER_SIZE), [budget.buffer()])
             assert not budget.has_room(2000, 1000)
             budget.wake()
             budget.give(800)
@@ -224,7 +224,7 @@ def test_who_asks_whether_it_need_not_wait_holds_up_no_collection() -> None:
     with future_lock:
         waiting = threading.Thread(target=budget.wait_take, args=(50, need_not_wait), daemon=True)
         waiting.start()
-        assert asking.wait(PATIENCE)
+        assert asking.wait(TIMEOUT)
         in_time(lambda: collect(lambda: budget.give(10)))
-    waiting.join(PATIENCE)
+    waiting.join(TIMEOUT)
     assert budget.taken == 90

@@ -16,7 +16,7 @@ import pytest
 
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._errors import S3CredentialsError, S3Exception, S3ServiceError, S3TimeoutError
-from s3torchconnector._wire import Caller, read_document, requests
+from s3torchconnector._wire import Caller, operations, read_document
 from tests.identity.conftest import AwsFiles
 from tests.servers.http_messages import Request, response
 from tests.servers.scripted import Answer, Close, ScriptedServer, Stall
@@ -171,7 +171,7 @@ def test_a_bad_request_to_a_head_costs_no_keys_and_one_lookup(program: Program) 
     with calling(response(400)) as (caller, server):
         for _ in range(3):
             with pytest.raises(S3ServiceError, match="HeadObject s3://b/k: HTTP 400"):
-                caller.call(requests.head_object("b", "k"), read_document)
+                caller.call(operations.head_object("b", "k"), read_document)
         assert [access_key(request) for request in server.requests] == ["KEY1"] * 3
     assert program.calls == 2
 
@@ -182,7 +182,7 @@ def test_requests_go_on_with_what_is_valid_while_it_is_renewed(program: Program)
     with program.hangs(3), calling(BODY) as (caller, server), ThreadPoolExecutor(1) as threads:
         clock = [0.0]
         assert get(caller) == b"body"
-        found = caller._authority._provider._found  # type: ignore[attr-defined]
+        found = caller._authenticator._provider._found  # type: ignore[attr-defined]
         found._clock = lambda: clock[0]
         found._check_at = 0.0  # now it is seen that they end soon
         try:

@@ -223,6 +223,6 @@ def test_what_a_forked_child_has_from_its_parent_is_compared(flipped: int | None
     with ScriptedServer(handler=obj) as server, client_of(server.endpoint) as client:
         reader = open_object(client, "b", reader_constructor=POLICIES["sequential"])
         assert len(reader.read(MIB)) == MIB
-        wait_until(lambda: obj.sent == len(LARGE) and all(part.landed for part in reader._object._shelf))
+        wait_until(lambda: obj.sent == len(LARGE) and all(part.ready for part in reader._object._index))
         recorder = Recorder(reader, LARGE)
         assert Child(read_in_child).result() == (b"error" if flipped else b"whole")

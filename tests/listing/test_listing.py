@@ -30,7 +30,7 @@ from tests.servers.moto_server import MotoServer
 from tests.servers.proxy import RecordingProxy, Replace, first
 from tests.servers.scripted import Answer, ScriptedServer, Send, Stall
 
-PATIENCE = 10.0  # seconds; a listing that never has so many requests under way fails then
+TIMEOUT = 10.0  # seconds; a listing that never has so many requests under way fails then
 
 STRANGE = [
     "a b",
@@ -441,7 +441,7 @@ def test_pages_of_one_prefix_are_fetched_at_a_time() -> None:
             waiting.add(request.query.get("continuation-token", "") or request.query.get("start-after", ""))
             most[0] = max(most[0], len(waiting))
             if most[0] < at_a_time:
-                release.wait(PATIENCE)
+                release.wait(TIMEOUT)
             release.set()
         return pages(request)
 

@@ -64,7 +64,7 @@ def listed(client: S3Client) -> list[str]:
 def test_a_long_listing_shows_its_keys_and_clears_the_line(client: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(_progress, "_PATIENCE", -1.0)
+    monkeypatch.setattr(_progress, "_SHOWN_AFTER", -1.0)
     assert listed(client) == KEYS
     first = terminal.shown()[0]
     assert re.match(r"listing s3://bucket/some/prefix/: (100|200|300) keys \[", first), first
@@ -76,7 +76,7 @@ def test_what_it_shows_goes_on_with_the_pages_and_goes_when_they_are_given_up(
 ) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(_progress, "_PATIENCE", -1.0)
+    monkeypatch.setattr(_progress, "_SHOWN_AFTER", -1.0)
     pages = client.list_all("bucket", "some/prefix/")
     assert len(next(pages)) == 100
     assert terminal.shown()[-1].startswith("listing s3://bucket/some/prefix/: 100 keys [")
@@ -89,7 +89,7 @@ def test_what_it_shows_goes_on_with_the_pages_and_goes_when_they_are_given_up(
 def test_a_listing_that_fails_clears_the_line_before_the_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(_progress, "_PATIENCE", -1.0)
+    monkeypatch.setattr(_progress, "_SHOWN_AFTER", -1.0)
 
     def first_page_only(request: Request) -> bytes:
         return s3_error(403, "AccessDenied") if "start-after" in request.query else page(request)
@@ -105,7 +105,7 @@ def test_a_listing_that_fails_clears_the_line_before_the_error_is_told(monkeypat
 def test_a_short_listing_shows_nothing(client: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(_progress, "_PATIENCE", math.inf)
+    monkeypatch.setattr(_progress, "_SHOWN_AFTER", math.inf)
     assert listed(client) == KEYS
     assert terminal.getvalue() == ""
 
@@ -113,12 +113,12 @@ def test_a_short_listing_shows_nothing(client: S3Client, monkeypatch: pytest.Mon
 def test_nothing_is_written_where_stderr_is_no_terminal(client: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
     file = Terminal(is_terminal=False)
     monkeypatch.setattr(sys, "stderr", file)
-    monkeypatch.setattr(_progress, "_PATIENCE", -1.0)
+    monkeypatch.setattr(_progress, "_SHOWN_AFTER", -1.0)
     assert listed(client) == KEYS
     assert file.getvalue() == ""
 
 
 def test_a_program_may_have_no_stderr(client: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
-    monkeypatch.setattr(_progress, "_PATIENCE", -1.0)
+    monkeypatch.setattr(_progress, "_SHOWN_AFTER", -1.0)
     assert listed(client) == KEYS

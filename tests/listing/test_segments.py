@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3torchconnector._errors import S3ProtocolError
-from s3torchconnector._transfer.listing._segments import Ask, Segments
+from s3torchconnector._transfer.listing._segments import PageRequest, Segments
 from s3torchconnector._types import ObjectInfo, ObjectInfos
 from s3torchconnector._wire import ListPage
 
@@ -44,7 +44,7 @@ class FakeBucket:
         self._dice = random.Random(seed)
         self._change = change
 
-    def answer(self, ask: Ask) -> ListPage:
+    def answer(self, ask: PageRequest) -> ListPage:
         self.pages += 1
         self._change(self.keys)
         keys = self.keys
@@ -73,7 +73,7 @@ def list_with(
 ) -> list[str]:
     order = random.Random(seed)
     segments = Segments(prefix, width, most_waiting, in_order=in_order)
-    under_way: list[Ask] = []
+    under_way: list[PageRequest] = []
     listed: list[str] = []
     while not segments.exhausted:
         under_way += segments.next_asks()

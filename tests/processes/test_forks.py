@@ -119,7 +119,7 @@ def test_forks_while_many_threads_read(client: S3Client, filled: str, forks: int
             thread.result()
 
 
-def test_a_fork_while_the_carrier_waits(s3_server: S3Server, filled: str, proxy: RecordingProxy) -> None:
+def test_a_fork_while_the_multiplexer_waits(s3_server: S3Server, filled: str, proxy: RecordingProxy) -> None:
     """The child has no carrier, and makes its own."""
     release, stalled = threading.Event(), threading.Semaphore(0)
 
@@ -174,7 +174,7 @@ class Terminal(io.StringIO):
 def test_a_forked_child_leaves_the_progress_of_a_listing_to_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setattr("s3torchconnector._transfer.listing._progress._PATIENCE", -1.0)
+    monkeypatch.setattr("s3torchconnector._transfer.listing._progress._SHOWN_AFTER", -1.0)
     with ListingProgress("bucket", "prefix") as progress:
         progress.advance(1000)
         shown = terminal.getvalue()

@@ -65,7 +65,7 @@ _NOT_UNDER_STRESS = [
     "-k",
     "not interrupt and not at_any_moment",
     "--deselect",
-    "tests/engine/test_carrier.py::test_what_stalls_holds_back_nothing_else[in what follows an error]",
+    "tests/engine/test_multiplexer.py::test_what_stalls_holds_back_nothing_else[in what follows an error]",
 ]
 
 

@@ -21,7 +21,7 @@ PART = 5 * MIB  # the smallest part size there is
 
 _PERIOD = 1_000_003  # prime, so that bytes from a wrong place never look right
 _MOST = 20 * MIB  # bytes of one answer
-_PATIENCE = 30.0  # seconds
+_TIMEOUT = 30.0  # seconds
 _TILE = random.Random(1).randbytes(_PERIOD) * (_MOST // _PERIOD + 2)
 
 
@@ -121,7 +121,7 @@ def fetched_again(ranges: list[tuple[int, int]]) -> int:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """For what nobody announces: only memory tells that a receive into it is under way."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.001)
     assert condition()

@@ -15,7 +15,7 @@ import pytest
 
 from s3torchconnector._errors import S3AccessDeniedError, S3Exception
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer.engine._budget import BLOCK, ByteBudget
+from s3torchconnector._transfer.engine._budget import BUFFER_SIZE, ByteBudget
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector.s3reader import S3ReaderConstructor
 from s3torchconnector.testing import S3Server
@@ -93,8 +93,8 @@ def test_what_is_here_is_taken_while_what_is_not_is_waited_for(client: S3Client,
     buffer = bytearray(4 * PART - MIB)
     with open_object(client, "bucket", reader_constructor=POLICIES["sequential"]) as reader:
         assert reader.read(MIB) == content(0, MIB)
-        shelf = reader._object._shelf
-        wait_until(lambda: [part.landed for part in shelf if part.start >= 2 * PART] == [True] * 4)
+        index = reader._object._index
+        wait_until(lambda: [part.ready for part in index if part.start >= 2 * PART] == [True] * 4)
         rest = threading.Thread(target=reader.readinto, args=(buffer,))
         rest.start()
         try:
@@ -124,7 +124,7 @@ def test_what_a_failed_read_received_in_its_own_memory_is_fetched_again(
     virtual.before = stall
     with open_object(client, "bucket", reader_constructor=POLICIES["sequential"]) as reader:
         assert reader.read(MIB) == content(0, MIB)
-        shelf = reader._object._shelf
+        index = reader._object._index
         errors: list[type[BaseException]] = []
 
         def read_the_rest() -> None:
@@ -135,10 +135,10 @@ def test_what_a_failed_read_received_in_its_own_memory_is_fetched_again(
 
         failing = threading.Thread(target=read_the_rest)
         failing.start()
-        third = [part for part in shelf if 2 * PART <= part.start < 3 * PART]
+        third = [part for part in index if 2 * PART <= part.start < 3 * PART]
         wait_until(lambda: all(part._offered is not None for part in third))
         good.set()
-        wait_until(lambda: all(part.elsewhere and part.landed for part in third))
+        wait_until(lambda: all(part.elsewhere and part.ready for part in third))
         bad.set()
         failing.join()
         assert errors == [S3AccessDeniedError]
@@ -313,25 +313,25 @@ def test_a_client_can_be_used_again(s3_server: S3Server, bucket: str) -> None:
 
 
 def test_blocks_are_used_again_where_the_rest_is_taken_for_bytes_to_come() -> None:
-    budget = ByteBudget(8 * BLOCK)
-    assert budget.try_take(8 * BLOCK, to_come=True)
-    blocks = [budget.block(to_come=BLOCK) for _ in range(4)]
-    budget.give(4 * BLOCK, blocks)
-    assert budget.try_take(4 * BLOCK, to_come=True)
-    again = [budget.block(to_come=BLOCK) for _ in range(4)]
+    budget = ByteBudget(8 * BUFFER_SIZE)
+    assert budget.try_take(8 * BUFFER_SIZE, to_come=True)
+    blocks = [budget.buffer(to_come=BUFFER_SIZE) for _ in range(4)]
+    budget.give(4 * BUFFER_SIZE, blocks)
+    assert budget.try_take(4 * BUFFER_SIZE, to_come=True)
+    again = [budget.buffer(to_come=BUFFER_SIZE) for _ in range(4)]
     assert {id(block) for block in again} == {id(block) for block in blocks}
 
 
 def test_blocks_kept_for_later_make_way_for_other_memory() -> None:
-    budget = ByteBudget(8 * BLOCK)
-    assert budget.try_take(8 * BLOCK, to_come=True)
-    blocks = [budget.block(to_come=BLOCK) for _ in range(8)]
+    budget = ByteBudget(8 * BUFFER_SIZE)
+    assert budget.try_take(8 * BUFFER_SIZE, to_come=True)
+    blocks = [budget.buffer(to_come=BUFFER_SIZE) for _ in range(8)]
     seen = [weakref.ref(block) for block in blocks]
-    budget.give(7 * BLOCK, blocks)
+    budget.give(7 * BUFFER_SIZE, blocks)
     del blocks
-    assert budget.reserve == BLOCK  # where one of them may lie
+    assert budget.reserve == BUFFER_SIZE  # where one of them may lie
     assert sum(block() is not None for block in seen) == 8  # beside the bytes of one that are still taken
-    assert budget.try_take(5 * BLOCK)
+    assert budget.try_take(5 * BUFFER_SIZE)
     assert sum(block() is not None for block in seen) == 3
 
 
@@ -348,13 +348,13 @@ def streams_in_turns(client: S3Client, count: int, rounds: int) -> Iterator[int]
 
 
 def test_many_streams_in_turns_stay_within_the_budget(client: S3Client, virtual: VirtualObject) -> None:
-    assert max(streams_in_turns(client, 30, 3)) <= BUDGET + BLOCK
-    assert virtual.transferred <= 30 * 3 * MIB + BUDGET + BLOCK + PART  # no more than the reads want
+    assert max(streams_in_turns(client, 30, 3)) <= BUDGET + BUFFER_SIZE
+    assert virtual.transferred <= 30 * 3 * MIB + BUDGET + BUFFER_SIZE + PART  # no more than the reads want
 
 
 def test_idle_readers_let_go_for_others_but_not_again_and_again(client: S3Client, virtual: VirtualObject) -> None:
     client.runtime().budget.idle_after = 0.0
-    assert max(streams_in_turns(client, 12, 12)) <= BUDGET + BLOCK
+    assert max(streams_in_turns(client, 12, 12)) <= BUDGET + BUFFER_SIZE
     wait_until(lambda: client.runtime().budget.taken == 0)
     assert virtual.transferred <= 6 * 12 * 12 * MIB  # 1.7 to 3.3 times what was read; 14 if they let go each time
 

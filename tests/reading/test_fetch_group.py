@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from s3torchconnector._transfer.engine._landing import Landing
+from s3torchconnector._transfer.engine._outcome import Outcome
 from s3torchconnector._transfer.engine._workers import Lane, Workers
 from s3torchconnector._transfer.reading._fetch_group import FetchGroup
 from s3torchconnector._wire import CancelledByCaller, CancelToken
@@ -104,8 +104,8 @@ MOMENTS = (
     FetchGroup.__exit__,
     FetchGroup._give_up,
     CancelToken.cancel,
-    Landing.claim,
-    Landing.join,
+    Outcome.claim,
+    Outcome.join,
 )
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer.engine._budget import BLOCK
-from s3torchconnector._transfer.reading import _object_reader, _parts
+from s3torchconnector._transfer.engine._budget import BUFFER_SIZE
+from s3torchconnector._transfer.reading import _blocks, _object_reader
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector.s3reader import S3ReaderConstructor
 from tests.reading.support import (
@@ -60,7 +60,7 @@ def test_a_train_that_is_needed_waits_for_no_other_of_its_lane() -> None:
 
     virtual.before = begin_as_archive
     # Four trains, each with a block: there is no room for another.
-    settings = {"part_size": 2 * BLOCK, "memory_budget": 4 * BLOCK + 2 * MIB, "throughput_target_gbps": 0.1}
+    settings = {"part_size": 2 * BUFFER_SIZE, "memory_budget": 4 * BUFFER_SIZE + 2 * MIB, "throughput_target_gbps": 0.1}
     with reading(virtual, operation_timeout=20, **settings) as client, open_object(client, "bucket") as reader:
         reader.read(4)
         wait_until(lambda: has_waiting(client, 4))
@@ -74,7 +74,7 @@ def test_a_train_that_is_needed_waits_for_no_other_of_its_lane() -> None:
 def test_connections_of_trains_that_wait_for_memory_are_given_away(what: str) -> None:
     virtual = VirtualObject(400 * MIB)
     # A part, and as many trains as there are connections, each with a block: there is no room for another.
-    settings = {"part_size": 2 * BLOCK, "memory_budget": 6 * BLOCK + 2 * MIB, "max_connections": 4}
+    settings = {"part_size": 2 * BUFFER_SIZE, "memory_budget": 6 * BUFFER_SIZE + 2 * MIB, "max_connections": 4}
     with (
         reading(virtual, operation_timeout=20, **settings) as client,
         open_object(client, "bucket", reader_constructor=SEQUENTIAL) as reader,
@@ -122,7 +122,7 @@ def test_bytes_that_others_take_the_memory_of_at_any_moment_are_right() -> None:
 
                 def let_go(reader: Any = reader, taken: list[bool] = taken) -> None:
                     taken.append(True)
-                    reader._object._shelf.let_go(unread=True)
+                    reader._object._index.let_go(unread=True)
 
                 with at_line(moment, let_go):
                     reader.prefetch()
@@ -149,7 +149,7 @@ def interrupted_at(moment: int) -> contextlib.AbstractContextManager[None]:
 def at_line(moment: int, do: Callable[[], None]) -> Iterator[None]:
     """Calls ``do`` when so many lines of a reader have been carried out."""
     lines = itertools.count(1)
-    files = (_object_reader.__file__, _parts.__file__)
+    files = (_object_reader.__file__, _blocks.__file__)
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         if frame.f_code.co_filename not in files or frame.f_code.co_name == "__del__":

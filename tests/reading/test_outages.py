@@ -23,8 +23,8 @@ _OUTAGE = s3_error(500, "InternalError")
 
 
 def _wait_for_early_parts(reader: Any) -> None:
-    for part in list(reader._object._shelf):
-        part._landing.join()
+    for part in list(reader._object._index):
+        part._outcome.join()
 
 
 @pytest.mark.parametrize("size", [1000, 20 * MIB], ids=["small", "large"])
@@ -60,7 +60,7 @@ def test_an_outage_while_reading_ahead_is_over_for_the_next_read() -> None:
     served = VirtualObject(size, before=answer)
     with ScriptedServer(handler=served) as server, client_of(server.endpoint, max_attempts=1) as client:
         reader = open_object(client, "b")
-        while not any(part.failed for part in reader._object._shelf):
+        while not any(part.failed for part in reader._object._index):
             assert reader.read(MIB) == content(reader.tell() - MIB, reader.tell())
             assert reader.tell() < far
             _wait_for_early_parts(reader)
@@ -79,7 +79,7 @@ def test_a_read_that_failed_leaves_nothing_that_fails_the_next() -> None:
         outage.set()
         with pytest.raises(S3Exception, match="InternalError"):
             reader.readinto(buffer)
-        assert not any(part.failed for part in reader._object._shelf)
+        assert not any(part.failed for part in reader._object._index)
         outage.clear()
         assert reader.readinto(buffer) == len(buffer)
         assert buffer == content(200, 200 + len(buffer))

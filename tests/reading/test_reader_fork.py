@@ -192,7 +192,7 @@ def pipes() -> set[str]:
     return {os.readlink(link) for link in links if os.path.lexists(link) and "pipe:" in os.readlink(link)}
 
 
-def test_what_wakes_the_carrier_is_not_inherited() -> None:
+def test_what_wakes_the_multiplexer_is_not_inherited() -> None:
     release = threading.Event()
     body = content(0, KIB)
     whole = response(206, body, {"ETag": '"e"', "Content-Range": f"bytes 0-{KIB - 1}/{KIB}"})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._wire import Caller, read_document, requests
+from s3torchconnector._wire import Caller, operations, read_document
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
 from tests.servers.http_messages import Request
 from tests.servers.scripted import Answer
@@ -45,7 +45,7 @@ def open_client(endpoint: str | None, config: S3ClientConfig | None = None) -> I
 
 def get(caller: Caller, key: str = "k") -> bytes:
     """GetObject of ``s3://b/key``, whole."""
-    return caller.call(requests.get_object("b", key), read_document)
+    return caller.call(operations.get_object("b", key), read_document)
 
 
 def in_turn(*answers: Answer) -> Handler:

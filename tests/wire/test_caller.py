@@ -10,7 +10,7 @@ import pytest
 
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._errors import S3ConnectionError, S3ServiceError, S3TimeoutError, S3WrongRegionError
-from s3torchconnector._wire import read_document, requests
+from s3torchconnector._wire import operations, read_document
 from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
 from tests.servers.http_messages import Request, response, s3_error
@@ -115,7 +115,7 @@ class Refusing(TcpServer):
 @pytest.mark.parametrize("operation", ["PutObject", "UploadPart"])
 def test_reason_of_an_early_refusal_surfaces_while_the_body_is_still_being_sent(operation: str) -> None:
     body = [bytes(64 << 20)]
-    whole, part = requests.put_object("b", "k", body), requests.upload_part("b", "k", "id", 1, body)
+    whole, part = operations.put_object("b", "k", body), operations.upload_part("b", "k", "id", 1, body)
     with Refusing() as server, open_caller(server.endpoint) as caller:
         with pytest.raises(S3ServiceError, match=r"EntityTooLarge.*lower part_size") as caught:
             caller.call(whole if operation == "PutObject" else part, read_document)
@@ -170,7 +170,7 @@ def test_skewed_clock_is_mended_once_and_remembered() -> None:
         return GOOD if request.headers["x-amz-date"].startswith("19710102") else skewed
 
     with ScriptedServer(handler=answer) as server, open_caller(server.endpoint) as caller:
-        caller._authority._clock = lambda: 86400.0  # a day after 1970 began; the server is a year ahead
+        caller._authenticator._clock = lambda: 86400.0  # a day after 1970 began; the server is a year ahead
         assert [get(caller), get(caller)] == [b"body", b"body"]
         dates = [each.headers["x-amz-date"][:8] for each in server.requests]
     assert dates == ["19700102", "19710102", "19710102"]
@@ -205,7 +205,7 @@ def test_bucket_in_another_region_is_followed_and_remembered(kind: str, caplog: 
     def answer(request: Request) -> bytes:
         return redirecting("eu-west-1", kind) if region_of(request) == REGION else response(200)
 
-    request = requests.head_object("b", "k") if kind.startswith("HEAD") else requests.get_object("b", "k")
+    request = operations.head_object("b", "k") if kind.startswith("HEAD") else operations.get_object("b", "k")
     with ScriptedServer(handler=answer) as server, open_caller(server.endpoint) as caller:
         for _ in range(2):
             caller.call(request, read_document)

@@ -7,14 +7,14 @@ from email.utils import formatdate
 import pytest
 
 from s3torchconnector._errors import S3AccessDeniedError
-from s3torchconnector._wire import read_document, requests
+from s3torchconnector._wire import operations, read_document
 from tests.servers.http_messages import Request, response
 from tests.servers.scripted import Answer, ScriptedServer
 from tests.wire.support import open_caller
 
 pytestmark = pytest.mark.usefixtures("keys")
 OURS = 86400.0  # a day after 1970 began
-HEAD = requests.head_object("b", "k")
+HEAD = operations.head_object("b", "k")
 
 
 def refusal(server_time: float) -> bytes:
@@ -29,7 +29,7 @@ def test_a_head_that_is_refused_for_our_clock_follows_the_servers(seconds: float
         return response(200)
 
     with ScriptedServer(handler=answer) as server, open_caller(server.endpoint) as caller:
-        caller._authority._clock = lambda: OURS
+        caller._authenticator._clock = lambda: OURS
         for _ in range(2):
             caller.call(HEAD, read_document)
         first, *others = [request.headers["x-amz-date"] for request in server.requests]
@@ -41,7 +41,7 @@ def test_a_head_that_is_refused_for_our_clock_follows_the_servers(seconds: float
 @pytest.mark.parametrize("seconds", [0.0, 60.0])
 def test_a_head_that_is_refused_for_other_reasons_is_not_sent_again(seconds: float) -> None:
     with ScriptedServer(handler=lambda _: refusal(OURS + seconds)) as server, open_caller(server.endpoint) as caller:
-        caller._authority._clock = lambda: OURS
+        caller._authenticator._clock = lambda: OURS
         with pytest.raises(S3AccessDeniedError, match="HeadObject s3://b/k: HTTP 403"):
             caller.call(HEAD, read_document)
         assert len(server.requests) == 1
@@ -49,7 +49,7 @@ def test_a_head_that_is_refused_for_other_reasons_is_not_sent_again(seconds: flo
 
 def test_a_head_that_stays_refused_is_sent_twice() -> None:
     with ScriptedServer(handler=lambda _: refusal(OURS + 3600.0)) as server, open_caller(server.endpoint) as caller:
-        caller._authority._clock = lambda: OURS
+        caller._authenticator._clock = lambda: OURS
         for requests_so_far in (2, 3):  # the server's clock is followed by now
             with pytest.raises(S3AccessDeniedError):
                 caller.call(HEAD, read_document)

@@ -29,7 +29,7 @@ from tests.servers.tcp import TcpServer
 from tests.wire.support import get, in_turn, open_caller, open_client
 
 pytestmark = pytest.mark.usefixtures("keys")
-PATIENCE = 10.0  # seconds until a hang fails the test
+TIMEOUT = 10.0  # seconds until a hang fails the test
 GRACE = 2.0  # seconds that a loaded machine may take longer
 NAME = "http://many.example:80"
 
@@ -149,7 +149,7 @@ def test_a_connection_that_is_being_opened_is_not_left_open_in_a_child(
         wait_until(lambda: sockets_to(port) != others)
         assert Child(lambda: sockets_to(port)).result() == others
         with pytest.raises(S3ConnectionError, match=r"timed out|within connect_timeout"):
-            opening.result(PATIENCE)
+            opening.result(TIMEOUT)
 
 
 def test_a_fork_at_any_moment_while_a_connection_is_opened(

@@ -18,11 +18,11 @@ from s3torchconnector import S3ClientConfig, S3IterableDataset, S3MapDataset, S3
 from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3ProtocolError, S3ThrottledError, S3TimeoutError
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._wire import CancelledByCaller, CancelToken, requests
+from s3torchconnector._wire import CancelledByCaller, CancelToken, operations
 from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._connection import Connection
+from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._dialer import Address
-from s3torchconnector._wire._patience import Patience
 from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
 from tests.reading.support import VirtualObject, client_of, content, open_object
 from tests.servers.http_messages import Request, response, s3_error
@@ -31,7 +31,7 @@ from tests.wire.support import REGION, get, in_turn, open_caller
 
 pytestmark = pytest.mark.usefixtures("keys")
 TIMEOUT = 0.3
-PATIENCE = 10.0  # seconds until a hang fails the test
+TIMEOUT = 10.0  # seconds until a hang fails the test
 GRACE = 2.0  # seconds that a loaded machine may take beyond it
 CONFIG = S3ClientConfig(operation_timeout=TIMEOUT, part_size=5 * MIB)
 CREATED = response(200, b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
@@ -201,22 +201,22 @@ def test_a_timeout_shorter_than_what_the_kernel_counts_is_no_endless_one() -> No
         open_caller(server.endpoint, config) as caller,
         ThreadPoolExecutor() as threads,
     ):
-        asking = threads.submit(caller.call, requests.head_object("b", "k"), lambda response: None)
+        asking = threads.submit(caller.call, operations.head_object("b", "k"), lambda response: None)
         try:
             with pytest.raises(S3TimeoutError):
-                asking.result(PATIENCE)
+                asking.result(TIMEOUT)
         finally:
             release.set()
 
 
 def test_time_in_which_the_program_does_not_read_does_not_count() -> None:
     token = CancelToken()
-    patience = Patience(token, time.perf_counter() - 1.0)
+    deadline = Deadline(token, time.perf_counter() - 1.0)
     with pytest.raises(S3TimeoutError):
-        patience.check()
+        deadline.check()
     token.excused += 100.0
-    patience.check()
-    assert 98 < patience.left() <= 99
+    deadline.check()
+    assert 98 < deadline.left() <= 99
 
 
 def test_a_program_may_take_longer_between_two_reads() -> None:
@@ -265,21 +265,21 @@ def test_some_interim_answers_are_passed_over() -> None:
 def _full_pool(server: ScriptedServer) -> tuple[ConnectionPool, Address, Connection]:
     pool = ConnectionPool(S3ClientConfig(max_connections=1))
     address = Address("http", *server.address)
-    return pool, address, pool.acquire(address, _patience(10.0))
+    return pool, address, pool.acquire(address, _deadline(10.0))
 
 
-def _patience(seconds: float, token: CancelToken | None = None) -> Patience:
-    return Patience(token or CancelToken(), time.perf_counter() + seconds)
+def _deadline(seconds: float, token: CancelToken | None = None) -> Deadline:
+    return Deadline(token or CancelToken(), time.perf_counter() + seconds)
 
 
 def test_waiting_for_a_connection_ends_in_time_and_takes_no_place() -> None:
     with ScriptedServer([[Stall(threading.Event())]] * 3) as server:
         pool, address, held = _full_pool(server)
         with pytest.raises(S3TimeoutError, match="max_connections=1 connections were in use"):
-            pool.acquire(address, _patience(0.05))
+            pool.acquire(address, _deadline(0.05))
         pool.release(address, held)
         assert pool.in_use == 0
-        assert pool.acquire(address, _patience(0.05)) is held
+        assert pool.acquire(address, _deadline(0.05)) is held
         pool.discard(held)
 
 
@@ -291,7 +291,7 @@ def test_waiting_for_a_connection_is_cancelled() -> None:
 
         def acquire() -> None:
             try:
-                pool.acquire(address, _patience(60.0, token))
+                pool.acquire(address, _deadline(60.0, token))
             except CancelledByCaller as error:
                 outcome.append(error)
 
@@ -312,8 +312,8 @@ def test_who_waits_longest_gets_the_connection() -> None:
             assert [ticket.admitted for ticket in tickets] == [True] * count + [False] * (3 - count)
             pool.release(address, held)
             with pytest.raises(PoolIsFull):  # one who comes at the right moment overtakes nobody
-                pool.acquire(address, _patience(60.0)._replace(wait=False))
-            tickets[count].wait(_patience(0.0))
+                pool.acquire(address, _deadline(60.0)._replace(wait=False))
+            tickets[count].wait(_deadline(0.0))
         pool._leave()
         assert pool.in_use == 0
         pool.close()
@@ -323,7 +323,7 @@ def test_the_call_says_which_operation_got_no_connection() -> None:
     config = S3ClientConfig(operation_timeout=TIMEOUT, max_connections=1)
     with ScriptedServer(handler=lambda request: [Stall(threading.Event())]) as server:
         caller = Caller(REGION, server.endpoint, config, "test/1")
-        exchange = caller.begin(requests.get_object("b", "first"), CancelToken(), wait=True, connect=True)
+        exchange = caller.begin(operations.get_object("b", "first"), CancelToken(), wait=True, connect=True)
         _ends_in_time(lambda: get(caller), "GetObject")
         exchange.discard()
         caller.close()

@@ -12,7 +12,7 @@ import pytest
 
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._errors import S3AccessDeniedError, S3CredentialsError, S3Exception, S3TimeoutError
-from s3torchconnector._wire import Caller, CancelToken, read_document, requests
+from s3torchconnector._wire import Caller, CancelToken, operations, read_document
 from tests.servers.http_messages import Request, response, s3_error
 from tests.servers.scripted import Answer, ScriptedServer, Stall
 from tests.wire.support import open_caller
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("keys")
 BUCKET = "train--usw2-az1--x-s3"
 TIMEOUT = 0.3
 GRACE = 0.9  # seconds that a loaded machine may take beyond it: less than four times the timeout
-OBJECT = requests.get_object(BUCKET, "k")
+OBJECT = operations.get_object(BUCKET, "k")
 
 
 def timestamp(moment: float) -> str:
@@ -142,7 +142,7 @@ class Giving:
         self.may = threading.Event()
         self.may.set()
 
-    def __call__(self, request: requests.Request) -> tuple[bytes, Mapping[str, str]]:
+    def __call__(self, request: operations.Request) -> tuple[bytes, Mapping[str, str]]:
         self.asked += 1
         assert self.may.wait(20)
         document = session(1300.0, token=f"session-{self.asked}").partition(b"\r\n\r\n")[2]
@@ -150,7 +150,7 @@ class Giving:
 
 
 def test_a_session_that_ends_soon_is_replaced_while_requests_go_on_with_it() -> None:
-    from s3torchconnector._wire._patience import Patience
+    from s3torchconnector._wire._deadline import Deadline
     from s3torchconnector._wire._sessions import Sessions
 
     clock = [0.0]
@@ -158,7 +158,7 @@ def test_a_session_that_ends_soon_is_replaced_while_requests_go_on_with_it() -> 
     sessions = Sessions(giving, lambda: 0.0, lambda: clock[0])
 
     def token(seconds: float) -> str | None:
-        found = sessions.credentials(BUCKET, Patience(CancelToken(), time.perf_counter() + seconds))
+        found = sessions.credentials(BUCKET, Deadline(CancelToken(), time.perf_counter() + seconds))
         return found and found.token
 
     assert sessions.credentials(BUCKET, None) is None

@@ -11,7 +11,7 @@ import s3torchconnectorclient
 from s3torchconnector import S3Exception as PublicS3Exception
 from s3torchconnector import _errors
 from s3torchconnector._errors import S3Exception, S3NotFoundError, S3TimeoutError
-from s3torchconnector._wire import CancelledByCaller, requests
+from s3torchconnector._wire import CancelledByCaller, operations
 from s3torchconnector._wire._service_errors import service_error
 from s3torchconnector.testing import S3Server
 from tests.servers.http_messages import s3_error
@@ -89,7 +89,7 @@ def test_message_is_not_printed_like_an_errno() -> None:
 )
 def test_errors_say_what_to_do(code: str, status: int, advice: str) -> None:
     body = s3_error(status, code).partition(b"\r\n\r\n")[2]
-    error = service_error(requests.get_object("b", "k"), status, {}, body)
+    error = service_error(operations.get_object("b", "k"), status, {}, body)
     assert advice in str(error)
     assert code in str(error)
     assert str(error).startswith("Service error: ")
@@ -98,21 +98,21 @@ def test_errors_say_what_to_do(code: str, status: int, advice: str) -> None:
 
 def test_key_that_looks_like_a_folder_is_called_one() -> None:
     body = s3_error(404, "NoSuchKey").partition(b"\r\n\r\n")[2]
-    assert "probably a prefix" in str(service_error(requests.get_object("b", "folder/"), 404, {}, body))
+    assert "probably a prefix" in str(service_error(operations.get_object("b", "folder/"), 404, {}, body))
 
 
 @pytest.mark.parametrize(
     ("request_", "action"),
     [
-        (requests.head_object("b", "k"), "s3:GetObject"),
-        (requests.list_objects("b"), "s3:ListBucket"),
-        (requests.upload_part("b", "k", "id", 1, [b"x"]), "s3:PutObject"),
-        (requests.complete_multipart_upload("b", "k", "id", []), "s3:PutObject"),
-        (requests.delete_object("b", "k"), "s3:DeleteObject"),
-        (requests.copy_object("b", "k", "b", "l"), "s3:GetObject and s3:PutObject"),
+        (operations.head_object("b", "k"), "s3:GetObject"),
+        (operations.list_objects("b"), "s3:ListBucket"),
+        (operations.upload_part("b", "k", "id", 1, [b"x"]), "s3:PutObject"),
+        (operations.complete_multipart_upload("b", "k", "id", []), "s3:PutObject"),
+        (operations.delete_object("b", "k"), "s3:DeleteObject"),
+        (operations.copy_object("b", "k", "b", "l"), "s3:GetObject and s3:PutObject"),
     ],
 )
-def test_refused_permissions_are_named(request_: requests.Request, action: str) -> None:
+def test_refused_permissions_are_named(request_: operations.Request, action: str) -> None:
     assert f"need {action}" in str(service_error(request_, 403, {}, b""))
 
 

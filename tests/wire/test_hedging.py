@@ -28,7 +28,7 @@ from tests.servers.scripted import Answer, Close, ScriptedServer, Send, Stall
 from tests.wire.support import REGION, get, open_caller
 
 pytestmark = pytest.mark.usefixtures("keys")
-PATIENCE = 10.0  # seconds until a hang fails the test
+TIMEOUT = 10.0  # seconds until a hang fails the test
 LATE = 2.0  # seconds
 OFTEN = 100  # one answer in so many is late
 
@@ -235,7 +235,7 @@ def test_a_late_answer_is_received_while_a_connection_does_not_open(
         whole = on_time(request)
         return [Stall(server.arrived), Send(whole)] if request.path.endswith("/late") else whole
 
-    config = S3ClientConfig(connect_timeout=PATIENCE)
+    config = S3ClientConfig(connect_timeout=TIMEOUT)
     with (
         SlowToOpen(private_ca, answer, hold=True) as server,
         S3Client(REGION, endpoint=server.endpoint, s3client_config=config) as client,
@@ -244,7 +244,7 @@ def test_a_late_answer_is_received_while_a_connection_does_not_open(
             assert client.get_object("b", str(number)).read() == content(str(number))
         began = time.perf_counter()
         assert client.get_object("b", "late").read() == content("late")
-        assert time.perf_counter() - began < PATIENCE / 2
+        assert time.perf_counter() - began < TIMEOUT / 2
         assert server.arrived.is_set()
         server.opened.set()
 
@@ -278,7 +278,7 @@ def test_session_tickets_are_not_taken_for_a_late_answer(
     """A server that speaks TLS 1.3 sends them on each new connection, the first and the second one's."""
     monkeypatch.setenv("AWS_CA_BUNDLE", str(private_ca.bundle))
     answer = LateOnce()
-    config = S3ClientConfig(read_timeout=PATIENCE, max_attempts=1)
+    config = S3ClientConfig(read_timeout=TIMEOUT, max_attempts=1)
     with (
         ScriptedServer(handler=answer, tls=private_ca.server_context) as server,
         S3Client(REGION, endpoint=server.endpoint, s3client_config=config) as client,
@@ -287,7 +287,7 @@ def test_session_tickets_are_not_taken_for_a_late_answer(
             client.runtime().caller.hedging.note(0.001)
         began = time.perf_counter()
         assert read_carried_or_not(client, carried) == content("k")
-        assert time.perf_counter() - began < PATIENCE / 2
+        assert time.perf_counter() - began < TIMEOUT / 2
         assert (answer.count, server.accepted) == (2, 2)
         answer.over.set()
 
@@ -334,7 +334,7 @@ def test_the_wait_ends_in_time_though_the_usual_time_grows_while_it_is_asked_aga
         reading = threads.submit(get, caller)
         try:
             with pytest.raises(S3TimeoutError):
-                reading.result(PATIENCE)
+                reading.result(TIMEOUT)
             assert hedging.delay > config.read_timeout
             wait_until(lambda: len(server.requests) == 2)
         finally:

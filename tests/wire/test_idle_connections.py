@@ -17,8 +17,8 @@ from s3torchconnector._errors import S3ConnectionError
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._wire import CancelToken
 from s3torchconnector._wire._connection import Connection
+from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._dialer import Address
-from s3torchconnector._wire._patience import Patience
 from s3torchconnector._wire._pool import ConnectionPool
 from s3torchconnector.testing import S3Server
 from tests.reading.support import client_of, open_object
@@ -62,7 +62,7 @@ def descriptors_left(count: int) -> Iterator[None]:
 
 
 def acquire(pool: ConnectionPool, address: Address) -> Connection:
-    return pool.acquire(address, Patience(CancelToken(), time.perf_counter() + 30))
+    return pool.acquire(address, Deadline(CancelToken(), time.perf_counter() + 30))
 
 
 def use(pool: ConnectionPool, address: Address, count: int) -> list[Connection]:

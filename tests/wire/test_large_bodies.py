@@ -178,13 +178,13 @@ def arrived(sender: socket.socket, receiver: socket.socket) -> bool:
 
 
 def test_few_bytes_in_a_long_time_are_no_silence(private_ca: PrivateCA) -> None:
-    patience, pieces = 0.2, 4
+    deadline, pieces = 0.2, 4
     with sockets() as (client, server), secured(client, server, private_ca) as (secure_client, secure_server):
-        connection = TlsConnection(secure_client, patience, "the test's server")
+        connection = TlsConnection(secure_client, deadline, "the test's server")
         body, done = memoryview(bytearray(SIZE)), 0
         for number in range(pieces):
             # While the client waits, at the latest from the second one on: for more than this.
-            sending = threading.Timer(patience / 2, secure_server.sendall, (bytes([number]) * 1000,))
+            sending = threading.Timer(deadline / 2, secure_server.sendall, (bytes([number]) * 1000,))
             sending.start()
             done += connection.readinto(body[done:], fill=True)
             sending.join()

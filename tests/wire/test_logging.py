@@ -130,7 +130,7 @@ def test_no_secret_is_ever_told(log: pytest.LogCaptureFixture) -> None:
             with pytest.raises(S3Exception, match="renew them") as caught:
                 client.get_object("b", "k").read()
             runtime = client.runtime()
-            identity = runtime.caller._authority._provider.get()
+            identity = runtime.caller._authenticator._provider.get()
             stream = client.put_object("b", "k")
             shown = [
                 client,

@@ -15,7 +15,7 @@ from s3torchconnector._errors import S3TimeoutError
 from s3torchconnector._wire import CancelledByCaller, CancelToken
 from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._concurrency import ConcurrencyLimit
-from s3torchconnector._wire._patience import Patience
+from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._throttle import Throttle
 from tests.servers.http_messages import Request, response, s3_error
 from tests.servers.scripted import ScriptedServer
@@ -28,8 +28,8 @@ SLOW_DOWN = s3_error(503, "SlowDown")
 BODY = response(200, b"x" * 100, {"ETag": '"e"'})
 
 
-def _patience(seconds: float = 60.0, token: CancelToken | None = None) -> Patience:
-    return Patience(token or CancelToken(), time.perf_counter() + seconds)
+def _deadline(seconds: float = 60.0, token: CancelToken | None = None) -> Deadline:
+    return Deadline(token or CancelToken(), time.perf_counter() + seconds)
 
 
 # -- the limit ------------------------------------------------------------------------------------------------------
@@ -96,12 +96,12 @@ def _overloaded(in_flight: int = 1) -> Throttle:
 def test_nobody_needs_a_turn_before_the_first_refusal() -> None:
     throttle = Throttle(100)
     assert not throttle.active
-    assert not throttle.take_turn(_patience())
+    assert not throttle.take_turn(_deadline())
 
 
 def test_turns_are_given_in_order_and_kept_until_an_answer() -> None:
     throttle = _overloaded()
-    assert throttle.take_turn(_patience())
+    assert throttle.take_turn(_deadline())
     tickets = [throttle._line.join() for _ in range(4)]
     throttle.give_back()
     assert [ticket.admitted for ticket in tickets] == [True, False, False, False]
@@ -111,22 +111,22 @@ def test_turns_are_given_in_order_and_kept_until_an_answer() -> None:
 
 def test_who_gives_up_waiting_leaves_the_line() -> None:
     throttle = _overloaded()
-    assert throttle.take_turn(_patience())
+    assert throttle.take_turn(_deadline())
     with pytest.raises(S3TimeoutError):
-        throttle.take_turn(_patience(0.01))
+        throttle.take_turn(_deadline(0.01))
     token = CancelToken()
     token.cancel()
     with pytest.raises(CancelledByCaller):
-        throttle.take_turn(_patience(token=token))
+        throttle.take_turn(_deadline(token=token))
     throttle.give_back()
-    assert throttle.take_turn(_patience(0.0))
+    assert throttle.take_turn(_deadline(0.0))
 
 
 def test_turns_are_not_needed_any_more_once_all_is_well() -> None:
     throttle = Throttle(3)
     throttle.refused(3, 0.0)
     for _ in range(10):
-        if throttle.take_turn(_patience(0.0)):
+        if throttle.take_turn(_deadline(0.0)):
             throttle.answered()
     assert not throttle.active
 

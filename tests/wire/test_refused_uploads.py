@@ -11,7 +11,7 @@ import pytest
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3ConnectionError
-from s3torchconnector._wire import Caller, requests
+from s3torchconnector._wire import Caller, operations
 from tests.conftest import PrivateCA
 from tests.servers.http_messages import read_body, read_head, response, s3_error
 from tests.servers.tcp import CloseConnection, TcpServer
@@ -68,7 +68,7 @@ class Storing(TcpServer):
 
 
 def put(caller: Caller, size: int = SIZE) -> None:
-    caller.call(requests.put_object("b", "k", [bytes(size)]), lambda _: None)
+    caller.call(operations.put_object("b", "k", [bytes(size)]), lambda _: None)
 
 
 @pytest.fixture(params=["plain", "tls"])

@@ -20,7 +20,7 @@ from s3torchconnector._errors import (
     S3ThrottledError,
     S3TimeoutError,
 )
-from s3torchconnector._wire import CancelledByCaller, CancelToken, read_document, requests
+from s3torchconnector._wire import CancelledByCaller, CancelToken, operations, read_document
 from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
 from tests.servers.http_messages import Request, response, s3_error
@@ -195,9 +195,9 @@ def test_resumed_body_of_another_version_is_never_mixed_in() -> None:
 def test_request_that_is_a_function_is_asked_before_each_attempt() -> None:
     asked: list[str] = []
 
-    def request() -> requests.Request:
+    def request() -> operations.Request:
         asked.append(f"k{len(asked)}")
-        return requests.get_object("b", asked[-1])
+        return operations.get_object("b", asked[-1])
 
     answers = in_turn(s3_error(500, "InternalError"), response(200, b"x"))
     with ScriptedServer(handler=answers) as server, open_caller(server.endpoint) as caller:
@@ -214,15 +214,15 @@ def test_cancelled_call_ends_instead_of_trying_again() -> None:
 
     with ScriptedServer(handler=answer) as server, open_caller(server.endpoint) as caller:
         with pytest.raises(CancelledByCaller):
-            caller.call(requests.get_object("b", "k"), read_document, token)
+            caller.call(operations.get_object("b", "k"), read_document, token)
         with pytest.raises(CancelledByCaller):
-            caller.call(requests.get_object("b", "k"), read_document, token)
+            caller.call(operations.get_object("b", "k"), read_document, token)
         assert len(server.requests) == 1
 
 
 def test_error_of_the_consumer_is_no_reason_to_try_again() -> None:
     with ScriptedServer(handler=in_turn(response(200, b"x"))) as server, open_caller(server.endpoint) as caller:
         with pytest.raises(ZeroDivisionError):
-            caller.call(requests.get_object("b", "k"), lambda answer: 1 // 0)
+            caller.call(operations.get_object("b", "k"), lambda answer: 1 // 0)
         assert get(caller) == b"x"
         assert (len(server.requests), server.accepted) == (2, 2)

@@ -10,12 +10,12 @@ import pytest
 
 from s3torchconnector._errors import S3CredentialsError, S3Exception, S3TimeoutError
 from s3torchconnector._wire import CancelledByCaller, CancelToken
-from s3torchconnector._wire._patience import Patience
+from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._shared_lookup import SharedLookup
 
 
-def patience(seconds: float = 20.0, token: CancelToken | None = None) -> Patience:
-    return Patience(token or CancelToken(), time.perf_counter() + seconds)
+def within(seconds: float = 20.0, token: CancelToken | None = None) -> Deadline:
+    return Deadline(token or CancelToken(), time.perf_counter() + seconds)
 
 
 class Gate:
@@ -32,7 +32,7 @@ class Gate:
 
 
 def waiting_for(lookup: SharedLookup[str], gate: Gate, count: int, threads: ThreadPoolExecutor) -> list[Future[str]]:
-    futures = [threads.submit(lookup.join, gate, patience()) for _ in range(count)]
+    futures = [threads.submit(lookup.join, gate, within()) for _ in range(count)]
     assert gate.begun.acquire(timeout=20)
     while lookup._current is None or len(lookup._current.waiting) < count:
         threading.Event().wait(0.001)
@@ -53,11 +53,11 @@ def test_each_waits_no_longer_than_it_may_and_the_others_go_on() -> None:
     with ThreadPoolExecutor(8) as threads:
         futures = waiting_for(lookup, gate, 2, threads)
         with pytest.raises(S3TimeoutError, match="it took too long to look up"):
-            lookup.join(gate, patience(0.01))
+            lookup.join(gate, within(0.01))
         token = CancelToken()
         token.cancel()
         with pytest.raises(CancelledByCaller):
-            lookup.join(gate, patience(token=token))
+            lookup.join(gate, within(token=token))
         gate.release.set()
         assert [future.result(20) for future in futures] == ["found"] * 2
 
@@ -71,7 +71,7 @@ def test_errors_are_each_waiters_own() -> None:
         raise S3CredentialsError("no", code="x") from KeyError("why")
 
     with ThreadPoolExecutor(4) as threads:
-        futures = [threads.submit(lookup.join, fails, patience()) for _ in range(4)]
+        futures = [threads.submit(lookup.join, fails, within()) for _ in range(4)]
         while lookup._current is None or len(lookup._current.waiting) < 4:
             threading.Event().wait(0.001)
         release.set()
@@ -90,7 +90,7 @@ def test_it_is_tried_again_for_as_long_as_somebody_waits() -> None:
 
     often = SharedLookup[str]("it", attempts=lambda error: 4, uniform=lambda: 0.0)
     with pytest.raises(S3CredentialsError, match="failure 4"):
-        often.join(fails, patience())
+        often.join(fails, within())
     tries.clear()
     often.start(fails)  # for nobody
     deadline = time.perf_counter() + 20
@@ -99,7 +99,7 @@ def test_it_is_tried_again_for_as_long_as_somebody_waits() -> None:
     assert len(tries) == 1
     endless = SharedLookup[str]("it", attempts=lambda error: 10**9, uniform=lambda: 1.0)
     with pytest.raises(S3CredentialsError, match="failure"):
-        endless.join(fails, patience(0.05))
+        endless.join(fails, within(0.05))
     deadline = time.perf_counter() + 20
     while endless._current is not None and time.perf_counter() < deadline:
         threading.Event().wait(0.001)
@@ -114,7 +114,7 @@ def test_an_error_that_nobody_thought_of_is_told() -> None:
 
     for _ in range(2):
         with pytest.raises(S3Exception, match=r"the session could not be looked up: ZeroDivisionError\('oh'\)"):
-            lookup.join(fails, patience())
+            lookup.join(fails, within())
 
 
 def test_without_more_threads_it_is_done_by_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def test_without_more_threads_it_is_done_by_who_needs_it(monkeypatch: pytest.Mon
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", no_thread)
-    assert SharedLookup[str]("it").join(lambda: "found", patience()) == "found"
+    assert SharedLookup[str]("it").join(lambda: "found", within()) == "found"
 
 
 def test_an_interrupt_before_it_has_begun_leaves_it_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,5 +133,5 @@ def test_an_interrupt_before_it_has_begun_leaves_it_to_the_next(monkeypatch: pyt
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            lookup.join(lambda: "found", patience())
-    assert lookup.join(lambda: "found", patience(5.0)) == "found"
+            lookup.join(lambda: "found", within())
+    assert lookup.join(lambda: "found", within(5.0)) == "found"

@@ -14,7 +14,7 @@ import pytest
 
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._errors import S3TimeoutError
-from s3torchconnector._wire import read_document, requests
+from s3torchconnector._wire import operations, read_document
 from tests.conftest import PrivateCA
 from tests.servers.http_messages import response
 from tests.servers.scripted import Receive, ScriptedServer, Send, Stall, Step
@@ -72,7 +72,7 @@ def test_a_silent_server(
         open_caller(server.endpoint, CONFIG) as caller,
         ends_in_time(release),
     ):
-        ask = requests.get_object if method == "GET" else requests.head_object
+        ask = operations.get_object if method == "GET" else operations.head_object
         caller.call(ask("b", "k"), read_document)
 
 
@@ -88,7 +88,7 @@ class Deaf(TcpServer):
 
 
 def test_a_server_that_takes_no_bytes() -> None:
-    request = requests.put_object("b", "k", [bytes(32 << 20)])
+    request = operations.put_object("b", "k", [bytes(32 << 20)])
     with Deaf() as server, open_caller(server.endpoint, CONFIG) as caller, ends_in_time(server.release):
         caller.call(request, lambda _: None)
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from s3torchconnector import S3ClientConfig
-from s3torchconnector._wire import Caller, CancelToken, requests
+from s3torchconnector._wire import Caller, CancelToken, operations
 from tests.conftest import PrivateCA
 from tests.reading.support import wait_until
 from tests.servers.http_messages import Request, response, s3_error
@@ -16,7 +16,7 @@ from tests.servers.scripted import Receive, ScriptedServer, Send, Stall, Step
 from tests.wire.support import get, open_caller
 
 pytestmark = pytest.mark.usefixtures("keys")
-PATIENCE = 10.0  # seconds until a hang fails the test
+TIMEOUT = 10.0  # seconds until a hang fails the test
 ONCE = S3ClientConfig(max_attempts=1)
 RIGHT, WRONG = b"right" * 2000, b"wrong" * 2000
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
@@ -35,7 +35,7 @@ def server_of(private_ca: PrivateCA, is_tls: bool, *script: list[Step]) -> Scrip
 
 
 def head(caller: Caller, key: str = "k") -> None:
-    caller.call(requests.head_object("b", key), lambda _: None)
+    caller.call(operations.head_object("b", key), lambda _: None)
 
 
 def idle_socket(caller: Caller) -> int:
@@ -51,7 +51,7 @@ def test_what_comes_while_a_connection_rests(private_ca: PrivateCA, is_tls: bool
     with server_of(private_ca, is_tls, late, GOOD) as server, open_caller(server.endpoint, ONCE) as caller:
         head(caller)
         rests.set()
-        assert select.select([idle_socket(caller)], [], [], PATIENCE)[0]
+        assert select.select([idle_socket(caller)], [], [], TIMEOUT)[0]
         assert get(caller) == RIGHT
         assert [each.method for each in server.requests] == ["HEAD", "GET"]
         assert server.accepted == 2
@@ -86,7 +86,7 @@ def test_a_body_that_must_not_be(private_ca: PrivateCA) -> None:
         server_of(private_ca, False, [Receive("DELETE"), Send(no_content), Receive()], GOOD) as server,
         open_caller(server.endpoint, ONCE) as caller,
     ):
-        caller.call(requests.delete_object("b", "k"), lambda _: None)
+        caller.call(operations.delete_object("b", "k"), lambda _: None)
         assert get(caller) == RIGHT
         assert [each.method for each in server.requests] == ["DELETE", "GET"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ServiceError, S3ThrottledError, S3TimeoutError
-from s3torchconnector._wire import read_document, requests
+from s3torchconnector._wire import operations, read_document
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
 from tests.servers.http_messages import response, s3_error
 from tests.servers.scripted import ScriptedServer
@@ -48,7 +48,7 @@ def test_a_head_that_is_throttled_is_tried_again() -> None:
         ScriptedServer(handler=in_turn(*[refusal] * 4, response(200))) as server,
         open_caller(server.endpoint) as caller,
     ):
-        caller.call(requests.head_object("b", "k"), read_document)
+        caller.call(operations.head_object("b", "k"), read_document)
         assert len(server.requests) == 5
 
 

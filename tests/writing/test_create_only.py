@@ -58,7 +58,7 @@ def create(client: S3Client, bucket: str, data: bytes) -> None:
         writer.write(data)
 
 
-def is_publication(request: Request) -> bool:
+def is_condition(request: Request) -> bool:
     return is_put(request) or is_complete(request)
 
 
@@ -67,8 +67,8 @@ def test_a_free_key_is_taken_by_a_guarded_request(
 ) -> None:
     create(client, moto_bucket, data)
     assert read_back(client, moto_bucket) == data
-    [publication] = matching(moto, is_publication)
-    assert publication.request.headers["if-none-match"] == "*"
+    [condition] = matching(moto, is_condition)
+    assert condition.request.headers["if-none-match"] == "*"
     assert not any("if-none-match" in part.request.headers for part in matching(moto, is_part))
 
 
@@ -133,10 +133,10 @@ def test_a_lost_answer_is_no_failure(
     client: S3Client, moto_bucket: str, moto: RecordingProxy, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "s3torchconnector")
-    moto.misbehave = first(1, LoseAnswer(), when=is_publication)
+    moto.misbehave = first(1, LoseAnswer(), when=is_condition)
     create(client, moto_bucket, data)
     assert read_back(client, moto_bucket) == data
-    assert len(matching(moto, is_publication)) == 2
+    assert len(matching(moto, is_condition)) == 2
     if len(data) < PART:  # of a completion, moto remembers that it was carried out
         assert "was stored by an attempt whose answer got lost" in caplog.text
 
@@ -193,14 +193,14 @@ def test_a_lost_answer_to_a_completion_that_cannot_be_asked_again(bucket: str, p
 
 def test_a_conflict_that_passes(client: S3Client, moto_bucket: str, moto: RecordingProxy, data: bytes) -> None:
     conflict = Replace(s3_error(409, "ConditionalRequestConflict"))
-    moto.misbehave = first(1, conflict, when=is_publication)
+    moto.misbehave = first(1, conflict, when=is_condition)
     create(client, moto_bucket, data)
     assert read_back(client, moto_bucket) == data
 
 
 def test_a_conflict_that_stays(moto: RecordingProxy, moto_bucket: str, data: bytes) -> None:
     conflict = Replace(s3_error(409, "ConditionalRequestConflict"))
-    moto.misbehave = lambda request: conflict if is_publication(request) else None
+    moto.misbehave = lambda request: conflict if is_condition(request) else None
     config = type(SMALL_PARTS)(part_size=PART, max_attempts=2)
     with client_of(moto.endpoint, config) as client:
         with pytest.raises(S3ObjectExistsError, match=r"ConditionalRequestConflict.*after 2 attempts"):

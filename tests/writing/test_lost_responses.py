@@ -45,7 +45,7 @@ def data(request: pytest.FixtureRequest) -> bytes:
     return noise(SIZES[request.param], seed=1)
 
 
-def is_publication(request: Request) -> bool:
+def is_condition(request: Request) -> bool:
     return is_put(request) or is_complete(request)
 
 
@@ -56,7 +56,7 @@ def hesitant(proxy: RecordingProxy, checksum: str = "when_supported", attempts: 
 def in_turn(proxy: RecordingProxy, *faults: Fault) -> None:
     """These for the first publications, the last of them for all that follow."""
     left = list(faults)
-    proxy.misbehave = lambda request: (left.pop(0) if len(left) > 1 else left[0]) if is_publication(request) else None
+    proxy.misbehave = lambda request: (left.pop(0) if len(left) > 1 else left[0]) if is_condition(request) else None
 
 
 def store(client: S3Client, bucket: str, data: bytes, *, overwrite: bool = True) -> None:
@@ -124,9 +124,9 @@ def test_the_error_says_that_nobody_could_look(place: tuple[RecordingProxy, str]
         proxy.misbehave = lambda request: Replace(response(403)) if request.method == "HEAD" else LoseAnswer()
         if len(data) > PART:
             in_turn(proxy, LoseAnswer())
-            publications = proxy.misbehave
+            conditions = proxy.misbehave
             proxy.misbehave = lambda request: (
-                Replace(response(403)) if request.method == "HEAD" else publications(request)
+                Replace(response(403)) if request.method == "HEAD" else conditions(request)
             )
         with pytest.raises(S3Exception, match=r"stored nevertheless could not be looked up .*403"):
             stream.close()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._config import GIB, MAX_PART_SIZE, MIB, MIN_PART_SIZE
 from s3torchconnector._errors import S3Exception, S3UploadAbortedError
-from s3torchconnector._transfer.engine._budget import BLOCK
+from s3torchconnector._transfer.engine._budget import BUFFER_SIZE
 from s3torchconnector._transfer.writing import _upload
 from s3torchconnector._transfer.writing._multipart import (
     MAX_PARTS,
@@ -191,7 +191,7 @@ def test_parts_that_never_started_do_not_hide_the_reason(bucket: str, proxy: Rec
 def test_a_writer_waits_when_the_budget_is_used_up(
     bucket: str, proxy: RecordingProxy, gate: Gate, kind: type[bytes] | type[bytearray]
 ) -> None:
-    budget = 6 * BLOCK  # three parts that are copied, each into two blocks
+    budget = 6 * BUFFER_SIZE  # three parts that are copied, each into two blocks
     config = S3ClientConfig(part_size=PART, memory_budget=budget)
     written = threading.Event()
     with client_of(proxy.endpoint, config) as client:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3torchconnector._transfer import address_of
-from s3torchconnector._transfer.engine._budget import BLOCK, ByteBudget
+from s3torchconnector._transfer.engine._budget import BUFFER_SIZE, ByteBudget
 from s3torchconnector._transfer.writing._part_buffer import PartBuffer
 
 MIB = 1024**2
@@ -66,7 +66,7 @@ def test_what_may_change_and_what_is_small_is_gathered_in_buffers() -> None:
     for _ in range(10):
         part.add(memoryview(bytes(1000)), immutable=True)
     assert len(part.body()) == 1
-    assert budget.taken == BLOCK
+    assert budget.taken == BUFFER_SIZE
     part.release()
     assert budget.taken == 0
 

@@ -58,7 +58,7 @@ def put(client: S3Client, bucket: str, data: bytes) -> None:
     stream.close()
 
 
-def is_publication(request: Request) -> bool:
+def is_commit(request: Request) -> bool:
     return is_put(request) or is_complete(request)
 
 
@@ -67,8 +67,8 @@ def test_what_was_seen_is_replaced(client: S3Client, moto_bucket: str, moto: Rec
         commit = CommitObject(client.runtime, moto_bucket, "key")
         seen = commit.look()
         commit.replace(seen, content)
-        [*_, publication] = matching(moto, is_publication)
-        assert publication.request.headers[condition] == (seen.etag or "*")
+        [*_, commit] = matching(moto, is_commit)
+        assert commit.request.headers[condition] == (seen.etag or "*")
         assert commit.stands(seen)
         assert read_back(client, moto_bucket) == content
 
@@ -119,7 +119,7 @@ def test_a_lost_response_is_no_failure(
         put(client, moto_bucket, there)
     commit = CommitObject(client.runtime, moto_bucket, "key")
     seen = commit.look()
-    moto.misbehave = first(1, LoseAnswer(), when=is_publication)
+    moto.misbehave = first(1, LoseAnswer(), when=is_commit)
     commit.replace(seen, data)
     assert commit.stands(seen)
     assert read_back(client, moto_bucket) == data
@@ -158,10 +158,10 @@ def test_a_conflict_that_passes_and_one_that_stays(
     put(client, moto_bucket, b"seen")
     commit = CommitObject(client.runtime, moto_bucket, "key")
     conflict = Replace(s3_error(409, "ConditionalRequestConflict"))
-    moto.misbehave = first(1, conflict, when=is_publication)
+    moto.misbehave = first(1, conflict, when=is_commit)
     commit.replace(commit.look(), data)
     assert read_back(client, moto_bucket) == data
-    moto.misbehave = lambda request: conflict if is_publication(request) else None
+    moto.misbehave = lambda request: conflict if is_commit(request) else None
     with client_of(moto.endpoint, type(client.s3client_config)(max_attempts=2)) as other:
         commit = CommitObject(other.runtime, moto_bucket, "key")
         with pytest.raises(S3ObjectChangedError, match="ConditionalRequestConflict"):

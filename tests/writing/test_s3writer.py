@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from s3torchconnector import S3Writer
 from s3torchconnector._config import KIB, MIB
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer.engine._budget import BLOCK
+from s3torchconnector._transfer.engine._budget import BUFFER_SIZE
 from tests.servers.proxy import RecordingProxy
 from tests.writing.support import (
     PART,
@@ -60,8 +60,8 @@ _ARRAYS = {
     [
         (bytes, MIB),
         (memoryview, MIB),
-        (bytearray, BLOCK),
-        (lambda data: memoryview(bytearray(data)).toreadonly(), BLOCK),
+        (bytearray, BUFFER_SIZE),
+        (lambda data: memoryview(bytearray(data)).toreadonly(), BUFFER_SIZE),
     ],
     ids=["bytes", "a view of bytes", "bytearray", "a read-only view of a bytearray"],
 )

@@ -12,7 +12,7 @@ from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3ChecksumError, S3FormatError, S3NotFoundError, S3ProtocolError
 from s3torchconnector._types import UploadInfo
 from s3torchconnector._uri import display_uri
-from s3torchconnector._wire import Response, algorithm_of, parse_http_date, read_document, requests
+from s3torchconnector._wire import Response, algorithm_of, operations, parse_http_date, read_document
 
 _log = logging.getLogger(__name__)
 _PIECE = 4 * MIB
@@ -113,7 +113,7 @@ def _time(store: Store) -> float:
     Raises:
         S3ProtocolError: S3 does not tell it.
     """
-    request = requests.list_objects(store.bucket, store.prefix, max_keys=1)
+    request = operations.list_objects(store.bucket, store.prefix, max_keys=1)
     date = store.client.runtime().caller.call(request, _date_of)
     if not date:
         raise S3ProtocolError("S3 tells no time (Date), so that the age of objects cannot be told")

@@ -7,7 +7,7 @@ thread. Renewal is left to botocore, which is asked at most once a second, since
 What is valid is signed with, whatever becomes of its renewal.
 
 Looking up may take long: who must not wait, or not for ever, takes what is ``valid`` and has another thread ``get``
-what is not (``_wire/_authority``), which also says how often.
+what is not (``_wire/_authenticator``), which also says how often.
 
 Keys in the environment, with no profile named, need no botocore at all. Importing it would cost more than a
 request. A provider belongs to one process: whoever owns it builds another after a fork.

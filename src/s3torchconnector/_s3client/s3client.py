@@ -24,7 +24,7 @@ from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError
 from s3torchconnector._transfer import ObjectSource, Runtime
 from s3torchconnector._types import HeadObjectResult, ObjectInfo, ObjectInfos, RestoreStatus, UploadInfo
 from s3torchconnector._version import __version__
-from s3torchconnector._wire import parse_http_date, read_document, refuse_late_error, requests
+from s3torchconnector._wire import operations, parse_http_date, read_document, refuse_late_error
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
 
 if TYPE_CHECKING:
@@ -160,12 +160,12 @@ class S3Client:
             S3NotFoundError: there is no such object.
         """
         return self.runtime().caller.call(
-            requests.head_object(bucket, key), lambda response: _head_result(response.headers)
+            operations.head_object(bucket, key), lambda response: _head_result(response.headers)
         )
 
     def delete_object(self, bucket: str, key: str) -> None:
         """Delete an object; one that does not exist is deleted already."""
-        self.runtime().caller.call(requests.delete_object(bucket, key), read_document)
+        self.runtime().caller.call(operations.delete_object(bucket, key), read_document)
 
     def delete_objects(self, bucket: str, keys: Iterable[str]) -> None:
         """Delete objects, many at a time.
@@ -200,7 +200,7 @@ class S3Client:
     def abort_multipart_upload(self, bucket: str, key: str, upload_id: str) -> None:
         """End a multipart upload and delete its parts; one that has ended is none."""
         with contextlib.suppress(S3NotFoundError):
-            self.runtime().caller.call(requests.abort_multipart_upload(bucket, key, upload_id), read_document)
+            self.runtime().caller.call(operations.abort_multipart_upload(bucket, key, upload_id), read_document)
 
     def copy_object(self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str) -> None:
         """Copy an object of up to 5 GiB inside S3.
@@ -208,7 +208,7 @@ class S3Client:
         Raises:
             S3NotFoundError: there is no such object, or no such destination bucket.
         """
-        request = requests.copy_object(src_bucket, src_key, dst_bucket, dst_key)
+        request = operations.copy_object(src_bucket, src_key, dst_bucket, dst_key)
         self.runtime().caller.call(request, partial(refuse_late_error, request))
 
     def runtime(self) -> Runtime:

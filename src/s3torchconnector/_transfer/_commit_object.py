@@ -17,10 +17,10 @@ from s3torchconnector._transfer.engine._runtime import OpenRuntime
 from s3torchconnector._transfer.reading._object_reader import ObjectReader
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
 from s3torchconnector._transfer.reading._read_policy import ADAPTIVE
-from s3torchconnector._transfer.writing._publication import Conditional, CreateOnly, ReplaceVersion, Replacing
 from s3torchconnector._transfer.writing._put_object_stream import PutObjectStream
+from s3torchconnector._transfer.writing._write_condition import Conditional, CreateOnly, Overwrite, ReplaceVersion
 from s3torchconnector._uri import display_uri
-from s3torchconnector._wire import requests
+from s3torchconnector._wire import operations
 
 _log = logging.getLogger(__name__)
 
@@ -38,14 +38,14 @@ class Seen(NamedTuple):
     etag: str | None = None
     data: bytes | None = None
 
-    def publication(self) -> Replacing:
+    def condition(self) -> Overwrite:
         """How to take its place."""
         if not self.known:
-            return Replacing()
+            return Overwrite()
         if self.data is None:
             return CreateOnly(needed=False)
         strong = self.etag and not self.etag.startswith("W/")  # a weak one never matches
-        return ReplaceVersion(self.etag) if self.etag and strong else Replacing()
+        return ReplaceVersion(self.etag) if self.etag and strong else Overwrite()
 
 
 class CommitObject:
@@ -55,7 +55,7 @@ class CommitObject:
         self._open_runtime = open_runtime
         self._bucket = bucket
         self._key = key
-        self._publication = Replacing()
+        self._condition = Overwrite()
 
     @property
     def uri(self) -> str:
@@ -97,8 +97,8 @@ class CommitObject:
             S3ObjectChangedError: another save has committed since, or deleted the commit.
             S3Exception: an error occurred accessing S3.
         """
-        self._publication = seen.publication()
-        stream = PutObjectStream(self._open_runtime, self._bucket, self._key, publication=self._publication)
+        self._condition = seen.condition()
+        stream = PutObjectStream(self._open_runtime, self._bucket, self._key, condition=self._condition)
         try:
             stream.write(data)
             stream.close()
@@ -116,9 +116,9 @@ class CommitObject:
                 now, on a server that ignores conditions.
             S3Exception: S3 does not tell.
         """
-        request = requests.head_object(self._bucket, self._key)
+        request = operations.head_object(self._bucket, self._key)
         headers: Mapping[str, str] = self._open_runtime().caller.call(request, lambda response: response.headers)
-        if isinstance(self._publication, Conditional) and self._publication.stored(headers):
+        if isinstance(self._condition, Conditional) and self._condition.stored(headers):
             return True
         if seen.etag and headers.get("etag") == seen.etag:
             raise S3ObjectChangedError(

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from s3torchconnector._late_imports import names_from
-from s3torchconnector._wire import _requests as requests
+from s3torchconnector._wire import _operations as operations
 from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
 from s3torchconnector._wire._checksum_support import ChecksumSupport
@@ -19,7 +19,7 @@ from s3torchconnector._wire._checksums import (
 from s3torchconnector._wire._connection import Buffer, NotYet
 from s3torchconnector._wire._continuation import Continuation
 from s3torchconnector._wire._descriptors import have as have_descriptors
-from s3torchconnector._wire._dialer import NoneIdle
+from s3torchconnector._wire._dialer import NoIdleConnection
 from s3torchconnector._wire._documents import (
     CompletedPart,
     UploadsPage,
@@ -27,10 +27,10 @@ from s3torchconnector._wire._documents import (
     parse_upload_id,
     parse_uploads_page,
 )
-from s3torchconnector._wire._exchange import Exchange, HasToWait
+from s3torchconnector._wire._exchange import Exchange, WouldBlock
 from s3torchconnector._wire._hedging import Hedging
+from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
-from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._retry import is_retryable
 from s3torchconnector._wire._service_errors import refuse_late_error
@@ -52,26 +52,26 @@ __all__ = [
     "ConnectionPool",
     "Continuation",
     "Exchange",
-    "HasToWait",
     "Hedging",
     "ListPage",
-    "NoneIdle",
+    "NoIdleConnection",
     "NotYet",
     "PoolIsFull",
     "Request",
     "Response",
     "UploadsPage",
+    "WouldBlock",
     "algorithm_of",
     "have_descriptors",
     "is_retryable",
     "offered",
+    "operations",
     "parse_http_date",
     "parse_list_page",
     "parse_upload_id",
     "parse_uploads_page",
     "read_document",
     "refuse_late_error",
-    "requests",
     "why_none",
 ]
 

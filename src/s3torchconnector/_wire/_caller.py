@@ -23,18 +23,18 @@ from s3torchconnector._errors import (
 )
 from s3torchconnector._identity import Endpoint, EndpointResolver
 from s3torchconnector._uri import display_uri
-from s3torchconnector._wire._authority import Authority, Identity
+from s3torchconnector._wire._authenticator import Authenticator, Identity
+from s3torchconnector._wire._call_state import CallState, complete
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
 from s3torchconnector._wire._checksum_support import ChecksumSupport
-from s3torchconnector._wire._course import Course, complete
+from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._dialer import Address
 from s3torchconnector._wire._exchange import ClosedMeanwhile, Exchange
 from s3torchconnector._wire._head import HeadBuilder
 from s3torchconnector._wire._hedging import Hedging
-from s3torchconnector._wire._patience import Patience
+from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
 from s3torchconnector._wire._proxy import proxy_for
-from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
 from s3torchconnector._wire._service_errors import service_error
@@ -45,7 +45,7 @@ _T = TypeVar("_T")
 _ERROR_LIMIT = 1024 * 1024  # bytes of an error document
 
 
-class _Shot(NamedTuple):
+class _Attempt(NamedTuple):
     """One attempt: the request, where it goes, who signs, and which attempt it is."""
 
     request: Request
@@ -74,7 +74,7 @@ class Caller:
         self._resolver_for = partial(EndpointResolver, endpoint=endpoint, config=config)
         self._endpoints = self._resolver_for(region)
         self._moved: dict[str, tuple[str, EndpointResolver]] = {}  # buckets that turned out to be in another region
-        self._authority = Authority(config, region, self._request_session)
+        self._authenticator = Authenticator(config, region, self._request_session)
         self._pool = pool or ConnectionPool(config)
         self._has_own_pool = pool is None
         self.checksums = ChecksumSupport(config.checksum)
@@ -122,9 +122,9 @@ class Caller:
         address, throttle = self._route(endpoint)
         if throttle.active:
             raise Overloaded("requests to this endpoint have to wait for their turn")
-        patience = Patience(cancel, time.perf_counter() + self._operation_timeout, wait, connect)
-        identity = self._authority.identity_for(request, endpoint, None)
-        return self._send(_Shot(request, endpoint, address, identity, 1), patience)
+        deadline = Deadline(cancel, time.perf_counter() + self._operation_timeout, wait, connect)
+        identity = self._authenticator.identity_for(request, endpoint, None)
+        return self._send(_Attempt(request, endpoint, address, identity, 1), deadline)
 
     def connect(self, bucket: str, cancel: CancelToken) -> None:
         """Open a connection that ``begin`` will find, unless all are in use.
@@ -133,9 +133,9 @@ class Caller:
             S3Exception: it could not be opened.
         """
         address, _ = self._route(self._endpoint(bucket))
-        patience = Patience(cancel, time.perf_counter() + self._operation_timeout, wait=False)
+        deadline = Deadline(cancel, time.perf_counter() + self._operation_timeout, wait=False)
         with contextlib.suppress(PoolIsFull):
-            self._pool.open_ahead(address, patience)
+            self._pool.open_ahead(address, deadline)
 
     def call(
         self,
@@ -155,23 +155,23 @@ class Caller:
             CancelledByCaller: ``cancel`` was.
         """
         first = request if isinstance(request, Request) else request()
-        course = Course(first, begun, cancel or CancelToken(), self._operation_timeout, limit)
+        state = CallState(first, begun, cancel or CancelToken(), self._operation_timeout, limit)
         try:
             while True:
                 try:
-                    result = self._attempt(course, consume)
+                    result = self._try_once(state, consume)
                     self._rule.quota.earn()
                     return result
                 except CancelledByCaller:
                     raise
                 except S3Exception as error:
-                    course.patience.token.check()
-                    delay = self._delay_after(error, course)
-                course.patience.token.wait(delay)
+                    state.deadline.token.check()
+                    delay = self._delay_after(error, state)
+                state.deadline.token.wait(delay)
                 if not isinstance(request, Request):
-                    course.request = request()
+                    state.request = request()
         finally:
-            course.give_turn_back()
+            state.give_turn_back()
 
     def receive(self, exchange: Exchange, request: Request, consume: Callable[[Response], _T]) -> _T:
         """Receive the answer to what ``begin`` has sent, once, for a caller that does not wait (``Exchange.lend``).
@@ -195,78 +195,80 @@ class Caller:
         """In a forked child: let go of the parent's sockets without disturbing them."""
         self._pool.forget()
 
-    def _attempt(self, course: Course, consume: Callable[[Response], _T]) -> _T:
-        request = course.request
+    def _try_once(self, state: CallState, consume: Callable[[Response], _T]) -> _T:
+        request = state.request
         endpoint = self._endpoint(request.bucket)
-        course.identity = self._authority.identity_for(request, endpoint, course.patience)
+        state.identity = self._authenticator.identity_for(request, endpoint, state.deadline)
         address, throttle = self._route(endpoint)
-        shot = _Shot(request, endpoint, address, course.identity, course.attempts + 1)
-        exchange, course.begun = course.begun, None
+        attempt = _Attempt(request, endpoint, address, state.identity, state.attempts + 1)
+        exchange, state.begun = state.begun, None
         if exchange is None and throttle.active and request.operation != "CreateSession":
-            course.take_turn(throttle)  # CreateSession needs none: others wait for it with their turn in hand
+            state.take_turn(throttle)  # CreateSession needs none: others wait for it with their turn in hand
 
         def receive(response: Response) -> _T:
-            course.answered()
+            state.answered()
             return consume(response)
 
         try:
-            return self._carry_out(exchange, shot, course, receive)
+            return self._carry_out(exchange, attempt, state, receive)
         except S3ThrottledError:
-            throttle.refused(self._pool.in_use + 1, course.since)
+            throttle.refused(self._pool.in_use + 1, state.since)
             raise
 
-    def _carry_out(self, begun: Exchange | None, shot: _Shot, course: Course, consume: Callable[[Response], _T]) -> _T:
+    def _carry_out(
+        self, begun: Exchange | None, attempt: _Attempt, state: CallState, consume: Callable[[Response], _T]
+    ) -> _T:
         try:
-            exchange = begun or self._send(shot, course.patience)
-            course.since = exchange.started
-            return self._receive(exchange, shot, consume)
+            exchange = begun or self._send(attempt, state.deadline)
+            state.since = exchange.started
+            return self._receive(exchange, attempt, consume)
         except ClosedMeanwhile:
             # That the server had closed a kept-alive connection is no failure of the request.
-            course.resent = True
-            exchange = self._send(shot, course.patience, fresh=True)
-            course.since = exchange.started
-            return self._receive(exchange, shot, consume)
+            state.resent = True
+            exchange = self._send(attempt, state.deadline, fresh=True)
+            state.since = exchange.started
+            return self._receive(exchange, attempt, consume)
 
-    def _delay_after(self, error: S3Exception, course: Course) -> float:
+    def _delay_after(self, error: S3Exception, state: CallState) -> float:
         """Seconds until the next attempt: none if the cause of the refusal could be removed.
 
         Raises:
             S3Exception: there is no next attempt.
         """
         cause = error.code or type(error).__name__
-        if cause not in course.mended and self._mend(error, course):
-            course.mended.add(cause)
+        if cause not in state.mended and self._mend(error, state):
+            state.mended.add(cause)
             return 0.0
-        delay = course.delay_after(error, self._rule)
-        _log.info("%s failed (%s), attempt %d follows in %.2f s", course.request, error, course.attempts + 1, delay)
+        delay = state.delay_after(error, self._rule)
+        _log.info("%s failed (%s), attempt %d follows in %.2f s", state.request, error, state.attempts + 1, delay)
         return delay
 
-    def _send(self, shot: _Shot, patience: Patience, *, fresh: bool = False) -> Exchange:
-        patience.check()
-        timestamp = self._authority.timestamp()
-        head = self._heads.build(shot.request, shot.endpoint, *shot.identity, timestamp, shot.address.proxy)
-        return Exchange(self._pool, shot.address, shot.request, head, patience, fresh=fresh)
+    def _send(self, attempt: _Attempt, deadline: Deadline, *, fresh: bool = False) -> Exchange:
+        deadline.check()
+        timestamp = self._authenticator.timestamp()
+        head = self._heads.build(attempt.request, attempt.endpoint, *attempt.identity, timestamp, attempt.address.proxy)
+        return Exchange(self._pool, attempt.address, attempt.request, head, deadline, fresh=fresh)
 
-    def _receive(self, exchange: Exchange, shot: _Shot, consume: Callable[[Response], _T]) -> _T:
-        if shot.request.operation == "GetObject":
+    def _receive(self, exchange: Exchange, attempt: _Attempt, consume: Callable[[Response], _T]) -> _T:
+        if attempt.request.operation == "GetObject":
             exchange.await_answer(self.hedging, self._read_timeout)
-        result = exchange.receive(consume, partial(self._refused, shot.request))
+        result = exchange.receive(consume, partial(self._refused, attempt.request))
         if _log.isEnabledFor(logging.DEBUG):
-            _log_request(shot.request, exchange, shot.number)
+            _log_request(attempt.request, exchange, attempt.number)
         return result
 
     def _endpoint(self, bucket: str) -> Endpoint:
         moved = self._moved.get(bucket)
         return (moved[1] if moved else self._endpoints).resolve(bucket)
 
-    def _mend(self, error: S3Exception, course: Course) -> bool:
-        """Remove the cause of a refusal, if that is in our hands; see also ``Authority.mend``."""
-        bucket = course.request.bucket
+    def _mend(self, error: S3Exception, state: CallState) -> bool:
+        """Remove the cause of a refusal, if that is in our hands; see also ``Authenticator.mend``."""
+        bucket = state.request.bucket
         if not isinstance(error, S3WrongRegionError):
             try:
-                return self._authority.mend(error, course.identity, course.request, course.patience)
+                return self._authenticator.mend(error, state.identity, state.request, state.deadline)
             except S3Exception as failure:
-                complete(failure, course.request, course.attempts + 1)
+                complete(failure, state.request, state.attempts + 1)
                 raise
         if error.region and self._moved.get(bucket, ("", None))[0] != error.region:
             self._moved[bucket] = error.region, self._resolver_for(error.region)
@@ -286,7 +288,7 @@ class Caller:
         """What an error answer means."""
         body = response.read(_ERROR_LIMIT)
         error = service_error(request, response.status, response.headers, body)
-        self._authority.notice(response.headers)
+        self._authenticator.notice(response.headers)
         _log.debug("%s: %d %s (request id %s)", request, response.status, error.code, error.request_id)
         return error
 

@@ -13,7 +13,7 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError, S3Exception, S3TimeoutError
 from s3torchconnector._wire import _descriptors
 from s3torchconnector._wire._connection import Connection
-from s3torchconnector._wire._patience import Patience
+from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._proxy import Proxy, open_tunnel
 from s3torchconnector._wire._sockets import AddressInfo, TlsSocket, connect
 from s3torchconnector._wire._tls_connection import TlsConnection
@@ -36,7 +36,7 @@ class Address(NamedTuple):
         return f"{text} (through the proxy {self.proxy.host}:{self.proxy.port})" if self.proxy else text
 
 
-class NoneIdle(S3Exception):
+class NoIdleConnection(S3Exception):
     """A connection has to be opened, which takes long. Never reaches users."""
 
 
@@ -50,24 +50,24 @@ class Dialer:
         self._tls_sessions: dict[Address, ssl.SSLSession] = {}  # a resumed handshake checks no certificate again
         self._slow: set[Address] = set()  # where the last connection took long to open, or did not open
 
-    def open(self, address: Address, patience: Patience) -> Connection:
-        """A new connection, within ``connect_timeout`` and the time that ``patience`` leaves.
+    def open(self, address: Address, deadline: Deadline) -> Connection:
+        """A new connection, within ``connect_timeout`` and the time that ``deadline`` leaves.
 
         Raises:
-            NoneIdle: ``patience`` says not to open one if that takes long, and it does.
+            NoneIdle: ``deadline`` says not to open one if that takes long, and it does.
             S3ConnectionError, S3TimeoutError, S3ConfigurationError: it could not be opened.
-            CancelledByCaller: the token of ``patience`` was cancelled before.
+            CancelledByCaller: the token of ``deadline`` was cancelled before.
         """
-        if not patience.connect and address in self._slow:
-            raise NoneIdle("a connection has to be opened")
+        if not deadline.connect and address in self._slow:
+            raise NoIdleConnection("a connection has to be opened")
         began = time.perf_counter()
         slow = True
         try:
-            connection = self._connect(address, patience)
+            connection = self._connect(address, deadline)
             slow = time.perf_counter() - began > _QUICK
         except S3TimeoutError as error:
-            if not patience.connect:
-                raise NoneIdle("a connection has to be opened") from error
+            if not deadline.connect:
+                raise NoIdleConnection("a connection has to be opened") from error
             raise
         finally:
             (self._slow.add if slow else self._slow.discard)(address)
@@ -78,12 +78,12 @@ class Dialer:
         if (session := connection.tls_session) is not None:
             self._tls_sessions[address] = session
 
-    def _connect(self, address: Address, patience: Patience) -> Connection:
-        patience.check()
+    def _connect(self, address: Address, deadline: Deadline) -> Connection:
+        deadline.check()
         addresses = _look_up(address)
-        patience.check()
-        longest = self._config.connect_timeout if patience.connect else _BRIEFLY
-        end = time.perf_counter() + min(longest, patience.left())
+        deadline.check()
+        longest = self._config.connect_timeout if deadline.connect else _BRIEFLY
+        end = time.perf_counter() + min(longest, deadline.left())
         try:
             sock = connect(addresses, end)
         except TimeoutError as error:

@@ -1,7 +1,7 @@
 """One request on one connection, and its answer.
 
 Made, it has been sent; then it is received or discarded, once. In between, its descriptor can be waited on together
-with others (see ``_transfer/engine/_carrier``), and it can be hedged: sent again on a second connection. The one on
+with others (see ``_transfer/engine/_multiplexer``), and it can be hedged: sent again on a second connection. The one on
 which the answer begins first is kept, and the other closed.
 """
 
@@ -14,11 +14,11 @@ from typing import TypeVar, cast
 
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ProtocolError, S3TimeoutError
 from s3torchconnector._wire._connection import Connection, NotYet
-from s3torchconnector._wire._dialer import Address, NoneIdle
+from s3torchconnector._wire._deadline import Deadline, poll_until
+from s3torchconnector._wire._dialer import Address, NoIdleConnection
 from s3torchconnector._wire._hedging import Hedging
-from s3torchconnector._wire._patience import Patience, poll_until
+from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._pool import ConnectionPool
-from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response
 
 _T = TypeVar("_T")
@@ -29,7 +29,7 @@ class ClosedMeanwhile(S3ConnectionError):
     """A connection that had served before broke without an answer: most likely the server had closed it, idle."""
 
 
-class HasToWait(S3Exception):
+class WouldBlock(S3Exception):
     """What follows comes in no known number of bytes: a thread that may wait must receive it. Never reaches users."""
 
 
@@ -45,7 +45,7 @@ class Exchange:
         fresh: whether it must have a new connection.
 
     Raises:
-        PoolIsFull, NoneIdle: ``patience`` says not to wait for a connection, or not to open one.
+        PoolIsFull, NoneIdle: ``deadline`` says not to wait for a connection, or not to open one.
         S3ConnectionError, S3TimeoutError: it could not be sent.
         CancelledByCaller: the token was cancelled before.
     """
@@ -56,7 +56,7 @@ class Exchange:
         address: Address,
         request: Request,
         head: bytes,
-        patience: Patience,
+        deadline: Deadline,
         *,
         fresh: bool,
     ) -> None:
@@ -64,15 +64,15 @@ class Exchange:
         self._address = address
         self._request = request
         self._head = head
-        self._patience = patience
-        self._token = patience.token
+        self._deadline = deadline
+        self._token = deadline.token
         self._early: Response | None = None
         self._failure: BaseException | None = None
         self._spare: Connection | None = None
         self.response: Response | None = None
         self.answering = False  # whether it is known on which connection the answer comes
         # Last, so that no interrupt comes between this and what gives it back.
-        self._connection = pool.acquire(address, patience, fresh=fresh)
+        self._connection = pool.acquire(address, deadline, fresh=fresh)
         try:
             self.started = time.perf_counter()
             if not request.publishes:  # cut off, it might be carried out later than what its caller does next
@@ -120,8 +120,8 @@ class Exchange:
         if self._spare is not None or self._failure is not None:
             return None
         try:
-            spare = self._pool.acquire(self._address, self._patience._replace(wait=False, connect=False))
-        except NoneIdle:
+            spare = self._pool.acquire(self._address, self._deadline._replace(wait=False, connect=False))
+        except NoIdleConnection:
             raise
         except S3Exception:
             return None
@@ -172,7 +172,7 @@ class Exchange:
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
         now, delay = time.perf_counter(), hedging.delay  # which other threads' answers change
-        end = now + min(silence, self._patience.left())
+        end = now + min(silence, self._deadline.left())
         first = self._first_begun(min(end, now + delay), poll)
         if first is None and now + delay < end:
             first = self._ask_again(end, poll) if hedging.spend() else None
@@ -181,7 +181,7 @@ class Exchange:
             hedging.note(time.perf_counter() - self.started)
             self.settle_on(first)
             self.drop_spare()
-        elif self._patience.left() > 0:  # to receive would be to wait as long again; without time, it says so
+        elif self._deadline.left() > 0:  # to receive would be to wait as long again; without time, it says so
             raise self._connection.silence()
 
     def _first_begun(self, end: float, poll: select.poll) -> int | None:
@@ -201,8 +201,8 @@ class Exchange:
         """Hedge. Returns where the answer begins before that can be done: another thread opens what takes long."""
         try:
             other = self.hedge()
-        except NoneIdle:
-            opened = self._pool.open_elsewhere(self._address, self._patience)
+        except NoIdleConnection:
+            opened = self._pool.open_elsewhere(self._address, self._deadline)
             first = None
             while first is None and not opened.is_set() and (now := time.perf_counter()) < end:
                 first = self._first_begun(min(end, now + _LOOK_AGAIN), poll)
@@ -210,7 +210,7 @@ class Exchange:
                 return first
             try:
                 other = self.hedge()
-            except NoneIdle:  # it did not open, or another took it
+            except NoIdleConnection:  # it did not open, or another took it
                 return None
         if other is not None:
             poll.register(other, select.POLLIN)
@@ -233,7 +233,7 @@ class Exchange:
             raise self._failure
         try:
             result, error, reusable = self._receive(consume, refused)
-        except (NotYet, HasToWait):
+        except (NotYet, WouldBlock):
             raise
         except BaseException as failure:
             self._connection.lend(None)
@@ -266,7 +266,7 @@ class Exchange:
             here = response.is_here
             self._connection.lend(None)
             if not here:
-                raise HasToWait
+                raise WouldBlock
         result = error = None
         if good:
             result = consume(response)

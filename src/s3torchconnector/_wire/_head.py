@@ -18,8 +18,8 @@ from s3torchconnector._identity import (
     canonical_query,
     quote_path,
 )
+from s3torchconnector._wire._operations import CHECKSUM_MODE, Request
 from s3torchconnector._wire._proxy import Proxy
-from s3torchconnector._wire._requests import CHECKSUM_MODE, Request
 
 _METHODS_WITH_BODY = ("PUT", "POST")
 

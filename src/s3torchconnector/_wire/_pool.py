@@ -19,9 +19,9 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3TimeoutError
 from s3torchconnector._wire import _descriptors
 from s3torchconnector._wire._connection import Connection
+from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._dialer import Address, Dialer
-from s3torchconnector._wire._line import Line, Ticket
-from s3torchconnector._wire._patience import Patience
+from s3torchconnector._wire._fair_queue import FairQueue, Waiter
 
 _DROP_AFTER = 20.0  # seconds idle after which it is not worth a look: S3 closes idle connections
 
@@ -52,7 +52,7 @@ class ConnectionPool:
         self._run = run
         self._when_idle = when_idle
         self._lock = threading.Lock()
-        self._line = Line()  # for room
+        self._line = FairQueue()  # for room
         self._in_use = 0
         self._idle: dict[Connection, Address] = {}  # the one that was used last comes last
         self._open: set[Connection] = set()
@@ -74,14 +74,14 @@ class ConnectionPool:
         """Whether somebody waits for a connection."""
         return bool(self._line)
 
-    def acquire(self, address: Address, patience: Patience, *, fresh: bool = False) -> Connection:
+    def acquire(self, address: Address, deadline: Deadline, *, fresh: bool = False) -> Connection:
         """A connection to ``address``, an idle one unless ``fresh``. Waits in line while all allowed ones are in use.
 
         Raises:
-            PoolIsFull: they are, and ``patience`` says not to wait.
-            NoneIdle: ``patience`` says not to open one if that takes long, and it does.
+            PoolIsFull: they are, and ``deadline`` says not to wait.
+            NoneIdle: ``deadline`` says not to open one if that takes long, and it does.
             S3ConnectionError, S3TimeoutError: it could not be opened, or none became free in time.
-            CancelledByCaller: the token of ``patience`` was cancelled while waiting.
+            CancelledByCaller: the token of ``deadline`` was cancelled while waiting.
         """
         has_place, ticket = False, None
         connection: Connection | None = None
@@ -90,21 +90,21 @@ class ConnectionPool:
                 if self._in_use < self._config.max_connections:
                     self._in_use += 1
                     has_place = True
-                elif patience.wait:
+                elif deadline.wait:
                     ticket = self._line.join()
                 else:
                     raise PoolIsFull("all connections are in use")
                 if has_place and not fresh:
                     connection = self._pop_idle(address)
             if ticket is not None:
-                connection = self._wait_in_line(ticket, patience, None if fresh else address)
+                connection = self._wait_in_line(ticket, deadline, None if fresh else address)
                 has_place = True
             while connection is not None and not self._is_usable(connection):
                 self._close(connection)
                 with self._lock:
                     connection = self._pop_idle(address)
-            connection = connection or self._open_one(address, patience)
-            connection.hurry(patience)
+            connection = connection or self._open_one(address, deadline)
+            connection.hurry(deadline)
             return connection
         except BaseException:  # also an interrupt
             if has_place:
@@ -113,19 +113,19 @@ class ConnectionPool:
                 self._close(connection)
             raise
 
-    def open_ahead(self, address: Address, patience: Patience) -> None:
+    def open_ahead(self, address: Address, deadline: Deadline) -> None:
         """Open a connection for whoever acquires one next. Raises what ``acquire`` does."""
-        connection = self.acquire(address, patience, fresh=True)
+        connection = self.acquire(address, deadline, fresh=True)
         connection.used = True  # if it breaks without an answer, it was closed as others are that were idle
         self.release(address, connection)
 
-    def open_elsewhere(self, address: Address, patience: Patience) -> threading.Event:
+    def open_elsewhere(self, address: Address, deadline: Deadline) -> threading.Event:
         """Have another thread ``open_ahead``, unless all are in use; set when that is over, whatever became of it."""
         over = threading.Event()
 
         def open_one() -> None:
             with contextlib.suppress(Exception):  # nothing is lost: the one who asked waits for something else, too
-                self.open_ahead(address, patience._replace(wait=False, connect=True))
+                self.open_ahead(address, deadline._replace(wait=False, connect=True))
             over.set()
 
         try:
@@ -134,11 +134,11 @@ class ConnectionPool:
             over.set()
         return over
 
-    def _wait_in_line(self, ticket: Ticket, patience: Patience, address: Address | None) -> Connection | None:
+    def _wait_in_line(self, ticket: Waiter, deadline: Deadline, address: Address | None) -> Connection | None:
         """Wait for the place of another, and take its connection if it leads to ``address``."""
         try:
             self._when_wanted()
-            ticket.wait(patience)
+            ticket.wait(deadline)
             with self._lock:
                 return None if address is None else self._pop_idle(address)
         except BaseException as error:
@@ -239,11 +239,11 @@ class ConnectionPool:
             self._open.discard(connection)
         connection.close()
 
-    def _open_one(self, address: Address, patience: Patience) -> Connection:
+    def _open_one(self, address: Address, deadline: Deadline) -> Connection:
         with self._lock:
             surplus = self._take_out(self._in_use + len(self._idle) - self._config.max_connections)
         _close_all(surplus)
-        connection = _descriptors.have(lambda: self._dialer.open(address, patience), f"no connection to {address}")
+        connection = _descriptors.have(lambda: self._dialer.open(address, deadline), f"no connection to {address}")
         with self._lock:
             self._open.add(connection)
         return connection

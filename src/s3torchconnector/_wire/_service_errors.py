@@ -19,8 +19,8 @@ from s3torchconnector._errors import (
     S3WrongRegionError,
 )
 from s3torchconnector._wire._documents import ErrorDocument, parse, parse_error, parse_http_date
+from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._proxy import CREDENTIALS_ADVICE
-from s3torchconnector._wire._requests import Request
 from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._retry import THROTTLING_CODES
 

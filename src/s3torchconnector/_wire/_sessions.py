@@ -17,9 +17,9 @@ from typing import NamedTuple
 from s3torchconnector._errors import S3AccessDeniedError, S3Exception
 from s3torchconnector._identity import Credentials, refuse_unsendable
 from s3torchconnector._uri import display_uri
+from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._documents import parse_http_date, parse_session
-from s3torchconnector._wire._patience import Patience
-from s3torchconnector._wire._requests import Request, create_session
+from s3torchconnector._wire._operations import Request, create_session
 from s3torchconnector._wire._shared_lookup import SharedLookup
 
 _log = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ class Sessions:
         self._sessions: dict[str, _Session] = {}
         self._lookups: dict[str, SharedLookup[Credentials]] = {}
 
-    def credentials(self, bucket: str, patience: Patience | None) -> Credentials | None:
-        """Return what to sign requests to ``bucket`` with; None where that has to be waited for without ``patience``.
+    def credentials(self, bucket: str, deadline: Deadline | None) -> Credentials | None:
+        """Return what to sign requests to ``bucket`` with; None where that has to be waited for without ``deadline``.
 
         Raises:
             S3Exception: there is no session to be had, or not in time.
@@ -74,7 +74,7 @@ class Sessions:
             self._sessions[bucket] = session._replace(due=min(session.end, later))  # should that fail
             lookup.start(partial(self._create, bucket))
             return session.credentials
-        return None if patience is None else lookup.join(partial(self._create, bucket), patience)
+        return None if deadline is None else lookup.join(partial(self._create, bucket), deadline)
 
     def reject(self, bucket: str, credentials: Credentials) -> bool:
         """S3 called these expired: have the session replaced, if it still is; False where the bucket has none."""

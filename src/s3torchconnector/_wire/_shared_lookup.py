@@ -16,8 +16,8 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from s3torchconnector._errors import S3CredentialsError, S3Exception, S3TimeoutError
-from s3torchconnector._wire._line import Ticket
-from s3torchconnector._wire._patience import Patience
+from s3torchconnector._wire._deadline import Deadline
+from s3torchconnector._wire._fair_queue import Waiter
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -29,7 +29,7 @@ class _LookUp(Generic[_T]):
     """One that is under way, and what became of it. Changed under the owner's lock, but for the latest ``error``."""
 
     def __init__(self) -> None:
-        self.waiting: list[Ticket] = []
+        self.waiting: list[Waiter] = []
         self.nobody_waits = threading.Event()  # any more
         self.over = False
         self.found: list[_T] = []  # one, once it has
@@ -62,7 +62,7 @@ class SharedLookup(Generic[_T]):
         if self._current is None:
             self._begin(act, [])
 
-    def join(self, act: Callable[[], _T], patience: Patience) -> _T:
+    def join(self, act: Callable[[], _T], deadline: Deadline) -> _T:
         """Wait for the look-up that is under way, or for ``act``; return what it found.
 
         Raises:
@@ -71,11 +71,11 @@ class SharedLookup(Generic[_T]):
             CancelledByCaller: the token was cancelled.
         """
         while True:
-            ticket = Ticket()
+            ticket = Waiter()
             current = self._begin(act, [ticket])
             late: S3TimeoutError | None = None
             try:
-                ticket.wait(patience)
+                ticket.wait(deadline)
             except S3TimeoutError as error:
                 late = error
             finally:
@@ -92,7 +92,7 @@ class SharedLookup(Generic[_T]):
                 raise S3TimeoutError(f"{self._what} took too long to look up") from late
             # Who was to begin it was interrupted.
 
-    def _begin(self, act: Callable[[], _T], waiting: list[Ticket]) -> _LookUp[_T]:
+    def _begin(self, act: Callable[[], _T], waiting: list[Waiter]) -> _LookUp[_T]:
         """Have ``act`` done where nothing is under way; return what is now."""
         fresh = _LookUp[_T]()
         try:

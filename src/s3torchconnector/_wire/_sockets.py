@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from s3torchconnector._wire._patience import poll_until
+from s3torchconnector._wire._deadline import poll_until
 
 # Seconds without a response after which the next address is tried as well (RFC 8305, section 5).
 _NEXT_AFTER = 0.25

@@ -18,9 +18,9 @@ from collections.abc import Callable
 
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._wire._concurrency import ConcurrencyLimit
-from s3torchconnector._wire._line import Line, Ticket
+from s3torchconnector._wire._deadline import Deadline
+from s3torchconnector._wire._fair_queue import FairQueue, Waiter
 from s3torchconnector._wire._pace import Pace
-from s3torchconnector._wire._patience import Patience
 
 
 class Overloaded(S3Exception):
@@ -50,10 +50,10 @@ class Throttle:
         self._lock = threading.Lock()
         self._limit = ConcurrencyLimit(most)
         self._pace = Pace(uniform)
-        self._line = Line()
+        self._line = FairQueue()
         self._turns = 0  # given and not given back
 
-    def take_turn(self, patience: Patience) -> bool:
+    def take_turn(self, deadline: Deadline) -> bool:
         """Wait for a turn; False if none is needed any more.
 
         Raises:
@@ -63,7 +63,7 @@ class Throttle:
         if ticket is None or ticket.admitted:
             return ticket is not None
         try:
-            ticket.wait(patience)
+            ticket.wait(deadline)
         except BaseException:
             with self._lock:
                 if self._line.leave(ticket):
@@ -71,7 +71,7 @@ class Throttle:
             raise
         return True
 
-    def join(self) -> Ticket | None:
+    def join(self) -> Waiter | None:
         """A place in the line, which may be a turn already; None if no turn is needed any more."""
         with self._lock:
             if not self.active:
@@ -79,7 +79,7 @@ class Throttle:
             if self._line or not self._allows():
                 return self._line.join()
             self._turns += 1
-            ticket = Ticket()
+            ticket = Waiter()
         ticket.admit()
         return ticket
 

@@ -21,7 +21,7 @@ import sys
 from threading import get_ident, main_thread
 
 from s3torchconnector._errors import S3ConnectionError, S3TimeoutError
-from s3torchconnector._wire._patience import Patience
+from s3torchconnector._wire._deadline import Deadline
 
 _MAIN_IS_STRUCK = sys.platform == "linux"
 AWAITING = "waiting for the answer"
@@ -38,16 +38,16 @@ class TimedSocket:
         self._timeout = timeout
         self._description = description
         self._scratch: bytearray | None = None  # of a thread that does not wait
-        self._patience: Patience | None = None
+        self._deadline: Deadline | None = None
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         if self._kernel_timeouts:
             sock.settimeout(None)
         self._set_timeout(timeout)
 
-    def hurry(self, patience: Patience | None) -> None:
+    def hurry(self, deadline: Deadline | None) -> None:
         """Have no operation last longer than this, from now on."""
-        self._patience = patience
+        self._deadline = deadline
         if self._current_timeout != self._timeout:
             self._set_timeout(self._timeout)
 
@@ -61,9 +61,9 @@ class TimedSocket:
 
     def _before_waiting(self) -> None:
         """Let the next system call wait no longer than the operation may."""
-        if self._patience is None or self._scratch is not None:
+        if self._deadline is None or self._scratch is not None:
             return
-        left = self._patience.left()
+        left = self._deadline.left()
         if left < self._current_timeout:
             if left <= 0:
                 raise self._out_of_time()
@@ -71,14 +71,14 @@ class TimedSocket:
 
     def _time_is_short_at(self) -> float:
         """Until when the socket's timeout needs not be shortened, by ``time.perf_counter``."""
-        return math.inf if self._patience is None else self._patience.until - self._current_timeout
+        return math.inf if self._deadline is None else self._deadline.until - self._current_timeout
 
     def _longest_wait(self) -> float:
         """Seconds that may be waited from now on."""
-        return self._timeout if self._patience is None else max(0.0, min(self._timeout, self._patience.left()))
+        return self._timeout if self._deadline is None else max(0.0, min(self._timeout, self._deadline.left()))
 
     def _check_time(self) -> None:
-        if self._patience is not None and self._patience.left() <= 0:
+        if self._deadline is not None and self._deadline.left() <= 0:
             raise self._out_of_time()
 
     def _await_bytes(self) -> None:

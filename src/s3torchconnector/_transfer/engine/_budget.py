@@ -30,7 +30,7 @@ from s3torchconnector._config import MIB
 from s3torchconnector._latch import Latch
 from s3torchconnector._transfer.engine._memory import LargeBuffer, new_buffer
 
-BLOCK = 4 * MIB  # smaller ones cost more turns of the interpreter lock, larger ones come later
+BUFFER_SIZE = 4 * MIB  # smaller ones cost more turns of the interpreter lock, larger ones come later
 _IDLE_SPARE = 2  # blocks kept while nothing is in flight
 _SHARE = 8  # the part of the limit that may be overdrawn, and that is made free at a time
 _Waiting = deque[Latch]  # each is opened, and taken out, when it is worth another look
@@ -60,7 +60,7 @@ class ByteBudget:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.reserve = max(BLOCK, limit // _SHARE)
+        self.reserve = max(BUFFER_SIZE, limit // _SHARE)
         self.idle_after = 1.0
         self.lock = threading.RLock()
         self._writers: _Waiting = deque()  # each is told when bytes come back: they may be those of its own parts
@@ -171,13 +171,13 @@ class ByteBudget:
         _open(self._writers, len(self._writers))
         _open(self._trains, len(self._trains))
 
-    def block(self, *, to_come: int = 0) -> LargeBuffer:
-        """``BLOCK`` bytes of any content. They must have been taken, ``to_come`` of them as such."""
+    def buffer(self, *, to_come: int = 0) -> LargeBuffer:
+        """``BUFFER_SIZE`` bytes of any content. They must have been taken, ``to_come`` of them as such."""
         with self.lock:
             self._to_come -= to_come
             if self._spare:
                 return self._spare.pop()
-        return new_buffer(BLOCK)
+        return new_buffer(BUFFER_SIZE)
 
     def arrived(self, size: int) -> None:
         """Other memory than a block is used for so many bytes that were taken as to come."""
@@ -198,7 +198,7 @@ class ByteBudget:
         They may use the reserve. Without it, a block would be dropped just as bytes are taken for its next use, and a
         new one costs its pages again.
         """
-        most = max(0, self.limit + self.reserve - self._taken + self._to_come) // BLOCK
+        most = max(0, self.limit + self.reserve - self._taken + self._to_come) // BUFFER_SIZE
         del self._spare[most if self._taken else min(most, _IDLE_SPARE) :]
 
     def _make_room(self, size: int, limit: int, *, unread: bool) -> None:

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._transfer.engine._carrier import Carrier
 from s3torchconnector._transfer.engine._collector import prepare_collector
+from s3torchconnector._transfer.engine._multiplexer import Multiplexer
 from s3torchconnector._transfer.engine._node import share_of_node
 from s3torchconnector._transfer.engine._shared import leave, share
 from s3torchconnector._transfer.engine._worker_share import WorkerShare
@@ -52,7 +52,7 @@ class Runtime:
             raise
         silence = min(config.read_timeout, config.operation_timeout)
         self.disordered_buckets: set[str] = set()  # which are listed otherwise than in the order of keys
-        self.carrier = Carrier(self.workers, config.max_connections, silence, self.caller.hedging)
+        self.multiplexer = Multiplexer(self.workers, config.max_connections, silence, self.caller.hedging)
 
     @property
     def streams(self) -> int:
@@ -66,7 +66,7 @@ class Runtime:
         return max(1, min(self.config.max_connections, max(4, wanted)))
 
     @property
-    def errands(self) -> int:
+    def requests(self) -> int:
         """How many small objects are in flight at a time: few until it is known that the server is far."""
         is_far = (self.caller.hedging.typical or 0.0) >= _NEARBY
         return self.config.max_connections if is_far else min(self.config.max_connections, _ERRANDS_NEARBY)
@@ -88,7 +88,7 @@ class Runtime:
     def forget(self) -> None:
         """In a forked child: let go of what is the parent's."""
         self.caller.forget()
-        self.carrier.forget()
+        self.multiplexer.forget()
 
 
 def _processors() -> int:

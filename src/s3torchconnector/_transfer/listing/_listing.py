@@ -15,10 +15,10 @@ from s3torchconnector._wire import (
     ListPage,
     Response,
     UploadsPage,
+    operations,
     parse_list_page,
     parse_uploads_page,
     read_document,
-    requests,
 )
 
 
@@ -68,7 +68,7 @@ class ListObjectStream(Iterator[ListObjectResult]):
         return ListObjectResult(list(page.objects), page.common_prefixes)
 
     def _fetch(self, token: str | None) -> ListPage:
-        request = requests.list_objects(self.bucket, self.prefix, self.delimiter, max_keys=self.max_keys, token=token)
+        request = operations.list_objects(self.bucket, self.prefix, self.delimiter, max_keys=self.max_keys, token=token)
         return self._open_runtime().caller.call(request, self._parse)
 
     def _parse(self, response: Response) -> ListPage:
@@ -94,7 +94,7 @@ def list_uploads(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterato
         return page
 
     while True:
-        request = requests.list_multipart_uploads(bucket, prefix, marker)
+        request = operations.list_multipart_uploads(bucket, prefix, marker)
         try:
             page = open_runtime().caller.call(request, parse)
         except S3NotFoundError as error:

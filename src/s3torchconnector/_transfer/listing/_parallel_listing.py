@@ -16,16 +16,16 @@ from queue import SimpleQueue
 
 from s3torchconnector._transfer.engine._runtime import OpenRuntime, Runtime
 from s3torchconnector._transfer.listing._progress import ListingProgress
-from s3torchconnector._transfer.listing._segments import Ask, Segments
+from s3torchconnector._transfer.listing._segments import PageRequest, Segments
 from s3torchconnector._types import ObjectInfos
 from s3torchconnector._uri import display_uri
-from s3torchconnector._wire import CancelToken, ListPage, Response, parse_list_page, read_document, requests
+from s3torchconnector._wire import CancelToken, ListPage, Response, operations, parse_list_page, read_document
 
 _log = logging.getLogger(__name__)
 _WIDTH = 24  # pages asked for at a time
 _MOST_WAITING = 256  # pages (of 1,000 keys, about 300 KiB each) kept until earlier ones are there
 
-_Answer = tuple[Ask, "ListPage | BaseException"]
+_Answer = tuple[PageRequest, "ListPage | BaseException"]
 
 
 def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[ObjectInfos]:
@@ -38,15 +38,15 @@ def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[Ob
     """
     runtime = open_runtime()  # which lasts as long as its client, whom ``open_runtime`` keeps
     width = min(_WIDTH, runtime.config.max_connections)
-    in_order = runtime.caller.lists_in_order(requests.list_objects(bucket, prefix))
+    in_order = runtime.caller.lists_in_order(operations.list_objects(bucket, prefix))
     in_order = in_order and bucket not in runtime.disordered_buckets
     segments = Segments(prefix, width, _MOST_WAITING, in_order=in_order)
-    under_way = _UnderWay(runtime, bucket, prefix)
+    under_way = _InFlight(runtime, bucket, prefix)
     try:
         with ListingProgress(bucket, prefix) as progress:
             while not segments.exhausted:
                 if under_way.is_parents:
-                    under_way = _UnderWay(open_runtime(), bucket, prefix)
+                    under_way = _InFlight(open_runtime(), bucket, prefix)
                     segments.forget_asked()
                 for ask in segments.next_asks():
                     under_way.begin(ask)
@@ -57,13 +57,13 @@ def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[Ob
                     yield objects
                 if segments.has_restarted():
                     under_way.give_up()
-                    under_way = _UnderWay(open_runtime(), bucket, prefix)
+                    under_way = _InFlight(open_runtime(), bucket, prefix)
                     _note_disorder(segments, open_runtime(), bucket)
     finally:
         under_way.give_up()
 
 
-class _UnderWay:
+class _InFlight:
     """The pages that one process has asked for: a forked child has none of the threads that would bring them."""
 
     def __init__(self, runtime: Runtime, bucket: str, prefix: str) -> None:
@@ -80,11 +80,11 @@ class _UnderWay:
         """Whether this is a forked child of the process that asked."""
         return self._pid != os.getpid()
 
-    def begin(self, ask: Ask) -> None:
+    def begin(self, ask: PageRequest) -> None:
         """Ask for a page."""
         self._lane.submit(partial(self._fetch, ask))
 
-    def next(self) -> tuple[Ask, ListPage]:
+    def next(self) -> tuple[PageRequest, ListPage]:
         """The page that comes next, in whatever order.
 
         Raises:
@@ -100,15 +100,15 @@ class _UnderWay:
         if not self.is_parents:
             self._cancel.cancel()
 
-    def _fetch(self, ask: Ask) -> None:
+    def _fetch(self, ask: PageRequest) -> None:
         try:
-            request = requests.list_objects(self._bucket, self._prefix, token=ask.token, start_after=ask.start_after)
+            request = operations.list_objects(self._bucket, self._prefix, token=ask.token, start_after=ask.start_after)
             self._answers.put((ask, self._caller.call(request, partial(_parse, ask), self._cancel)))
         except BaseException as error:
             self._answers.put((ask, error))
 
 
-def _parse(ask: Ask, response: Response) -> ListPage:
+def _parse(ask: PageRequest, response: Response) -> ListPage:
     page = parse_list_page(read_document(response), ask.segment.high)
     ask.check(page.next_token)
     return page

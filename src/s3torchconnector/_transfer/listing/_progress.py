@@ -11,7 +11,7 @@ from typing import Any
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._uri import display_uri
 
-_PATIENCE = 2.0  # seconds before anything is shown
+_SHOWN_AFTER = 2.0  # seconds before anything is shown
 
 
 class ListingProgress:
@@ -30,7 +30,7 @@ class ListingProgress:
         self._leave_to_parent()
         if self._bar is not None:
             self._bar.update(keys)
-        elif time.monotonic() - self._started > _PATIENCE and sys.stderr is not None and sys.stderr.isatty():
+        elif time.monotonic() - self._started > _SHOWN_AFTER and sys.stderr is not None and sys.stderr.isatty():
             # Imported only when something is shown: most programs never list for long.
             with no_fork:
                 from tqdm import tqdm

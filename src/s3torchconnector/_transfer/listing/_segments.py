@@ -73,7 +73,7 @@ class Segment:
         return self.survey.high
 
 
-class Ask(NamedTuple):
+class PageRequest(NamedTuple):
     """A page to be listed, and of which segment."""
 
     segment: Segment
@@ -125,9 +125,9 @@ class Segments:
         is_stale, self._is_stale = self._is_stale, False
         return is_stale
 
-    def next_asks(self) -> list[Ask]:
+    def next_asks(self) -> list[PageRequest]:
         """The pages to ask for now, the earliest first; cuts segments to find enough of them."""
-        asks: list[Ask] = []
+        asks: list[PageRequest] = []
         asked = sum(segment.asked for segment in self._segments)
         waiting = sum(len(segment.pages) for segment in self._segments[1:])
         # Short listings are the most, and some keys cannot be guessed: trust grows with what guesses have brought.
@@ -141,7 +141,7 @@ class Segments:
             if idle is None:
                 break
             idle.asked = True
-            asks.append(Ask(idle, *idle.place))
+            asks.append(PageRequest(idle, *idle.place))
         return asks
 
     def forget_asked(self) -> None:
@@ -149,7 +149,7 @@ class Segments:
         for segment in self._segments:
             segment.asked = False
 
-    def take(self, ask: Ask, page: ListPage) -> None:
+    def take(self, ask: PageRequest, page: ListPage) -> None:
         """A page has come."""
         segment = ask.segment
         segment.asked = False

@@ -16,7 +16,7 @@ from s3torchconnector._transfer.reading._integrity import ObjectIntegrity
 from s3torchconnector._transfer.reading._ledger import Ledger
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
 from s3torchconnector._transfer.reading._read_again import read_again
-from s3torchconnector._wire import Algorithm, Caller, requests
+from s3torchconnector._wire import Algorithm, Caller, operations
 
 
 def ask_early(version: ObjectVersion, caller: Caller) -> None:
@@ -24,7 +24,7 @@ def ask_early(version: ObjectVersion, caller: Caller) -> None:
     integrity = version.integrity_by(caller)
     if integrity.knows(version.size, version.etag):
         return
-    request = requests.head_object(version.bucket, version.key, checksum=True, if_match=version.etag)
+    request = operations.head_object(version.bucket, version.key, checksum=True, if_match=version.etag)
     integrity.ask(
         lambda: caller.call(request, lambda response: integrity.learn(response.headers, response.length or 0)),
         version.size,

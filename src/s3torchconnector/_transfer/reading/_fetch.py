@@ -12,7 +12,7 @@ from s3torchconnector._transfer.reading._integrity import ObjectIntegrity, Sum
 from s3torchconnector._transfer.reading._ledger import NOT_SUMMED, Sums
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
 from s3torchconnector._uri import display_uri
-from s3torchconnector._wire import Caller, CancelToken, Exchange, Request, Response, requests
+from s3torchconnector._wire import Caller, CancelToken, Exchange, Request, Response, operations
 
 _FULL = memoryview(b"")
 _SKIP = 256 * 1024  # bytes received at a time of what was not asked for
@@ -99,7 +99,9 @@ class RangeFetch:
         received = None if self._size_untold else caller.call(self._request, self._receive, cancel, begun)
         if received is None:
             # 416 without the object's size (RFC 9110 only recommends to tell it), so this is asked for separately.
-            self._begin(caller.call(requests.head_object(self._version.bucket, self._version.key), self._learn, cancel))
+            self._begin(
+                caller.call(operations.head_object(self._version.bucket, self._version.key), self._learn, cancel)
+            )
             received = self._range if not self._range else caller.call(self._request, self._receive, cancel)
         if received is None:
             uri = display_uri(self._version.bucket, self._version.key)

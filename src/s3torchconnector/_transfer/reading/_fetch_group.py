@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
-from s3torchconnector._transfer.engine._landing import Landing
+from s3torchconnector._transfer.engine._outcome import Outcome
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._workers import Lane
 from s3torchconnector._wire import Caller, CancelToken
@@ -38,35 +38,35 @@ class FetchGroup(Generic[_F]):
         self._lane = lane
         self._caller = caller
         self._cancel = CancelToken()
-        self._started: list[Landing] = []
-        self._begun: list[Landing] = []  # by a worker, if it could claim them: what an interrupt has to wait for
-        self._ended: SimpleQueue[Landing] = SimpleQueue()
+        self._started: list[Outcome] = []
+        self._begun: list[Outcome] = []  # by a worker, if it could claim them: what an interrupt has to wait for
+        self._ended: SimpleQueue[Outcome] = SimpleQueue()
         self.fetches: list[_F] = []
 
     def start(self, fetch: _F) -> None:
         """Have a worker fetch."""
         self.fetches.append(fetch)
-        landing = Landing()
-        self._started.append(landing)  # before anybody can begin: an interrupt must find it
-        self._lane.submit(partial(self._fetch, fetch, landing))
+        outcome = Outcome()
+        self._started.append(outcome)  # before anybody can begin: an interrupt must find it
+        self._lane.submit(partial(self._fetch, fetch, outcome))
 
     def run(self, fetch: _F) -> Range:
         """Fetch on the calling thread, which would only wait otherwise."""
         self.fetches.append(fetch)
         return fetch.run(self._caller, self._cancel)
 
-    def _fetch(self, fetch: _F, landing: Landing) -> None:
-        self._begun.append(landing)
-        if not landing.claim():  # given up: nobody waits for its end
-            landing.settle()
+    def _fetch(self, fetch: _F, outcome: Outcome) -> None:
+        self._begun.append(outcome)
+        if not outcome.claim():  # given up: nobody waits for its end
+            outcome.settle()
             return
         try:
             fetch.run(self._caller, self._cancel)
         except BaseException as error:
-            landing.settle(error)
+            outcome.settle(error)
         else:
-            landing.settle()
-        self._ended.put(landing)
+            outcome.settle()
+        self._ended.put(outcome)
 
     def __enter__(self) -> FetchGroup[_F]:
         return self
@@ -98,7 +98,7 @@ class FetchGroup(Generic[_F]):
     def _give_up(self) -> None:
         """Cancel, and wait until nobody fetches. Can be interrupted and called again."""
         self._cancel.cancel()
-        for landing in self._started:
-            landing.claim()  # nobody begins it any more
-        for landing in self._begun:
-            landing.join()
+        for outcome in self._started:
+            outcome.claim()  # nobody begins it any more
+        for outcome in self._begun:
+            outcome.join()

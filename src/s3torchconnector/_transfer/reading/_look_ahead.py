@@ -56,7 +56,7 @@ class Window:
     def has_room(self, in_flight: int) -> bool:
         """Whether one more object may be started."""
         runtime = self._open_runtime()
-        most = runtime.errands if self._most is None else self._most
+        most = runtime.requests if self._most is None else self._most
         if in_flight >= most:
             return False
         if not in_flight:

@@ -23,13 +23,13 @@ from s3torchconnector._config import MIB
 from s3torchconnector._transfer.engine._memory import FillableBytes
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
-from s3torchconnector._transfer.reading._coverage import Coverage
+from s3torchconnector._transfer.reading._block import Block
+from s3torchconnector._transfer.reading._blocks import LARGE, Blocks
 from s3torchconnector._transfer.reading._fetch import RangeFetch, direct
 from s3torchconnector._transfer.reading._fetch_group import FetchGroup
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
-from s3torchconnector._transfer.reading._part import Part
-from s3torchconnector._transfer.reading._parts import LARGE, Parts
 from s3torchconnector._transfer.reading._read_policy import ReadPattern, ReadPolicy, is_read_whole
+from s3torchconnector._transfer.reading._request_planner import RequestPlanner
 from s3torchconnector._transfer.reading._unsized import UnsizedRead, fetch_unsized
 from s3torchconnector._transfer.reading._verify import Verification
 
@@ -66,38 +66,38 @@ class ObjectReader:
         self._expects_all = False  # parts are kept for reads that have not come to them yet
         self._settle_in_process()
 
-    def _settle_in_process(self, parents: Iterable[Part] = ()) -> None:
+    def _settle_in_process(self, parents: Iterable[Block] = ()) -> None:
         self._runtime = self._open_runtime()
-        inherited = [part.inherited(self._runtime.budget) for part in parents if part.landed and not part.elsewhere]
+        inherited = [part.inherited(self._runtime.budget) for part in parents if part.ready and not part.elsewhere]
         self._verification = Verification(self._version, self._runtime)
-        self._parts = Parts(self._runtime, self._version, self._verification, inherited)
-        self._shelf = self._parts.shelf
+        self._parts = Blocks(self._runtime, self._version, self._verification, inherited)
+        self._index = self._parts.index
         self._part_size = self._runtime.config.part_size
-        self._own_coverage: Coverage | None = None
+        self._own_planner: RequestPlanner | None = None
         self._pid = os.getpid()  # last: before, there is nothing to let go of
 
     @property
-    def _coverage(self) -> Coverage:
-        """Made when it is needed, by a small object never; not by ``cached_property``, see ``Parts``."""
-        if self._own_coverage is None:
+    def _planner(self) -> RequestPlanner:
+        """Made when it is needed, by a small object never; not by ``cached_property``, see ``Blocks``."""
+        if self._own_planner is None:
             most_ahead = self._runtime.streams * self._part_size
-            self._own_coverage = Coverage(
+            self._own_planner = RequestPlanner(
                 self._policy, self._pattern, part_size=self._part_size, most_ahead=most_ahead, limit=self._limit
             )
-        return self._own_coverage
+        return self._own_planner
 
     def _enter(self) -> None:
         """Begin an operation: leave to the parent of a forked child what is the parent's, await what was prefetched."""
         self._leave_parent()
         if self._version.size is None:
-            for part in self._shelf:
+            for part in self._index:
                 if part.lapsed or self._parts.data_of(part) is None:  # before anybody has waited for it, or meanwhile
-                    self._shelf.discard(part)
+                    self._index.discard(part)
 
     def _leave_parent(self) -> None:
         if self._pid != os.getpid():
             self._version = self._version.fork()
-            self._settle_in_process(self._shelf)
+            self._settle_in_process(self._index)
 
     # -- the operations ---------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ class ObjectReader:
             likely_size: bytes to take from the budget until the answer tells the size, where no listing told it.
         """
         self._leave_parent()
-        if not self._shelf and self._version.size is None:
+        if not self._index and self._version.size is None:
             likely = likely_size if self._expected_size is None else self._expected_size
             reserved = self._part_size if likely is None else min(self._part_size, likely)
             self._parts.fetch_beginning(self._part_size, reserved)
@@ -132,7 +132,7 @@ class ObjectReader:
         """
         if self._version.size is None:
             self._parts.await_heads()
-            if not self._shelf:  # for want of room
+            if not self._index:  # for want of room
                 self.size()
 
     def hand_over(self) -> int | None:
@@ -141,8 +141,8 @@ class ObjectReader:
         Returns the object's size in bytes, if it is known already.
         """
         self._leave_parent()
-        for part in self._shelf:
-            part.hand_over_when_landed()
+        for part in self._index:
+            part.hand_over_when_ready()
         return self._version.size
 
     def readinto(self, position: int, view: memoryview) -> int:
@@ -155,26 +155,26 @@ class ObjectReader:
         stop = self._clip(position + len(view))
         if stop <= position:
             return 0
-        self._shelf.used = math.inf
+        self._index.used = math.inf
         try:
             return self._fill(position, stop, view)
         finally:
-            self._shelf.used = time.monotonic()
+            self._index.used = time.monotonic()
 
     def _fill(self, position: int, stop: int, view: memoryview) -> int:
         self._pattern.note(position, stop)
         self._verification.begin(position, stop)
-        self._shelf.discard_lapsed()  # read ahead in vain, while the program did other things
+        self._index.discard_lapsed()  # read ahead in vain, while the program did other things
         self._expects_all = self._expects_all and self._pattern.run < _IN_EARNEST
         if not self._expects_all:
-            self._shelf.wanted = self._coverage.wanted(Range(position, stop))
-            self._shelf.tidy(position, large=LARGE if self._pattern.in_order else sys.maxsize)
+            self._index.wanted = self._planner.wanted(Range(position, stop))
+            self._index.tidy(position, large=LARGE if self._pattern.in_order else sys.maxsize)
         small = stop - position < self._part_size
-        if small and self._pattern.continues and self._pattern.in_order and self._shelf.at(position) is None:
+        if small and self._pattern.continues and self._pattern.in_order and self._index.at(position) is None:
             # Also what this read wants, by a train: its first block can be read before all of the part is here.
             self._read_ahead(position)
         plan = self._plan(position, stop)
-        self._verification.ask_early(self._parts.lane, position, self._pattern.run, self._coverage.bytes_ahead)
+        self._verification.ask_early(self._parts.lane, position, self._pattern.run, self._planner.bytes_ahead)
         try:
             with FetchGroup[RangeFetch](self._parts.lane, self._runtime.caller) as group:
                 self._fetch(group, plan, view, position, stop)
@@ -182,12 +182,12 @@ class ObjectReader:
             self._verification.note_requests(group, view, position)
         except BaseException:
             # What was received into this read's memory is lost with it, and what is under way meets the same trouble.
-            self._shelf.discard_missing()
+            self._index.discard_missing()
             raise
         if position == 0 and self._policy.read_ahead and not self._pattern.continues:
             self._look_at_beginning(stop)
         stop = max(position, self._clip(stop))
-        self._shelf.lost = max(0, self._shelf.lost - (stop - position))
+        self._index.lost = max(0, self._index.lost - (stop - position))
         self._verify(position, view[: stop - position])
         return stop - position
 
@@ -211,26 +211,26 @@ class ObjectReader:
         if self._version.size is None:
             return self._read_unsized(position, None)
         size = self.size()
-        first = self._shelf.at(0)
+        first = self._index.at(0)
         if first is not None and position == 0 and first.stop == size:
             data = self._parts.data_of(first)
             if isinstance(data, bytes):
-                self._verification.hand_over_part(first, data, self._shelf)
+                self._verification.hand_over_part(first, data, self._index)
                 return data
         return self.read(position, max(0, size - position))
 
     def read(self, position: int, count: int) -> bytes:
         """Up to ``count`` bytes from ``position`` on, received straight into the ``bytes`` that are returned."""
         self._enter()
-        part = self._shelf.at(position)
+        part = self._index.at(position)
         # In the middle of a part there is nothing to plan; at its ends there may be.
-        if part is not None and part.landed and part.start < position and position + count < part.stop:
+        if part is not None and part.ready and part.start < position and position + count < part.stop:
             here = self._parts.data_of(part)
             if here is not None:
                 self._pattern.note(position, position + count)
-                self._shelf.used = time.monotonic()
+                self._index.used = time.monotonic()
                 data = bytes(here[position - part.start : position + count - part.start])
-                self._verification.hand_over_within(part, position, position + count, here, self._shelf)
+                self._verification.hand_over_within(part, position, position + count, here, self._index)
                 return data
         if self._version.size is None and count > self._part_size:
             return self._read_unsized(position, count)
@@ -243,14 +243,14 @@ class ObjectReader:
 
     def buffered(self, position: int) -> memoryview | bytes:
         """What is here from ``position`` on without asking S3; may be empty."""
-        part = self._shelf.at(position)
-        data = self._parts.data_of(part) if part is not None and part.landed else None
+        part = self._index.at(position)
+        data = self._parts.data_of(part) if part is not None and part.ready else None
         return b"" if part is None or data is None else memoryview(data)[position - part.start :]
 
     def close(self) -> None:
         """Stop fetching and let go of all memory."""
         if self._pid == os.getpid():
-            self._shelf.discard_all()
+            self._index.discard_all()
 
     def __del__(self) -> None:
         self.close()
@@ -267,7 +267,7 @@ class ObjectReader:
     def _plan(self, start: int, stop: int) -> list[Range]:
         """Start parts for the small gaps in ``start`` to ``stop``, and return what is to be fetched direct."""
         directs: list[Range] = []
-        for piece, wanted in self._coverage.missing(self._shelf, Range(start, stop), self._version.size):
+        for piece, wanted in self._planner.missing(self._index, Range(start, stop), self._version.size):
             if wanted is None or not self._parts.fetch_around(piece, wanted):
                 directs.append(piece)
         return directs
@@ -275,7 +275,7 @@ class ObjectReader:
     def _read_ahead(self, position: int, *, all_of_it: bool = False) -> None:
         if self._version.size is None or self._runtime.budget.is_full:
             return
-        for wanted in self._coverage.ahead(self._shelf, position, self._version.size, all_of_it=all_of_it):
+        for wanted in self._planner.ahead(self._index, position, self._version.size, all_of_it=all_of_it):
             if not self._parts.fetch_ahead(wanted):
                 return
 
@@ -284,10 +284,10 @@ class ObjectReader:
 
         ``torch.load`` of 1 GiB takes 50 to 80 ms less of 750 where a first byte takes 25 (S3-shaped).
         """
-        first = self._shelf.at(0)
+        first = self._index.at(0)
         beginning = self._parts.data_of(first) if first is not None else None
         if first is not None and beginning is not None and is_read_whole(beginning):
-            self._expects_all, self._shelf.wanted = True, (0, math.inf)
+            self._expects_all, self._index.wanted = True, (0, math.inf)
             self._verification.ask_early(self._parts.lane, 0, stop, self._version.size or 0)
             self._read_ahead(first.stop, all_of_it=True)
 
@@ -304,4 +304,4 @@ class ObjectReader:
 
     def _verify(self, position: int, view: memoryview) -> None:
         """What was read is about to be handed over."""
-        self._verification.hand_over(position, view, self._parts.lane, self._shelf)
+        self._verification.hand_over(position, view, self._parts.lane, self._index)

@@ -12,7 +12,7 @@ from typing import Any
 from s3torchconnector._errors import S3ObjectChangedError, S3ProtocolError
 from s3torchconnector._transfer.reading._integrity import ObjectIntegrity
 from s3torchconnector._uri import display_uri
-from s3torchconnector._wire import Caller, Request, requests
+from s3torchconnector._wire import Caller, Request, operations
 
 _LARGEST = 2**50  # bytes; S3's own limit is 50 TB. Nobody should try to get memory for a broken answer.
 
@@ -37,8 +37,8 @@ class ObjectVersion:
         return self.integrity
 
     def request(self, start: int | None, stop: int | None) -> Request:
-        """The request for a range of this version; see ``requests.get_object``."""
-        return requests.get_object(self.bucket, self.key, start, stop, if_match=self.etag)
+        """The request for a range of this version; see ``operations.get_object``."""
+        return operations.get_object(self.bucket, self.key, start, stop, if_match=self.etag)
 
     def hold_to(self, size: int, etag: str | None) -> None:
         """Pin what an answer says of the object, or compare it with what earlier ones said.

@@ -6,14 +6,14 @@ from s3torchconnector._errors import S3ChecksumError
 from s3torchconnector._transfer.engine._ranges import Range, split_on_grid
 from s3torchconnector._transfer.engine._runtime import Runtime
 from s3torchconnector._transfer.engine._workers import Lane
+from s3torchconnector._transfer.reading._block import Block
+from s3torchconnector._transfer.reading._block_index import BlockIndex
 from s3torchconnector._transfer.reading._compare import ask_in_background, compare, demand, is_right
 from s3torchconnector._transfer.reading._fetch import RangeFetch, direct
 from s3torchconnector._transfer.reading._fetch_group import FetchGroup
 from s3torchconnector._transfer.reading._integrity import ObjectIntegrity
 from s3torchconnector._transfer.reading._ledger import Ledger
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
-from s3torchconnector._transfer.reading._part import Part
-from s3torchconnector._transfer.reading._shelf import Shelf
 
 _IN_EARNEST = 2  # parts, read or fetched ahead: a reader of everything, not one that looks at a beginning
 
@@ -64,7 +64,7 @@ class Verification:
         if position == 0 and stop == self._version.size:
             self._earlier, self._own_ledger = self._own_ledger, None
 
-    def note_part(self, part: Part, start: int, stop: int, data: memoryview | bytes) -> None:
+    def note_part(self, part: Block, start: int, stop: int, data: memoryview | bytes) -> None:
         """The bytes from ``start`` to ``stop`` become the program's; ``data`` is all of their part.
 
         The checksum of the part counts from now on, whatever becomes of the part.
@@ -78,7 +78,7 @@ class Verification:
             ledger.add(Range(part.start, part.stop), part.sums, data, integrity.sums_of)
         ledger.hand_out(start, stop)
 
-    def hand_over_within(self, part: Part, start: int, stop: int, data: memoryview | bytes, shelf: Shelf) -> None:
+    def hand_over_within(self, part: Block, start: int, stop: int, data: memoryview | bytes, index: BlockIndex) -> None:
         """``note_part`` and ``check``, for the smallest of reads.
 
         Raises:
@@ -89,7 +89,7 @@ class Verification:
             ledger.hand_out(start, stop)
         else:
             self.note_part(part, start, stop, data)
-        self.check(shelf)
+        self.check(index)
 
     def note_requests(self, group: FetchGroup[RangeFetch], view: memoryview, position: int) -> None:
         """``note_request`` for each of these."""
@@ -107,7 +107,7 @@ class Verification:
 
     # -- the comparison -----------------------------------------------------------------------------------------------
 
-    def hand_over(self, position: int, view: memoryview, lane: Lane, shelf: Shelf) -> None:
+    def hand_over(self, position: int, view: memoryview, lane: Lane, index: BlockIndex) -> None:
         """What is in ``view`` is about to be the program's, and so is all that was read before.
 
         Raises:
@@ -117,17 +117,17 @@ class Verification:
         if integrity is None or not len(view):
             return
         if position > 0 or len(view) != self._version.size:
-            self.check(shelf)
+            self.check(index)
             return
         try:
-            self._compare_read(integrity, view, lane, shelf)
+            self._compare_read(integrity, view, lane, index)
         except S3ChecksumError:
-            shelf.discard_all()
+            index.discard_all()
             raise
         finally:
             self._own_ledger = self._earlier = None
 
-    def hand_over_part(self, part: Part, data: memoryview | bytes, shelf: Shelf) -> None:
+    def hand_over_part(self, part: Block, data: memoryview | bytes, index: BlockIndex) -> None:
         """A part that is all of the object becomes the program's, at once.
 
         Raises:
@@ -141,9 +141,9 @@ class Verification:
             if expected is None or part.sums.of(expected[0]) == expected[1]:
                 return
         self.note_part(part, 0, part.stop, data)
-        self.check(shelf)
+        self.check(index)
 
-    def check(self, shelf: Shelf) -> None:
+    def check(self, index: BlockIndex) -> None:
         """Compare, once every byte of the object has come, and again once every byte was handed out.
 
         Some may never be: archives have gaps that nobody reads. And what was handed out may have come another time.
@@ -159,13 +159,13 @@ class Verification:
             if integrity is not None:
                 compare(self._version, self._runtime.caller, integrity, ledger)
         except S3ChecksumError:
-            shelf.discard_all()  # it may be wrong
+            index.discard_all()  # it may be wrong
             self._own_ledger = None
             raise
         if ledger.is_handed_out(size):
             self._own_ledger = None
 
-    def _compare_read(self, integrity: ObjectIntegrity, view: memoryview, lane: Lane, shelf: Shelf) -> None:
+    def _compare_read(self, integrity: ObjectIntegrity, view: memoryview, lane: Lane, index: BlockIndex) -> None:
         """Compare all of the object that one read has put into ``view``, and fetch it again once if it is wrong."""
         expected = demand(self._version, self._runtime.caller, integrity)
         if expected is None:
@@ -174,7 +174,7 @@ class Verification:
         first = self._ledger
         # Summed otherwise, or not at all, the bytes are still here.
         if not is_right(first, expected, len(view)) and algorithm.update(view, 0) != crc:
-            shelf.discard_all()
+            index.discard_all()
             second = self._fetch_all(view, lane)
             if not is_right(second, expected, len(view)) and algorithm.update(view, 0) != crc:
                 raise integrity.mismatch(first.differing(second, algorithm) or Range(0, len(view)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from s3torchconnector._config import KIB
-from s3torchconnector._transfer.engine._budget import BLOCK, ByteBudget
+from s3torchconnector._transfer.engine._budget import BUFFER_SIZE, ByteBudget
 from s3torchconnector._transfer.engine._memory import LargeBuffer, copy, new_buffer
 from s3torchconnector._wire import Buffer
 
@@ -97,8 +97,8 @@ class PartBuffer:
     def _open_buffer(self, wanted: int) -> bool:
         """Have a buffer to fill; False where there is no room for one, and the part need not grow."""
         self._seal()
-        if self._take(BLOCK):
-            self._buffer = self._budget.block()
+        if self._take(BUFFER_SIZE):
+            self._buffer = self._budget.buffer()
             self._blocks.append(self._buffer)
         else:
             count = self._overdraw(max(_FIRST, wanted, self.size))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from s3torchconnector._transfer.engine._collector import leave_to_collector
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
 from s3torchconnector._transfer.writing import _open_uploads
-from s3torchconnector._transfer.writing._publication import CreateOnly, Replacing
 from s3torchconnector._transfer.writing._upload import Upload
+from s3torchconnector._transfer.writing._write_condition import CreateOnly, Overwrite
 from s3torchconnector._wire import Buffer
 
 
@@ -27,14 +27,14 @@ class PutObjectStream:
         *,
         overwrite: bool = True,
         summed: bool = False,
-        publication: Replacing | None = None,
+        condition: Overwrite | None = None,
     ) -> None:
-        if publication is None:
-            publication = Replacing()
+        if condition is None:
+            condition = Overwrite()
             if not overwrite:
-                publication = CreateOnly()
-                publication.refuse_existing(open_runtime().caller, bucket, key)
-        self._upload = Upload(open_runtime, bucket, key, storage_class, publication, summed=summed)
+                condition = CreateOnly()
+                condition.refuse_existing(open_runtime().caller, bucket, key)
+        self._upload = Upload(open_runtime, bucket, key, storage_class, condition, summed=summed)
 
     def write(self, data: Buffer, *, lent: bool = False) -> int:
         """Take ``data`` (anything with C-contiguous memory) and return its length in bytes.

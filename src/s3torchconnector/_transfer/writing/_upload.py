@@ -25,7 +25,7 @@ from functools import partial
 from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ProtocolError, S3UploadAbortedError
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
 from s3torchconnector._transfer.writing import _open_uploads
-from s3torchconnector._transfer.writing._complete import Completion
+from s3torchconnector._transfer.writing._completion import Completion
 from s3torchconnector._transfer.writing._multipart import (
     MAX_PARTS,
     least_of_part,
@@ -35,8 +35,8 @@ from s3torchconnector._transfer.writing._multipart import (
     too_large,
 )
 from s3torchconnector._transfer.writing._part_buffer import PartBuffer
-from s3torchconnector._transfer.writing._publication import Replacing
 from s3torchconnector._transfer.writing._upload_checksums import UploadChecksums
+from s3torchconnector._transfer.writing._write_condition import Overwrite
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import (
     Buffer,
@@ -44,11 +44,11 @@ from s3torchconnector._wire import (
     CancelToken,
     CompletedPart,
     Response,
+    operations,
     parse_http_date,
     parse_upload_id,
     read_document,
     refuse_late_error,
-    requests,
 )
 
 _log = logging.getLogger(__name__)
@@ -63,14 +63,14 @@ class Upload:
         bucket: str,
         key: str,
         storage_class: str | None,
-        publication: Replacing,
+        condition: Overwrite,
         *,
         summed: bool,
     ) -> None:
         self._bucket = bucket
         self._key = key
         self._storage_class = storage_class
-        self._publication = publication
+        self._condition = condition
         self._pid = os.getpid()
         self._state = "open"
         self._lock = threading.RLock()  # held by who writes or ends it
@@ -210,10 +210,10 @@ class Upload:
     def _create(self) -> str:
         self._cancel.check()
         # Not with the parts' cancel token: an upload that S3 may have begun must be known, to be aborted.
-        request = requests.create_multipart_upload(
+        request = operations.create_multipart_upload(
             self._bucket, self._key, storage_class=self._storage_class, checksum=self._checksums.announced()
         )
-        marked = self._publication.marked(request)
+        marked = self._condition.marked(request)
         return self._checksums.call(marked, self._note_begin, self._cancel_beginning)
 
     def _note_begin(self, response: Response) -> str:
@@ -225,7 +225,7 @@ class Upload:
         self._cancel.check()  # what was lent is not ours any more
         body = part.body()
         checksum = self._checksums.of_part(number, body)
-        request = requests.upload_part(self._bucket, self._key, identifier, number, body, checksum=checksum)
+        request = operations.upload_part(self._bucket, self._key, identifier, number, body, checksum=checksum)
         return CompletedPart(number, self._checksums.call(request, _etag_of, self._cancel))
 
     def _publish(self) -> None:
@@ -238,26 +238,26 @@ class Upload:
 
     def _put_whole(self) -> None:
         body = self._filling.body()
-        request = requests.put_object(
+        request = operations.put_object(
             self._bucket,
             self._key,
             body,
             storage_class=self._storage_class,
             checksum=self._checksums.of_part(1, body),
         )
-        marked, etag = self._publication.marked(request), partial(md5_etag, body)
-        publish = partial(self._publication.publish, self._checksums, marked, lambda _, answer: _etag_of(answer))
+        marked, etag = self._condition.marked(request), partial(md5_etag, body)
+        publish = partial(self._condition.publish, self._checksums, marked, lambda _, answer: _etag_of(answer))
         completion = Completion(marked, self._written, etag)
-        completion.run(self._runtime.caller, self._publication, partial(publish, self._cancel), self._cancel)
+        completion.run(self._runtime.caller, self._condition, partial(publish, self._cancel), self._cancel)
 
     def _complete(self, upload_id: str) -> None:
         parts = [part.result() for part in self._parts]
-        request = requests.complete_multipart_upload(
+        request = operations.complete_multipart_upload(
             self._bucket, self._key, upload_id, parts, checksum=self._checksums.of_whole()
         )
         completion = Completion(request, self._written, partial(multipart_etag, parts), self._begun)
-        publish = partial(self._publication.publish, self._runtime.caller, request, refuse_late_error)
-        completion.run(self._runtime.caller, self._publication, publish)
+        publish = partial(self._condition.publish, self._runtime.caller, request, refuse_late_error)
+        completion.run(self._runtime.caller, self._condition, publish)
 
     def _await_beginning(self, upload_id: Future[str], until: float) -> None:
         """Have S3 tell the upload's id, which parts may be waiting for, or give it up."""
@@ -274,7 +274,7 @@ class Upload:
                 )
             return
         try:
-            request = requests.abort_multipart_upload(self._bucket, self._key, upload_id.result())
+            request = operations.abort_multipart_upload(self._bucket, self._key, upload_id.result())
             self._runtime.caller.call(request, read_document, limit=_left(until))
         except S3NotFoundError:
             _log.debug("the upload of %s is gone already", name)

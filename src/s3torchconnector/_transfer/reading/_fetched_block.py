@@ -8,15 +8,15 @@ from s3torchconnector._latch import Latch
 from s3torchconnector._transfer.engine._memory import FillableBytes, new_buffer
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import Runtime
+from s3torchconnector._transfer.reading._block import Block, GivenUp
 from s3torchconnector._transfer.reading._fetch import RangeFetch
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
-from s3torchconnector._transfer.reading._part import GivenUp, Part
-from s3torchconnector._wire import CancelToken, Exchange, HasToWait, NoneIdle, NotYet, PoolIsFull
+from s3torchconnector._wire import CancelToken, Exchange, NoIdleConnection, NotYet, PoolIsFull, WouldBlock
 
 _LARGE = 4 * MIB  # bytes from which memory is worth a mapping of its own
 
 
-class FetchedPart(Part):
+class FetchedBlock(Block):
     """A part that fetches itself; its size may be known only when the first answer tells it."""
 
     def __init__(self, runtime: Runtime, version: ObjectVersion, wanted: Range) -> None:
@@ -33,12 +33,12 @@ class FetchedPart(Part):
 
     def begin(self, *, wait: bool, connect: bool) -> Exchange | None:
         """Send the request, for ``proceed`` to receive its answer: the part as an errand of the carrier."""
-        if not self._landing.claim():
+        if not self._outcome.claim():
             return None
         try:
             return self._fetch.begin(self._runtime.caller, self._cancel, wait=wait, connect=connect)
-        except (PoolIsFull, NoneIdle):
-            self._landing.unclaim()
+        except (PoolIsFull, NoIdleConnection):
+            self._outcome.unclaim()
             raise
         except Exception:  # whatever it is, one object's trouble must not take the others' carrier
             self.go_on()
@@ -49,7 +49,7 @@ class FetchedPart(Part):
         try:
             self._runtime.caller.connect(self._bucket, self._cancel)
         except Exception:  # to be raised where this part is read, after the usual attempts
-            if self._landing.claim():
+            if self._outcome.claim():
                 self.go_on()
 
     def proceed(self, scratch: bytearray) -> bool:
@@ -61,7 +61,7 @@ class FetchedPart(Part):
             received = self._fetch.proceed(self._runtime.caller, scratch)
         except NotYet:
             return False
-        except HasToWait:
+        except WouldBlock:
             self.go_on()
             return True
         except BaseException as error:
@@ -80,27 +80,27 @@ class FetchedPart(Part):
     def conclude(self) -> None:
         """Wake who waits for what ``proceed`` has received."""
         if self._to_be_settled:
-            self._landing.settle()
+            self._outcome.settle()
 
     def fail(self, error: Exception) -> None:
         """Tell who waits for the part that nobody will ask for it."""
-        if self._landing.claim():
-            self._landing.settle(error)
+        if self._outcome.claim():
+            self._outcome.settle(error)
 
     def fetch(self) -> None:
         """Receive the bytes, unless nobody wants them any more; runs on a worker. Does not raise."""
-        if self._landing.claim():
+        if self._outcome.claim():
             self._fetch_and_settle()
 
     def await_head(self) -> None:
         self._on_begin = begins = Latch()
         if not self._has_begun:  # asked behind the assignment, as the other thread assigns before it looks
-            self._landing.when_settled(begins.open)
+            self._outcome.when_settled(begins.open)
             begins.wait()
 
     def discard(self) -> None:
         self._cancel.cancel()
-        if self._landing.claim():
+        if self._outcome.claim():
             self.hand_over()
         else:
             super().discard()
@@ -110,7 +110,7 @@ class FetchedPart(Part):
         try:
             self._runtime.workers.run(self._fetch_and_settle)
         except RuntimeError as error:
-            self._landing.settle(error)
+            self._outcome.settle(error)
 
     def _fetch_and_settle(self) -> None:
         try:
@@ -123,11 +123,11 @@ class FetchedPart(Part):
     def _settle_failed(self, error: BaseException) -> None:
         self._small, self._data = None, None
         self.given_up = isinstance(error, GivenUp)
-        self._landing.settle(error)
+        self._outcome.settle(error)
 
     def _land(self, received: Range) -> None:
         self._take(received)
-        self._landing.settle()
+        self._outcome.settle()
 
     def _take(self, received: Range) -> None:
         if self._small is not None:
@@ -136,7 +136,7 @@ class FetchedPart(Part):
             self._small = None
         self.start, self.stop = received
         self.sums = self._fetch.take_sums()
-        self.landed = True
+        self.ready = True
 
     def _accept(self, actual: Range, data: bytes) -> None:
         self._settle_account(len(data))

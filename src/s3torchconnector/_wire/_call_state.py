@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ServiceError, S3ThrottledError, S3TimeoutError
-from s3torchconnector._wire._authority import Identity
+from s3torchconnector._wire._authenticator import Identity
 from s3torchconnector._wire._cancel import CancelToken
+from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._exchange import Exchange
-from s3torchconnector._wire._patience import Patience
-from s3torchconnector._wire._requests import Request
+from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._retry import RetryRule, is_retryable
 from s3torchconnector._wire._throttle import Throttle
 
 _MODEST = 4  # refusals that the pause of who has a turn grows by, 80 ms at most by default: its pace does the rest
 
 
-class Course:
+class CallState:
     """The state of one operation.
 
     Args:
@@ -44,7 +44,7 @@ class Course:
         self._began = self.since = begun.started if begun else time.perf_counter()
         self._timeout = timeout
         self._limit = limit
-        self.patience = Patience(token, self._began + min(timeout, limit))
+        self.deadline = Deadline(token, self._began + min(timeout, limit))
         self.mended: set[str] = set()
         self.resent = False
         self._failures = 0
@@ -62,12 +62,12 @@ class Course:
         """Wait for a turn at an overloaded endpoint, unless it is held already, and until it may be used."""
         if self._throttle is not throttle:
             self.give_turn_back()
-            if throttle.take_turn(self.patience):
+            if throttle.take_turn(self.deadline):
                 self._throttle, self._is_paced = throttle, False
         if self._throttle is not None and not self._is_paced:
-            pause, left = self._throttle.pause(), self.patience.left()
+            pause, left = self._throttle.pause(), self.deadline.left()
             if pause > 0.0:
-                self.patience.token.wait(max(0.0, min(pause, left)))
+                self.deadline.token.wait(max(0.0, min(pause, left)))
             if pause > left:
                 raise S3TimeoutError("its turn did not come")
         self._is_paced = False
@@ -97,13 +97,13 @@ class Course:
                 delay, self._is_paced = max(delay, self._throttle.pause()), True
         else:
             self.give_turn_back()
-            excused, self._excused = self._excused, self.patience.token.excused
+            excused, self._excused = self._excused, self.deadline.token.excused
             if isinstance(error, S3ConnectionError) and self._excused > excused:
                 return 0.0  # the program let the server wait for so long that it went; more was received each time
             self._failures += 1
             delay = rule.delay(error, self._failures)
         error.resent = self.resent
-        left = self.patience.left()
+        left = self.deadline.left()
         if is_retryable(error) and left <= (delay or 0.0):
             raise self._too_late(error) from error
         if delay is None:

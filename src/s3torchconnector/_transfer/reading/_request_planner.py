@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from s3torchconnector._transfer.engine._ranges import Range, split_on_grid
+from s3torchconnector._transfer.reading._block_index import BlockIndex
 from s3torchconnector._transfer.reading._read_policy import ReadPattern, ReadPolicy
-from s3torchconnector._transfer.reading._shelf import Shelf
 
 
-class Coverage:
+class RequestPlanner:
     """Cuts reads on the part grid.
 
     Args:
@@ -42,16 +42,16 @@ class Coverage:
         ahead = self.bytes_ahead
         return read.start, read.stop + (ahead + 2 * self._part_size if ahead else 1)  # requests end on the grid
 
-    def missing(self, shelf: Shelf, read: Range, size: int | None) -> Iterator[tuple[Range, Range | None]]:
+    def missing(self, index: BlockIndex, read: Range, size: int | None) -> Iterator[tuple[Range, Range | None]]:
         """The pieces of a read that no part has, each with the part to fetch for it; None: as it is.
 
         Parts may be put on the shelf between two of them. ``size`` is the object's, if it is known.
         """
-        for gap in shelf.gaps(read.start, read.stop):
+        for gap in index.gaps(read.start, read.stop):
             for piece in split_on_grid(gap.start, gap.stop, self._part_size):
-                yield piece, self._widened(shelf, piece, size, leads=piece.start == read.start)
+                yield piece, self._widened(index, piece, size, leads=piece.start == read.start)
 
-    def ahead(self, shelf: Shelf, position: int, size: int, *, all_of_it: bool = False) -> Iterator[Range]:
+    def ahead(self, index: BlockIndex, position: int, size: int, *, all_of_it: bool = False) -> Iterator[Range]:
         """What to fetch behind ``position`` before it is read, the nearest first.
 
         ``all_of_it`` says that the object is likely to be read to its end, though it has not been read in order so far.
@@ -59,30 +59,30 @@ class Coverage:
         end = self._useful(size, size)
         ahead = self._most_ahead if all_of_it else self.bytes_ahead
         least = max(self._policy.smallest, min(ahead, self._part_size))
-        for gap in shelf.gaps(position, min(end, position + ahead)):
+        for gap in index.gaps(position, min(end, position + ahead)):
             for piece in split_on_grid(gap.start, gap.stop, self._part_size):
                 stop = max(piece.stop, min(end, self._part_end(piece), piece.start + least))
-                yield Range(piece.start, shelf.next_start(piece.stop, stop))
+                yield Range(piece.start, index.next_start(piece.stop, stop))
 
-    def _widened(self, shelf: Shelf, piece: Range, size: int | None, *, leads: bool) -> Range | None:
+    def _widened(self, index: BlockIndex, piece: Range, size: int | None, *, leads: bool) -> Range | None:
         """The part to fetch for a piece that is not worth a request of its own; None for one that is."""
         if self._pattern.goes_back and leads:
-            return self._widened_backwards(shelf, piece)
+            return self._widened_backwards(index, piece)
         in_order = self._pattern.in_order
         if not in_order and piece.size >= self._policy.smallest:
             return None
         part_end = self._useful(self._part_end(piece), size)
         wish = max(piece.size, self._policy.smallest, self.bytes_ahead)
-        start, end = piece.start, shelf.next_start(piece.stop, min(part_end, piece.start + wish))
+        start, end = piece.start, index.next_start(piece.stop, min(part_end, piece.start + wish))
         if leads and not self._pattern.continues and end == size:
             # Directories and footers lie at an object's end, and are read backwards.
-            start = shelf.previous_stop(start, min(start, max(0, end - self._policy.smallest)))
+            start = index.previous_stop(start, min(start, max(0, end - self._policy.smallest)))
         wanted = Range(start, end)
         return None if wanted == piece else wanted
 
-    def _widened_backwards(self, shelf: Shelf, piece: Range) -> Range | None:
+    def _widened_backwards(self, index: BlockIndex, piece: Range) -> Range | None:
         wish = max(self._policy.smallest, self._pattern.before(self._part_size))
-        start = shelf.previous_stop(piece.start, max(0, piece.stop - wish))
+        start = index.previous_stop(piece.start, max(0, piece.stop - wish))
         return Range(start, piece.stop) if start < piece.start else None
 
     def _part_end(self, piece: Range) -> int:

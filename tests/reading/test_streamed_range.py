@@ -10,19 +10,19 @@ import pytest
 
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer.engine._budget import BLOCK
-from s3torchconnector._transfer.engine._landing import Landing
+from s3torchconnector._transfer.engine._budget import BUFFER_SIZE
+from s3torchconnector._transfer.engine._outcome import Outcome
 from s3torchconnector._transfer.engine._ranges import Range
+from s3torchconnector._transfer.reading._block import Destinations
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
-from s3torchconnector._transfer.reading._part import Offers
-from s3torchconnector._transfer.reading._train import Car, Train, deposit
+from s3torchconnector._transfer.reading._streamed_range import StreamedBlock, StreamedRange, deposit
 from s3torchconnector._wire import CancelToken
 from tests.interrupts import interrupted_at
 from tests.reading.support import MIB, client_of, content, wait_until
 from tests.servers.http_messages import Request, response
 from tests.servers.scripted import ScriptedServer, Send, Stall
 
-SIZE = 5 * BLOCK
+SIZE = 5 * BUFFER_SIZE
 
 
 class Slow:
@@ -34,11 +34,11 @@ class Slow:
     def __call__(self, request: Request) -> list[Send | Stall]:
         headers = {"ETag": '"e"', "Content-Range": f"bytes 0-{SIZE - 1}/{SIZE}", "Content-Length": str(SIZE)}
         head, body = response(206, b"", headers), content(0, SIZE)
-        half = 5 * BLOCK // 2
+        half = 5 * BUFFER_SIZE // 2
         return [
-            Send(head + body[:BLOCK]),
+            Send(head + body[:BUFFER_SIZE]),
             Stall(self.first),
-            Send(body[BLOCK:half]),
+            Send(body[BUFFER_SIZE:half]),
             Stall(self.second),
             Send(body[half:]),
         ]
@@ -57,52 +57,52 @@ def client(slow: Slow) -> Iterator[S3Client]:
 
 
 @pytest.fixture
-def train(client: S3Client) -> Train:
+def train(client: S3Client) -> StreamedRange:
     """Under way, with its first part here."""
     version = ObjectVersion("bucket", "key")
     version.hold_to(SIZE, '"e"')
     runtime = client.runtime()
     runtime.budget.take(deposit(SIZE))
-    train = Train(runtime, version, Range(0, SIZE))
+    train = StreamedRange(runtime, version, Range(0, SIZE))
     runtime.workers.run(train.fetch)
     train.parts[0].data()
     return train
 
 
-def discard(parts: list[Car]) -> None:
+def discard(parts: list[StreamedBlock]) -> None:
     for part in parts:
         part.discard()
 
 
-def test_each_part_is_here_when_it_is_full(train: Train, slow: Slow) -> None:
-    assert [part.landed for part in train.parts] == [True, False, False, False, False]
+def test_each_part_is_here_when_it_is_full(train: StreamedRange, slow: Slow) -> None:
+    assert [part.ready for part in train.parts] == [True, False, False, False, False]
     slow.first.set()
-    assert train.parts[1].data() == content(BLOCK, 2 * BLOCK)
-    assert not train.parts[2].landed
+    assert train.parts[1].data() == content(BUFFER_SIZE, 2 * BUFFER_SIZE)
+    assert not train.parts[2].ready
     slow.second.set()
     assert b"".join(part.data() for part in train.parts) == content(0, SIZE)
     assert not any(part.elsewhere for part in train.parts)
     discard(train.parts)
 
 
-def test_an_offered_place_is_filled_and_takes_no_budget(client: S3Client, train: Train, slow: Slow) -> None:
-    memory = memoryview(bytearray(3 * BLOCK))
+def test_an_offered_place_is_filled_and_takes_no_budget(client: S3Client, train: StreamedRange, slow: Slow) -> None:
+    memory = memoryview(bytearray(3 * BUFFER_SIZE))
     for i, part in enumerate(train.parts[2:]):
-        part.offer(memory[i * BLOCK : (i + 1) * BLOCK])
+        part.offer(memory[i * BUFFER_SIZE : (i + 1) * BUFFER_SIZE])
     slow.first.set()
     slow.second.set()
     for part in train.parts:
         part.data()
-    assert memory == content(2 * BLOCK, SIZE)
+    assert memory == content(2 * BUFFER_SIZE, SIZE)
     assert [part.elsewhere for part in train.parts] == [False, False, True, True, True]
-    assert client.runtime().budget.taken <= 2 * BLOCK
+    assert client.runtime().budget.taken <= 2 * BUFFER_SIZE
     discard(train.parts)
 
 
 def test_what_is_offered_too_late_is_copied_there_by_who_receives_it(
-    client: S3Client, train: Train, slow: Slow
+    client: S3Client, train: StreamedRange, slow: Slow
 ) -> None:
-    memory = memoryview(bytearray(BLOCK))
+    memory = memoryview(bytearray(BUFFER_SIZE))
     slow.first.set()
     coming = train.parts[2]
     wait_until(lambda: coming._begun)
@@ -110,14 +110,14 @@ def test_what_is_offered_too_late_is_copied_there_by_who_receives_it(
     slow.second.set()
     coming.data()
     assert coming.elsewhere
-    assert memory == content(2 * BLOCK, 3 * BLOCK)
+    assert memory == content(2 * BUFFER_SIZE, 3 * BUFFER_SIZE)
     train.parts[4].data()
-    assert client.runtime().budget.taken <= 4 * BLOCK
+    assert client.runtime().budget.taken <= 4 * BUFFER_SIZE
     discard([part for part in train.parts if part is not coming])
 
 
-def test_memory_that_was_offered_too_late_and_withdrawn_is_left_alone(train: Train, slow: Slow) -> None:
-    memory = memoryview(bytearray(BLOCK))
+def test_memory_that_was_offered_too_late_and_withdrawn_is_left_alone(train: StreamedRange, slow: Slow) -> None:
+    memory = memoryview(bytearray(BUFFER_SIZE))
     slow.first.set()
     coming = train.parts[2]
     wait_until(lambda: coming._begun)
@@ -126,17 +126,17 @@ def test_memory_that_was_offered_too_late_and_withdrawn_is_left_alone(train: Tra
     slow.second.set()
     with pytest.raises(S3Exception):
         train.parts[4].data()
-    assert memory == bytes(BLOCK)
+    assert memory == bytes(BUFFER_SIZE)
     discard(train.parts)
 
 
-def test_nothing_touches_memory_that_was_withdrawn(train: Train, slow: Slow) -> None:
-    memory = memoryview(bytearray(2 * BLOCK))
+def test_nothing_touches_memory_that_was_withdrawn(train: StreamedRange, slow: Slow) -> None:
+    memory = memoryview(bytearray(2 * BUFFER_SIZE))
     receiving, coming = train.parts[2:4]
-    receiving.offer(memory[:BLOCK])
-    coming.offer(memory[BLOCK:])
+    receiving.offer(memory[:BUFFER_SIZE])
+    coming.offer(memory[BUFFER_SIZE:])
     slow.first.set()
-    wait_until(lambda: memory[:1] == content(2 * BLOCK, 2 * BLOCK + 1))
+    wait_until(lambda: memory[:1] == content(2 * BUFFER_SIZE, 2 * BUFFER_SIZE + 1))
     coming.withdraw()
     receiving.withdraw()
     memory[:] = untouched = b"\xa5" * len(memory)
@@ -148,43 +148,43 @@ def test_nothing_touches_memory_that_was_withdrawn(train: Train, slow: Slow) -> 
 
 
 def test_a_part_that_is_here_is_withdrawn_while_its_readers_are_being_told(
-    train: Train, slow: Slow, monkeypatch: pytest.MonkeyPatch
+    train: StreamedRange, slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its thread may lose the interpreter lock between the two; the rest of the train is wanted all the same."""
     here, told = threading.Event(), threading.Event()
-    settle = Landing.settle
+    settle = Outcome.settle
 
-    def settle_late(landing: Landing, error: BaseException | None = None) -> None:
-        if landing is train.parts[1]._landing:
+    def settle_late(outcome: Outcome, error: BaseException | None = None) -> None:
+        if outcome is train.parts[1]._outcome:
             here.set()
             assert told.wait(30)
-        settle(landing, error)
+        settle(outcome, error)
 
-    monkeypatch.setattr(Landing, "settle", settle_late)
-    train.parts[1].offer(memoryview(bytearray(BLOCK)))
+    monkeypatch.setattr(Outcome, "settle", settle_late)
+    train.parts[1].offer(memoryview(bytearray(BUFFER_SIZE)))
     slow.first.set()
     assert here.wait(30)
     train.parts[1].withdraw()
     told.set()
     slow.second.set()
-    assert train.parts[4].data() == content(4 * BLOCK, SIZE)
+    assert train.parts[4].data() == content(4 * BUFFER_SIZE, SIZE)
     discard(train.parts)
 
 
-def test_a_train_that_nobody_wants_stops(train: Train, slow: Slow) -> None:
+def test_a_train_that_nobody_wants_stops(train: StreamedRange, slow: Slow) -> None:
     discard(train.parts[1:])
     with pytest.raises(S3Exception):
         train.parts[4].data()  # although the server has sent no more
-    assert train.parts[0].data() == content(0, BLOCK)
+    assert train.parts[0].data() == content(0, BUFFER_SIZE)
     discard(train.parts[:1])
     slow.first.set()
 
 
-def test_a_train_goes_on_for_the_parts_that_are_wanted(train: Train, slow: Slow) -> None:
+def test_a_train_goes_on_for_the_parts_that_are_wanted(train: StreamedRange, slow: Slow) -> None:
     discard(train.parts[:4])
     slow.first.set()
     slow.second.set()
-    assert train.parts[4].data() == content(4 * BLOCK, SIZE)
+    assert train.parts[4].data() == content(4 * BUFFER_SIZE, SIZE)
     discard(train.parts[4:])
 
 
@@ -202,7 +202,7 @@ def test_a_read_in_order_waits_for_no_more_than_its_block() -> None:
         head, body = response(206, b"", headers), content(start, stop)
         if not start:
             return [Send(head + body)]
-        end_of_block = BLOCK - start
+        end_of_block = BUFFER_SIZE - start
         return [Send(head + body[:end_of_block]), Stall(rest), Send(body[end_of_block:])]
 
     with (
@@ -223,21 +223,28 @@ def test_no_interrupt_of_the_withdrawal_leaves_memory_to_a_train(client: S3Clien
     for moment in itertools.count(2):  # not where ``__exit__`` begins
         slow.first.clear()
         runtime.budget.take(deposit(SIZE))
-        train = Train(runtime, version, Range(0, SIZE))
+        train = StreamedRange(runtime, version, Range(0, SIZE))
         runtime.workers.run(train.fetch)
         train.parts[0].data()
-        memory = memoryview(bytearray(3 * BLOCK))
+        memory = memoryview(bytearray(3 * BUFFER_SIZE))
         interrupted = False
-        offers = Offers(runtime.budget, train.parts[2:], Range(2 * BLOCK, SIZE), memory)
+        offers = Destinations(runtime.budget, train.parts[2:], Range(2 * BUFFER_SIZE, SIZE), memory)
         offers.__enter__()
         slow.first.set()
         wait_until(lambda train=train: train.parts[2]._begun)
         try:
-            with interrupted_at(moment, Offers.__exit__, Car.withdraw, Train.stop, CancelToken.cancel, Landing.join):
+            with interrupted_at(
+                moment,
+                Destinations.__exit__,
+                StreamedBlock.withdraw,
+                StreamedRange.stop,
+                CancelToken.cancel,
+                Outcome.join,
+            ):
                 offers.__exit__(None, None, None)
         except KeyboardInterrupt:
             interrupted = True
-        assert train.parts[2]._landing.settled, moment
+        assert train.parts[2]._outcome.settled, moment
         assert [part._offered for part in train.parts] == [None] * 5, moment
         discard(train.parts)
         if not interrupted:

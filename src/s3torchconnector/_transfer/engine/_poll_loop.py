@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from s3torchconnector._wire import Exchange, Hedging, NoneIdle, have_descriptors
+from s3torchconnector._wire import Exchange, Hedging, NoIdleConnection, have_descriptors
 
 _SCRATCH = 256 * 1024  # bytes: the head and the body of an object that is received in one system call
 # Objects received before those who wait are woken. Woken for each, a reader and the carrier take the interpreter lock
@@ -20,7 +20,7 @@ _AT_ONCE = 16
 _log = logging.getLogger(__name__)
 
 
-class Errand(Protocol):
+class MultiplexedRequest(Protocol):
     """A request that is sent and received in steps."""
 
     def connect(self) -> None:
@@ -48,10 +48,10 @@ class Errand(Protocol):
         """It will not be begun: tell who waits. Does not raise."""
 
 
-class Round:
+class PollLoop:
     """The errands that are on their way. All but ``wake`` is the carrying thread's."""
 
-    def __init__(self, silence: float, hedging: Hedging, connect: Callable[[Errand], bool]) -> None:
+    def __init__(self, silence: float, hedging: Hedging, connect: Callable[[MultiplexedRequest], bool]) -> None:
         self._silence = silence
         self._hedging = hedging
         self._connect = connect  # has a connection opened
@@ -60,11 +60,11 @@ class Round:
         os.set_blocking(self._wake_read, False)
         self._poll.register(self._wake_read, select.POLLIN)
         self._scratch = bytearray(_SCRATCH)
-        self._under_way: dict[int, tuple[Errand, Exchange]] = {}  # by descriptor, the oldest first
+        self._under_way: dict[int, tuple[MultiplexedRequest, Exchange]] = {}  # by descriptor, the oldest first
         # Not yet hedged, by when they were sent, or had a connection opened for that; the oldest first. Whose answer
         # has begun is taken out, wherever it stands: it would be kept alive until all before it are answered.
-        self._unanswered: dict[Exchange, tuple[float, Errand]] = {}
-        self._over: deque[Errand] = deque()  # not concluded
+        self._unanswered: dict[Exchange, tuple[float, MultiplexedRequest]] = {}
+        self._over: deque[MultiplexedRequest] = deque()  # not concluded
         self.claimed = False  # under the carrier's lock
         self.sleeping = False  # under the carrier's lock: waiting, and not yet woken
 
@@ -72,16 +72,16 @@ class Round:
     def load(self) -> int:
         return len(self._under_way)
 
-    def begin(self, errand: Errand, *, wait: bool, connect: bool) -> None:
-        exchange = errand.begin(wait=wait, connect=connect)
+    def begin(self, request: MultiplexedRequest, *, wait: bool, connect: bool) -> None:
+        exchange = request.begin(wait=wait, connect=connect)
         if exchange is None:
             return
-        self._watch(exchange.fileno(), errand, exchange)
-        self._unanswered[exchange] = exchange.started, errand
+        self._watch(exchange.fileno(), request, exchange)
+        self._unanswered[exchange] = exchange.started, request
 
-    def _watch(self, descriptor: int, errand: Errand, exchange: Exchange) -> None:
+    def _watch(self, descriptor: int, request: MultiplexedRequest, exchange: Exchange) -> None:
         self._poll.register(descriptor, select.POLLIN)
-        self._under_way[descriptor] = errand, exchange
+        self._under_way[descriptor] = request, exchange
 
     def _forget(self, descriptor: int) -> None:
         del self._under_way[descriptor]
@@ -117,7 +117,7 @@ class Round:
                     self._conclude()
         self._conclude()
 
-    def _proceed(self, descriptor: int, errand: Errand, exchange: Exchange, now: float) -> None:
+    def _proceed(self, descriptor: int, request: MultiplexedRequest, exchange: Exchange, now: float) -> None:
         if not exchange.answering:
             if not exchange.has_begun(descriptor):
                 return
@@ -128,8 +128,8 @@ class Round:
                 self._forget(other)
                 exchange.drop_spare()
         # Before another round finds the connection in the pool, it is no longer watched: this thread does both.
-        if errand.proceed(self._scratch):
-            self._over.append(errand)
+        if request.proceed(self._scratch):
+            self._over.append(request)
             self._forget(descriptor)
 
     def _conclude(self) -> None:
@@ -139,7 +139,7 @@ class Round:
     def _hedge(self, now: float) -> None:
         """Send again what should have been answered by ``now``; each request has one chance of that."""
         while self._unanswered:
-            exchange, (since, errand) = next(iter(self._unanswered.items()))
+            exchange, (since, request) = next(iter(self._unanswered.items()))
             if now < since + self._hedging.delay:
                 return
             del self._unanswered[exchange]
@@ -148,27 +148,27 @@ class Round:
                 continue
             try:
                 descriptor = exchange.hedge()
-            except NoneIdle:
-                if first and self._connect(errand):
-                    self._unanswered[exchange] = now, errand
+            except NoIdleConnection:
+                if first and self._connect(request):
+                    self._unanswered[exchange] = now, request
                 continue
             except Exception:  # nobody thought of it; the first request is still on its way
                 _log.exception("a late request could not be sent again")
                 exchange.drop_spare()
                 continue
             if descriptor is not None:
-                self._watch(descriptor, errand, exchange)
+                self._watch(descriptor, request, exchange)
 
     def abandon(self) -> None:
         """The carrying thread cannot go on: conclude what is over, and have all the rest go on elsewhere. Does not
         raise."""
         over = set(self._over)
-        under_way = {errand: exchange for errand, exchange in self._under_way.values() if errand not in over}
+        under_way = {request: exchange for request, exchange in self._under_way.values() if request not in over}
         while self._over:
             _try(self._over.popleft().conclude)
-        for errand, exchange in under_way.items():
+        for request, exchange in under_way.items():
             _try(exchange.drop_spare)
-            _try(errand.go_on)
+            _try(request.go_on)
         self._under_way.clear()
 
     def close(self) -> None:

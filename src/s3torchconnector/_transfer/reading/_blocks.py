@@ -8,39 +8,39 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from s3torchconnector._config import KIB, MIB
-from s3torchconnector._transfer.engine._budget import BLOCK
+from s3torchconnector._transfer.engine._budget import BUFFER_SIZE
 from s3torchconnector._transfer.engine._memory import copy
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import Runtime
 from s3torchconnector._transfer.engine._workers import Lane
+from s3torchconnector._transfer.reading._block import Block, Destinations, GivenUp
+from s3torchconnector._transfer.reading._block_index import BlockIndex
 from s3torchconnector._transfer.reading._fetch import RangeFetch, direct
+from s3torchconnector._transfer.reading._fetched_block import FetchedBlock
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
-from s3torchconnector._transfer.reading._part import GivenUp, Offers, Part
-from s3torchconnector._transfer.reading._part_fetch import FetchedPart
-from s3torchconnector._transfer.reading._shelf import Shelf
-from s3torchconnector._transfer.reading._train import Train, deposit
+from s3torchconnector._transfer.reading._streamed_range import StreamedRange, deposit
 from s3torchconnector._transfer.reading._verify import Verification
 
-LARGE = BLOCK // 2 + 1
+LARGE = BUFFER_SIZE // 2 + 1
 """Bytes of a part from which on it is not kept for reads that go back a little."""
 _SMALL = 1 * MIB  # objects up to here are fetched by the carrier, many on one thread
 _LITTLE = 256 * KIB  # fetched where there is no room for more
 
 
-class Parts:
+class Blocks:
     """A shelf, and the threads that fill it. ``inherited`` are the parts of a parent process that are here."""
 
     def __init__(
-        self, runtime: Runtime, version: ObjectVersion, verification: Verification, inherited: Iterable[Part] = ()
+        self, runtime: Runtime, version: ObjectVersion, verification: Verification, inherited: Iterable[Block] = ()
     ) -> None:
-        self.shelf = Shelf(runtime.budget)
+        self.index = BlockIndex(runtime.budget)
         self._verification = verification
         self._runtime = runtime
         self._version = version
         self._own_lane: Lane | None = None
         self._own_ahead_lane: Lane | None = None
         for part in inherited:
-            self.shelf.add(part)
+            self.index.add(part)
 
     # Made when they are needed, by a small object never. Not by ``cached_property``, whose lock (before Python 3.12)
     # another thread may hold while this process is forked.
@@ -59,23 +59,23 @@ class Parts:
             self._own_ahead_lane = self._runtime.lane()
         return self._own_ahead_lane
 
-    def fetch(self, wanted: Range, *, reserved: int, carried: bool = False) -> Part | None:
+    def fetch(self, wanted: Range, *, reserved: int, carried: bool = False) -> Block | None:
         """Have a part fetched, by a thread of its own or by the carrier; ``reserved`` bytes are taken for it.
 
         None where there is no room for them.
         """
-        part = FetchedPart(self._runtime, self._version, wanted)
+        part = FetchedBlock(self._runtime, self._version, wanted)
         try:
-            self.shelf.add(part)
-            if not part.reserve(reserved, unread=self.shelf.lost <= 0):
-                self.shelf.remove(part)
+            self.index.add(part)
+            if not part.reserve(reserved, unread=self.index.lost <= 0):
+                self.index.remove(part)
                 return None
             if carried:
-                self._runtime.carrier.submit(part)
+                self._runtime.multiplexer.submit(part)
             else:
                 self.lane.submit(part.fetch)
         except BaseException:  # also an interrupt
-            self.shelf.discard_missing()
+            self.index.discard_missing()
             raise
         return part
 
@@ -97,18 +97,18 @@ class Parts:
         """Have parts fetched that nobody waits for, by one request; False where there is no room for that."""
         size, taken, train = deposit(wanted.size), False, None
         try:
-            taken = self._runtime.budget.try_take(size, to_come=True, unread=self.shelf.lost <= 0)
+            taken = self._runtime.budget.try_take(size, to_come=True, unread=self.index.lost <= 0)
             if taken:
-                train = Train(self._runtime, self._version, wanted)
+                train = StreamedRange(self._runtime, self._version, wanted)
                 for part in train.parts:
-                    self.shelf.add(part)
+                    self.index.add(part)
                 self._ahead_lane.submit(train.fetch)
         except BaseException:  # also an interrupt
             if train is not None:
                 train.call_off()
             elif taken:
                 self._runtime.budget.give(size, to_come=size)
-            self.shelf.discard_missing()
+            self.index.discard_missing()
             raise
         return taken
 
@@ -122,12 +122,12 @@ class Parts:
 
     def await_heads(self) -> None:
         """Wait until answers for all parts have begun."""
-        for part in self.shelf:
+        for part in self.index:
             part.await_head()
             if part.failed and not part.given_up:
                 self.wait_for(part)
 
-    def wait_for(self, part: Part) -> memoryview | bytes:
+    def wait_for(self, part: Block) -> memoryview | bytes:
         """A part's bytes. After an error all is forgotten that is not here, so that the next read asks again."""
         try:
             return part.data()
@@ -135,10 +135,10 @@ class Parts:
             raise
         except BaseException:
             # What is under way meets the same trouble, and must not bring it up again when that is over.
-            self.shelf.discard_missing()
+            self.index.discard_missing()
             raise
 
-    def data_of(self, part: Part) -> memoryview | bytes | None:
+    def data_of(self, part: Block) -> memoryview | bytes | None:
         """``wait_for``; None where others needed the memory."""
         try:
             return self.wait_for(part)
@@ -154,13 +154,13 @@ class Parts:
             after_each: called for each part, where reads are in order: then those that were read to their end are
                 let go of, since their memory is worth more for what comes next, now and not when the next read begins.
         """
-        parts = self.shelf.overlapping(position, stop)
-        with Offers(self._runtime.budget, parts, Range(position, stop), view):
-            for part in sorted(parts, key=lambda part: not part.landed):
+        parts = self.index.overlapping(position, stop)
+        with Destinations(self._runtime.budget, parts, Range(position, stop), view):
+            for part in sorted(parts, key=lambda part: not part.ready):
                 try:
                     data = self.wait_for(part)
                 except GivenUp:
-                    self.shelf.discard_lapsed()
+                    self.index.discard_lapsed()
                     missing = Range(max(position, part.start), min(stop, part.stop))
                     fetch = direct(self._version, missing, view, position)
                     fetch.run(self._runtime.caller)
@@ -169,11 +169,11 @@ class Parts:
                 begin, end = max(position, part.start), min(stop, part.stop)  # known now that it is here
                 if part.elsewhere:
                     self._verification.note_part(part, begin, end, view[begin - position : end - position])
-                    self.shelf.remove(part)
+                    self.index.remove(part)
                 elif begin < end:
                     self._verification.note_part(part, begin, end, data)
                     copy(view[begin - position : end - position], data[begin - part.start : end - part.start])
                 if after_each is not None:
                     if not part.elsewhere and end == part.stop and end - part.start >= LARGE:
-                        self.shelf.discard(part)
+                        self.index.discard(part)
                     after_each()

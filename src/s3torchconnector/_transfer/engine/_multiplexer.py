@@ -25,16 +25,16 @@ import threading
 from collections import deque
 from functools import partial
 
-from s3torchconnector._transfer.engine._round import Errand, Round
+from s3torchconnector._transfer.engine._poll_loop import MultiplexedRequest, PollLoop
 from s3torchconnector._transfer.engine._workers import Threads
-from s3torchconnector._wire import Hedging, NoneIdle, PoolIsFull
+from s3torchconnector._wire import Hedging, NoIdleConnection, PoolIsFull
 
 _CONNECTING = 32  # connections that are opened at a time
 _TRY_AGAIN = 10e-3  # seconds after which a full pool may have room: others make it, and tell nobody
 _log = logging.getLogger(__name__)
 
 
-class Carrier:
+class Multiplexer:
     """Runs errands on at most one of ``workers``' threads, ``most`` on their way at a time."""
 
     def __init__(self, workers: Threads, most: int, silence: float, hedging: Hedging) -> None:
@@ -43,12 +43,12 @@ class Carrier:
         self._silence = silence
         self._hedging = hedging
         self._lock = threading.Lock()
-        self._queue: deque[Errand] = deque()
+        self._queue: deque[MultiplexedRequest] = deque()
         self._connecting = 0  # connections that are being opened
-        self._round: Round | None = None  # while a thread is at it
+        self._round: PollLoop | None = None  # while a thread is at it
 
-    def submit(self, errand: Errand) -> None:
-        """Have ``errand`` begun and finished. Does not wait.
+    def submit(self, request: MultiplexedRequest) -> None:
+        """Have ``request`` begun and finished. Does not wait.
 
         Raises:
             RuntimeError: the client is closed, or there is no thread to be had.
@@ -58,8 +58,8 @@ class Carrier:
         try:
             with self._lock:
                 if self._round is None:  # before the errand is queued: it fails where no descriptor is left
-                    current = self._round = Round(self._silence, self._hedging, self._have_connected)
-                self._queue.append(errand)
+                    current = self._round = PollLoop(self._silence, self._hedging, self._have_connected)
+                self._queue.append(request)
                 if current is None:
                     self._round.wake()
                     return
@@ -76,7 +76,7 @@ class Carrier:
         if self._round is not None:
             self._round.close()
 
-    def _have_carried(self, current: Round) -> None:
+    def _have_carried(self, current: PollLoop) -> None:
         """Have a thread carry this round, unless one does already."""
         try:
             self._workers.run(partial(self._carry, current))
@@ -87,17 +87,17 @@ class Carrier:
                     stranded = list(self._queue)  # others submitted meanwhile, and trust in this round
                     self._queue.clear()
                 current.close()
-                for errand in stranded:
-                    errand.fail(error)
+                for request in stranded:
+                    request.fail(error)
             raise
 
-    def _claim(self, current: Round) -> bool:
+    def _claim(self, current: PollLoop) -> bool:
         """Whether this round is the caller's, to be carried or to be ended."""
         with self._lock:
             claimed, current.claimed = current.claimed, True
             return not claimed
 
-    def _carry(self, current: Round) -> None:
+    def _carry(self, current: PollLoop) -> None:
         if not self._claim(current):
             return
         try:
@@ -107,39 +107,39 @@ class Carrier:
             self._begin_anew(current)
         current.close()
 
-    def _begin_anew(self, broken: Round) -> None:
-        waiting: list[Errand] = []
+    def _begin_anew(self, broken: PollLoop) -> None:
+        waiting: list[MultiplexedRequest] = []
         with self._lock:
             if self._round is broken:
                 self._round = None
                 waiting = list(self._queue)
                 self._queue.clear()
         broken.abandon()
-        for errand in waiting:
+        for request in waiting:
             try:
-                self.submit(errand)
+                self.submit(request)
             except Exception as error:
-                errand.fail(error)
+                request.fail(error)
 
-    def _carry_on(self, current: Round) -> None:
+    def _carry_on(self, current: PollLoop) -> None:
         connects = False  # itself: there are no threads for that
         while True:
             longest = math.inf
-            while (errand := self._next(current)) is not None:
+            while (request := self._next(current)) is not None:
                 try:
                     # Who has connections in use must not wait for another: two who do could wait for each other.
-                    current.begin(errand, wait=not current.load, connect=connects)
+                    current.begin(request, wait=not current.load, connect=connects)
                 except PoolIsFull:
-                    self._put_back(errand, current)
+                    self._put_back(request, current)
                     longest = _TRY_AGAIN
                     break
-                except NoneIdle:
-                    self._put_back(errand, current)
+                except NoIdleConnection:
+                    self._put_back(request, current)
                     connects = not self._have_connected(*self._unconnected()) or self._workers.are_wanted
                     break
                 except Exception:
                     _log.exception("a small read could not be begun")
-                    errand.go_on()
+                    request.go_on()
             else:
                 if not current.load:
                     break
@@ -147,39 +147,39 @@ class Carrier:
                 current.receive(longest)
                 connects = False
 
-    def _put_back(self, errand: Errand, current: Round) -> None:
+    def _put_back(self, request: MultiplexedRequest, current: PollLoop) -> None:
         with self._lock:
-            self._queue.appendleft(errand)
+            self._queue.appendleft(request)
             current.sleeping = True
 
-    def _unconnected(self) -> list[Errand]:
+    def _unconnected(self) -> list[MultiplexedRequest]:
         """Those in the queue for which connections are to be opened now."""
         with self._lock:
             return list(itertools.islice(self._queue, self._connecting, _CONNECTING))
 
-    def _have_connected(self, *errands: Errand) -> bool:
+    def _have_connected(self, *requests: MultiplexedRequest) -> bool:
         """Have workers open connections for these errands, or for who comes first; False if there are no threads."""
-        for errand in errands:
+        for request in requests:
             with self._lock:
                 self._connecting += 1
             try:
-                self._workers.run(partial(self._connect, errand))
+                self._workers.run(partial(self._connect, request))
             except RuntimeError:
                 with self._lock:
                     self._connecting -= 1
                 return False
         return True
 
-    def _connect(self, errand: Errand) -> None:
+    def _connect(self, request: MultiplexedRequest) -> None:
         try:
-            errand.connect()
+            request.connect()
         finally:
             with self._lock:
                 self._connecting -= 1
                 if self._round is not None:
                     self._round.wake(soon=True)
 
-    def _next(self, current: Round) -> Errand | None:
+    def _next(self, current: PollLoop) -> MultiplexedRequest | None:
         """The next errand, if there is one and room for it; without any work left, the end of the round."""
         with self._lock:
             if self._queue and current.load < self._most:

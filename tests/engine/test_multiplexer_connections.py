@@ -18,7 +18,7 @@ from s3torchconnector._errors import S3Exception
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._types import ObjectInfo
 from tests.conftest import PrivateCA
-from tests.datasets.support import PATIENCE, config
+from tests.datasets.support import TIMEOUT, config
 from tests.servers.http_messages import Request, response
 from tests.servers.scripted import Answer, Close, ScriptedServer, Stall
 from tests.servers.tcp import CloseConnection
@@ -76,7 +76,7 @@ def read_all(server: Doorkeeper, client: S3Client) -> None:
     with ThreadPoolExecutor() as threads:
         reading = [threads.submit(reader.read) for reader in list(readers_of(client))]
         try:
-            assert [each.result(PATIENCE) for each in reading] == [BODY] * COUNT
+            assert [each.result(TIMEOUT) for each in reading] == [BODY] * COUNT
         finally:
             server.opened.set()
 
@@ -95,7 +95,7 @@ def test_a_connection_that_does_not_open_holds_back_nothing(private_ca: PrivateC
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_where_there_are_no_threads_for_that_the_carrier_opens_them(private_ca: PrivateCA, threads: int) -> None:
+def test_where_there_are_no_threads_for_that_the_multiplexer_opens_them(private_ca: PrivateCA, threads: int) -> None:
     with (
         Doorkeeper(private_ca, 1, opened_by=2) as server,
         client_of(server, max_connections=threads) as client,
@@ -123,7 +123,7 @@ def test_what_is_late_is_asked_for_again_on_a_connection_that_is_opened_for_that
         def read(key: str) -> bytes:
             reader = client.get_object("b", key, object_info=ObjectInfo(key, "", len(BODY), 0))
             reader.start_early(len(BODY))
-            return threads.submit(reader.read).result(PATIENCE)
+            return threads.submit(reader.read).result(TIMEOUT)
 
         try:
             for i in range(100):  # so that the usual time is known

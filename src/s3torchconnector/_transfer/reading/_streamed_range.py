@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import time
 
-from s3torchconnector._transfer.engine._budget import BLOCK, ByteBudget
+from s3torchconnector._transfer.engine._budget import BUFFER_SIZE, ByteBudget
 from s3torchconnector._transfer.engine._memory import copy, new_buffer, populate
 from s3torchconnector._transfer.engine._ranges import Range, split_on_grid
 from s3torchconnector._transfer.engine._runtime import Runtime
+from s3torchconnector._transfer.reading._block import Block, GivenUp
 from s3torchconnector._transfer.reading._fetch import RangeFetch
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
-from s3torchconnector._transfer.reading._part import GivenUp, Part
 from s3torchconnector._wire import CancelledByCaller, CancelToken
 
 
 def deposit(size: int) -> int:
     """Bytes of the budget that must have been taken for a train of ``size`` bytes."""
-    return max(min(size, BLOCK), size // 2)
+    return max(min(size, BUFFER_SIZE), size // 2)
 
 
-class Train:
+class StreamedRange:
     """A request for a range of a version whose size is known, and the parts that it fills.
 
     ``deposit`` bytes of the budget have been taken for it.
@@ -38,10 +38,12 @@ class Train:
         self._workers = runtime.workers
         self._credit = deposit(wanted.size)
         self._fetch = RangeFetch(version, wanted.start, wanted.stop, self._next)
-        self.parts = [Car(self, self._budget, piece) for piece in split_on_grid(wanted.start, wanted.stop, BLOCK)]
+        self.parts = [
+            StreamedBlock(self, self._budget, piece) for piece in split_on_grid(wanted.start, wanted.stop, BUFFER_SIZE)
+        ]
         self._tickets = [True] * len(self.parts)  # one for each part that is wanted and not here
         self._coming = iter(self.parts)
-        self._filling: Car | None = None
+        self._filling: StreamedBlock | None = None
         self._makes_way = False
         self._needed = -1  # the position that a reader waits for: the parts up to there cannot wait for memory
         self._to_begin = [True]  # popped by whoever fetches, or by whoever calls it off before
@@ -128,10 +130,10 @@ class Train:
         return view
 
 
-class Car(Part):
+class StreamedBlock(Block):
     """One part of a train."""
 
-    def __init__(self, train: Train, budget: ByteBudget, wanted: Range) -> None:
+    def __init__(self, train: StreamedRange, budget: ByteBudget, wanted: Range) -> None:
         super().__init__(budget, wanted)
         self._train = train
         self._ticket = [True]
@@ -158,11 +160,11 @@ class Car(Part):
             self._overdraw(size - deposit)
         self.from_deposit = deposit
         self._reserved += deposit
-        if size < BLOCK:
+        if size < BUFFER_SIZE:
             self._budget.arrived(deposit)
             self._data = view = memoryview(new_buffer(size))
         else:
-            self._block = self._budget.block(to_come=deposit)
+            self._block = self._budget.buffer(to_come=deposit)
             self._data = view = memoryview(self._block)
         return view
 
@@ -195,9 +197,9 @@ class Car(Part):
 
     def withdraw(self) -> None:
         self._offered = None
-        if self._begun and not self.landed and not self._landing.settled:
+        if self._begun and not self.ready and not self._outcome.settled:
             self._train.stop()
-            self._landing.join()
+            self._outcome.join()
 
     def settle(self, error: BaseException | None) -> None:
         offered, self._offered = self._offered, None
@@ -206,9 +208,9 @@ class Car(Part):
             copy(offered, self._data)
             self.elsewhere = True
             self._release()
-        self.landed = error is None
+        self.ready = error is None
         self.given_up = isinstance(error, GivenUp)
-        self._landing.settle(error)
+        self._outcome.settle(error)
         self._count_down()
 
     def make_way(self) -> None:

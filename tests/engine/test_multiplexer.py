@@ -20,12 +20,12 @@ import pytest
 
 from s3torchconnector import S3Reader
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer.engine._carrier import Carrier
-from s3torchconnector._transfer.engine._round import Round
+from s3torchconnector._transfer.engine._multiplexer import Multiplexer
+from s3torchconnector._transfer.engine._poll_loop import PollLoop
 from s3torchconnector._transfer.engine._workers import Workers
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._wire import Exchange, Hedging, PoolIsFull
-from tests.datasets.support import PATIENCE, config
+from tests.datasets.support import TIMEOUT, config
 from tests.interrupts import interrupted_at
 from tests.reading.support import wait_until
 from tests.servers.http_messages import Request, response, s3_error
@@ -102,7 +102,7 @@ def test_what_stalls_holds_back_nothing_else(stall: str) -> None:
         try:
             first, *others = readers_of(client)
             reading = [threads.submit(reader.read) for reader in others]
-            assert [each.result(PATIENCE) for each in reading] == [BODY] * len(others)
+            assert [each.result(TIMEOUT) for each in reading] == [BODY] * len(others)
             assert not server.release.is_set()
         finally:
             server.release.set()
@@ -146,32 +146,32 @@ def test_a_late_request_that_cannot_be_sent_again_costs_nothing(monkeypatch: pyt
         try:
             for _ in range(10):  # until it is known what is late
                 for reader in readers_of(client):
-                    assert threads.submit(reader.read).result(PATIENCE) == BODY
+                    assert threads.submit(reader.read).result(TIMEOUT) == BODY
             monkeypatch.setattr(Exchange, "hedge", stumble)
             late = client.get_object("b", "late", object_info=ObjectInfo("late", "", SIZE, 0))
             late.start_early()
-            assert failed.wait(PATIENCE)
+            assert failed.wait(TIMEOUT)
             for reader in readers_of(client):
-                assert threads.submit(reader.read).result(PATIENCE) == BODY
+                assert threads.submit(reader.read).result(TIMEOUT) == BODY
         finally:
             release.set()
-        assert threads.submit(late.read).result(PATIENCE) == BODY
+        assert threads.submit(late.read).result(TIMEOUT) == BODY
 
 
 STEPS = [
     (Exchange, "settle_on"),
     (Exchange, "fileno"),
-    (Round, "receive"),
-    (Round, "begin"),
-    (Round, "_hedge"),
-    (Round, "_forget"),
-    (Round, "_conclude"),
-    (Carrier, "_next"),
+    (PollLoop, "receive"),
+    (PollLoop, "begin"),
+    (PollLoop, "_hedge"),
+    (PollLoop, "_forget"),
+    (PollLoop, "_conclude"),
+    (Multiplexer, "_next"),
 ]
 
 
 @pytest.mark.parametrize(("owner", "name"), STEPS, ids=lambda value: getattr(value, "__name__", value))
-def test_an_error_anywhere_in_the_carrier_ends_nothing(
+def test_an_error_anywhere_in_the_multiplexer_ends_nothing(
     monkeypatch: pytest.MonkeyPatch, owner: type[Any], name: str
 ) -> None:
     with (
@@ -191,10 +191,10 @@ def test_an_error_anywhere_in_the_carrier_ends_nothing(
         for _ in range(3):
             for reader in readers_of(client):
                 with contextlib.suppress(ZeroDivisionError):
-                    assert threads.submit(reader.read).result(PATIENCE) == BODY
+                    assert threads.submit(reader.read).result(TIMEOUT) == BODY
         monkeypatch.undo()
         assert errors
-        assert [threads.submit(reader.read).result(PATIENCE) for reader in readers_of(client)] == [BODY] * COUNT
+        assert [threads.submit(reader.read).result(TIMEOUT) for reader in readers_of(client)] == [BODY] * COUNT
         wait_until(lambda: client.runtime().caller._pool.in_use == 0)
 
 
@@ -202,10 +202,10 @@ def test_a_job_that_fails_costs_no_thread() -> None:
     workers, done = Workers(1), threading.Event()
     workers.run(lambda: 1 // 0)
     workers.run(done.set)
-    assert done.wait(PATIENCE)
+    assert done.wait(TIMEOUT)
     closing = threading.Thread(target=workers.close, daemon=True)
     closing.start()
-    closing.join(PATIENCE)
+    closing.join(TIMEOUT)
     assert not closing.is_alive()
 
 
@@ -241,10 +241,10 @@ def test_a_connection_that_others_give_back_is_used(monkeypatch: pytest.MonkeyPa
             reading_other = threads.submit(other.read)  # by a thread of its own
             wait_until(lambda: len(server.requests) == 2)
             quick.start_early()
-            assert refused.wait(PATIENCE)
+            assert refused.wait(TIMEOUT)
             release["other"].set()
-            assert reading_other.result(PATIENCE) == BODY
-            assert threads.submit(quick.read).result(PATIENCE) == BODY
+            assert reading_other.result(TIMEOUT) == BODY
+            assert threads.submit(quick.read).result(TIMEOUT) == BODY
         finally:
             for stall in release.values():
                 stall.set()
@@ -264,18 +264,18 @@ def test_where_nobody_carries_everyone_is_told(monkeypatch: pytest.MonkeyPatch) 
 
         def run_later(job: Callable[[], object]) -> None:
             asked.set()
-            assert go_on.wait(PATIENCE)
+            assert go_on.wait(TIMEOUT)
             run(job)
 
         monkeypatch.setattr(runtime.workers, "run", run_later)
         starting = threads.submit(first.start_early)
-        assert asked.wait(PATIENCE)
+        assert asked.wait(TIMEOUT)
         second.start_early()  # while the first is about to be refused a thread
         reading = threads.submit(second.read)
         go_on.set()
         for each in (starting, reading):
             with pytest.raises(RuntimeError, match="the S3 client is closed"):
-                each.result(PATIENCE)
+                each.result(TIMEOUT)
         assert runtime.budget.taken == 0
 
 
@@ -342,10 +342,10 @@ def test_what_is_silent_for_too_long_is_given_up_though_others_go_on() -> None:
     busy = Going(readable=True, over=lambda: silent.aborted or next(steps) > 200_000)
     workers = Workers(1)
     with contextlib.closing(silent), contextlib.closing(busy), contextlib.closing(workers):
-        carrier = Carrier(workers, most=2, silence=0.05, hedging=Hedging(False))
-        carrier.submit(silent)
-        carrier.submit(busy)
-        assert busy.done.wait(PATIENCE)
+        multiplexer = Multiplexer(workers, most=2, silence=0.05, hedging=Hedging(False))
+        multiplexer.submit(silent)
+        multiplexer.submit(busy)
+        assert busy.done.wait(TIMEOUT)
         assert silent.aborted
 
 
@@ -353,10 +353,10 @@ def test_what_is_over_is_let_go_of_though_another_is_not_answered() -> None:
     silent, quick = Going(readable=False, over=lambda: True), Going(readable=True, over=lambda: True)
     workers = Workers(1)
     with contextlib.closing(workers), contextlib.closing(silent):
-        carrier = Carrier(workers, most=2, silence=30.0, hedging=Hedging(False))
-        carrier.submit(silent)
-        carrier.submit(quick)
-        assert quick.done.wait(PATIENCE)
+        multiplexer = Multiplexer(workers, most=2, silence=30.0, hedging=Hedging(False))
+        multiplexer.submit(silent)
+        multiplexer.submit(quick)
+        assert quick.done.wait(TIMEOUT)
         quick.close()
         gone = weakref.ref(quick)
         del quick
@@ -364,27 +364,27 @@ def test_what_is_over_is_let_go_of_though_another_is_not_answered() -> None:
             wait_until(lambda: gone() is None)
         finally:
             silent.abort()
-        assert silent.done.wait(PATIENCE)
+        assert silent.done.wait(TIMEOUT)
 
 
 @pytest.mark.parametrize("has_idle_thread", [False, True])
 def test_an_interrupt_of_who_submits_stops_nothing_else(has_idle_thread: bool) -> None:
-    functions = (Carrier.submit, Carrier._have_carried, Workers.run, Round.__init__)
+    functions = (Multiplexer.submit, Multiplexer._have_carried, Workers.run, PollLoop.__init__)
     for moment in itertools.count(1):
         workers = Workers(2)
         first, second = Going(True, lambda: True), Going(True, lambda: True)
-        carrier = Carrier(workers, most=2, silence=30.0, hedging=Hedging(False))
+        multiplexer = Multiplexer(workers, most=2, silence=30.0, hedging=Hedging(False))
         if has_idle_thread:
             workers.run(int)
             wait_until(lambda workers=workers: bool(workers._idle))
         interrupted = False
         try:
             with interrupted_at(moment, *functions):
-                carrier.submit(first)
+                multiplexer.submit(first)
         except KeyboardInterrupt:
             interrupted = True
-        carrier.submit(second)
-        assert second.done.wait(PATIENCE), moment
+        multiplexer.submit(second)
+        assert second.done.wait(TIMEOUT), moment
         first.close()
         second.close()
         workers.close()
@@ -393,15 +393,15 @@ def test_an_interrupt_of_who_submits_stops_nothing_else(has_idle_thread: bool) -
     assert moment > 10
 
 
-def test_those_who_wait_are_woken_for_several_errands_in_a_row_and_for_the_last() -> None:
+def test_those_who_wait_are_woken_for_several_requests_in_a_row_and_for_the_last() -> None:
     workers = Workers(1)
     with contextlib.ExitStack() as stack:
         stack.callback(workers.close)
-        errands = [stack.enter_context(contextlib.closing(Going(True, lambda: True))) for _ in range(40)]
-        carrier = Carrier(workers, most=len(errands), silence=30.0, hedging=Hedging(False))
-        for errand in errands:
-            carrier.submit(errand)
-        assert all(errand.done.wait(PATIENCE) for errand in errands)
-    for errand in errands:
-        meanwhile = [each for each in errands if errand.over_at < each.over_at < errand.concluded_at]
+        requests = [stack.enter_context(contextlib.closing(Going(True, lambda: True))) for _ in range(40)]
+        multiplexer = Multiplexer(workers, most=len(requests), silence=30.0, hedging=Hedging(False))
+        for request in requests:
+            multiplexer.submit(request)
+        assert all(request.done.wait(TIMEOUT) for request in requests)
+    for request in requests:
+        meanwhile = [each for each in requests if request.over_at < each.over_at < request.concluded_at]
         assert len(meanwhile) < 16

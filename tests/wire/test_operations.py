@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._identity import Credentials, EndpointResolver, Signer
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._wire import requests
+from s3torchconnector._wire import operations
 from s3torchconnector._wire._head import HeadBuilder
+from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._proxy import Proxy
-from s3torchconnector._wire._requests import Request
 
 ENDPOINT = EndpointResolver("us-east-1", "http://127.0.0.1:9000", S3ClientConfig()).resolve("b")
 TIMESTAMP = "20260131T102030Z"
@@ -39,25 +39,25 @@ def head(
     ],
 )
 def test_ranges(start: int | None, stop: int | None, expected: str | None) -> None:
-    request = requests.get_object("b", "k", start, stop)
+    request = operations.get_object("b", "k", start, stop)
     assert request.headers.get("range") == expected
     assert request.also_good == ((416,) if expected else ())
 
 
 def test_version_is_named_where_it_is_known() -> None:
-    assert requests.get_object("b", "k", if_match='"e"').headers == {"if-match": '"e"'}
+    assert operations.get_object("b", "k", if_match='"e"').headers == {"if-match": '"e"'}
 
 
 @pytest.mark.parametrize("value", ["STANDARD\r\nx-evil: 1", "A\nB", "A\rB", "\r\n"])
 @pytest.mark.parametrize("signed", [True, False])
 def test_headers_cannot_be_injected(value: str, signed: bool) -> None:
     with pytest.raises(ValueError, match="x-amz-storage-class holds a line break"):
-        head(requests.put_object("b", "k", [], storage_class=value), signed=signed)
+        head(operations.put_object("b", "k", [], storage_class=value), signed=signed)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_no_key_breaks_out_of_its_line(key: str) -> None:
-    lines = head(requests.copy_object("b", key, "b", key)).split("\r\n")
+    lines = head(operations.copy_object("b", key, "b", key)).split("\r\n")
     assert lines[0].count(" ") == 2
     assert [line.partition(":")[0] for line in lines[1:]] == [
         "host",
@@ -70,7 +70,7 @@ def test_no_key_breaks_out_of_its_line(key: str) -> None:
 
 
 def test_unsigned_request_has_no_authorization_and_signed_one_has() -> None:
-    request = requests.get_object("b", "k")
+    request = operations.get_object("b", "k")
     assert "authorization" not in head(request).lower()
     signed = head(request, signed=True).lower()
     assert "authorization: aws4-hmac-sha256 credential=akid/20260131/us-east-1/s3/aws4_request" in signed
@@ -79,20 +79,24 @@ def test_unsigned_request_has_no_authorization_and_signed_one_has() -> None:
 
 
 def test_requester_pays_is_sent_and_signed() -> None:
-    text = head(requests.get_object("b", "k"), signed=True, builder=HeadBuilder("agent/1", requester_pays=True))
+    text = head(operations.get_object("b", "k"), signed=True, builder=HeadBuilder("agent/1", requester_pays=True))
     assert "x-amz-request-payer: requester\r\n" in text
     assert "x-amz-request-payer" in text.partition("SignedHeaders=")[2].partition(",")[0]
 
 
 def test_length_is_told_for_requests_that_may_have_a_body_only() -> None:
-    assert "content-length: 5\r\n" in head(requests.put_object("b", "k", [b"ab", bytearray(b"cde")]))
-    assert "content-length: 0\r\n" in head(requests.create_multipart_upload("b", "k"))
-    for request in (requests.get_object("b", "k"), requests.delete_object("b", "k"), requests.head_object("b", "k")):
+    assert "content-length: 5\r\n" in head(operations.put_object("b", "k", [b"ab", bytearray(b"cde")]))
+    assert "content-length: 0\r\n" in head(operations.create_multipart_upload("b", "k"))
+    for request in (
+        operations.get_object("b", "k"),
+        operations.delete_object("b", "k"),
+        operations.head_object("b", "k"),
+    ):
         assert "content-length" not in head(request)
 
 
 def test_plain_proxies_get_absolute_targets_and_their_own_credentials() -> None:
-    text = head(requests.list_objects("b", "p q"), proxy=Proxy("proxy", 3128, "Basic xyz"))
+    text = head(operations.list_objects("b", "p q"), proxy=Proxy("proxy", 3128, "Basic xyz"))
     assert text.startswith(
         "GET http://127.0.0.1:9000/b?encoding-type=url&list-type=2&max-keys=1000&prefix=p%20q HTTP/1.1\r\n"
     )
@@ -100,7 +104,7 @@ def test_plain_proxies_get_absolute_targets_and_their_own_credentials() -> None:
 
 
 def test_listing_asks_for_what_is_given_only() -> None:
-    query = dict(requests.list_objects("b", "p", "/", max_keys=5, token="t", start_after="s").query)
+    query = dict(operations.list_objects("b", "p", "/", max_keys=5, token="t", start_after="s").query)
     assert query == {
         "encoding-type": "url", "list-type": "2", "max-keys": "5", "prefix": "p", "delimiter": "/",
         "continuation-token": "t", "start-after": "s",
@@ -114,4 +118,4 @@ def test_user_agents_that_cannot_be_sent_are_refused_at_once(agent: str) -> None
 
 
 def test_request_says_what_it_is_on_one_line() -> None:
-    assert str(requests.get_object("b", "a\nb")) == "GetObject s3://b/a\\nb"
+    assert str(operations.get_object("b", "a\nb")) == "GetObject s3://b/a\\nb"

@@ -18,7 +18,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ObjectChangedError, S3ObjectExistsError
-from s3torchconnector._transfer.writing._publication import Replacing, look, may_be_stored
+from s3torchconnector._transfer.writing._write_condition import Overwrite, look, may_be_stored
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Caller, CancelToken, Request, offered, parse_http_date
 
@@ -45,14 +45,14 @@ class Completion:
     def run(
         self,
         caller: Caller,
-        publication: Replacing,
+        condition: Overwrite,
         publish: Callable[[], object],
         cancel: CancelToken | None = None,
     ) -> None:
         """Have ``publish`` send the request, and look with ``caller`` whether it was carried out where that fails.
 
         Raises:
-            S3ObjectExistsError: ``publication`` demands that there be no object, and there is.
+            S3ObjectExistsError: ``condition`` demands that there be no object, and there is.
             S3Exception: the object was not stored, or nobody can tell.
         """
         try:
@@ -63,8 +63,8 @@ class Completion:
             headers = look(caller, self._request, error, cancel)
             if headers is None:
                 raise
-            ours = publication.recognises(self._request, headers)
-            if not publication.marks:
+            ours = condition.recognises(self._request, headers)
+            if not condition.marks:
                 ours = self._is_ours(headers, may_be_stored(error))
             if not ours:
                 if may_be_stored(error):

@@ -38,7 +38,7 @@ from s3torchconnector._wire import (
     Response,
     is_retryable,
     offered,
-    requests,
+    operations,
 )
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Calls(Protocol):
     def call(self, request: Request, consume: Callable[[Response], _T], cancel: CancelToken | None = None, /) -> _T: ...
 
 
-class Replacing:
+class Overwrite:
     """The object appears whatever was there.
 
     Attributes:
@@ -80,7 +80,7 @@ class Replacing:
         return False
 
 
-class Conditional(Replacing):
+class Conditional(Overwrite):
     """The object appears only where the server finds the key as it is expected to be.
 
     Args:
@@ -176,7 +176,7 @@ class CreateOnly(Conditional):
             S3ObjectExistsError: there is an object.
         """
         try:
-            caller.call(requests.head_object(bucket, key), lambda response: None)
+            caller.call(operations.head_object(bucket, key), lambda response: None)
         except S3NotFoundError:
             return
         except S3AccessDeniedError:
@@ -209,7 +209,7 @@ def look(
 
     None where nothing is stored, or where that cannot be told: then ``error`` says so.
     """
-    head = requests.head_object(request.bucket, request.key, checksum=bool(offered(request.headers)))
+    head = operations.head_object(request.bucket, request.key, checksum=bool(offered(request.headers)))
     try:
         return caller.call(head, lambda response: response.headers, cancel)
     except S3NotFoundError:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 
 
-class Landing:
+class Outcome:
     """Claimed at most once, by who does the work or who gives it up; settled at most once, maybe with an ``error``."""
 
     __slots__ = ("_callbacks", "_claims", "_latch", "error", "settled")

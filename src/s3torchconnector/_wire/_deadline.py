@@ -14,7 +14,7 @@ from s3torchconnector._errors import S3TimeoutError
 from s3torchconnector._wire._cancel import CancelToken
 
 
-class Patience(NamedTuple):
+class Deadline(NamedTuple):
     """Until when to wait.
 
     Attributes:

@@ -9,14 +9,14 @@ from operator import attrgetter
 
 from s3torchconnector._transfer.engine._budget import ByteBudget
 from s3torchconnector._transfer.engine._ranges import Range
-from s3torchconnector._transfer.reading._part import Part
+from s3torchconnector._transfer.reading._block import Block
 
 # Parts kept of what was read, for reads that come back: directories of zip files, footers of parquet files, and members
 # or pages that share a part.
 _MOST_READ = 256
 
 
-class Shelf:
+class BlockIndex:
     """A reader's parts, sorted; for the budget, the holder of their memory.
 
     Attributes:
@@ -31,17 +31,17 @@ class Shelf:
         self.wanted: tuple[int, float] = 0, math.inf
         self.lost = 0
         self._budget = budget
-        self._parts: list[Part] = []
+        self._parts: list[Block] = []
         self._asked = 0  # parts so far
         self._grown = False  # since it was last tidied
 
-    def __iter__(self) -> Iterator[Part]:
+    def __iter__(self) -> Iterator[Block]:
         return iter(list(self._parts))
 
     def __bool__(self) -> bool:
         return bool(self._parts)
 
-    def add(self, part: Part) -> None:
+    def add(self, part: Block) -> None:
         """Put a part in its place; it must not overlap another."""
         if not self._parts:
             self._budget.add_holder(self)
@@ -49,28 +49,28 @@ class Shelf:
         part.age, self._grown = self._asked, True
         insort(self._parts, part, key=_start)
 
-    def remove(self, part: Part) -> None:
+    def remove(self, part: Block) -> None:
         """Take off a part whose bytes are elsewhere."""
         self._parts.remove(part)
 
-    def discard(self, part: Part) -> None:
+    def discard(self, part: Block) -> None:
         """Discard a part whose bytes are not wanted any more."""
         self._discard([part])
 
     def discard_lapsed(self) -> None:
         """Discard the parts that will not come, and may be asked for again."""
-        self._discard([part for part in self._parts if not part.landed and part.lapsed])
+        self._discard([part for part in self._parts if not part.ready and part.lapsed])
 
     def discard_missing(self) -> None:
         """Discard the parts whose bytes are not here: failed, under way, or in the memory of a read."""
-        self._discard([part for part in self._parts if not part.landed or part.elsewhere])
+        self._discard([part for part in self._parts if not part.ready or part.elsewhere])
 
-    def at(self, position: int) -> Part | None:
+    def at(self, position: int) -> Block | None:
         """The part that has the byte at ``position``."""
         index = bisect_right(self._parts, position, key=_start) - 1
         return self._parts[index] if index >= 0 and position < self._parts[index].stop else None
 
-    def overlapping(self, start: int, stop: int) -> list[Part]:
+    def overlapping(self, start: int, stop: int) -> list[Block]:
         """The parts that have bytes of ``start`` to ``stop``, in order."""
         return self._parts[bisect_right(self._parts, start, key=_stop) : bisect_left(self._parts, stop, key=_start)]
 
@@ -104,9 +104,9 @@ class Shelf:
             self._grown = False
             behind = self._parts[: bisect_right(self._parts, position, key=_stop)]
             self._discard([part for part in behind if part.stop - part.start >= large])
-            self._discard(self._too_many([part for part in self._parts if part.landed and self._is_read(part)]))
+            self._discard(self._too_many([part for part in self._parts if part.ready and self._is_read(part)]))
 
-    def _too_many(self, read: list[Part]) -> list[Part]:
+    def _too_many(self, read: list[Block]) -> list[Block]:
         most, count, size = self._budget.limit // 2, len(read), sum(part.stop - part.start for part in read)
         if count <= _MOST_READ and size <= most:
             return []
@@ -117,7 +117,7 @@ class Shelf:
             keep += 1
         return read[:keep]
 
-    def _is_read(self, part: Part) -> bool:
+    def _is_read(self, part: Block) -> bool:
         """Whether it was read, or lies where the reader is not any more."""
         start, stop = self.wanted
         return part.stop <= start or part.start >= stop
@@ -129,7 +129,7 @@ class Shelf:
                 self.lost += part.stop - part.start if not part.lapsed else 0
                 part.make_way()
             elif self._is_read(part):
-                if part.landed:
+                if part.ready:
                     part.let_go()
                 else:
                     part.make_way()
@@ -140,7 +140,7 @@ class Shelf:
             self._budget.remove_holder(self)
             self._discard(list(self._parts))
 
-    def _discard(self, parts: list[Part]) -> None:
+    def _discard(self, parts: list[Block]) -> None:
         for part in parts:
             self._parts.remove(part)
         for part in parts:

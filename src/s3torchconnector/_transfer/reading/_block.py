@@ -7,8 +7,8 @@ from types import TracebackType
 
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._transfer.engine._budget import ByteBudget
-from s3torchconnector._transfer.engine._landing import Landing
 from s3torchconnector._transfer.engine._memory import LargeBuffer
+from s3torchconnector._transfer.engine._outcome import Outcome
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.reading._ledger import NOT_SUMMED, Ledger
 from s3torchconnector._wire import CancelledByCaller, is_retryable
@@ -18,7 +18,7 @@ class GivenUp(CancelledByCaller):
     """Bytes that were fetched unasked made room for work that somebody waits for. Never reaches users."""
 
 
-class Part:
+class Block:
     """Bytes ``start`` up to ``stop`` of an object, within the budget. Who fetches them is told by subclass or owner.
 
     ``discard`` or ``hand_over`` gives back what it has taken of the budget, whatever comes first, once. Until the bytes
@@ -27,7 +27,7 @@ class Part:
 
     def __init__(self, budget: ByteBudget, wanted: Range) -> None:
         self.start, self.stop = wanted
-        self.landed = False  # whether the bytes are there; asked without a lock, also by a forked child
+        self.ready = False  # whether the bytes are there; asked without a lock, also by a forked child
         self.elsewhere = False  # whether they are in memory that was offered
         self.given_up = False  # whether they will not come, through no fault: to be asked for otherwise
         self.sums = NOT_SUMMED  # of all its bytes, once they are there
@@ -35,17 +35,17 @@ class Part:
         self._budget = budget
         self._reserved = 0  # bytes of the budget
         self.age = 0  # the larger, the later it was asked for
-        self._landing = Landing()
+        self._outcome = Outcome()
         self._block: LargeBuffer | None = None  # to be used again
         self._data: memoryview | bytes | None = b""  # None: others needed the memory
 
-    def inherited(self, budget: ByteBudget) -> Part:
+    def inherited(self, budget: ByteBudget) -> Block:
         """A landed part of the parent's as a forked child's own: the same bytes, and none of the parent's locks."""
-        part = Part(budget, Range(self.start, self.stop))
+        part = Block(budget, Range(self.start, self.stop))
         part._data = self._data  # the thread that would take it away is not here
         part.sums = self.sums
-        part.landed = True
-        part._landing.settle()
+        part.ready = True
+        part._outcome.settle()
         return part
 
     def reserve(self, size: int, *, unread: bool) -> bool:
@@ -61,9 +61,9 @@ class Part:
             GivenUp: others needed the memory, through no fault: ask for them otherwise.
             S3Exception: they could not be fetched.
         """
-        if not self.landed:
+        if not self.ready:
             self._hasten()
-            self._landing.wait()
+            self._outcome.wait()
         data = self._data  # once: another thread may take it away
         if data is None:
             raise GivenUp("given up: others needed the memory")
@@ -91,8 +91,8 @@ class Part:
     def let_go(self) -> None:
         """Give back the bytes if they are here: they can be asked for again. Called by any thread."""
         with self._budget.lock:
-            if self.landed and self._reserved:
-                self.landed, self.given_up = False, True  # before the bytes go: a forked child looks in that order
+            if self.ready and self._reserved:
+                self.ready, self.given_up = False, True  # before the bytes go: a forked child looks in that order
                 self._data = None
                 self._block = None  # not to be used again: the reader may be copying from it
                 self.hand_over()
@@ -103,14 +103,14 @@ class Part:
     @property
     def failed(self) -> bool:
         """Whether the bytes will not come: ``data`` says why."""
-        return self._landing.settled and not self.landed
+        return self._outcome.settled and not self.ready
 
     @property
     def lapsed(self) -> bool:
         """Whether the bytes will not come, and can be asked for again: what was in the way may be over."""
         if not self.failed:
             return False
-        return self.given_up or (isinstance(self._landing.error, S3Exception) and is_retryable(self._landing.error))
+        return self.given_up or (isinstance(self._outcome.error, S3Exception) and is_retryable(self._outcome.error))
 
     def hand_over(self) -> None:
         """Give the budget its bytes back; the memory lives on as long as its reader, on the program's account."""
@@ -119,20 +119,20 @@ class Part:
             if reserved:
                 self._budget.give(reserved)
 
-    def hand_over_when_landed(self) -> None:
+    def hand_over_when_ready(self) -> None:
         """``hand_over``, once no more memory will be taken for this part."""
-        self._when_landed(self.hand_over)
+        self._when_ready(self.hand_over)
 
     def discard(self) -> None:
         """The bytes are not wanted any more: let go of the memory, as soon as nobody receives into it."""
-        self._when_landed(self._release)
+        self._when_ready(self._release)
 
-    def _when_landed(self, callback: Callable[[], None]) -> None:
+    def _when_ready(self, callback: Callable[[], None]) -> None:
         """Call it at once if the bytes are here, else when they are or will not come."""
-        if self.landed:
+        if self.ready:
             callback()
         else:
-            self._landing.when_settled(callback)
+            self._outcome.when_settled(callback)
 
     def _release(self) -> None:
         with self._budget.lock:  # against ``let_go``
@@ -143,21 +143,21 @@ class Part:
                 self._budget.give(reserved, [block] if block is not None else ())
 
 
-class Offers:
-    """Offers each part that is not here its place in a reader's memory: ``with Offers(budget, parts, wanted, view)``.
+class Destinations:
+    """Gives each missing block its place in a reader's memory: ``with Destinations(budget, blocks, wanted, view)``.
 
     Whatever way the block is left, nothing touches the memory afterwards; also where that is waited for and the wait is
     interrupted.
     """
 
-    def __init__(self, budget: ByteBudget, parts: Sequence[Part], wanted: Range, view: memoryview) -> None:
+    def __init__(self, budget: ByteBudget, parts: Sequence[Block], wanted: Range, view: memoryview) -> None:
         self._budget = budget
         inside = [part for part in parts if wanted.start <= part.start and part.stop <= wanted.stop]
-        self._missing = [part for part in inside if not part.landed]
+        self._missing = [part for part in inside if not part.ready]
         self._start = wanted.start
         self._view = view
 
-    def __enter__(self) -> Offers:
+    def __enter__(self) -> Destinations:
         someone_waits = False
         for part in self._missing:
             someone_waits |= part.offer(self._view[part.start - self._start : part.stop - self._start])

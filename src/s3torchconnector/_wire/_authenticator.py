@@ -10,9 +10,9 @@ from typing import NamedTuple
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3CredentialsError, S3Exception, S3TimeoutError
 from s3torchconnector._identity import Credentials, Endpoint, Signer, credentials_provider, lookup_attempts
+from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._documents import parse_http_date
-from s3torchconnector._wire._patience import Patience
-from s3torchconnector._wire._requests import Request
+from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._service_errors import EXPIRED_CODES
 from s3torchconnector._wire._sessions import Sessions
 from s3torchconnector._wire._shared_lookup import SharedLookup
@@ -30,11 +30,11 @@ class Identity(NamedTuple):
     credentials: Credentials | None
 
 
-class NobodyYet(S3Exception):
+class NoCredentialsYet(S3Exception):
     """Who signs has to be looked up first, and must not be waited for. Never reaches users."""
 
 
-class Authority:
+class Authenticator:
     """Gives each request its signer, credentials and timestamp. Thread-safe."""
 
     def __init__(
@@ -59,11 +59,11 @@ class Authority:
         self._signers: dict[tuple[str, str, str], Signer] = {}
         self._timestamp = (0, "")
 
-    def identity_for(self, request: Request, endpoint: Endpoint, patience: Patience | None) -> Identity:
+    def identity_for(self, request: Request, endpoint: Endpoint, deadline: Deadline | None) -> Identity:
         """What to sign ``request`` with: nothing at all for unsigned clients.
 
         Raises:
-            NobodyYet: that has to be waited for, and there is no ``patience``.
+            NobodyYet: that has to be waited for, and there is no ``deadline``.
             S3CredentialsError: there are no credentials.
             S3TimeoutError: they did not come in time.
         """
@@ -71,16 +71,16 @@ class Authority:
             return Identity(None, None)
         token_header = _TOKEN_HEADER
         if endpoint.session_auth and request.operation != "CreateSession":
-            credentials = self._sessions.credentials(request.bucket, patience)
+            credentials = self._sessions.credentials(request.bucket, deadline)
             token_header = _SESSION_TOKEN_HEADER
         else:
             credentials = self._provider.valid()
-            if credentials is None and patience is not None:
-                credentials = self._lookup.join(self._provider.get, patience)
+            if credentials is None and deadline is not None:
+                credentials = self._lookup.join(self._provider.get, deadline)
             elif self._provider.is_due:
                 self._lookup.start(self._provider.get)
         if credentials is None:
-            raise NobodyYet("who signs has to be looked up first")
+            raise NoCredentialsYet("who signs has to be looked up first")
         return Identity(self._signer(endpoint, token_header), credentials)
 
     def timestamp(self) -> str:
@@ -98,7 +98,7 @@ class Authority:
         if server_time:
             self._server_offset = server_time - self._clock()
 
-    def mend(self, error: S3Exception, identity: Identity, request: Request, patience: Patience) -> bool:
+    def mend(self, error: S3Exception, identity: Identity, request: Request, deadline: Deadline) -> bool:
         """Remove the cause of a refusal: refresh expired credentials, follow the server's clock. False if not.
 
         Raises:
@@ -115,9 +115,9 @@ class Authority:
             return False
         if request.operation != "CreateSession" and self._sessions.reject(request.bucket, identity.credentials):
             return True
-        return self._find_others(identity.credentials, patience, insist=not untold)
+        return self._find_others(identity.credentials, deadline, insist=not untold)
 
-    def _find_others(self, rejected: Credentials, patience: Patience, *, insist: bool) -> bool:
+    def _find_others(self, rejected: Credentials, deadline: Deadline, *, insist: bool) -> bool:
         """Look for other credentials; False, or an error if that is to ``insist``, where there are none."""
         now = time.monotonic()
         unsuspected, until = self._unsuspected
@@ -135,7 +135,7 @@ class Authority:
         found: Credentials | None = rejected
         while found == rejected or (insist and found is None):  # as another's look-up may find that was under way
             try:
-                found = self._forced_lookup.join(look, patience)
+                found = self._forced_lookup.join(look, deadline)
             except (S3CredentialsError, S3TimeoutError):
                 if insist:
                     raise

@@ -1,8 +1,8 @@
 """Threads that wait their turn, first come first served.
 
-Contract: the owner of a ``Line`` calls everything but ``Ticket.wait`` under its lock. Whoever has a turn to give away
-calls ``admit``; if that says no, the turn is nobody's. A ticket that gave up is handed to ``leave``, and if a turn had
-been given to it meanwhile, the owner has to give that away again.
+Contract: the owner of a ``FairQueue`` calls everything but ``Waiter.wait`` under its lock. Whoever has a permit to
+give away calls ``admit``; if that says no, the permit is nobody's. A waiter that gave up is handed to ``leave``, and if
+a permit had been given to it meanwhile, the owner has to give that away again.
 
 A condition variable would not do: one who comes at the right moment overtakes those it has woken.
 """
@@ -13,10 +13,10 @@ from collections import deque
 
 from s3torchconnector._errors import S3TimeoutError
 from s3torchconnector._latch import Latch
-from s3torchconnector._wire._patience import Patience
+from s3torchconnector._wire._deadline import Deadline
 
 
-class Ticket:
+class Waiter:
     """A place in the line."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Ticket:
         """Wake who waits, for nothing: the token was cancelled."""
         self._latch.open()
 
-    def wait(self, patience: Patience) -> None:
+    def wait(self, deadline: Deadline) -> None:
         """Wait for the turn.
 
         Raises:
@@ -39,27 +39,27 @@ class Ticket:
             S3TimeoutError: the time was over before.
         """
         try:
-            patience.token.enter(self)
-            self._latch.wait(patience.left())
+            deadline.token.enter(self)
+            self._latch.wait(deadline.left())
         finally:
-            patience.token.leave(self)
-        patience.token.check()
+            deadline.token.leave(self)
+        deadline.token.check()
         if not self.admitted:
             raise S3TimeoutError("its turn did not come")
 
 
-class Line:
+class FairQueue:
     """Tickets in the order in which they were drawn."""
 
     def __init__(self) -> None:
-        self._tickets: deque[Ticket] = deque()
+        self._tickets: deque[Waiter] = deque()
 
     def __len__(self) -> int:
         return len(self._tickets)
 
-    def join(self) -> Ticket:
+    def join(self) -> Waiter:
         """The last place."""
-        ticket = Ticket()
+        ticket = Waiter()
         self._tickets.append(ticket)
         return ticket
 
@@ -70,7 +70,7 @@ class Line:
         self._tickets.popleft().admit()
         return True
 
-    def leave(self, ticket: Ticket) -> bool:
+    def leave(self, ticket: Waiter) -> bool:
         """``ticket`` gave up; whether it holds a turn that it will not use."""
         if not ticket.admitted:
             self._tickets.remove(ticket)
