@@ -13,6 +13,7 @@ import pytest
 from s3torchconnector import S3Checkpoint, S3ClientConfig, S3Exception
 from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer import leave_to_collector
 from s3torchconnector.testing import S3Server
 from tests.resources import threads_become
 from tests.servers.proxy import RecordingProxy
@@ -83,6 +84,26 @@ def test_close_ends_its_threads(s3_server: S3Server, bucket: str) -> None:
     assert process.num_threads() > before
     client.close()
     assert threads_become(before)
+
+
+def test_a_dropped_client_needs_no_thread_to_end(
+    s3_server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = threading.Event()
+
+    def no_thread(*_: object) -> None:
+        asked.set()
+        raise RuntimeError("can't create new thread at interpreter shutdown")  # as CPython 3.12 says then
+
+    client = S3Client(s3_server.region, endpoint=s3_server.endpoint)
+    client.put_object(bucket, "key").close()
+    monkeypatch.setattr("_thread.start_new_thread", no_thread)
+    del client
+    assert asked.wait(20)
+    done = threading.Event()
+    leave_to_collector(done.set)  # after the client's end
+    assert done.wait(20)
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("region", ["", None, 7])

@@ -267,7 +267,13 @@ def _close_in_same_process(runtime: Runtime, pid: int) -> None:
     """By other threads: a client's end may come anywhere, also while a lock is held that its threads wait for."""
     if os.getpid() == pid:
         # The collector has another one wait for the end of what is under way, since more may be left to it.
-        _transfer.leave_to_collector(partial(_thread.start_new_thread, runtime.close, ()))
+        _transfer.leave_to_collector(partial(_close_on_a_thread, runtime))
+
+
+def _close_on_a_thread(runtime: Runtime) -> None:
+    # There is no thread to be had, or the interpreter ends: CPython 3.12 starts none then. What is idle ends by itself.
+    with contextlib.suppress(RuntimeError):
+        _thread.start_new_thread(runtime.close, ())
 
 
 def _close_idle_at_exit() -> None:
