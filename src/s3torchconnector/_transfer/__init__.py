@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from s3torchconnector._late_imports import names_from
 from s3torchconnector._transfer.engine._collector import leave_to_collector
-from s3torchconnector._transfer.engine._memory import address_of
+from s3torchconnector._transfer.engine._memory import FillableBytes, address_of
 from s3torchconnector._transfer.engine._node import count_workers_by
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import OpenRuntime, Runtime
@@ -34,6 +34,7 @@ __all__ = [
     "SEQUENTIAL",
     "CommitObject",
     "FetchGroup",
+    "FillableBytes",
     "GetObjectStream",
     "Lane",
     "ListObjectStream",

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlanner, Read
 
 from s3torchconnector._config import KIB
 from s3torchconnector._tensor_memory import memory_of
-from s3torchconnector._transfer import Range, address_of
+from s3torchconnector._transfer import FillableBytes, Range, address_of
 from s3torchconnector.dcp._layout import TensorLayout, layout_of
 from s3torchconnector.dcp._plan import is_large
 
@@ -139,7 +139,7 @@ class StoredItem:
         layout = layout_of(bytes(head), self.extent.size)
         span = None if layout is None else self._span(layout)
         if span is None or self._place is None:
-            self._content = io.BytesIO(bytes(self.extent.size)).getbuffer()  # zeroed by the kernel, page by page
+            self._content = FillableBytes(bytes(self.extent.size)).getbuffer()  # zeroed by the kernel, page by page
             self._content[: len(head)] = head
             return len(self._content)
         memory = self._place.memory

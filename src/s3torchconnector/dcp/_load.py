@@ -8,7 +8,6 @@ and give it back when they are where they belong; when nothing is in flight, one
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from torch.distributed.checkpoint.planner import LoadPlanner
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._transfer import (
     FetchGroup,
+    FillableBytes,
     Loaded,
     ObjectVersion,
     Range,
@@ -101,7 +101,7 @@ class _Job:
             if isinstance(step, Skip):
                 yield from dropped(step.count)
             elif isinstance(step, Gather):
-                buffer = io.BytesIO(bytes(step.stop - step.start)).getbuffer()
+                buffer = FillableBytes(bytes(step.stop - step.start)).getbuffer()
                 yield buffer
                 self._hand_out(step, buffer)
             else:

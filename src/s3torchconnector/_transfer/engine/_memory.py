@@ -35,6 +35,29 @@ class FillableBytes(io.BytesIO):
         """Nothing."""
 
 
+class CopiedBytes(FillableBytes):
+    """The same by a copy, without a view of a ``BytesIO``."""
+
+    __slots__ = ("_content",)
+
+    def __init__(self, content: bytes = b"") -> None:
+        super().__init__()
+        self._content = bytearray(content)
+
+    def getbuffer(self) -> memoryview:
+        """The memory to be filled."""
+        return memoryview(self._content)
+
+    def getvalue(self) -> bytes:
+        """What has been filled in."""
+        return bytes(self._content)
+
+
+if (3, 12, 0) <= sys.version_info[:3] < (3, 12, 2):
+    # There, the collection of a view of a BytesIO is a segmentation fault (https://github.com/python/cpython/issues/111049).
+    FillableBytes = CopiedBytes  # type: ignore[misc, assignment]
+
+
 def new_buffer(size: int) -> LargeBuffer:
     """``size`` writable bytes of any content.
 
