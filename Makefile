@@ -8,7 +8,7 @@ T      ?=
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo examples test test-slow soak simulate matrix check fmt docs bench clean
+.PHONY: help install demo examples test test-slow soak simulate matrix check fmt docs bench figures clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,9 @@ docs: $(READY) ## write the API documentation to build/docs/
 
 bench: $(READY) ## compare with the native connector and the limit (BENCH=name runs one)
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+figures: $(READY) ## write what the last whole benchmark found into the documents
+	@$(BIN)/python -m benchmarks.figures
 
 clean: ## remove .venv and everything built
 	@rm -rf $(VENV) .venv-peer build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

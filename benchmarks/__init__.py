@@ -11,7 +11,12 @@
     distributed.py  distributed checkpoints by the worker and ranks.py: processes that it starts
     checkpoints.py  safetensors, Lightning and the checkpoint manager by the worker
     results.py    medians and ratios
-    report.py     terminal, JSON, Markdown
-    plot.py       the picture of the ratios
+    record.py     what was found, as it is stored: results/latest.json is the last whole run
+    words.py      quantities in words
+    report.py     the table on the terminal
+    passages.py   the tables of the documents
+    plot.py       the picture of the README
+    figures.py    puts passages and picture into the documents, and checks them: `python -m benchmarks.figures`
+    handwritten.py  finds speeds that figures.py did not write
     memory.py     resident memory against the documented formula: `python -m benchmarks.memory`
 """

@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks import bucket, cases, objects, peer, plot, report, runner, servers
+from benchmarks import bucket, cases, figures, objects, passages, peer, plot, report, runner, servers, words
 from benchmarks.cases import Case
 from benchmarks.job import REGION, Job
+from benchmarks.record import Results
 from benchmarks.results import Row
 from benchmarks.runner import Contenders
 
@@ -31,8 +32,9 @@ _HELP = """Compare this connector with the native one (1.5.0) and with the limit
 Starts its own servers (nginx), installs the native connector into .venv-peer, runs every contender in turn in
 fresh processes and prints speeds, ratios, processor time and memory beside the goals.
 
-A complete run takes about a quarter of an hour and writes benchmarks/results/latest.json, .md and .png; a part of it
-(names, --quick, --bucket) writes build/bench.json, .md and .png instead.
+A complete run takes about a quarter of an hour. It writes benchmarks/results/latest.json, and from that the figures in
+the documents and docs/images/benchmark.png. A part of it (names, --quick, --bucket) writes build/bench.json, .md and
+.png instead.
 """
 
 
@@ -78,14 +80,29 @@ def main(
     ):
         rows = [row for case in place.cases if (row := _measure(case, place, runs, quick, failures)) is not None]
         size = place.jobs[place.cases[0].name].size
-    report.show(rows, size, runs, console)
+    results = Results(report.machine(place.nginx, runs), tuple(row.record(size) for row in rows))
+    report.show(results, console)
     whole = not quick and target is None and len(rows) == len(cases.CASES)
-    output = objects.root() / ("benchmarks/results/latest" if whole else "build/bench")
-    report.write(rows, size, report.machine(place.nginx, runs), output)
-    drawn = plot.draw(rows, size, output.with_suffix(".png"))
-    console.print(f"written: {output.relative_to(objects.root())}.json, .md{', .png' if drawn else ''}")
+    written = _publish(results) if whole else _keep(results)
+    console.print(f"written: {', '.join(written)}", highlight=False, soft_wrap=True)
     if failures:
         sys.exit("\n".join(failures))
+
+
+def _publish(results: Results) -> list[str]:
+    """The results of a whole run go into the repository."""
+    results.write(objects.root() / figures.RESULTS)
+    return [str(figures.RESULTS), *figures.write(objects.root())]
+
+
+def _keep(results: Results) -> list[str]:
+    """Those of a part stay outside of it."""
+    path = Path("build/bench.json")
+    table, picture = path.with_suffix(".md"), path.with_suffix(".png")
+    results.write(objects.root() / path)
+    (objects.root() / table).write_text(passages.table(results) + "\n", encoding="utf-8")
+    drawn = plot.draw(results, objects.root() / picture)
+    return [str(path), str(table), *([str(picture)] if drawn else [])]
 
 
 def _chosen(names: list[str]) -> tuple[Case, ...]:
@@ -159,8 +176,9 @@ def _measure(case: Case, place: Place, runs: int, quick: bool, failures: list[st
             failures.append(str(error))
             status.print(f"[red]{escape(str(error))}")
             return None
+    measured = row.record(place.jobs[case.name].size)
     status.print(
-        f"{case.name}: {', '.join(f'{who} {report.speed(row, who)}' for who in row.samples)}",
+        f"{case.name}: {', '.join(f'{who} {words.speed(measured, who)}' for who in row.samples)}",
         highlight=False,
         soft_wrap=True,
     )

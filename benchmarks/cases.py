@@ -29,9 +29,16 @@ class Goal:
     def met(self, measured: float) -> bool:
         return measured <= self.value if self.at_most else measured >= self.value
 
-    def judged(self, measured: float) -> str:
-        """In words, with what was measured where no column of the table says it."""
-        return f"{self} ({measured:.2f}x)" if self.quantity == "transfer" else str(self)
+    def words(self, measured: float) -> str:
+        """What was measured, in the goal's unit and with enough digits to compare it."""
+        return {
+            "versus_peer": f"{measured:.2f}x",
+            "versus_limit": f"{measured:.1%}",
+            "cpu_ms": f"{measured:.3f} ms",
+            "cpu_us": f"{measured:.2f} us",
+            "growth_mib": f"{measured:.0f} MiB",
+            "transfer": f"{measured:.2f}x",
+        }[self.quantity]
 
     def __str__(self) -> str:
         sign = "≤" if self.at_most else "≥"
@@ -68,9 +75,12 @@ class Case:
     ranks: int = 1
 
     def heading(self, size: int) -> str:
-        """The row's title, for a checkpoint of `size` bytes."""
-        text = self.title.format(amount=self.amount, size=f"{size / 2**30:.2g} GiB")
-        return f"{text}, {SERVERS[self.server]}"
+        """What the row measures and where, for a checkpoint of `size` bytes."""
+        return f"{self.work_of(size)}, {SERVERS[self.server]}"
+
+    def work_of(self, size: int) -> str:
+        """What the row measures, for a checkpoint of `size` bytes."""
+        return self.title.format(amount=self.amount, size=f"{size / 2**30:.2g} GiB")
 
     def amount_for(self, who: str, quick: bool) -> int:
         if who.startswith(PEER) and self.peer_amount:

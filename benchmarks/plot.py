@@ -1,74 +1,100 @@
-"""The picture: times the speed of the native connector, logarithmic, beside the limit and the goal."""
+"""The picture in the README: what this version and 1.5.0 do, row by row, beside the limit.
+
+Each row has a scale of its own, from nothing to the fastest of the three, so that a bar half as long is half as fast.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from benchmarks.cases import LIMIT, OURS, PEER
-from benchmarks.report import speed, times
-from benchmarks.results import Row
+from benchmarks.record import Record, Results
+from benchmarks.words import speed, times
 
-_OURS, _LIMIT, _GOAL = "#2563a8", "#4b5563", "#c2410c"
+# A row for each way that programs use the package, all against servers with S3's delays.
+ROWS = ("iterable", "map", "readinto", "torch-load", "torch-save", "dcp-load", "dcp-save", "stream", "listing")
+_OURS, _PEER, _LIMIT, _INK, _PAPER = "#1f6feb", "#9aa4b2", "#d1570a", "#1f2328", "#ffffff"
+_WIDTH, _DPI = 8.4, 200  # GitHub shows a README's pictures about 840 pixels wide: a point is 1.4 of them
+_RIGHT = 1.2  # where the ratios end, in lengths of the longest bar
 
 
-def draw(rows: list[Row], size: int, path: Path) -> bool:
-    """Write a PNG: one bar a row, from 1x to our ratio; a line is the limit, a triangle the goal.
+def draw(results: Results, path: Path, names: Sequence[str] = (), source: str = "") -> bool:
+    """Write a PNG of the rows `names`, or of all; `source` is kept in its metadata.
+
+    The background is opaque: the picture is the same on GitHub's light and dark pages.
 
     Returns whether there is a row to compare; without any, nothing is written.
     """
-    rows = [row for row in rows if row.ratio(PEER) is not None]
+    rows = [row for row in results.rows if PEER in row.ratios and (not names or row.name in names)]
     if not rows:
         return False
     mpl.use("Agg")
-    figure = Figure(figsize=(12, 0.5 * len(rows) + 1.4), layout="constrained")
+    mpl.rcParams["font.family"] = "DejaVu Sans"  # comes with matplotlib, so that the picture is the same everywhere
+    margins = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+    figure = Figure(figsize=(_WIDTH, 0.62 * len(rows) + 0.95), layout=margins, facecolor=_PAPER)
     axes = figure.subplots()
     for place, row in enumerate(rows):
-        _bar(axes, place, row)
-    axes.set_xscale("log")
-    axes.set_yticks(range(len(rows)), [fill(row.case.heading(size), 48) for row in rows])
-    axes.invert_yaxis()
-    axes.axvline(1, color="black", linewidth=1)
-    ratios = [row.ratio(PEER) or 1 for row in rows] + [_limit(row) or 1 for row in rows]
-    axes.set_xlim(min(0.8, 0.8 * min(ratios)), 12 * max(ratios))  # room for the numbers behind the bars
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
-    axes.set_xlabel("times the speed of s3torchconnector 1.5.0 (logarithmic)")
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    axes.plot([], [], "|", color=_LIMIT, markersize=16, markeredgewidth=2.5, label="limit")
-    axes.plot([], [], "v", color=_GOAL, label="goal")
-    figure.legend(loc="outside upper right", ncols=2, frameon=False)
-    figure.savefig(path, dpi=150)
+        _row(axes, place, row)
+    axes.set_xlim(0, _RIGHT)
+    axes.set_ylim(len(rows) - 0.42, -0.8)
+    axes.text(_RIGHT, -0.62, f"times {results.machine['peer']}", fontsize=9.5, color=_OURS, horizontalalignment="right")
+    titles = [row.work if names else row.heading for row in rows]
+    axes.set_yticks(range(len(rows)), [fill(title, 30) for title in titles], color=_INK)
+    axes.set_xticks([])
+    axes.tick_params(axis="y", length=0, labelsize=9.5)
+    axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
+    axes.set_facecolor(_PAPER)
+    figure.legend(handles=_legend(results, rows), loc="outside upper center", ncols=3, frameon=False, fontsize=9.5)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=_DPI, metadata={"Source": source, "Software": None})
     return True
 
 
-def _bar(axes: Axes, place: int, row: Row) -> None:
-    ratio, limit = row.ratio(PEER) or 1.0, _limit(row)
-    axes.barh(place, ratio - 1, left=1, height=0.55, color=_OURS)
-    axes.annotate(
-        f"{times(ratio)}  ({speed(row, OURS)})",
-        (max(ratio, limit or 0, *_goals(row, limit), 1), place),
-        xytext=(9, 0),
-        textcoords="offset points",
-        verticalalignment="center",
+def _row(axes: Axes, place: int, row: Record) -> None:
+    """Two bars with their speeds, a mark for the limit, and at the right our ratio to the peer."""
+    fastest = max(each.speed for who, each in row.contenders.items() if who in (OURS, PEER, LIMIT))
+    for who, offset, color in ((OURS, -0.18, _OURS), (PEER, 0.18, _PEER)):
+        length = row.contenders[who].speed / fastest
+        axes.barh(place + offset, length, height=0.34, color=color)
+        inside = length > 0.3
+        axes.annotate(
+            speed(row, who),
+            (0 if inside else length, place + offset),
+            xytext=(5, 0),
+            textcoords="offset points",
+            verticalalignment="center_baseline",
+            fontsize=8.5,
+            color=_PAPER if inside and who == OURS else _INK,
+        )
+    if LIMIT in row.contenders:
+        length = row.contenders[LIMIT].speed / fastest
+        axes.plot([length, length], [place - 0.4, place + 0.4], color=_LIMIT, linewidth=2.5)
+    axes.text(
+        _RIGHT,
+        place,
+        times(row.ratios[PEER]),
+        fontsize=15,
+        fontweight="bold",
+        color=_OURS,
+        horizontalalignment="right",
+        verticalalignment="center_baseline",
     )
-    if limit:
-        axes.plot(limit, place, "|", color=_LIMIT, markersize=21, markeredgewidth=2.5)
-    for goal in _goals(row, limit):
-        axes.plot(goal, place - 0.38, "v", color=_GOAL, markersize=6)
 
 
-def _limit(row: Row) -> float | None:
-    """The limit's speed in the axis' unit."""
-    of_limit, ratio = row.ratio(LIMIT), row.ratio(PEER)
-    return ratio / of_limit if ratio and of_limit else None
-
-
-def _goals(row: Row, limit: float | None) -> list[float]:
-    """The goals on speed in the axis' unit."""
-    unit = {"versus_peer": 1.0, "versus_limit": limit or 0.0}
-    return [goal.value * unit[goal.quantity] for goal in row.case.goals if unit.get(goal.quantity)]
+def _legend(results: Results, rows: Sequence[Record]) -> list[Patch | Line2D]:
+    handles: list[Patch | Line2D] = [
+        Patch(color=_OURS, label="this version"),
+        Patch(color=_PEER, label=f"native connector {results.machine['peer']}"),
+    ]
+    if any(LIMIT in row.contenders for row in rows):
+        handles.append(Line2D([], [], color=_LIMIT, linewidth=2.5, label="limit of the machine"))
+    return handles

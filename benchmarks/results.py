@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
-from benchmarks.cases import LIMIT, OURS, PEER, Case
+from benchmarks.cases import LIMIT, OURS, PEER, SERVERS, Case
+from benchmarks.record import Contender, Judged, Record
 from benchmarks.runner import Sample
 
 Samples = dict[str, list[Sample]]
@@ -19,18 +19,10 @@ class Row:
     case: Case
     samples: Samples
 
-    def speed(self, who: str) -> float | None:
-        """Median amount per second."""
-        return self._median(who, "speed")
-
-    def spread(self, who: str) -> tuple[float, float] | None:
-        """Slowest and fastest run, in amount per second."""
-        speeds = [sample.speed for sample in self.samples.get(who, [])]
-        return (min(speeds), max(speeds)) if speeds else None
-
     def growth(self, who: str) -> float | None:
         """Median growth of resident memory in MiB."""
-        return self._median(who, "growth_mib")
+        values = [sample.growth_mib for sample in self.samples.get(who, [])]
+        return median(values) if values else None
 
     def cpu(self, who: str) -> float | None:
         """Median processor seconds for one unit: an object, a key, a start, a GiB."""
@@ -48,8 +40,8 @@ class Row:
         ratios = [ours.speed / theirs.speed for ours, theirs in pairs]
         return median(ratios) if ratios else None
 
-    def goals(self) -> list[tuple[str, bool]]:
-        """Each goal in words, and whether it is met; without ours, none is judged."""
+    def goals(self) -> list[Judged]:
+        """Each goal, and whether it is met; without ours, none is judged."""
         cost = self.cpu(OURS)
         measured = {
             "versus_peer": self.ratio(PEER),
@@ -60,29 +52,28 @@ class Row:
             "transfer": self.transfer(OURS),
         }
         judged = [(goal, measured[goal.quantity]) for goal in self.case.goals]
-        return [(goal.judged(value), goal.met(value)) for goal, value in judged if value is not None]
+        return [Judged(str(goal), goal.words(value), goal.met(value)) for goal, value in judged if value is not None]
 
-    def as_dict(self) -> dict[str, Any]:
-        """For latest.json: every sample and everything derived."""
-        return {
-            "name": self.case.name,
-            "title": self.case.title,
-            "unit": self.case.unit,
-            "goals": [{"goal": text, "met": met} for text, met in self.goals()],
-            "ratios": {who: self.ratio(who) for who in self.samples if who != OURS},
-            "contenders": {who: self._contender(who) for who in self.samples},
-        }
+    def record(self, size: int) -> Record:
+        """Every sample and everything derived, for a checkpoint of `size` bytes."""
+        return Record(
+            name=self.case.name,
+            work=self.case.work_of(size),
+            server=SERVERS[self.case.server],
+            unit=self.case.unit,
+            goals=tuple(self.goals()),
+            ratios={who: ratio for who in self.samples if who != OURS and (ratio := self.ratio(who)) is not None},
+            contenders={who: self._contender(who) for who in self.samples},
+        )
 
-    def _contender(self, who: str) -> dict[str, Any]:
-        return {
-            "speed": self.speed(who),
-            "spread": self.spread(who),
-            "cpu_seconds_per_unit": self.cpu(who),
-            "growth_mib": self.growth(who),
-            "transfer": self.transfer(who),
-            "samples": [vars(sample) for sample in self.samples[who]],
-        }
-
-    def _median(self, who: str, attribute: str) -> float | None:
-        values = [getattr(sample, attribute) for sample in self.samples.get(who, [])]
-        return median(values) if values else None
+    def _contender(self, who: str) -> Contender:
+        samples = self.samples[who]
+        speeds = [sample.speed for sample in samples]
+        return Contender(
+            speed=median(speeds),
+            spread=(min(speeds), max(speeds)),
+            cpu_seconds_per_unit=self.cpu(who),
+            growth_mib=self.growth(who),
+            transfer=self.transfer(who),
+            samples=tuple(vars(sample) for sample in samples),
+        )
