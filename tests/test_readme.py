@@ -139,5 +139,5 @@ def test_the_links_lead_somewhere() -> None:
 
 
 def test_the_results_have_their_place() -> None:
-    assert _section("Performance").count("<!-- benchmarks:begin -->\n") == 1
-    assert re.search(r"<!-- benchmarks:begin -->.*<!-- benchmarks:end -->", _section("Performance"), re.DOTALL)
+    assert _section("Performance").count("<!-- figures:summary -->\n") == 1
+    assert re.search(r"<!-- figures:summary -->.*<!-- /figures -->", _section("Performance"), re.DOTALL)
