@@ -36,11 +36,12 @@ simulate: $(READY) ## many clients at a server that admits few: do they share it
 matrix: $(READY) ## run the tests on CPython 3.10 to 3.13, as far as they are installed (T="tests/wire")
 	@$(BIN)/python -m tests.matrix -- $(T)
 
-check: $(READY) ## ruff, strict mypy on src, import layers
+check: $(READY) ## ruff, strict mypy on src, import layers, figures in the documents
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "not formatted; run: make fmt"; exit 1; }
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m benchmarks.figures --check
 
 fmt: $(READY) ## format the code and apply the safe fixes
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
