@@ -32,9 +32,12 @@ from s3torchconnector import (
     S3Reader,
     S3ReaderConstructor,
     S3Writer,
+    _errors,
+    errors,
 )
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._types import ObjectInfo
 from s3torchconnector.dcp import (
     BinaryPrefixStrategy,
     HexPrefixStrategy,
@@ -45,6 +48,7 @@ from s3torchconnector.dcp import (
     S3StorageWriter,
 )
 from s3torchconnector.lightning import S3LightningCheckpoint
+from s3torchconnector.s3reader import S3ReaderConstructorProtocol
 
 _Parameters = list[tuple[str, Any, Any]]
 
@@ -281,6 +285,7 @@ def test_all_is_sorted_and_complete() -> None:
     documented = {
         "S3Checkpoint", "S3ClientConfig", "S3Exception", "S3IterableDataset", "S3MapDataset", "S3Reader", "S3Writer",
         "S3CheckpointManager", "S3ReaderConstructor", "__version__",
+        "ObjectInfo", "S3Client", "S3ReaderConstructorProtocol",
     }  # fmt: skip
     assert documented == set(s3torchconnector.__all__)
     for name in s3torchconnector.__all__:
@@ -288,9 +293,20 @@ def test_all_is_sorted_and_complete() -> None:
     assert s3torchconnector.__version__ == "2.0.0"
 
 
+def test_errors_has_the_whole_tree() -> None:
+    assert errors.__all__ == sorted(errors.__all__)
+    tree = {name for name, each in vars(_errors).items() if isinstance(each, type) and issubclass(each, Exception)}
+    assert set(errors.__all__) == tree
+    assert all(getattr(errors, name) is getattr(_errors, name) for name in tree)
+    assert errors.S3Exception is s3torchconnector.S3Exception
+
+
 @pytest.mark.parametrize(
     ("path", "name", "is_"),
     [
+        ("s3torchconnector", "S3Client", S3Client),
+        ("s3torchconnector", "ObjectInfo", ObjectInfo),
+        ("s3torchconnector", "S3ReaderConstructorProtocol", S3ReaderConstructorProtocol),
         ("s3torchconnector._s3client", "S3Client", S3Client),
         ("s3torchconnector._s3client", "S3ClientConfig", S3ClientConfig),
         ("s3torchconnector._s3bucket_key_data", "S3BucketKeyData", S3BucketKeyData),

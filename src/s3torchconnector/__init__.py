@@ -11,36 +11,44 @@ from s3torchconnector._version import __version__
 
 if TYPE_CHECKING:
     from s3torchconnector._config import S3ClientConfig
-    from s3torchconnector._errors import S3Exception
+    from s3torchconnector._s3client import S3Client
+    from s3torchconnector._types import ObjectInfo
+    from s3torchconnector.errors import S3Exception
     from s3torchconnector.s3checkpoint import S3Checkpoint
     from s3torchconnector.s3checkpoint_manager import S3CheckpointManager
     from s3torchconnector.s3iterable_dataset import S3IterableDataset
     from s3torchconnector.s3map_dataset import S3MapDataset
-    from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor
+    from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
     from s3torchconnector.s3writer import S3Writer
 
 __all__ = [
+    "ObjectInfo",
     "S3Checkpoint",
     "S3CheckpointManager",
+    "S3Client",
     "S3ClientConfig",
     "S3Exception",
     "S3IterableDataset",
     "S3MapDataset",
     "S3Reader",
     "S3ReaderConstructor",
+    "S3ReaderConstructorProtocol",
     "S3Writer",
     "__version__",
 ]
 
 _MODULES = {
+    "ObjectInfo": "_types",
     "S3Checkpoint": "s3checkpoint",
     "S3CheckpointManager": "s3checkpoint_manager",
+    "S3Client": "_s3client",
     "S3ClientConfig": "_config",
-    "S3Exception": "_errors",
+    "S3Exception": "errors",
     "S3IterableDataset": "s3iterable_dataset",
     "S3MapDataset": "s3map_dataset",
     "S3Reader": "s3reader",
     "S3ReaderConstructor": "s3reader",
+    "S3ReaderConstructorProtocol": "s3reader",
     "S3Writer": "s3writer",
 }
 
