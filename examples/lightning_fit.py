@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from s3torchconnector._s3client import S3Client
+from s3torchconnector import S3Client
 from s3torchconnector.lightning import S3LightningCheckpoint
 from s3torchconnector.testing import S3Server
 

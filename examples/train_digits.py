@@ -29,8 +29,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from s3torchconnector import S3Checkpoint, S3IterableDataset, S3MapDataset, S3Reader, S3Writer
-from s3torchconnector._s3client import S3Client
+from s3torchconnector import S3Checkpoint, S3Client, S3IterableDataset, S3MapDataset, S3Reader, S3Writer
 from s3torchconnector.testing import S3Server
 
 REGION = "us-east-1"
