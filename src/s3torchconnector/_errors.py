@@ -1,31 +1,8 @@
-"""Every error this package raises, as one tree.
+"""Every error this package raises, as one tree, which ``s3torchconnector.errors`` draws and exports.
 
-::
-
-    S3Exception
-    ├── S3ConfigurationError (ValueError)        a setting that cannot work; names the field
-    ├── S3CredentialsError                       nobody to sign as; says where credentials were looked for
-    ├── S3ConnectionError (ConnectionError)      no answer: refused, reset, cut off
-    │   └── S3TimeoutError (TimeoutError)        no answer in time
-    ├── S3ProtocolError                          an answer that is not S3's, or not what was asked for
-    │   └── S3ChecksumError                      bytes that are not those that were stored
-    ├── S3FormatError (ValueError)               an object whose content is not what its format demands
-    ├── S3ServiceError                           S3 answered with an error
-    │   ├── S3NotFoundError (FileNotFoundError)  no such bucket, key or upload
-    │   ├── S3AccessDeniedError (PermissionError)
-    │   ├── S3WrongRegionError                   the bucket lives elsewhere; says where
-    │   ├── S3ObjectChangedError                 another version took the object's place meanwhile
-    │   ├── S3ObjectExistsError (FileExistsError)  a write with overwrite=False found an object
-    │   └── S3ThrottledError                     SlowDown until the attempts were used up
-    └── S3UploadAbortedError                     the upload was given up; nothing was published
-
-Each carries what a program needs to decide (``operation``, ``bucket``, ``key``, ``status``, ``code``,
-``request_id``, ``attempts``) and a text that says what failed, on which object, why and what to do next. They
-pickle, because they cross DataLoader workers. No code of ours compares their text; the first words of some are
+Each carries what a program needs to decide, and a text that says what failed, on which object, why and what to do next.
+They pickle, because they cross DataLoader workers. No code of ours compares their text; the first words of some are
 kept as programs written for the native connector match them.
-
-Where one is an ``OSError`` too, ``except OSError:`` around the decoding of a sample catches it: put
-``except S3Exception: raise`` before it, or missing objects are taken for corrupt ones.
 """
 
 from __future__ import annotations

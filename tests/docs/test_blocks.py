@@ -1,0 +1,98 @@
+"""README.md and docs/guide: their Python blocks run as they are printed.
+
+Each block is a program of its own. What they take for granted is the fixture ``my_bucket``: the bucket ``my-bucket`` on
+the test suite's S3 server, which the environment names, with the objects that the examples read.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import zipfile
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image
+
+from s3torchconnector import S3Checkpoint
+from s3torchconnector.testing import S3Server
+from tests.docs.pages import PAGES, Block
+
+_BLOCKS = [block for page in PAGES for block in page.blocks("python")]
+
+# By page, what each block prints, or a part of it, by a word of its code: a new block needs an entry.
+_PRINTED = {
+    "README.md": {"torch.optim": "6 images\n", "S3Checkpoint": ""},
+    "docs/guide/getting-started.md": {
+        "bytes of": " bytes of images/0.png",
+        "unsigned": "",
+        "force_path_style": "https://minio.example.com:9000\n",
+        "ObjectInfo": "10 bytes\n",
+        "S3Server": "['hello.txt']\n",
+    },
+    "docs/guide/datasets.md": {
+        "enable_sharding": "3 images of [",  # two workers, six images
+        "def decode": "6 images, the first of (8, 8) pixels",
+        "from_objects": "['images/5.png', 'images/3.png', 'images/3.png']\n",
+        "def main": "bytes in a batch of 3\n",
+        "zipfile": "['hello.txt'] in archive.zip",
+        "range_based": r"b'\x89PNG\r\n\x1a\n'",
+        "NamedReader": "s3://my-bucket/images/0.png unknown\n",
+    },
+    "docs/guide/checkpoints.md": {
+        "numpy.save": "80128 bytes written",
+        "overwrite=False": "S3ObjectExistsError in HeadObject\nb'first'\n",
+        "dcp.load": "loaded: True",
+        "ByHost": "['/.metadata', '/host-0/__0_']",
+        "BoringModel": (
+            "s3://my-bucket/run-1/checkpoints/epoch=0-step=64.ckpt s3://my-bucket/run-1/checkpoints/last.ckpt"
+        ),
+        "save_safetensors": "torch.Size([8])\ntorch.Size([100, 8])",
+        "S3CheckpointManager": "2700 [1000, 2000, 2600, 2700]",
+        "list_multipart_uploads": "",
+    },
+    "docs/guide/configuration.md": {"memory_budget": "b'\\x89PNG' read by S3ClientConfig(", "logging": ""},
+    "docs/guide/errors.md": {
+        "except S3NotFoundError": "True GetObject NoSuchKey Service error: The key does not exist",
+        "except OSError": "None",
+        "CheckpointException": "rank 0 raised S3NotFoundError NoSuchBucket\nthere is no checkpoint\n",
+    },
+    "docs/guide/migrating.md": {"put_object": "7168\n"},
+    "docs/guide/troubleshooting.md": {"logging": "", "impatient": "True\n"},
+}
+
+
+@pytest.fixture(scope="module")
+def my_bucket(s3_server: S3Server) -> None:
+    """Made once: rclone takes a name again only when it has forgotten the folder. No block changes what others read."""
+    s3_server.make_bucket("my-bucket")
+    checkpoint = S3Checkpoint(s3_server.region)
+    for number in range(6):
+        with checkpoint.writer(f"s3://my-bucket/images/{number}.png") as writer:
+            Image.new("L", (8, 8), number).save(writer, format="PNG")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as writing:
+        writing.writestr("hello.txt", "hello")
+    with checkpoint.writer("s3://my-bucket/archive.zip") as writer:
+        writer.write(archive.getvalue())
+
+
+@pytest.fixture
+def _log_as_before() -> Iterator[None]:
+    """What a block does to the root logger and to ours is undone."""
+    root, ours = logging.getLogger(), logging.getLogger("s3torchconnector")
+    handlers, level = list(root.handlers), ours.level
+    yield
+    root.handlers[:] = handlers
+    ours.setLevel(level)
+
+
+@pytest.mark.usefixtures("my_bucket", "_log_as_before")
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")  # a checkpoint of one process
+@pytest.mark.parametrize("block", [pytest.param(block, id=f"{block.page} line {block.line + 1}") for block in _BLOCKS])
+def test_a_block_runs_as_printed(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
+    [expected] = [text for mark, text in _PRINTED[block.page].items() if mark in block.text]
+    # Its lines are counted so that a traceback names the page's.
+    program = compile("\n" * block.line + block.text, block.page, "exec")
+    exec(program, {"__name__": "__main__"})
+    assert expected in capsys.readouterr().out
