@@ -250,7 +250,7 @@ def test_credentials_that_no_head_can_hold_are_refused_unseen(
     set_environment(monkeypatch, **{**keys, name: wrong})
 
     with pytest.raises(
-        S3CredentialsError, match=r"from the environment cannot be used: the .* holds a .*Remove"
+        S3CredentialsError, match=r"from the environment cannot be used: the .* contains a .*Remove"
     ) as caught:
         credentials_provider(S3ClientConfig()).get()
 

@@ -1,7 +1,7 @@
 """Identity: who signs (credentials), where requests go (endpoints) and how they are signed (SigV4).
 
-botocore knows the first two and is imported only where it is needed, never on the path of a request; the
-signature is ours and pure.
+Credentials and endpoints come from botocore, which is imported only if it is needed, and never on the path of a
+request. The signature is computed here, by pure functions.
 """
 
 from s3torchconnector._identity._credentials import CredentialsProvider, credentials_provider

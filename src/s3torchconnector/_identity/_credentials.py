@@ -1,16 +1,16 @@
-"""Who signs: credentials from everywhere AWS tools find them, fresh whenever they are asked for.
+"""Who signs: credentials from all the places where AWS tools look, renewed in time.
 
-Strategy: botocore looks them up and renews them before they expire; this module adds what a client of many
-threads needs. Nothing is looked up before the first request. One thread looks while the others wait and share
-what it finds, or its error, so that an unreachable metadata service costs its timeout once and not once a
-thread. Renewal is left to botocore, which is asked at most once a second, since asking takes longer than signing.
-What is valid is signed with, whatever becomes of its renewal.
+Strategy: botocore looks up credentials and renews them before they expire; this module adds what a client with many
+threads needs. Nothing is looked up before the first request. One thread looks up while the others wait and share what
+it finds, or its error, so that an unreachable metadata service costs its timeout once, and not once per thread.
+botocore decides when to renew; it is asked at most once a second, because asking takes longer than signing. Credentials
+are used as long as they are valid, even if their renewal fails.
 
-Looking up may take long: who must not wait, or not for ever, takes what is ``valid`` and has another thread ``get``
-what is not (``_wire/_authenticator``), which also says how often.
+A look-up may take long. A thread that must not wait uses what ``valid`` returns, and another thread calls ``get``;
+``_wire/_authenticator`` does both, and decides how often to try.
 
-Keys in the environment, with no profile named, need no botocore at all. Importing it would cost more than a
-request. A provider belongs to one process: whoever owns it builds another after a fork.
+Keys in the environment, with no profile named, do not need botocore: importing it would cost more than a request. A
+provider belongs to one process; its owner makes a new one after a fork.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3CredentialsError
-from s3torchconnector._identity._found_credentials import Found, guarded
+from s3torchconnector._identity._found_credentials import FoundCredentials, guarded
 from s3torchconnector._identity._lookup_failures import metadata_service_is_late
 from s3torchconnector._identity._sigv4 import Credentials
 from s3torchconnector._late_imports import no_fork
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_LONGER = 8  # times the usual timeout that a metadata service gets at most, after it was late
+_LONGER = 8  # the usual timeout is multiplied by at most this, after a metadata service was late
 
 # The first one wins, as in botocore's EnvProvider.
 _TOKEN_VARIABLES = ("AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
@@ -45,13 +45,13 @@ class CredentialsProvider(Protocol):
 
     @property
     def is_due(self) -> bool:
-        """Whether to ``get`` anew what ``valid`` has just returned, as it ends soon."""
+        """Whether what ``valid`` has just returned ends soon, so that ``get`` should renew it."""
 
     def valid(self) -> Credentials | None:
-        """Return what to sign the next request with, as far as it is known without waiting.
+        """Return what to sign the next request with, or None if that is not known without waiting.
 
         Raises:
-            S3CredentialsError: they can sign nothing.
+            S3CredentialsError: the credentials contain characters that no request can carry.
         """
 
     def get(self) -> Credentials | None:
@@ -62,7 +62,7 @@ class CredentialsProvider(Protocol):
         """
 
     def refresh(self, rejected: Credentials) -> Credentials:
-        """Return other credentials than those S3 has just called expired or unknown: looks them up again,
+        """Return other credentials than those that S3 has just called expired or unknown. Looks them up again,
         unless another thread has done so.
 
         Raises:
@@ -77,9 +77,9 @@ def credentials_provider(
 
     Args:
         config: ``unsigned`` and ``profile`` are used.
-        region: where AWS STS is asked for the credentials of a role; ``None`` takes the configured region. A
+        region: the region of AWS STS, which gives the credentials of a role; ``None`` takes the configured region. A
             client of botocore uses its own region.
-        clock: seconds, to space the questions whether it is time to renew.
+        clock: the time in seconds, to space the checks whether to renew.
     """
     if config.unsigned:
         return _Unsigned()
@@ -96,27 +96,29 @@ class _Unsigned:
         return None
 
     def refresh(self, rejected: Credentials) -> Credentials:
-        raise S3CredentialsError("S3ClientConfig(unsigned=True) sends unsigned requests: no credentials to renew")
+        raise S3CredentialsError("S3ClientConfig(unsigned=True) sends unsigned requests: nothing can be renewed")
 
 
 class _LookedUp:
-    """Looks up at first use and after a rejection.
+    """Looks up credentials at first use and after a rejection.
 
-    ``_found`` is what was found last, ``_error`` why the latest look-up failed, and ``_lookups`` how many there were.
-    All are written under the lock and read without it: a thread that sees an old count finds out when it has the lock.
-    A look-up that fails takes nothing away.
+    ``_found`` is the latest result, ``_error`` the error of the latest look-up if it failed, and ``_lookups`` the
+    number of look-ups. All are written under the lock and read without it: a thread that read an old count notices that
+    once it has the lock. A look-up that fails leaves the latest result in place.
 
     Args:
         look_up: looks everywhere; may take long.
-        at_hand: what can be found at once.
+        at_hand: looks only where that takes no time.
     """
 
-    def __init__(self, look_up: Callable[[], Found], at_hand: Callable[[], Found | None] = lambda: None) -> None:
+    def __init__(
+        self, look_up: Callable[[], FoundCredentials], at_hand: Callable[[], FoundCredentials | None] = lambda: None
+    ) -> None:
         self._find = look_up
         self._at_hand = at_hand
         self._lock = threading.Lock()
         self._lookups = 0
-        self._found: Found | None = None
+        self._found: FoundCredentials | None = None
         self._error: S3CredentialsError | None = None
 
     @property
@@ -147,7 +149,7 @@ class _LookedUp:
             )
         return found.latest
 
-    def _look_up(self, seen: int) -> Found:
+    def _look_up(self, seen: int) -> FoundCredentials:
         with self._lock:
             if self._lookups == seen:
                 try:
@@ -158,17 +160,17 @@ class _LookedUp:
             found, failure = self._found, self._error
         if failure is None and found is not None:
             return found
-        # A new error in each thread: raising one object in several would mix their tracebacks.
+        # Each thread raises an error of its own: one object raised in several would mix their tracebacks.
         raise S3CredentialsError(str(failure)) from (failure and failure.__cause__)
 
 
-def _at_hand(profile: str | None, clock: Callable[[], float]) -> Found | None:
+def _at_hand(profile: str | None, clock: Callable[[], float]) -> FoundCredentials | None:
     static = _from_environment(os.environ) if profile is None else None
-    return Found("the environment", lambda: static, None, clock) if static is not None else None
+    return FoundCredentials("the environment", lambda: static, None, clock) if static is not None else None
 
 
 class _Search:
-    """Looks for credentials everywhere; each time anew."""
+    """Looks for credentials everywhere, afresh each time."""
 
     def __init__(self, profile: str | None, region: str | None, clock: Callable[[], float]) -> None:
         self._profile = profile
@@ -176,10 +178,10 @@ class _Search:
         self._clock = clock
         self._longer = 1  # times the usual timeout of the metadata service
 
-    def __call__(self) -> Found:
-        return _at_hand(self._profile, self._clock) or self._asked_of_botocore()
+    def __call__(self) -> FoundCredentials:
+        return _at_hand(self._profile, self._clock) or self._found_by_botocore()
 
-    def _asked_of_botocore(self) -> Found:
+    def _found_by_botocore(self) -> FoundCredentials:
         with no_fork:
             from botocore.credentials import create_credential_resolver
             from botocore.session import Session
@@ -199,14 +201,16 @@ class _Search:
             raise failure from TimeoutError("the EC2 instance metadata service did not respond in time")
         self._longer = 1
         _log.debug("credentials found by botocore's provider %s", found.method)
-        return Found(f"botocore's provider {found.method!r}", found.get_frozen_credentials, found, self._clock)
+        return FoundCredentials(
+            f"botocore's provider {found.method!r}", found.get_frozen_credentials, found, self._clock
+        )
 
 
 def _from_environment(environ: Mapping[str, str]) -> Credentials | None:
-    """Return the keys that the environment holds, where botocore would take exactly these.
+    """Return the keys in the environment, if botocore would use exactly these.
 
-    A profile named in the environment comes after the keys, but must exist; an expiry time must be watched;
-    half a pair is an error. These three are left to botocore.
+    Three cases are left to botocore: a profile named in the environment, which comes after the keys but must exist; an
+    expiry time, which must be watched; and half a pair of keys, which is an error.
     """
     if any(name in environ for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_CREDENTIAL_EXPIRATION")):
         return None
@@ -218,7 +222,7 @@ def _from_environment(environ: Mapping[str, str]) -> Credentials | None:
 
 
 def _nowhere(session: Session, profile: str | None) -> str:
-    """Return the message for a search that ended with nothing."""
+    """Return the error text for a search that found nothing."""
     environment = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if profile is not None:
         environment = f"not the environment's {environment}, since a profile was named"

@@ -1,13 +1,11 @@
-"""The endpoint rules of AWS, as botocore carries them, and the settings they depend on. Imports botocore.
+"""The endpoint rules of AWS, from botocore, and the settings on which they depend. Imports botocore.
 
-Strategy: botocore's own rule set (``endpoint-rule-set-1`` of S3, with ``partitions``) decides; its session
-reads the settings from where every AWS tool reads them. No client is built, which would cost several times as
-much. A custom endpoint's base path is kept from the rules and put back in front, since they would encode it a
-second time.
+Strategy: botocore's rule set (``endpoint-rule-set-1`` of S3, with ``partitions``) decides; its session reads the
+settings from the places where every AWS tool reads them. No client is built, which would cost several times as much.
+The base path of a custom endpoint is hidden from the rules, which would encode it a second time, and added afterwards.
 
-Two choices differ from a client of botocore: us-east-1 has its regional endpoint (the global one is for names
-of 2006), and a custom endpoint is virtual-hosted unless told otherwise, as the rules and the native
-connectors have it.
+Two choices differ from a client of botocore: us-east-1 has its regional endpoint (the global one is a legacy of 2006),
+and a custom endpoint is virtual-hosted unless configured otherwise, as in the rules and the native connectors.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from botocore.session import Session
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError
-from s3torchconnector._identity._endpoint_url import Address, Endpoint, environment_endpoint, parse_endpoint
+from s3torchconnector._identity._endpoint_url import Endpoint, EndpointUrl, environment_endpoint, parse_endpoint
 
 _RULE_SET = "endpoint-rule-set-1"
 _SCHEMES = ("sigv4", "sigv4-s3express")
@@ -38,10 +36,10 @@ class EndpointRules:
         config: ``profile`` and ``force_path_style`` are used.
 
     Raises:
-        S3ConfigurationError: the settings cannot be read, or a configured endpoint is none.
+        S3ConfigurationError: the settings cannot be read, or a configured endpoint is invalid.
     """
 
-    def __init__(self, region: str, custom: Address | None, config: S3ClientConfig) -> None:
+    def __init__(self, region: str, custom: EndpointUrl | None, config: S3ClientConfig) -> None:
         self._region = region
         try:
             session = Session(profile=config.profile)
@@ -49,13 +47,15 @@ class EndpointRules:
             self._custom = custom or _configured_endpoint(session)
             self._params = self._parameters(session, config)
         except BotoCoreError as error:
-            raise S3ConfigurationError(f"the AWS settings cannot be read: {error}") from error
+            raise S3ConfigurationError(
+                f"the AWS settings cannot be read: {error}. Check the profile and the AWS configuration files"
+            ) from error
 
     def resolve(self, bucket: str) -> Endpoint:
         """Return the endpoint of a bucket, access point ARN or alias.
 
         Raises:
-            S3ConfigurationError: the rules know none, or one that is signed in a way not supported.
+            S3ConfigurationError: the rules have none, or its requests need a signature that is not supported.
         """
         params = {**self._params, "Bucket": bucket}
         if bucket.startswith("arn:"):
@@ -64,17 +64,17 @@ class EndpointRules:
             found = self._provider.resolve_endpoint(**params)
         except (BotoCoreError, UnicodeEncodeError) as error:
             raise S3ConfigurationError(
-                f"no endpoint for bucket {bucket!r} in region {self._region!r}: {error}"
+                f"there is no endpoint for bucket {bucket!r} in region {self._region!r}: {error}"
             ) from error
         scheme = _supported_scheme(bucket, found.properties)
         region = scheme.get("signingRegion", self._region)
         service = scheme.get("signingName", "s3")
         return self._address(bucket, found.url).endpoint(region, service, scheme["name"] == "sigv4-s3express")
 
-    def _address(self, bucket: str, url: str) -> Address:
+    def _address(self, bucket: str, url: str) -> EndpointUrl:
         custom = self._custom
         if custom is not None and custom.is_path_only and urlsplit(url).netloc.startswith(f"{bucket}."):
-            # The rules know this only of IP addresses, and there not for names with dots.
+            # The rules do this only for IP addresses, and not for bucket names with dots.
             return custom.with_bucket(bucket)
         address = parse_endpoint("endpoint", url)
         if custom is None:
@@ -95,14 +95,14 @@ class EndpointRules:
         if custom is not None:
             params["Endpoint"] = f"{custom.scheme}://{custom.authority}"
         else:
-            # A custom endpoint is what it is; botocore leaves these two out beside one.
+            # A custom endpoint has no variants: botocore omits these two for one.
             params["UseFIPS"] = bool(session.get_config_variable("use_fips_endpoint"))
             dual_stack = session.get_config_variable("use_dualstack_endpoint")
             params["UseDualStack"] = bool(settings.get("use_dualstack_endpoint") or dual_stack)
         return params
 
 
-def _configured_endpoint(session: Session) -> Address | None:
+def _configured_endpoint(session: Session) -> EndpointUrl | None:
     """Return the endpoint of the environment, or else of the profile ("Service-specific endpoints", AWS SDKs
     and Tools reference guide)."""
     if session.get_config_variable("ignore_configured_endpoint_urls"):
@@ -115,13 +115,16 @@ def _configured_endpoint(session: Session) -> Address | None:
     if "services" in profile:
         section = session.full_config.get("services", {}).get(profile["services"])
         if section is None:
-            raise S3ConfigurationError(f"the profile's services={profile['services']!r} names no section of it")
+            raise S3ConfigurationError(
+                f"the profile has services={profile['services']!r}, but the AWS config file has no [services "
+                f"{profile['services']}] section: add it, or remove the setting"
+            )
         text = section.get("s3", {}).get("endpoint_url") or text
     return parse_endpoint("endpoint_url", text) if text else None
 
 
 def _without_session_auth(session: Session) -> bool:
-    # Versions of botocore before this setting know no such variable and answer None.
+    # Versions of botocore without this setting return None.
     return str(session.get_config_variable("s3_disable_express_session_auth")).lower() == "true"
 
 
@@ -139,6 +142,6 @@ def _supported_scheme(bucket: str, properties: Mapping[str, Any]) -> dict[str, s
             return scheme
     names = ", ".join([scheme["name"] for scheme in schemes])
     raise S3ConfigurationError(
-        f"requests for {bucket!r} are signed with {names}, which is not supported (Multi-Region Access "
-        "Points need it): name a bucket or an access point of one region instead"
+        f"requests for {bucket!r} have to be signed with {names}, which is not supported (Multi-Region Access "
+        "Points need it): use a bucket or an access point of one region instead"
     )

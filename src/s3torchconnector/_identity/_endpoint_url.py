@@ -1,9 +1,8 @@
-"""Endpoints as values: what the wire connects to and signs for, and the checked form of a URL a user gave.
-Pure.
+"""Endpoints as values: where the wire connects and for what it signs, and the checked form of a user's URL. Pure.
 
-Everything that can be wrong with an endpoint is found here, once and before any connection, and said with the
-name of the setting it came from. The base path is kept apart from the authority, so that a server behind
-``https://host/base`` is addressed the same way in path and in virtual-hosted style.
+Everything that can be wrong with an endpoint is found here, once and before any connection, and reported with the name
+of the setting it came from. The base path is separate from the authority, so that a server at ``https://host/base`` is
+addressed the same way in path style and in virtual-hosted style.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class Endpoint(NamedTuple):
-    """Where requests for one bucket go and how they are signed.
+    """Where requests for one bucket go, and how they are signed.
 
     Attributes:
         scheme: ``http`` or ``https``.
         host: the name or address to connect to; IPv6 without brackets.
         port: the port to connect to.
-        path: what stands before ``/key``, encoded, no slash at the end: "", "/bucket" or "/base/bucket".
+        path: the path before ``/key``, encoded, without a slash at the end: "", "/bucket" or "/base/bucket".
         host_header: the value of the ``Host`` header; a default port is left out.
         region: the signing region.
         service: the signing name: ``s3``, ``s3express``, ``s3-object-lambda`` or ``s3-outposts``.
-        session_auth: a directory bucket: sign with the credentials of CreateSession.
+        session_auth: whether to sign with the credentials of CreateSession, as for a directory bucket.
     """
 
     scheme: str
@@ -49,8 +48,8 @@ class Endpoint(NamedTuple):
     session_auth: bool
 
 
-class Address(NamedTuple):
-    """A checked endpoint URL; ``path`` is encoded and has no slash at the end."""
+class EndpointUrl(NamedTuple):
+    """A checked endpoint URL; ``path`` is encoded, without a slash at the end."""
 
     scheme: str
     host: str
@@ -65,11 +64,11 @@ class Address(NamedTuple):
 
     @property
     def is_path_only(self) -> bool:
-        """Whether no bucket can be put before the host: an IP address, or a single label such as
-        ``localhost``, whose subdomains no name server knows."""
+        """Whether no bucket can precede the host: an IP address, or a single label such as ``localhost``, whose
+        subdomains no name server resolves."""
         return "." not in self.host or _is_ip(self.host)
 
-    def with_bucket(self, bucket: str) -> Address:
+    def with_bucket(self, bucket: str) -> EndpointUrl:
         """Return the path-style address of ``bucket``."""
         return self._replace(path=f"{self.path}/{quote(bucket, safe='')}")
 
@@ -78,37 +77,36 @@ class Address(NamedTuple):
         return Endpoint(*self, self.authority, region, service, session_auth)
 
 
-def parse_endpoint(field: str, text: str) -> Address:
-    """Return the address that ``text`` names; ``field`` is the setting it came from. Without a scheme it is
-    https.
+def parse_endpoint(field: str, text: str) -> EndpointUrl:
+    """Parse the endpoint ``text`` of the setting ``field``. Without a scheme it is https.
 
     Raises:
-        S3ConfigurationError: the text is no http or https URL of a host, with or without port and base path.
+        S3ConfigurationError: the text is not an http or https URL of a host, with or without port and base path.
     """
     url = text if "://" in text else f"https://{text}"
     if "@" in url.partition("://")[2].partition("/")[0]:
         # The text is not repeated, as it may hold a password.
-        raise S3ConfigurationError(f"invalid configuration: {field}: it must not hold a user name or password")
+        raise S3ConfigurationError(f"invalid configuration: {field} must not contain a user name or password")
     try:
-        return _address(text, urlsplit(url))
+        return _checked_url(text, urlsplit(url))
     except ValueError as error:
         raise S3ConfigurationError(
-            f"invalid configuration: {field}={text!r} is no endpoint like 'https://host.example:443': {error}"
+            f"invalid configuration: {field}={text!r} is not an endpoint like 'https://host.example:443': {error}"
         ) from None
 
 
-def environment_endpoint(environ: Mapping[str, str]) -> Address | None:
-    """Return the endpoint that the environment names, the one for S3 before the one for every service."""
+def environment_endpoint(environ: Mapping[str, str]) -> EndpointUrl | None:
+    """Return the endpoint that the environment names; the one for S3 precedes the one for all services."""
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         if environ.get(name):
             return parse_endpoint(name, environ[name])
     return None
 
 
-def _address(text: str, parts: SplitResult) -> Address:
+def _checked_url(text: str, parts: SplitResult) -> EndpointUrl:
     if _WHITE_SPACE_OR_CONTROL.search(text):
-        # urlsplit would drop some of them in silence.
-        raise ValueError("it holds white space or control characters")
+        # urlsplit would silently remove some of them.
+        raise ValueError("it contains white space or control characters")
     if parts.scheme not in _DEFAULT_PORTS:
         raise ValueError("the scheme must be http or https")
     if parts.query or parts.fragment:
@@ -119,7 +117,7 @@ def _address(text: str, parts: SplitResult) -> Address:
     if parts.netloc.endswith(":") or parts.port == 0:
         raise ValueError("the port is empty or 0")
     port = parts.port or _DEFAULT_PORTS[parts.scheme]
-    return Address(parts.scheme, host, port, _base_path(parts.path))
+    return EndpointUrl(parts.scheme, host, port, _base_path(parts.path))
 
 
 def _base_path(path: str) -> str:

@@ -1,9 +1,8 @@
-"""From (region, endpoint, settings, bucket) to where a request goes: one ``Endpoint`` for each bucket, kept.
+"""Where requests go, by region, endpoint, settings and bucket: one cached ``Endpoint`` for each bucket.
 
-Strategy: botocore's rules decide (``_endpoint_rules``), but importing botocore costs more than a first
-request to a local server. So one case, the most frequent one outside AWS, is decided here: a plain bucket
-name at a custom endpoint that has only path style. The outcome is the rules' own; a property test holds the
-two together.
+Strategy: botocore's rules decide (``_endpoint_rules``), but importing botocore costs more than a first request to a
+local server. So one case, the most frequent one outside AWS, is decided here: a plain bucket name at a custom endpoint
+that has only path style. The result is the same as that of the rules, which a property test verifies.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError
-from s3torchconnector._identity._endpoint_url import Address, Endpoint, environment_endpoint, parse_endpoint
+from s3torchconnector._identity._endpoint_url import Endpoint, EndpointUrl, environment_endpoint, parse_endpoint
 from s3torchconnector._late_imports import no_fork
 
 if TYPE_CHECKING:
@@ -39,12 +38,12 @@ class EndpointResolver:
         config: ``profile`` and ``force_path_style`` are used.
 
     Raises:
-        S3ConfigurationError: region or endpoint cannot be one.
+        S3ConfigurationError: the region or the endpoint is invalid.
     """
 
     def __init__(self, region: str, endpoint: str | None, config: S3ClientConfig) -> None:
         if not isinstance(region, str) or not _REGION.fullmatch(region):
-            raise S3ConfigurationError(f"invalid configuration: region={region!r} is no region like 'eu-west-1'")
+            raise S3ConfigurationError(f"invalid configuration: region={region!r} is not a region like 'eu-west-1'")
         self._region = region
         self._config = config
         self._custom = parse_endpoint("endpoint", endpoint) if endpoint is not None else _from_environment()
@@ -54,7 +53,7 @@ class EndpointResolver:
 
     @property
     def encrypts(self) -> bool:
-        """Whether requests go over TLS, as far as that can be told without the profile's ``endpoint_url``."""
+        """Whether requests go over TLS, as far as is known without the profile's ``endpoint_url``."""
         return self._custom is None or self._custom.scheme == "https"
 
     def resolve(self, bucket: str) -> Endpoint:
@@ -65,7 +64,7 @@ class EndpointResolver:
         """
         found = self._resolved.get(bucket)
         if found is None:
-            # Two threads may decide the same at the same time; either outcome is right.
+            # Two threads may decide at the same time; both results are right.
             found = self._resolved[bucket] = self._decide(bucket)
         return found
 
@@ -79,7 +78,7 @@ class EndpointResolver:
 
     def _rule_set(self) -> EndpointRules:
         if self._rules is None:
-            with no_fork:  # and not under the lock: others may be importing it
+            with no_fork:  # not under the lock: another thread may be importing it
                 from s3torchconnector._identity._endpoint_rules import EndpointRules
 
             with self._lock:
@@ -92,8 +91,8 @@ def _is_plain(bucket: str) -> bool:
     return _PLAIN_BUCKET.fullmatch(bucket) is not None and not bucket.endswith(_MEANINGFUL_SUFFIXES)
 
 
-def _from_environment() -> Address | None:
-    """Return the environment's endpoint, unless only botocore can tell whether it counts."""
+def _from_environment() -> EndpointUrl | None:
+    """Return the endpoint of the environment, unless only botocore can decide whether it applies."""
     found = environment_endpoint(os.environ)
     return None if found is None or _may_be_ignored(os.environ) else found
 

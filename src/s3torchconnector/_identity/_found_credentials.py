@@ -1,4 +1,4 @@
-"""Credentials that were found, for as long as they are valid, and the way to renew them."""
+"""Credentials that were found, as long as they are valid, and how to renew them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from s3torchconnector._identity._sigv4 import Credentials
 _log = logging.getLogger(__name__)
 
 _RENEWAL_CHECK_SECONDS = 1.0
-_LONGEST_RENEWAL_PAUSE = 60.0  # between renewals that fail while what there is remains valid
+_LONGEST_RENEWAL_PAUSE = 60.0  # between renewals that fail while the credentials are still valid
 
 
-class Found:
-    """Credentials and the way to renew them.
+class FoundCredentials:
+    """Credentials and how to renew them.
 
     Attributes:
         source: where they come from.
-        latest: what was read last.
+        latest: the credentials that were read last.
         is_due: whether they end soon, or have ended.
     """
 
@@ -39,7 +39,7 @@ class Found:
         self._check_again()
 
     def valid(self) -> Credentials | None:
-        """What was read last, unless it has expired."""
+        """The credentials that were read last, unless they have expired."""
         if self._clock() >= self._check_at and self._refresh_needed is not None:
             self._check_at = self._clock() + _RENEWAL_CHECK_SECONDS
             self._expired = self._refresh_needed(0)
@@ -47,16 +47,16 @@ class Found:
         return None if self._expired else self.latest
 
     def renew(self) -> Credentials:
-        """Read again, which renews what ends soon; what is still valid where that fails."""
+        """Read the credentials again, which renews them if they end soon; if that fails, return them while valid."""
         try:
             fresh = self._checked()
         except S3CredentialsError as error:
             if self._refresh_needed is None or self._refresh_needed(0):
                 raise
-            _log.warning("%s, and remain valid for now: they will be renewed later", error)
+            _log.warning("%s. The present ones are still valid; renewal will be tried again", error)
             fresh = self.latest
         self._failures = self._failures + 1 if fresh == self.latest and self.is_due else 0
-        if fresh != self.latest:  # otherwise the object stays the same, which is how a signer knows its key
+        if fresh != self.latest:  # otherwise keep the object, by which a signer recognises its key
             self.latest = fresh
         self._check_again()
         return self.latest
@@ -68,44 +68,44 @@ class Found:
         )
 
     def _check_again(self) -> None:
-        """Say when to look whether to renew: soon, and later each time that what is due could not be renewed."""
+        """Set the time of the next check whether to renew: soon, and later after each renewal that failed."""
         pause = math.inf
         if self._refresh_needed is not None:
             pause = _RENEWAL_CHECK_SECONDS
             if self._failures:
                 pause = min(_LONGEST_RENEWAL_PAUSE, pause * 2.0 ** min(self._failures - 1, 10))
-                pause *= random.uniform(0.5, 1.0)  # as the other processes of a node would ask at the same time
+                pause *= random.uniform(0.5, 1.0)  # other processes of the node would ask at the same time
         self._check_at = self._clock() + pause
         self.is_due = self._expired = False
 
 
 def refuse_unsendable(credentials: Credentials, origin: str) -> Credentials:
-    """Return ``credentials``, if they can stand in the head of a request: what a line break ends would forge headers.
+    """Return ``credentials``, if the head of a request can carry them: a line break in them would forge headers.
 
     Raises:
-        S3CredentialsError: they cannot. Its text shows none of them.
+        S3CredentialsError: it cannot. The text contains none of them.
     """
     for name, value in zip(("access key", "secret key", "session token"), credentials, strict=True):
         if value is not None and not (value.isascii() and value.isprintable()):
             wrong = next(i for i, letter in enumerate(value) if not (letter.isascii() and letter.isprintable()))
-            kind = "a line break" if value[wrong] in "\r\n" else "a character that no key has"
+            kind = "a line break" if value[wrong] in "\r\n" else "a character that cannot be sent"
             raise S3CredentialsError(
-                f"the AWS credentials {origin} cannot be used: the {name} holds {kind}, as character {wrong + 1} of "
-                f"{len(value)}. Remove it where they are set; a file that was read whole ends with one"
+                f"the AWS credentials {origin} cannot be used: the {name} contains {kind} at character {wrong + 1} of "
+                f"{len(value)}. Remove it where they are set (a value read from a file may end with a line break)"
             )
     return credentials
 
 
 def guarded(call: Callable[[], Any]) -> Any:
-    """What ``call`` returns.
+    """Return what ``call`` returns.
 
     Raises:
-        S3CredentialsError: from whatever it raised.
+        S3CredentialsError: ``call`` raised anything.
     """
     try:
         return call()
     except Exception as error:
-        # A provider may raise anything: the OSError of a process, the KeyError of an incomplete answer.
+        # A provider may raise anything: the OSError of a process, the KeyError of an incomplete response.
         raise S3CredentialsError(
             f"the AWS credentials could not be retrieved: {type(error).__name__}: {error}"
         ) from error

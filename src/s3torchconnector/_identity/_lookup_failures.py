@@ -1,4 +1,4 @@
-"""Whether a look-up of credentials that failed may succeed when it is made again."""
+"""Whether a failed look-up of credentials may succeed if it is repeated."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from s3torchconnector._late_imports import no_fork
 if TYPE_CHECKING:
     from botocore.session import Session
 
-_FEW = 3  # attempts where a program or a document was at fault: it may pass, but mostly somebody has to mend it
+_FEW = 3  # attempts if a program or a document was at fault: that may pass, but mostly somebody has to fix it
 _THROTTLING_CODES = ("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException")
-_SECONDS = 1.0  # to connect to the metadata service, and to wait for its response
+_SECONDS = 1.0  # to connect to the metadata service, and again to wait for its response
 _ROLES = "/latest/meta-data/iam/security-credentials/"
 _IPV4, _IPV6 = "http://169.254.169.254", "http://[fd00:ec2::254]"
 
 
 def lookup_attempts(error: S3CredentialsError, most: int) -> int:
-    """How many attempts a look-up that failed with ``error`` may have, of at most so many."""
+    """How many attempts a look-up that failed with ``error`` may have, at most ``most``."""
     cause = error.__cause__
     if cause is None:
         return 1
@@ -38,9 +38,9 @@ def lookup_attempts(error: S3CredentialsError, most: int) -> int:
 
 
 def metadata_service_is_late(session: Session) -> bool:
-    """Whether there is an EC2 instance metadata service that has not said that it has no credentials.
+    """Whether there is an EC2 instance metadata service that did not say that it has no credentials.
 
-    botocore does not tell a service that is slow from none at all. Where there is none, nobody shall wait for it.
+    botocore does not distinguish a slow service from none at all. If there is none, nothing should wait for it.
     """
     if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         return False

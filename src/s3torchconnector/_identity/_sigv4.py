@@ -1,11 +1,11 @@
 """AWS Signature Version 4 for S3: pure functions, no I/O, no clock of their own.
 
-Strategy: one request costs one SHA-256 and one HMAC. Everything that does not change between requests (the
-signing key of four chained HMACs, the credential scope, the head of the authorization header) is derived once
-a day and kept in one tuple, replaced by a single assignment, so that threads need no lock; what most requests of a
-second share is prepared once, and kept by whoever builds their heads.
+Strategy: one request costs one SHA-256 and one HMAC. Everything that is the same for all requests (the signing key of
+four chained HMACs, the credential scope, the start of the authorization header) is derived once a day and kept in one
+tuple, which a single assignment replaces, so that threads need no lock. What most requests of a second share is
+prepared once (``Signer.prepare``) and kept by the builder of their heads.
 
-S3 differs from the other services: the path is encoded once and never normalised, and
+S3 differs from other services: the path is encoded once and never normalised, and
 ``x-amz-content-sha256`` is part of the signature. Rules: "Signature Calculations for the Authorization
 Header" in the Amazon S3 API reference.
 """
@@ -40,7 +40,7 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9_.~/-]*")
 
 
 class Credentials(NamedTuple):
-    """One consistent set of keys. Its representation never shows the secret or the token."""
+    """One consistent set of keys. Its ``repr`` never contains the secret or the token."""
 
     access_key: str
     secret_key: str
@@ -52,18 +52,18 @@ class Credentials(NamedTuple):
 
 
 def quote_path(key: str) -> str:
-    """Return ``key`` as it stands in a URL and in the canonical request: ``/`` and unreserved characters are
-    kept, every other byte of its UTF-8 form becomes ``%XX``. Nothing is normalised: ``..`` and ``//`` are
-    ordinary parts of S3 keys.
+    """Return ``key`` as it is written in a URL and in the canonical request: ``/`` and unreserved characters are kept,
+    every other byte of its UTF-8 form becomes ``%XX``. Nothing is normalised: ``..`` and ``//`` are ordinary parts of
+    S3 keys.
 
     Raises:
-        UnicodeEncodeError: the key holds a lone surrogate, which has no UTF-8 form.
+        UnicodeEncodeError: the key contains a lone surrogate, which has no UTF-8 form.
     """
     return key if _PLAIN_PATH.fullmatch(key) else quote(key, safe="/")
 
 
 def canonical_query(params: Iterable[tuple[str, str]]) -> str:
-    """Return the query string, encoded and in the order that is signed; send it exactly so."""
+    """Return the query string, encoded and in the order that is signed; send exactly this."""
     pairs = sorted((quote(name, safe=""), quote(value, safe="")) for name, value in params)
     return "&".join([f"{name}={value}" for name, value in pairs])
 
@@ -75,13 +75,13 @@ def canonical_request(method: str, path: str, query: str, headers: Mapping[str, 
         method: the HTTP method.
         path: the path as sent, already encoded (``quote_path``).
         query: the query string as sent (``canonical_query``), "" for none.
-        headers: lowercase names to values: those to be signed, all of them.
-        payload_hash: what ``x-amz-content-sha256`` says.
+        headers: lowercase names to values: all headers that are signed.
+        payload_hash: the value of ``x-amz-content-sha256``.
     """
     pairs = sorted(headers.items())
     lines = "".join([f"{name}:{value}\n" for name, value in pairs])
     if " " in lines or "\t" in lines:
-        # Runs of white space count as one space and none at the ends, as the receiver may have folded them.
+        # Runs of white space count as one space, and as none at the ends: the receiver may have folded them.
         lines = "".join([f"{name}:{' '.join(value.split())}\n" for name, value in pairs])
     names = ";".join([name for name, _ in pairs])
     return f"{method}\n{path}\n{query}\n{lines}\n{names}\n{payload_hash}"
@@ -102,7 +102,7 @@ def signing_key(secret_key: str, date: str, region: str, service: str) -> bytes:
 
 
 class _Day(NamedTuple):
-    """What one set of credentials signs with during one day (UTC)."""
+    """What one set of credentials signs with on one day (UTC)."""
 
     credentials: Credentials
     date: str
@@ -112,10 +112,10 @@ class _Day(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """What signs all requests that differ in nothing but their path.
+    """A signature without the path: it signs all requests that differ in nothing else.
 
     Attributes:
-        headers: what to add to the request beside ``authorization``.
+        headers: what to add to the request besides ``authorization``.
     """
 
     headers: dict[str, str]
@@ -123,15 +123,15 @@ class Signature(NamedTuple):
     timestamp: str
     scope: str
     before_path: str  # of the canonical request
-    behind_path: str
+    after_path: str
     before_signature: str  # of the header
 
     def __repr__(self) -> str:
         return f"Signature(headers={sorted(self.headers)}, key=..., ...)"
 
     def authorization(self, path: str) -> str:
-        """The header that signs the request for ``path``, which is as sent (``quote_path``)."""
-        text = string_to_sign(self.timestamp, self.scope, f"{self.before_path}{path}{self.behind_path}")
+        """The header that signs the request for ``path``, which is encoded (``quote_path``)."""
+        text = string_to_sign(self.timestamp, self.scope, f"{self.before_path}{path}{self.after_path}")
         return self.before_signature + hmac.digest(self.key, text.encode(), "sha256").hex()
 
 
@@ -182,7 +182,7 @@ class Signer:
         payload_hash: str,
         timestamp: str,
     ) -> Signature:
-        """Do all of ``sign`` that the path does not matter for; see there."""
+        """Do the part of ``sign`` that does not depend on the path; see there."""
         day = self._day
         if day is None or day.credentials != credentials or not timestamp.startswith(day.date):
             self._day = day = self._derive(credentials, timestamp[:8])
