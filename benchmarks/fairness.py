@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from s3torchconnector._errors import S3ThrottledError
-from s3torchconnector._wire._call_state import _MODEST
+from s3torchconnector._wire._call_state import MOST_PACED_REFUSALS
 from s3torchconnector._wire._fair_queue import Waiter
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
 from s3torchconnector._wire._throttle import Throttle
@@ -153,7 +153,7 @@ class _Simulation:
 
     def _attempt(self, operation: _Operation) -> None:
         client = operation.client
-        ticket = client.throttle.join() if client.throttle.active else None
+        ticket = client.throttle.request_permit() if client.throttle.active else None
         if ticket is None:
             self._send(operation)
         elif ticket.admitted:
@@ -187,7 +187,7 @@ class _Simulation:
             client.served += 1
             self._waits.append(self._now - max(operation.began, self._scenario.late))
         if operation.has_turn:
-            client.throttle.answered()
+            client.throttle.succeeded()
             while client.waiting and client.waiting[0][0].admitted:
                 self._use_turn(client.waiting.popleft()[1])
         self._begin(operation)
@@ -198,7 +198,7 @@ class _Simulation:
         client.in_flight -= 1
         self._refused += self._now >= self._scenario.late
         operation.put_off += 1
-        in_a_row = min(operation.put_off, _MODEST) if operation.has_turn else None
+        in_a_row = min(operation.put_off, MOST_PACED_REFUSALS) if operation.has_turn else None
         delay = client.rule.delay(_SLOW_DOWN, operation.put_off, in_a_row)
         if delay is None:
             self._failed += 1

@@ -269,7 +269,7 @@ def test_after_a_burst_sockets_and_threads_go(
     new_client: Callable[..., S3Client], monkeypatch: pytest.MonkeyPatch, who: str
 ) -> None:
     """Without another call, and without closing the client."""
-    monkeypatch.setattr("s3torchconnector._wire._pool._DROP_AFTER", 0.02)
+    monkeypatch.setattr("s3torchconnector._wire._pool._MAX_IDLE_SECONDS", 0.02)
     monkeypatch.setattr("s3torchconnector._transfer.engine._workers._STAYS", 0.02, raising=False)
     together = threading.Barrier(20)
 

@@ -115,14 +115,14 @@ def test_an_error_that_nobody_thought_of_costs_the_other_objects_nothing(monkeyp
         S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config()) as client,
     ):
         caller = client.runtime().caller
-        begin, errors = caller.begin, [ZeroDivisionError()]
+        begin, errors = caller.send, [ZeroDivisionError()]
 
         def stumble(*arguments: Any, **options: Any) -> Exchange:
             if errors:
                 raise errors.pop()
             return begin(*arguments, **options)
 
-        monkeypatch.setattr(caller, "begin", stumble)
+        monkeypatch.setattr(caller, "send", stumble)
         assert [reader.read() for reader in readers_of(client)] == [BODY] * COUNT
         assert not errors
 
@@ -159,7 +159,7 @@ def test_a_late_request_that_cannot_be_sent_again_costs_nothing(monkeypatch: pyt
 
 
 STEPS = [
-    (Exchange, "settle_on"),
+    (Exchange, "keep_connection"),
     (Exchange, "fileno"),
     (PollLoop, "receive"),
     (PollLoop, "begin"),
@@ -222,7 +222,7 @@ def test_a_connection_that_others_give_back_is_used(monkeypatch: pytest.MonkeyPa
         ThreadPoolExecutor() as threads,
     ):
         caller = client.runtime().caller
-        begin, refused = caller.begin, threading.Event()
+        begin, refused = caller.send, threading.Event()
 
         def note(*arguments: Any, **options: Any) -> Exchange:
             try:
@@ -231,7 +231,7 @@ def test_a_connection_that_others_give_back_is_used(monkeypatch: pytest.MonkeyPa
                 refused.set()
                 raise
 
-        monkeypatch.setattr(caller, "begin", note)
+        monkeypatch.setattr(caller, "send", note)
         stalls, other, quick = (
             client.get_object("b", key, object_info=ObjectInfo(key, "", SIZE, 0))
             for key in ("stalls", "other", "quick")
@@ -294,7 +294,7 @@ class Going:
         self._ours, self._theirs = socket.socketpair()
         self._over = over
         self.aborted = False
-        self.answering = False
+        self.is_responding = False
         self.done = threading.Event()
         self.started = 0.0
         if readable:
@@ -321,8 +321,8 @@ class Going:
     def has_begun(self, descriptor: int) -> bool:
         return True
 
-    def settle_on(self, descriptor: int) -> None:
-        self.answering = True
+    def keep_connection(self, descriptor: int) -> None:
+        self.is_responding = True
 
     def fileno(self) -> int:
         return self._ours.fileno()

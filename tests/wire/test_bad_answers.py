@@ -63,7 +63,7 @@ def test_servers_of_other_protocols_are_recognised_without_waiting(banner: bytes
 @pytest.mark.parametrize("status", [400, 403, 404, 405])
 def test_web_server_that_refuses(status: int) -> None:
     with ScriptedServer(handler=in_turn(response(status, HTML))) as server, open_client(server.endpoint) as client:
-        with pytest.raises(S3ProtocolError, match=rf"HTTP {status} .*is the endpoint an S3 server\?") as caught:
+        with pytest.raises(S3ProtocolError, match=rf"HTTP {status} .*Is the endpoint an S3 server\?") as caught:
             get(client)
         assert (caught.value.status, caught.value.bucket, caught.value.key) == (status, "b", "k")
 

@@ -52,7 +52,7 @@ def test_connection_that_cannot_be_kept_is_not(answer: bytes) -> None:
 
 @pytest.mark.parametrize("end", [Close(), Reset()], ids=["FIN", "RST"])
 def test_stale_connection_is_replaced_without_counting_an_attempt(end: Close | Reset) -> None:
-    # The server takes the second request on the kept connection, and ends it without an answer.
+    # The server takes the second request on the kept connection, and ends it without a response.
     script = [[Receive(), Send(GOOD), Receive(), end], [Receive(), Send(GOOD)]]
     with ScriptedServer(script) as server:
         caller = Caller(REGION, server.endpoint, S3ClientConfig(), "test/1", NEVER)
@@ -64,7 +64,7 @@ def test_stale_connection_is_replaced_without_counting_an_attempt(end: Close | R
 def test_fresh_connection_that_ends_without_an_answer_is_a_failure() -> None:
     with ScriptedServer([[Receive(), Close()]]) as server:
         caller = Caller(REGION, server.endpoint, S3ClientConfig(), "test/1", NEVER)
-        with pytest.raises(S3ConnectionError, match="closed the connection without an answer") as caught:
+        with pytest.raises(S3ConnectionError, match="closed the connection without a response") as caught:
             get(caller)
         caller.close()
         assert caught.value.attempts == 1
@@ -73,7 +73,10 @@ def test_fresh_connection_that_ends_without_an_answer_is_a_failure() -> None:
 def test_nobody_listens() -> None:
     with ScriptedServer() as server:
         endpoint = server.endpoint
-    with open_caller(endpoint) as caller, pytest.raises(ConnectionError, match="is the endpoint right and up"):
+    with (
+        open_caller(endpoint) as caller,
+        pytest.raises(ConnectionError, match="Is the endpoint right, and is the server"),
+    ):
         get(caller)
 
 
@@ -99,7 +102,7 @@ def test_silence_is_not_waited_for_twice() -> None:
     config = S3ClientConfig(max_attempts=1, read_timeout=2.0)
     with Silent() as server, open_caller(server.endpoint, config) as caller:
         began = time.perf_counter()
-        with pytest.raises(S3TimeoutError, match=r"silent for 2 s while waiting for the answer"):
+        with pytest.raises(S3TimeoutError, match=r"silent for 2 s while waiting for the response"):
             get(caller)
         assert 2.0 <= time.perf_counter() - began < 3.5
 
@@ -130,7 +133,7 @@ def test_reason_of_an_early_refusal_surfaces_while_the_body_is_still_being_sent(
         response(200, b"4\r\nbody\r\n0\r\n\r\n", {"Transfer-Encoding": "chunked"}),
         response(200, b"1\r\nb\r\n3;x=y\r\nody\r\n0\r\nTrailer: z\r\n\r\n", {"Transfer-Encoding": "chunked"}),
     ],
-    ids=["interim answers", "chunked", "chunks with extras"],
+    ids=["interim responses", "chunked", "chunks with extras"],
 )
 def test_shapes_of_good_answers_byte_by_byte_on_one_connection(answer: bytes) -> None:
     with ScriptedServer(handler=lambda request: [Send(answer, size=1)]) as server:

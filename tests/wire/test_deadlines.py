@@ -22,7 +22,7 @@ from s3torchconnector._wire import CancelledByCaller, CancelToken, operations
 from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._deadline import Deadline
-from s3torchconnector._wire._dialer import Address
+from s3torchconnector._wire._dialer import Route
 from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
 from tests.reading.support import VirtualObject, client_of, content, open_object
 from tests.servers.http_messages import Request, response, s3_error
@@ -31,7 +31,7 @@ from tests.wire.support import REGION, get, in_turn, open_caller
 
 pytestmark = pytest.mark.usefixtures("keys")
 TIMEOUT = 0.3
-TIMEOUT = 10.0  # seconds until a hang fails the test
+HANGS = 10.0  # seconds until a hang fails the test
 GRACE = 2.0  # seconds that a loaded machine may take beyond it
 CONFIG = S3ClientConfig(operation_timeout=TIMEOUT, part_size=5 * MIB)
 CREATED = response(200, b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
@@ -204,7 +204,7 @@ def test_a_timeout_shorter_than_what_the_kernel_counts_is_no_endless_one() -> No
         asking = threads.submit(caller.call, operations.head_object("b", "k"), lambda response: None)
         try:
             with pytest.raises(S3TimeoutError):
-                asking.result(TIMEOUT)
+                asking.result(HANGS)
         finally:
             release.set()
 
@@ -214,7 +214,7 @@ def test_time_in_which_the_program_does_not_read_does_not_count() -> None:
     deadline = Deadline(token, time.perf_counter() - 1.0)
     with pytest.raises(S3TimeoutError):
         deadline.check()
-    token.excused += 100.0
+    token.paused += 100.0
     deadline.check()
     assert 98 < deadline.left() <= 99
 
@@ -262,10 +262,10 @@ def test_some_interim_answers_are_passed_over() -> None:
 # -- waiting for a connection ---------------------------------------------------------------------------------------
 
 
-def _full_pool(server: ScriptedServer) -> tuple[ConnectionPool, Address, Connection]:
+def _full_pool(server: ScriptedServer) -> tuple[ConnectionPool, Route, Connection]:
     pool = ConnectionPool(S3ClientConfig(max_connections=1))
-    address = Address("http", *server.address)
-    return pool, address, pool.acquire(address, _deadline(10.0))
+    route = Route("http", *server.address)
+    return pool, route, pool.acquire(route, _deadline(10.0))
 
 
 def _deadline(seconds: float, token: CancelToken | None = None) -> Deadline:
@@ -274,12 +274,12 @@ def _deadline(seconds: float, token: CancelToken | None = None) -> Deadline:
 
 def test_waiting_for_a_connection_ends_in_time_and_takes_no_place() -> None:
     with ScriptedServer([[Stall(threading.Event())]] * 3) as server:
-        pool, address, held = _full_pool(server)
+        pool, route, held = _full_pool(server)
         with pytest.raises(S3TimeoutError, match="max_connections=1 connections were in use"):
-            pool.acquire(address, _deadline(0.05))
-        pool.release(address, held)
+            pool.acquire(route, _deadline(0.05))
+        pool.release(route, held)
         assert pool.in_use == 0
-        assert pool.acquire(address, _deadline(0.05)) is held
+        assert pool.acquire(route, _deadline(0.05)) is held
         pool.discard(held)
 
 
@@ -287,11 +287,11 @@ def test_waiting_for_a_connection_is_cancelled() -> None:
     token = CancelToken()
     outcome: list[BaseException] = []
     with ScriptedServer([[Stall(threading.Event())]] * 3) as server:
-        pool, address, held = _full_pool(server)
+        pool, route, held = _full_pool(server)
 
         def acquire() -> None:
             try:
-                pool.acquire(address, _deadline(60.0, token))
+                pool.acquire(route, _deadline(60.0, token))
             except CancelledByCaller as error:
                 outcome.append(error)
 
@@ -306,15 +306,15 @@ def test_waiting_for_a_connection_is_cancelled() -> None:
 
 def test_who_waits_longest_gets_the_connection() -> None:
     with ScriptedServer([[Stall(threading.Event())]] * 3) as server:
-        pool, address, held = _full_pool(server)
-        tickets = [pool._line.join() for _ in range(3)]
+        pool, route, held = _full_pool(server)
+        waiters = [pool._queue.join() for _ in range(3)]
         for count in range(3):
-            assert [ticket.admitted for ticket in tickets] == [True] * count + [False] * (3 - count)
-            pool.release(address, held)
+            assert [waiter.admitted for waiter in waiters] == [True] * count + [False] * (3 - count)
+            pool.release(route, held)
             with pytest.raises(PoolIsFull):  # one who comes at the right moment overtakes nobody
-                pool.acquire(address, _deadline(60.0)._replace(wait=False))
-            tickets[count].wait(_deadline(0.0))
-        pool._leave()
+                pool.acquire(route, _deadline(60.0)._replace(wait=False))
+            waiters[count].wait(_deadline(0.0))
+        pool._release_permit()
         assert pool.in_use == 0
         pool.close()
 
@@ -323,7 +323,7 @@ def test_the_call_says_which_operation_got_no_connection() -> None:
     config = S3ClientConfig(operation_timeout=TIMEOUT, max_connections=1)
     with ScriptedServer(handler=lambda request: [Stall(threading.Event())]) as server:
         caller = Caller(REGION, server.endpoint, config, "test/1")
-        exchange = caller.begin(operations.get_object("b", "first"), CancelToken(), wait=True, connect=True)
+        exchange = caller.send(operations.get_object("b", "first"), CancelToken(), wait=True, connect=True)
         _ends_in_time(lambda: get(caller), "GetObject")
         exchange.discard()
         caller.close()

@@ -68,7 +68,7 @@ def test_sending_without_waiting_does_not_wait_for_a_session() -> None:
         open_caller(server.endpoint) as caller,
         ThreadPoolExecutor(1) as threads,
     ):
-        begun = threads.submit(caller.begin, OBJECT, CancelToken(), wait=False, connect=True)
+        begun = threads.submit(caller.send, OBJECT, CancelToken(), wait=False, connect=True)
         try:
             with pytest.raises(S3Exception, match="looked up first"):
                 begun.result(10)

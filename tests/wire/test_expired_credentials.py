@@ -120,7 +120,7 @@ def test_renewed_credentials_that_are_refused_again(issuer: Issuer, proxy: Recor
     proxy.misbehave = lambda request: Replace(EXPIRED)
     with (
         open_client(proxy.endpoint, ONE_ATTEMPT) as client,
-        pytest.raises(S3AccessDeniedError, match=r"ExpiredToken.*a refresh brought no better ones"),
+        pytest.raises(S3AccessDeniedError, match=r"ExpiredToken.*refreshing them found no valid ones"),
     ):
         client.delete_object(bucket, "k")
     assert issuer.issued == len(proxy.exchanges) == 2

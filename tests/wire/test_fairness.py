@@ -75,7 +75,7 @@ def test_what_was_refused_comes_again_sooner_than_what_is_new() -> None:
     first = pace.reserve(100.0)
     pace.refused(1, first, first + 0.001)
     again = pace.reserve(first + 0.001)
-    pace.answered(again + 0.001)
+    pace.succeeded(again + 0.001)
     then = pace.reserve(again + 0.001)
     assert (then - again) / (again - first) > 5
 
@@ -91,7 +91,7 @@ def test_no_pause_is_endless_and_none_is_negative(events: list[tuple[bool, float
         if refused:
             pace.refused(in_flight, now - seconds, now)
         else:
-            pace.answered(now)
+            pace.succeeded(now)
         moment = pace.reserve(now)
         assert now <= moment < math.inf
         assert moment - now <= 2 * 20.0 * 1.3
@@ -105,14 +105,14 @@ def test_a_throttle_paces_until_all_is_well() -> None:
     assert throttle.active
     paused = 0
     for _ in range(1000):
-        ticket = throttle.join()
-        if ticket is None:
+        waiter = throttle.request_permit()
+        if waiter is None:
             break
-        assert ticket.admitted
+        assert waiter.admitted
         pause = throttle.pause()
         paused += pause > 0.0
         now[0] += pause + 0.05
-        throttle.answered()
+        throttle.succeeded()
     assert not throttle.active
     assert throttle.pause() == 0.0
     assert paused < 50

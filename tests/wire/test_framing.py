@@ -149,7 +149,7 @@ def test_body_cut_short_is_a_connection_error(body: bytes, missing: int, framing
     if missing > len(sent):
         return
     response = Response(connection_of(head_of(head) + sent[:-missing]))
-    with pytest.raises(S3ConnectionError, match="in the middle of the answer"):
+    with pytest.raises(S3ConnectionError, match="in the middle of the response"):
         response.read(1000)
 
 

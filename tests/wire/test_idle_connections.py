@@ -18,7 +18,7 @@ from s3torchconnector._types import ObjectInfo
 from s3torchconnector._wire import CancelToken
 from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._deadline import Deadline
-from s3torchconnector._wire._dialer import Address
+from s3torchconnector._wire._dialer import Route
 from s3torchconnector._wire._pool import ConnectionPool
 from s3torchconnector.testing import S3Server
 from tests.reading.support import client_of, open_object
@@ -26,11 +26,11 @@ from tests.servers.tls import PrivateCA
 
 
 @pytest.fixture
-def addresses() -> Iterator[list[Address]]:
+def addresses() -> Iterator[list[Route]]:
     """Ten of them, where connections can be opened and nobody says anything."""
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100)) for _ in range(10)]
-        yield [Address("http", *listener.getsockname()) for listener in listeners]
+        yield [Route("http", *listener.getsockname()) for listener in listeners]
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ def descriptors_left(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def acquire(pool: ConnectionPool, address: Address) -> Connection:
+def acquire(pool: ConnectionPool, address: Route) -> Connection:
     return pool.acquire(address, Deadline(CancelToken(), time.perf_counter() + 30))
 
 
-def use(pool: ConnectionPool, address: Address, count: int) -> list[Connection]:
+def use(pool: ConnectionPool, address: Route, count: int) -> list[Connection]:
     """So many connections at a time, which are idle from then on."""
     connections = [acquire(pool, address) for _ in range(count)]
     for connection in connections:
@@ -77,19 +77,19 @@ def are_open(connections: list[Connection]) -> list[bool]:
     return [connection.fileno() >= 0 for connection in connections]
 
 
-def test_max_connections_bounds_idle_ones_of_all_hosts(pools: list[ConnectionPool], addresses: list[Address]) -> None:
+def test_max_connections_bounds_idle_ones_of_all_hosts(pools: list[ConnectionPool], addresses: list[Route]) -> None:
     used = [connection for address in addresses for connection in use(pools[0], address, 20)]
     assert are_open(used) == [False] * 180 + [True] * 20
 
 
-def test_the_ones_that_were_used_longest_ago_make_room(pools: list[ConnectionPool], addresses: list[Address]) -> None:
+def test_the_ones_that_were_used_longest_ago_make_room(pools: list[ConnectionPool], addresses: list[Route]) -> None:
     first, second = use(pools[0], addresses[0], 10), use(pools[0], addresses[1], 10)
     assert use(pools[0], addresses[0], 8) == first[:1:-1]
     use(pools[0], addresses[2], 5)
     assert (are_open(first), are_open(second)) == ([False] * 2 + [True] * 8, [False] * 3 + [True] * 7)
 
 
-def test_the_ones_in_use_make_no_room(pools: list[ConnectionPool], addresses: list[Address]) -> None:
+def test_the_ones_in_use_make_no_room(pools: list[ConnectionPool], addresses: list[Route]) -> None:
     used = [acquire(pools[0], address) for address in addresses for _ in range(2)]
     pools[0].release(addresses[0], used[0])
     others = [acquire(pools[0], addresses[5])]
@@ -100,7 +100,7 @@ def test_the_ones_in_use_make_no_room(pools: list[ConnectionPool], addresses: li
 
 
 def test_too_old_ones_are_closed_when_others_come_back(
-    pools: list[ConnectionPool], addresses: list[Address], monkeypatch: pytest.MonkeyPatch
+    pools: list[ConnectionPool], addresses: list[Route], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = use(pools[0], addresses[0], 5)
     connection = acquire(pools[0], addresses[1])
@@ -110,7 +110,7 @@ def test_too_old_ones_are_closed_when_others_come_back(
     assert are_open([*old, connection]) == [False] * 3 + [True] * 3
 
 
-def test_idle_ones_make_room_for_files(pools: list[ConnectionPool], addresses: list[Address]) -> None:
+def test_idle_ones_make_room_for_files(pools: list[ConnectionPool], addresses: list[Route]) -> None:
     """Also those of other pools."""
     idle = use(pools[0], addresses[0], 3) + use(pools[1], addresses[1], 3)
     with descriptors_left(0):
@@ -121,7 +121,7 @@ def test_idle_ones_make_room_for_files(pools: list[ConnectionPool], addresses: l
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_without_a_file_to_be_had_the_error_names_the_limit(
-    pools: list[ConnectionPool], addresses: list[Address], host: str
+    pools: list[ConnectionPool], addresses: list[Route], host: str
 ) -> None:
     with descriptors_left(0), pytest.raises(S3ConnectionError, match=r"as it may \(`ulimit -n` is 1024\).*close files"):
         acquire(pools[0], addresses[0]._replace(host=host))
@@ -129,7 +129,7 @@ def test_without_a_file_to_be_had_the_error_names_the_limit(
 
 
 def test_the_trust_store_is_not_read_in_part(
-    pools: list[ConnectionPool], addresses: list[Address], private_ca: PrivateCA
+    pools: list[ConnectionPool], addresses: list[Route], private_ca: PrivateCA
 ) -> None:
     """OpenSSL takes a trust store that cannot be opened for an empty one, and the context is kept."""
     with descriptors_left(1), pytest.raises(S3ConnectionError, match="ulimit"):
@@ -149,7 +149,7 @@ def test_small_objects_are_read_if_idle_ones_make_room(s3_server: S3Server, buck
         client_of(s3_server.endpoint, max_attempts=1) as client,
         open_object(client, bucket, object_info=info) as reader,
     ):
-        use(client.runtime().caller._pool, Address("http", server.hostname, server.port), idle)
+        use(client.runtime().caller._pool, Route("http", server.hostname, server.port), idle)
         with descriptors_left(0):
             if idle:
                 reader.start_early()

@@ -46,7 +46,7 @@ FUNCTIONS = (
     ConnectionPool._is_usable,
     Exchange.__init__,
     Exchange._send,
-    Exchange._await_answer,
+    Exchange._await_response,
     Exchange._first_begun,
 )
 

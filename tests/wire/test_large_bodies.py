@@ -18,7 +18,7 @@ import pytest
 from s3torchconnector._config import KIB, MIB
 from s3torchconnector._errors import S3TimeoutError
 from s3torchconnector._wire._connection import Connection
-from s3torchconnector._wire._tls_connection import _AT_ONCE, _RECORD, TlsConnection
+from s3torchconnector._wire._tls_connection import _RECORD, _WAKE_UP_BYTES, TlsConnection
 from tests.reading.support import wait_until
 from tests.servers.tls import PrivateCA
 
@@ -122,7 +122,7 @@ def test_an_abort_wakes_who_waits_for_much(pair: tuple[Connection, socket.socket
 @pytest.mark.parametrize("rest_of_record", [1, 100, _RECORD - 1])
 def test_a_record_that_is_cut_in_two_is_waited_for(private_ca: PrivateCA, rest_of_record: int) -> None:
     """OpenSSL has taken a part of a record: less may be missing than the socket is to be woken for."""
-    size = 200 * _RECORD + 1 + _AT_ONCE
+    size = 200 * _RECORD + 1 + _WAKE_UP_BYTES
     with sockets() as (client, server):
         records = Records(server, private_ca)
         handshake = threading.Thread(target=records.handshake, daemon=True)

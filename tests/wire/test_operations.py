@@ -51,7 +51,7 @@ def test_version_is_named_where_it_is_known() -> None:
 @pytest.mark.parametrize("value", ["STANDARD\r\nx-evil: 1", "A\nB", "A\rB", "\r\n"])
 @pytest.mark.parametrize("signed", [True, False])
 def test_headers_cannot_be_injected(value: str, signed: bool) -> None:
-    with pytest.raises(ValueError, match="x-amz-storage-class holds a line break"):
+    with pytest.raises(ValueError, match="x-amz-storage-class contains a line break"):
         head(operations.put_object("b", "k", [], storage_class=value), signed=signed)
 
 

@@ -48,7 +48,7 @@ def test_the_limit_never_stops_everything_and_never_exceeds_what_the_client_may(
         if refused:
             limit.refused(in_flight, now - seconds / 2, now)
         else:
-            limit.answered()
+            limit.succeeded()
         assert limit.allows(0)
         assert not limit.is_set or not limit.allows(most)
 
@@ -79,7 +79,7 @@ def test_it_recovers_by_one_a_round_trip_and_then_is_gone(most: int) -> None:
     while limit.is_set:
         allowed = next(count for count in range(most + 1) if not limit.allows(count))
         for _ in range(allowed):
-            limit.answered()
+            limit.succeeded()
         round_trips += 1
     assert most / 2 - 1 <= round_trips <= 2 * most + 1
 
@@ -96,38 +96,38 @@ def _overloaded(in_flight: int = 1) -> Throttle:
 def test_nobody_needs_a_turn_before_the_first_refusal() -> None:
     throttle = Throttle(100)
     assert not throttle.active
-    assert not throttle.take_turn(_deadline())
+    assert not throttle.acquire(_deadline())
 
 
 def test_turns_are_given_in_order_and_kept_until_an_answer() -> None:
     throttle = _overloaded()
-    assert throttle.take_turn(_deadline())
-    tickets = [throttle._line.join() for _ in range(4)]
-    throttle.give_back()
-    assert [ticket.admitted for ticket in tickets] == [True, False, False, False]
-    throttle.answered()  # the limit is two now
-    assert [ticket.admitted for ticket in tickets] == [True, True, True, False]
+    assert throttle.acquire(_deadline())
+    waiters = [throttle._queue.join() for _ in range(4)]
+    throttle.release()
+    assert [waiter.admitted for waiter in waiters] == [True, False, False, False]
+    throttle.succeeded()  # the limit is two now
+    assert [waiter.admitted for waiter in waiters] == [True, True, True, False]
 
 
 def test_who_gives_up_waiting_leaves_the_line() -> None:
     throttle = _overloaded()
-    assert throttle.take_turn(_deadline())
+    assert throttle.acquire(_deadline())
     with pytest.raises(S3TimeoutError):
-        throttle.take_turn(_deadline(0.01))
+        throttle.acquire(_deadline(0.01))
     token = CancelToken()
     token.cancel()
     with pytest.raises(CancelledByCaller):
-        throttle.take_turn(_deadline(token=token))
-    throttle.give_back()
-    assert throttle.take_turn(_deadline(0.0))
+        throttle.acquire(_deadline(token=token))
+    throttle.release()
+    assert throttle.acquire(_deadline(0.0))
 
 
 def test_turns_are_not_needed_any_more_once_all_is_well() -> None:
     throttle = Throttle(3)
     throttle.refused(3, 0.0)
     for _ in range(10):
-        if throttle.take_turn(_deadline(0.0)):
-            throttle.answered()
+        if throttle.acquire(_deadline(0.0)):
+            throttle.succeeded()
     assert not throttle.active
 
 

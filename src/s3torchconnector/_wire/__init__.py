@@ -1,4 +1,4 @@
-"""The wire: S3 over HTTP/1.1 on blocking sockets. Everything above asks ``Caller.call``."""
+"""The wire: S3 over HTTP/1.1 on blocking sockets. The layers above use ``Caller.call``."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from s3torchconnector._wire._checksums import (
 )
 from s3torchconnector._wire._connection import Buffer, NotYet
 from s3torchconnector._wire._continuation import Continuation
-from s3torchconnector._wire._descriptors import have as have_descriptors
+from s3torchconnector._wire._descriptors import open_descriptors
 from s3torchconnector._wire._dialer import NoIdleConnection
 from s3torchconnector._wire._documents import (
     CompletedPart,
@@ -62,9 +62,9 @@ __all__ = [
     "UploadsPage",
     "WouldBlock",
     "algorithm_of",
-    "have_descriptors",
     "is_retryable",
     "offered",
+    "open_descriptors",
     "operations",
     "parse_http_date",
     "parse_list_page",

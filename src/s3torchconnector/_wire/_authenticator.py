@@ -1,11 +1,11 @@
-"""Who requests are signed as, and when: credentials, directory-bucket sessions, and the server's clock."""
+"""What requests are signed with: credentials, sessions of directory buckets, and the time by the server's clock."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3CredentialsError, S3Exception, S3TimeoutError
@@ -18,8 +18,8 @@ from s3torchconnector._wire._sessions import Sessions
 from s3torchconnector._wire._shared_lookup import SharedLookup
 
 _TOKEN_HEADER = "x-amz-security-token"
-_UNSUSPECTED_SECONDS = 60.0
-_SKEW = 300.0  # seconds; S3 refuses requests that are 15 minutes off, and some servers sooner
+_TRUSTED_SECONDS = 60.0  # for which credentials are not suspected again after a search found no others
+_SKEW = 300.0  # seconds; S3 refuses requests that are 15 minutes off, other servers may refuse sooner
 _SESSION_TOKEN_HEADER = "x-amz-s3session-token"
 
 
@@ -31,7 +31,7 @@ class Identity(NamedTuple):
 
 
 class NoCredentialsYet(S3Exception):
-    """Who signs has to be looked up first, and must not be waited for. Never reaches users."""
+    """Credentials have to be looked up first, and the caller must not wait. Never reaches users."""
 
 
 class Authenticator:
@@ -48,24 +48,28 @@ class Authenticator:
         self._unsigned = config.unsigned
         attempts = partial(_attempts, most=config.max_attempts)
         self._lookup: SharedLookup[Credentials | None] = SharedLookup("the AWS credentials", attempts)
-        # Apart, since it looks for others than those that were found.
+        # Separate, because it looks for credentials other than those that were rejected.
         self._forced_lookup: SharedLookup[Credentials | None] = SharedLookup("new AWS credentials", attempts)
-        # Those for which others were sought in vain on suspicion, and until when they are above it.
-        self._unsuspected: tuple[Credentials | None, float] = (None, 0.0)
+        # Credentials that a search on mere suspicion confirmed, and until when they are trusted.
+        self._trusted: tuple[Credentials | None, float] = (None, 0.0)
         self._sessions = Sessions(request_session, lambda: self._clock() + self._clock_offset)
         self._clock = clock
         self._clock_offset = 0.0  # in use
-        self._server_offset = 0.0  # as last seen
+        self._server_offset = 0.0  # in the latest refusal
         self._signers: dict[tuple[str, str, str], Signer] = {}
         self._timestamp = (0, "")
+
+    def __repr__(self) -> str:
+        lookups: list[SharedLookup[Any]] = [self._lookup, self._forced_lookup, *self._sessions.lookups]
+        return f"<Authenticator [{', '.join([repr(each) for each in lookups if each.is_under_way]) or 'ready'}]>"
 
     def identity_for(self, request: Request, endpoint: Endpoint, deadline: Deadline | None) -> Identity:
         """What to sign ``request`` with: nothing at all for unsigned clients.
 
         Raises:
-            NobodyYet: that has to be waited for, and there is no ``deadline``.
+            NoCredentialsYet: the call would have to wait, and ``deadline`` is None.
             S3CredentialsError: there are no credentials.
-            S3TimeoutError: they did not come in time.
+            S3TimeoutError: they were not found in time.
         """
         if self._unsigned:
             return Identity(None, None)
@@ -80,11 +84,11 @@ class Authenticator:
             elif self._provider.is_due:
                 self._lookup.start(self._provider.get)
         if credentials is None:
-            raise NoCredentialsYet("who signs has to be looked up first")
+            raise NoCredentialsYet("credentials have to be looked up first")
         return Identity(self._signer(endpoint, token_header), credentials)
 
     def timestamp(self) -> str:
-        """Now, by the server's clock as far as we know it, as signatures want it."""
+        """The time by the server's clock, as far as it is known, in the format of signatures."""
         second = int(self._clock() + self._clock_offset)
         cached_second, text = self._timestamp
         if cached_second != second:
@@ -92,36 +96,36 @@ class Authenticator:
             self._timestamp = (second, text)
         return text
 
-    def notice(self, headers: Mapping[str, str]) -> None:
-        """Take down the server's clock from the headers of a refusal, for ``mend`` to follow."""
+    def note_clock(self, headers: Mapping[str, str]) -> None:
+        """Note the server's clock from the headers of a refusal, for ``recover`` to follow."""
         server_time = parse_http_date(headers.get("date", ""))
         if server_time:
             self._server_offset = server_time - self._clock()
 
-    def mend(self, error: S3Exception, identity: Identity, request: Request, deadline: Deadline) -> bool:
-        """Remove the cause of a refusal: refresh expired credentials, follow the server's clock. False if not.
+    def recover(self, error: S3Exception, identity: Identity, request: Request, deadline: Deadline) -> bool:
+        """Remove the cause of a refusal: renew expired credentials, follow the server's clock. False if neither helps.
 
         Raises:
-            S3CredentialsError: the refresh failed.
+            S3CredentialsError: the credentials could not be renewed.
         """
-        # The response to a HEAD has no document: there, a clock that is off looks like any lack of permission.
+        # The response to HEAD has no document, so a wrong clock looks like a lack of permission.
         off = abs(self._server_offset - self._clock_offset) > _SKEW and identity.credentials is not None
         if error.code == "RequestTimeTooSkewed" or (off and error.code is None and error.status == 403):
             self._clock_offset = self._server_offset
             return True
-        # The answer to a HEAD has no document: there, expired credentials look like any bad request.
-        untold = error.code is None and error.status == 400
-        if identity.credentials is None or not (untold or error.code in EXPIRED_CODES):
+        # For the same reason, expired credentials look like any bad request.
+        is_suspicion = error.code is None and error.status == 400
+        if identity.credentials is None or not (is_suspicion or error.code in EXPIRED_CODES):
             return False
         if request.operation != "CreateSession" and self._sessions.reject(request.bucket, identity.credentials):
             return True
-        return self._find_others(identity.credentials, deadline, insist=not untold)
+        return self._find_others(identity.credentials, deadline, insist=not is_suspicion)
 
     def _find_others(self, rejected: Credentials, deadline: Deadline, *, insist: bool) -> bool:
-        """Look for other credentials; False, or an error if that is to ``insist``, where there are none."""
+        """Look for other credentials. If there are none: raise if ``insist``, else return False."""
         now = time.monotonic()
-        unsuspected, until = self._unsuspected
-        if not insist and rejected == unsuspected and now < until:
+        trusted, until = self._trusted
+        if not insist and rejected == trusted and now < until:
             return False
 
         def look() -> Credentials | None:
@@ -133,7 +137,7 @@ class Authenticator:
                 return None
 
         found: Credentials | None = rejected
-        while found == rejected or (insist and found is None):  # as another's look-up may find that was under way
+        while found == rejected or (insist and found is None):  # a look-up already under way may find them
             try:
                 found = self._forced_lookup.join(look, deadline)
             except (S3CredentialsError, S3TimeoutError):
@@ -141,7 +145,7 @@ class Authenticator:
                     raise
                 found = None
         if found is None:
-            self._unsuspected = rejected, now + _UNSUSPECTED_SECONDS
+            self._trusted = rejected, now + _TRUSTED_SECONDS
         return found is not None
 
     def _signer(self, endpoint: Endpoint, token_header: str) -> Signer:

@@ -1,4 +1,4 @@
-"""One operation from its first attempt to its last: what the retry loop has to remember of it."""
+"""What the retry loop has to remember of one operation, from its first attempt to its last."""
 
 from __future__ import annotations
 
@@ -11,123 +11,130 @@ from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._exchange import Exchange
 from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._retry import RetryRule, is_retryable
-from s3torchconnector._wire._throttle import Throttle
+from s3torchconnector._wire._throttle import TOO_LATE, Throttle
 
-_MODEST = 4  # refusals that the pause of who has a turn grows by, 80 ms at most by default: its pace does the rest
+# The pause of a request that holds a permit grows for so many refusals, to 80 ms by default: the pace does the rest.
+MOST_PACED_REFUSALS = 4
 
 
 class CallState:
     """The state of one operation.
 
     Args:
-        request: what is asked first.
-        begun: the first attempt, where it was sent already.
+        request: the first request.
+        sent: the first attempt, if it was sent already.
         token: cancels the operation.
         timeout: seconds that any operation may take.
         limit: seconds that this one may take, if that is less.
 
     Attributes:
-        request: what the current attempt asks.
+        request: the request of the current attempt.
         identity: who signs it.
-        begun: an exchange that waits to be received.
+        sent: an exchange that was sent and whose response has not been received.
         since: when the current attempt was sent, by ``time.perf_counter``.
-        mended: the causes of refusals that were removed; each is, once.
-        resent: whether a connection turned out closed, which is no failure; yet what went over it may have arrived.
+        recovered: the causes of refusals that were removed; each is removed once.
+        resent: whether the request was sent a second time because its connection was stale. That is no failure, but
+            the first one may have arrived.
     """
 
     def __init__(
-        self, request: Request, begun: Exchange | None, token: CancelToken, timeout: float, limit: float
+        self, request: Request, sent: Exchange | None, token: CancelToken, timeout: float, limit: float
     ) -> None:
         self.request = request
         self.identity = Identity(None, None)
-        self.begun = begun
-        self._began = self.since = begun.started if begun else time.perf_counter()
+        self.sent = sent
+        self._started = self.since = sent.started if sent else time.perf_counter()
         self._timeout = timeout
         self._limit = limit
-        self.deadline = Deadline(token, self._began + min(timeout, limit))
-        self.mended: set[str] = set()
+        self.deadline = Deadline(token, self._started + min(timeout, limit))
+        self.recovered: set[str] = set()
         self.resent = False
         self._failures = 0
-        self._excused = token.excused  # seconds, when it last failed
-        self._put_off = 0  # by SlowDown
-        self._throttle: Throttle | None = None  # while a turn is held
-        self._is_paced = False  # whether the pause before the next attempt was its throttle's
+        self._paused = token.paused  # seconds, at the last failure
+        self._slow_downs = 0
+        self._throttle: Throttle | None = None  # while this operation holds a permit
+        self._is_paced = False  # whether the pause before the next attempt follows the throttle's pace
 
     @property
     def attempts(self) -> int:
         """How many attempts have failed."""
-        return self._failures + self._put_off
+        return self._failures + self._slow_downs
 
-    def take_turn(self, throttle: Throttle) -> None:
-        """Wait for a turn at an overloaded endpoint, unless it is held already, and until it may be used."""
+    def acquire_permit(self, throttle: Throttle) -> None:
+        """Wait for a permit of an overloaded endpoint, unless one is held already, and for the moment to use it.
+
+        Raises:
+            S3TimeoutError: that moment would come after the deadline.
+        """
         if self._throttle is not throttle:
-            self.give_turn_back()
-            if throttle.take_turn(self.deadline):
+            self.release_permit()
+            if throttle.acquire(self.deadline):
                 self._throttle, self._is_paced = throttle, False
         if self._throttle is not None and not self._is_paced:
             pause, left = self._throttle.pause(), self.deadline.left()
             if pause > 0.0:
                 self.deadline.token.wait(max(0.0, min(pause, left)))
             if pause > left:
-                raise S3TimeoutError("its turn did not come")
+                raise S3TimeoutError(TOO_LATE)
         self._is_paced = False
 
-    def answered(self) -> None:
-        """S3 answered well."""
+    def succeeded(self) -> None:
+        """Note a good response, and release the permit if one is held."""
         throttle, self._throttle = self._throttle, None
         if throttle is not None:
-            throttle.answered()
+            throttle.succeeded()
 
-    def give_turn_back(self) -> None:
-        """The operation is over, or goes elsewhere."""
+    def release_permit(self) -> None:
+        """Release the permit, if one is held: the operation is over, or goes to another endpoint."""
         throttle, self._throttle = self._throttle, None
         if throttle is not None:
-            throttle.give_back()
+            throttle.release()
 
     def delay_after(self, error: S3Exception, rule: RetryRule) -> float:
         """Seconds to wait before the next attempt.
 
         Raises:
-            S3Exception: there is none, for ``error``'s sake or because there is no time for one.
+            S3Exception: there is no next attempt, because ``error`` is final or because time is up.
         """
         if isinstance(error, S3ThrottledError):
-            self._put_off += 1
-            delay = rule.delay(error, self._put_off, min(self._put_off, _MODEST) if self._throttle else None)
+            self._slow_downs += 1
+            in_a_row = min(self._slow_downs, MOST_PACED_REFUSALS) if self._throttle else None
+            delay = rule.delay(error, self._slow_downs, in_a_row)
             if delay is not None and self._throttle is not None:
                 delay, self._is_paced = max(delay, self._throttle.pause()), True
         else:
-            self.give_turn_back()
-            excused, self._excused = self._excused, self.deadline.token.excused
-            if isinstance(error, S3ConnectionError) and self._excused > excused:
-                return 0.0  # the program let the server wait for so long that it went; more was received each time
+            self.release_permit()
+            paused, self._paused = self._paused, self.deadline.token.paused
+            if isinstance(error, S3ConnectionError) and self._paused > paused:
+                return 0.0  # the server hung up while the program did not read; each attempt received more
             self._failures += 1
             delay = rule.delay(error, self._failures)
         error.resent = self.resent
         left = self.deadline.left()
         if is_retryable(error) and left <= (delay or 0.0):
-            raise self._too_late(error) from error
+            raise self._timed_out(error) from error
         if delay is None:
-            complete(error, self.request, self.attempts)
+            add_context(error, self.request, self.attempts)
             raise error
         return delay
 
-    def _too_late(self, error: S3Exception) -> S3TimeoutError:
+    def _timed_out(self, error: S3Exception) -> S3TimeoutError:
         within, advice = f"operation_timeout={self._timeout:g} s", ""
         if self._limit < self._timeout:
             within = f"{self._limit:g} s"
         else:
-            advice = " If it is only slow, raise operation_timeout in S3ClientConfig."
-        late = S3TimeoutError(
-            f"{self.request} was not done within {within}: it was given up after "
-            f"{time.perf_counter() - self._began:.1f} s. Is the endpoint overloaded or unreachable?{advice} What came "
-            f"last: {error}"
+            advice = "; if it is only slow, raise operation_timeout in S3ClientConfig"
+        timeout = S3TimeoutError(
+            f"{self.request} did not complete within {within} (stopped after "
+            f"{time.perf_counter() - self._started:.1f} s). The endpoint may be overloaded or unreachable{advice}. "
+            f"Last error: {error}"
         )
-        complete(late, self.request, self.attempts)
-        return late
+        add_context(timeout, self.request, self.attempts)
+        return timeout
 
 
-def complete(error: S3Exception, request: Request, attempts: int) -> None:
-    """Give an error that is about to be raised its context."""
+def add_context(error: S3Exception, request: Request, attempts: int) -> None:
+    """Tell an error that is about to be raised which request it belongs to."""
     error.operation, error.attempts = request.operation, attempts
     error.bucket, error.key = request.bucket, request.key or None
     if not isinstance(error, S3ServiceError) and not error.message.startswith(request.operation):

@@ -1,8 +1,8 @@
-"""The one way to S3: address, sign, send, receive, and try again where that helps.
+"""The one way to S3: address, sign, send, receive, and retry if that can help.
 
-``Caller.call`` is the one retry loop of the package. A request may be a function, asked again before each attempt, so
-that a broken body is resumed at its last good byte. Callers state what to do with a good answer as a function that
-receives the body while the connection is held; whatever it raises ends the connection.
+``Caller.call`` is the only retry loop of the package. A request may be a function, which is called before each attempt,
+so that a broken body resumes at its last good byte. Callers say what to do with a good response as a function that
+receives the body while the connection is in use; if it raises, the connection is closed.
 """
 
 from __future__ import annotations
@@ -16,25 +16,22 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._errors import (
-    S3Exception,
-    S3ThrottledError,
-    S3WrongRegionError,
-)
-from s3torchconnector._identity import Endpoint, EndpointResolver
+from s3torchconnector._errors import S3Exception, S3ThrottledError, S3WrongRegionError
+from s3torchconnector._identity import Endpoint
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire._authenticator import Authenticator, Identity
-from s3torchconnector._wire._call_state import CallState, complete
+from s3torchconnector._wire._call_state import CallState, add_context
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
 from s3torchconnector._wire._checksum_support import ChecksumSupport
 from s3torchconnector._wire._deadline import Deadline
-from s3torchconnector._wire._dialer import Address
-from s3torchconnector._wire._exchange import ClosedMeanwhile, Exchange
+from s3torchconnector._wire._dialer import Route
+from s3torchconnector._wire._exchange import Exchange, StaleConnection
 from s3torchconnector._wire._head import HeadBuilder
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
 from s3torchconnector._wire._proxy import proxy_for
+from s3torchconnector._wire._regions import Regions
 from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
 from s3torchconnector._wire._service_errors import service_error
@@ -46,20 +43,19 @@ _ERROR_LIMIT = 1024 * 1024  # bytes of an error document
 
 
 class _Attempt(NamedTuple):
-    """One attempt: the request, where it goes, who signs, and which attempt it is."""
+    """What one attempt sends, where, by which way, and who signs it."""
 
     request: Request
     endpoint: Endpoint
-    address: Address
+    route: Route
     identity: Identity
-    number: int
 
 
 class Caller:
-    """Carries requests of one client in one process. Any thread may call; calls do not wait for each other.
+    """Sends the requests of one client in one process. Thread-safe; calls do not wait for each other.
 
-    ``rule`` says when to try again; without one, the configuration's ``max_attempts`` does. ``pool`` has connections
-    that others use as well, and that are theirs to close; without one, the caller has its own.
+    ``rule`` says when to retry; without one, the configuration's ``max_attempts`` does. ``pool`` is shared with other
+    callers and closed by its owner; without one, the caller makes a pool of its own.
     """
 
     def __init__(
@@ -71,91 +67,93 @@ class Caller:
         rule: RetryRule | None = None,
         pool: ConnectionPool | None = None,
     ) -> None:
-        self._resolver_for = partial(EndpointResolver, endpoint=endpoint, config=config)
-        self._endpoints = self._resolver_for(region)
-        self._moved: dict[str, tuple[str, EndpointResolver]] = {}  # buckets that turned out to be in another region
+        self._regions = Regions(region, endpoint, config)
         self._authenticator = Authenticator(config, region, self._request_session)
         self._pool = pool or ConnectionPool(config)
         self._has_own_pool = pool is None
         self.checksums = ChecksumSupport(config.checksum)
         self._heads = HeadBuilder(user_agent, config.requester_pays, not self.checksums.off)
-        self._routes: dict[tuple[str, str, int], tuple[Address, Throttle]] = {}
+        self._routes: dict[tuple[str, str, int], tuple[Route, Throttle]] = {}
         self._max_connections = config.max_connections
         self.hedging = Hedging(config.hedge)
         self._read_timeout = config.read_timeout
         self._operation_timeout = config.operation_timeout
         self._rule = rule or RetryRule(RetryPolicy(config.max_attempts), RetryQuota())
 
+    def __repr__(self) -> str:
+        throttled = [f" | {route}: {throttle!r}" for route, throttle in list(self._routes.values()) if throttle.active]
+        return f"<Caller [{self._pool!r} | {self._authenticator!r}{''.join(throttled)}]>"
+
     @property
     def encrypts(self) -> bool:
-        """Whether what it receives has to be decrypted."""
-        return self._endpoints.encrypts
+        """Whether its responses have to be decrypted."""
+        return self._regions.encrypts
 
     @property
     def connections_are_wanted(self) -> bool:
-        """Whether somebody waits for a connection; the pool's ``when_wanted`` is called when that begins."""
+        """Whether somebody waits for a connection; the pool calls its ``when_wanted`` when that begins."""
         return self._pool.are_wanted
 
     def lists_in_order(self, request: Request) -> bool:
-        """Whether a listing comes in the order of keys, and can begin at any of them: not of a directory bucket.
+        """Whether a listing is in key order and can start at any key; directory buckets offer neither.
 
         Raises:
-            S3ConfigurationError: there is no endpoint for its bucket.
+            S3ConfigurationError: its bucket has no endpoint.
         """
         try:
-            return self._endpoint(request.bucket).service != "s3express"  # with or without sessions
+            return self._regions.endpoint(request.bucket).service != "s3express"  # with or without sessions
         except S3Exception as error:
-            complete(error, request, 1)
+            add_context(error, request, 1)
             raise
 
-    def begin(self, request: Request, cancel: CancelToken, *, wait: bool, connect: bool) -> Exchange:
-        """Send ``request`` once, for ``call`` to receive: so that many can be on their way from one thread.
+    def send(self, request: Request, cancel: CancelToken, *, wait: bool, connect: bool) -> Exchange:
+        """Send ``request`` once, for ``call`` or ``receive`` to receive, so that one thread can send many.
 
         Raises:
             PoolIsFull: all connections are in use, and ``wait`` is false.
-            NoneIdle: a connection has to be opened, and ``connect`` is false.
-            Overloaded: it would have to wait for its turn; ``call`` does.
-            NobodyYet: it would have to wait for credentials; ``call`` does.
+            NoIdleConnection: a connection has to be opened, and ``connect`` is false.
+            Overloaded: it would have to wait for a permit, which ``call`` does.
+            NoCredentialsYet: it would have to wait for credentials, which ``call`` does.
             S3Exception: it could not be sent.
         """
-        endpoint = self._endpoint(request.bucket)
-        address, throttle = self._route(endpoint)
+        endpoint = self._regions.endpoint(request.bucket)
+        route, throttle = self._route_to(endpoint)
         if throttle.active:
-            raise Overloaded("requests to this endpoint have to wait for their turn")
+            raise Overloaded("requests to this endpoint have to wait for a permit")
         deadline = Deadline(cancel, time.perf_counter() + self._operation_timeout, wait, connect)
         identity = self._authenticator.identity_for(request, endpoint, None)
-        return self._send(_Attempt(request, endpoint, address, identity, 1), deadline)
+        return self._send_attempt(_Attempt(request, endpoint, route, identity), deadline)
 
     def connect(self, bucket: str, cancel: CancelToken) -> None:
-        """Open a connection that ``begin`` will find, unless all are in use.
+        """Open a connection for a later ``send``, unless as many are in use as may be.
 
         Raises:
             S3Exception: it could not be opened.
         """
-        address, _ = self._route(self._endpoint(bucket))
+        route, _ = self._route_to(self._regions.endpoint(bucket))
         deadline = Deadline(cancel, time.perf_counter() + self._operation_timeout, wait=False)
         with contextlib.suppress(PoolIsFull):
-            self._pool.open_ahead(address, deadline)
+            self._pool.open_ahead(route, deadline)
 
     def call(
         self,
         request: Request | Callable[[], Request],
         consume: Callable[[Response], _T],
         cancel: CancelToken | None = None,
-        begun: Exchange | None = None,
+        sent: Exchange | None = None,
         limit: float = math.inf,
     ) -> _T:
-        """Send ``request`` until S3 answers well, and return what ``consume`` makes of that answer.
+        """Send ``request`` until S3 sends a good response, and return what ``consume`` makes of that.
 
-        ``begun`` is the first attempt, where ``begin`` has sent it already. ``limit`` is how many seconds it may take,
+        ``sent`` is the first attempt, if ``send`` has sent it already. ``limit`` is how many seconds the call may take,
         if that is less than ``operation_timeout``.
 
         Raises:
-            S3Exception: its attempts are used up, or trying again cannot help.
-            CancelledByCaller: ``cancel`` was.
+            S3Exception: all attempts failed, or a retry cannot help.
+            CancelledByCaller: ``cancel`` was cancelled.
         """
         first = request if isinstance(request, Request) else request()
-        state = CallState(first, begun, cancel or CancelToken(), self._operation_timeout, limit)
+        state = CallState(first, sent, cancel or CancelToken(), self._operation_timeout, limit)
         try:
             while True:
                 try:
@@ -171,124 +169,114 @@ class Caller:
                 if not isinstance(request, Request):
                     state.request = request()
         finally:
-            state.give_turn_back()
+            state.release_permit()
 
     def receive(self, exchange: Exchange, request: Request, consume: Callable[[Response], _T]) -> _T:
-        """Receive the answer to what ``begin`` has sent, once, for a caller that does not wait (``Exchange.lend``).
+        """Receive the response to what ``send`` has sent, without waiting (``Exchange.set_nonblocking``).
 
         Raises:
             NotYet: more is to come.
-            S3Exception: it failed; ``call`` with ``begun`` goes on from there.
+            S3Exception: it failed; ``call`` with ``sent`` goes on from there.
         """
-        result = exchange.receive(consume, partial(self._refused, request))
+        result = exchange.receive(consume, partial(self._error_of, request))
         self._rule.quota.earn()
         if _log.isEnabledFor(logging.DEBUG):
             _log_request(request, exchange, 1)
         return result
 
     def close(self) -> None:
-        """Close its own pool, if it has one: idle connections now, those in use when their request ends."""
+        """Close the caller's own pool, if it has one: idle connections now, others when their request ends."""
         if self._has_own_pool:
             self._pool.close()
 
     def forget(self) -> None:
-        """In a forked child: let go of the parent's sockets without disturbing them."""
+        """In a forked child: drop the parent's connections without disturbing them."""
         self._pool.forget()
 
     def _try_once(self, state: CallState, consume: Callable[[Response], _T]) -> _T:
         request = state.request
-        endpoint = self._endpoint(request.bucket)
+        endpoint = self._regions.endpoint(request.bucket)
         state.identity = self._authenticator.identity_for(request, endpoint, state.deadline)
-        address, throttle = self._route(endpoint)
-        attempt = _Attempt(request, endpoint, address, state.identity, state.attempts + 1)
-        exchange, state.begun = state.begun, None
-        if exchange is None and throttle.active and request.operation != "CreateSession":
-            state.take_turn(throttle)  # CreateSession needs none: others wait for it with their turn in hand
+        route, throttle = self._route_to(endpoint)
+        attempt = _Attempt(request, endpoint, route, state.identity)
+        sent, state.sent = state.sent, None
+        if sent is None and throttle.active and request.operation != "CreateSession":
+            state.acquire_permit(throttle)  # CreateSession needs none: requests that hold permits wait for it
 
         def receive(response: Response) -> _T:
-            state.answered()
+            state.succeeded()
             return consume(response)
 
         try:
-            return self._carry_out(exchange, attempt, state, receive)
+            return self._send_and_receive(sent, attempt, state, receive)
         except S3ThrottledError:
             throttle.refused(self._pool.in_use + 1, state.since)
             raise
 
-    def _carry_out(
-        self, begun: Exchange | None, attempt: _Attempt, state: CallState, consume: Callable[[Response], _T]
+    def _send_and_receive(
+        self, sent: Exchange | None, attempt: _Attempt, state: CallState, consume: Callable[[Response], _T]
     ) -> _T:
         try:
-            exchange = begun or self._send(attempt, state.deadline)
-            state.since = exchange.started
-            return self._receive(exchange, attempt, consume)
-        except ClosedMeanwhile:
-            # That the server had closed a kept-alive connection is no failure of the request.
+            exchange = sent or self._send_attempt(attempt, state.deadline)
+            return self._receive_response(exchange, state, consume)
+        except StaleConnection:
+            # The server had closed an idle connection: that is no failure of the request.
             state.resent = True
-            exchange = self._send(attempt, state.deadline, fresh=True)
-            state.since = exchange.started
-            return self._receive(exchange, attempt, consume)
+            exchange = self._send_attempt(attempt, state.deadline, fresh=True)
+            return self._receive_response(exchange, state, consume)
 
     def _delay_after(self, error: S3Exception, state: CallState) -> float:
-        """Seconds until the next attempt: none if the cause of the refusal could be removed.
+        """Seconds until the next attempt: 0 if the cause of the refusal could be removed.
 
         Raises:
             S3Exception: there is no next attempt.
         """
         cause = error.code or type(error).__name__
-        if cause not in state.mended and self._mend(error, state):
-            state.mended.add(cause)
+        if cause not in state.recovered and self._recover(error, state):
+            state.recovered.add(cause)
             return 0.0
         delay = state.delay_after(error, self._rule)
         _log.info("%s failed (%s), attempt %d follows in %.2f s", state.request, error, state.attempts + 1, delay)
         return delay
 
-    def _send(self, attempt: _Attempt, deadline: Deadline, *, fresh: bool = False) -> Exchange:
+    def _recover(self, error: S3Exception, state: CallState) -> bool:
+        """Remove the cause of a refusal, if that is possible from here; see also ``Authenticator.recover``."""
+        if isinstance(error, S3WrongRegionError):
+            return self._regions.follow(error, state.request.bucket)
+        try:
+            return self._authenticator.recover(error, state.identity, state.request, state.deadline)
+        except S3Exception as failure:
+            add_context(failure, state.request, state.attempts + 1)
+            raise
+
+    def _send_attempt(self, attempt: _Attempt, deadline: Deadline, *, fresh: bool = False) -> Exchange:
         deadline.check()
         timestamp = self._authenticator.timestamp()
-        head = self._heads.build(attempt.request, attempt.endpoint, *attempt.identity, timestamp, attempt.address.proxy)
-        return Exchange(self._pool, attempt.address, attempt.request, head, deadline, fresh=fresh)
+        head = self._heads.build(attempt.request, attempt.endpoint, *attempt.identity, timestamp, attempt.route.proxy)
+        return Exchange(self._pool, attempt.route, attempt.request, head, deadline, fresh=fresh)
 
-    def _receive(self, exchange: Exchange, attempt: _Attempt, consume: Callable[[Response], _T]) -> _T:
-        if attempt.request.operation == "GetObject":
-            exchange.await_answer(self.hedging, self._read_timeout)
-        result = exchange.receive(consume, partial(self._refused, attempt.request))
+    def _receive_response(self, exchange: Exchange, state: CallState, consume: Callable[[Response], _T]) -> _T:
+        state.since = exchange.started
+        if state.request.operation == "GetObject":
+            exchange.await_response(self.hedging, self._read_timeout)
+        result = exchange.receive(consume, partial(self._error_of, state.request))
         if _log.isEnabledFor(logging.DEBUG):
-            _log_request(attempt.request, exchange, attempt.number)
+            _log_request(state.request, exchange, state.attempts + 1)
         return result
 
-    def _endpoint(self, bucket: str) -> Endpoint:
-        moved = self._moved.get(bucket)
-        return (moved[1] if moved else self._endpoints).resolve(bucket)
-
-    def _mend(self, error: S3Exception, state: CallState) -> bool:
-        """Remove the cause of a refusal, if that is in our hands; see also ``Authenticator.mend``."""
-        bucket = state.request.bucket
-        if not isinstance(error, S3WrongRegionError):
-            try:
-                return self._authenticator.mend(error, state.identity, state.request, state.deadline)
-            except S3Exception as failure:
-                complete(failure, state.request, state.attempts + 1)
-                raise
-        if error.region and self._moved.get(bucket, ("", None))[0] != error.region:
-            self._moved[bucket] = error.region, self._resolver_for(error.region)
-            _log.info("%s is in region %s, where its requests go from now on", display_uri(bucket), error.region)
-        return bool(error.region)
-
-    def _route(self, endpoint: Endpoint) -> tuple[Address, Throttle]:
-        """Where a request goes, and whether that is overloaded."""
+    def _route_to(self, endpoint: Endpoint) -> tuple[Route, Throttle]:
+        """The way to an endpoint, and its throttle."""
         key = (endpoint.scheme, endpoint.host, endpoint.port)
         route = self._routes.get(key)
         if route is None:
-            route = Address(*key, proxy_for(*key)), Throttle(self._max_connections)
-            route = self._routes.setdefault(key, route)
+            route = self._routes.setdefault(key, (Route(*key, proxy_for(*key)), Throttle(self._max_connections)))
         return route
 
-    def _refused(self, request: Request, response: Response) -> S3Exception:
-        """What an error answer means."""
+    def _error_of(self, request: Request, response: Response) -> S3Exception:
+        """The error that an error response stands for."""
         body = response.read(_ERROR_LIMIT)
         error = service_error(request, response.status, response.headers, body)
-        self._authenticator.notice(response.headers)
+        self._authenticator.note_clock(response.headers)
         _log.debug("%s: %d %s (request id %s)", request, response.status, error.code, error.request_id)
         return error
 

@@ -1,8 +1,8 @@
-"""The checksums of S3 that can be put together from those of parts: CRCs. Pure.
+"""The checksums of S3 that can be combined from those of parts: CRCs. Pure.
 
-CRC64NVME is S3's own choice, and CRC32C is often met; both need awscrt, whose code is native and fast (0.05 s a GiB).
-CRC32 is always there (zlib, 0.3 s a GiB). All of them let other threads run while they go through large memory.
-``combine`` gives the checksum of two neighbours from theirs, so that parts are summed by whoever moves them.
+CRC64NVME is S3's default, and CRC32C is common; both need awscrt, whose native code is fast (0.05 s a GiB). CRC32 is
+always available (zlib, 0.3 s a GiB). All of them release the interpreter lock for large buffers. ``combine`` computes
+the checksum of two adjacent ranges from their checksums, so that each thread sums the ranges that it moves.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
 """
 
@@ -33,7 +33,7 @@ class Algorithm:
         name: S3's name for it.
         bits: its width.
         polynomial: the generator, reflected, without its highest term.
-        update: the CRC of what came before followed by a buffer, from the buffer and the CRC of what came before.
+        update: continues a CRC: takes a buffer and the CRC of the bytes before it.
     """
 
     name: str
@@ -43,23 +43,23 @@ class Algorithm:
 
     @property
     def header(self) -> str:
-        """The header that carries it."""
+        """The header that carries the checksum."""
         return _PREFIX + self.name.lower()
 
     def of(self, buffers: Iterable[Buffer]) -> int:
-        """The CRC of buffers, one after the other."""
+        """The CRC of the buffers' bytes, in order."""
         return reduce(lambda crc, buffer: self.update(buffer, crc), buffers, 0)
 
     def combine(self, first: int, second: int, second_size: int) -> int:
-        """The CRC of two neighbours: theirs, and the length in bytes of the second."""
+        """The CRC of two adjacent ranges, from their CRCs and the length of the second in bytes."""
         return self._multiply(first, _shift(self, second_size)) ^ second
 
     def encode(self, crc: int) -> str:
-        """As headers carry it: big-endian, in base64."""
+        """The text of a header: big-endian, in base64."""
         return base64.b64encode(crc.to_bytes(self.bits // 8, "big")).decode()
 
     def decode(self, text: str) -> int | None:
-        """The reverse of ``encode``; None where the text is none, as for a checksum of checksums (``...-12``)."""
+        """The reverse of ``encode``; None for any other text, such as a checksum of checksums (``...-12``)."""
         try:
             data = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
@@ -67,7 +67,7 @@ class Algorithm:
         return int.from_bytes(data, "big") if len(data) == self.bits // 8 else None
 
     def describe(self, crc: int) -> str:
-        """For who stores it: ``CRC32:yZRlqg==``."""
+        """The text under which a program may keep it: ``CRC32:yZRlqg==``."""
         return f"{self.name}:{self.encode(crc)}"
 
     def _multiply(self, a: int, b: int) -> int:
@@ -82,7 +82,7 @@ class Algorithm:
 
 @lru_cache(maxsize=1024)
 def _shift(algorithm: Algorithm, size: int) -> int:
-    """x to the power of ``8 * size``: what so many bytes behind it make of a CRC."""
+    """x to the power of ``8 * size``: the factor that ``size`` more bytes apply to a CRC."""
     power, square = 1 << (algorithm.bits - 1), 1 << (algorithm.bits - 1 - 8)
     while size:
         if size & 1:
@@ -95,7 +95,7 @@ def _shift(algorithm: Algorithm, size: int) -> int:
 @cache
 def _awscrt() -> Any:
     with no_fork:
-        from awscrt import checksums  # here: it takes 40 ms, which those who read a small object need not wait for
+        from awscrt import checksums  # here: it takes 40 ms, for which a small object should not wait
 
     return checksums
 
@@ -118,18 +118,18 @@ _NATIVE = (
     else ()
 )  # of the extra "checksums"
 ALGORITHMS: tuple[Algorithm, ...] = (*_NATIVE, CRC32)
-"""Those that can be computed here, the best first."""
+"""Those that can be computed in this environment, the best first."""
 _BY_HEADER = {algorithm.header: algorithm for algorithm in ALGORITHMS}
 _BY_NAME = {algorithm.name: algorithm for algorithm in ALGORITHMS}
 
 
 def algorithm_of(description: str) -> Algorithm | None:
-    """What a checksum was computed with, by what ``Algorithm.describe`` says of it; None if that is not known here."""
+    """The algorithm in a text of ``Algorithm.describe``; None if it cannot be computed in this environment."""
     return _BY_NAME.get(description.partition(":")[0])
 
 
 def offered(headers: Mapping[str, str]) -> dict[Algorithm, int]:
-    """The checksums of a whole object that the headers of an answer tell, and that can be computed here."""
+    """The checksums of the whole object in the headers of a response that can be computed in this environment."""
     if headers.get(TYPE_HEADER, "FULL_OBJECT") != "FULL_OBJECT":
         return {}
     found = {}
@@ -142,14 +142,12 @@ def offered(headers: Mapping[str, str]) -> dict[Algorithm, int]:
 
 
 def why_none(headers: Mapping[str, str]) -> str:
-    """Why ``offered`` finds nothing in the headers of an answer, for people."""
+    """Why ``offered`` finds nothing in the headers of a response, for an error text."""
     if headers.get(TYPE_HEADER, "FULL_OBJECT") != "FULL_OBJECT":
-        return "the server keeps a checksum of the checksums of its parts, and none of the whole object"
+        return "the server stores a checksum of the parts' checksums, not one of the whole object"
     others = (TYPE_HEADER, ALGORITHM_HEADER)
     names = [name[len(_PREFIX) :].upper() for name in headers if name.startswith(_PREFIX) and name not in others]
     if not names:
         return "the server offers no checksum of the whole object"
-    advice = "" if _NATIVE else ' (CRC64NVME and CRC32C are, after pip install "s3torchconnector[checksums]")'
-    return (
-        f"the server offers no checksum of the whole object that can be computed here, only {', '.join(names)}{advice}"
-    )
+    advice = "" if _NATIVE else ' (pip install "s3torchconnector[checksums]" adds CRC64NVME and CRC32C)'
+    return f"the server offers only checksums that this environment cannot compute: {', '.join(names)}{advice}"

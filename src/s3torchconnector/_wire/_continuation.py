@@ -1,7 +1,7 @@
-"""Where a listing goes on after each page, and that it comes to an end. Pure.
+"""Makes sure that a listing ends. Pure.
 
-Nothing but the server says where that is. One that says a place again where it has been would be asked for ever; most
-do so at once, others go round in a circle.
+Each page says where the next one starts (a token or a marker). A listing would never end if the server repeated such a
+place: most broken servers do so at once, others go round in a cycle.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from s3torchconnector._errors import S3ProtocolError
 
 
 class Continuation:
-    """The places (tokens, markers) that one listing has gone on from, in constant memory (Brent's algorithm).
+    """Finds a cycle in the places from which a listing continues, in constant memory (Brent's algorithm).
 
-    Each place is compared with the last one, and with one that is renewed after 1, 2, 4, 8, ... pages: a circle is
-    noticed at the latest when three times as many pages have come as there are up to its end.
+    Each place is compared with the previous one, and with one that is replaced after 1, 2, 4, 8, ... pages. A cycle is
+    found after at most three times as many pages as there are up to its end.
     """
 
     def __init__(self) -> None:
@@ -23,19 +23,19 @@ class Continuation:
         self._renewal = 1
 
     def check(self, place: object) -> None:
-        """Hold what a page says to what earlier ones said; None at the end of the listing.
+        """Compare the place that a page names with earlier ones; None at the end of the listing.
 
         Raises:
-            S3ProtocolError: going on from there would never end.
+            S3ProtocolError: the place was named before, so the listing would never end.
         """
         if place is not None and place in (self._last, self._earlier):
             raise S3ProtocolError(
-                "the server goes on with a token that it went on with before: the listing would not end. Is the "
-                "endpoint an S3 server?"
+                "the server repeats a continuation token of this listing, which would never end. Is the endpoint an "
+                "S3 server?"
             )
 
     def advance(self, place: object) -> None:
-        """Go on from there.
+        """Continue from this place.
 
         Raises:
             S3ProtocolError: see ``check``.

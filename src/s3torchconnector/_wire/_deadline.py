@@ -1,7 +1,7 @@
-"""How long a request may take, and who may call it off: what everything that waits on its way is given.
+"""How long a request may take, and the token that cancels it: passed to everything that may wait on its way.
 
-Nothing here keeps time on a thread of its own. Each place that blocks asks how much time is left and waits no longer:
-a socket by its timeout (``_connection``), a queue by its event (``_line``), a pause by the token's.
+No thread keeps time. Each place that blocks asks how much time is left and waits no longer: a socket by its timeout
+(``_timed_socket``), a queue by its latch (``_fair_queue``), a pause by the token.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from s3torchconnector._wire._cancel import CancelToken
 
 
 class Deadline(NamedTuple):
-    """Until when to wait.
+    """When to stop waiting.
 
     Attributes:
-        token: cancels the wait; what it excuses is not counted.
+        token: cancels the wait; the time for which its requests were paused is not counted.
         until: the end, by ``time.perf_counter``.
-        wait: whether to wait in line for a connection, while all allowed ones are in use.
-        connect: whether to open one, if none is idle, however long that takes.
+        wait: whether to wait for a connection while as many are in use as may be.
+        connect: whether to open a connection if none is idle, however long that takes.
     """
 
     token: CancelToken
@@ -31,20 +31,20 @@ class Deadline(NamedTuple):
 
     def left(self) -> float:
         """Seconds until the end; negative after it."""
-        return self.until + self.token.excused - time.perf_counter()
+        return self.until + self.token.paused - time.perf_counter()
 
     def check(self) -> None:
-        """Raise once there is no more reason to go on.
+        """Raise if there is no reason to go on.
 
         Raises:
             CancelledByCaller: the token was cancelled.
-            S3TimeoutError: the time is over.
+            S3TimeoutError: time is up.
         """
         self.token.check()
         if self.left() <= 0:
-            raise S3TimeoutError("the time for the operation is over")
+            raise S3TimeoutError("the time for the operation is up")
 
 
 def poll_until(end: float, poll: select.poll) -> list[tuple[int, int]]:
-    """What is ready by ``end``, at once if that is over: ``poll`` takes a negative time for "for ever"."""
+    """What is ready by ``end``; returns at once after that, since ``poll`` takes a negative time for "for ever"."""
     return poll.poll(max(0.0, end - time.perf_counter()) * 1000)

@@ -1,4 +1,4 @@
-"""What happens when this process has as many files open as it may: idle connections are closed for another try."""
+"""When this process has as many files open as it may: idle connections are closed, and opening is tried again."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ _T = TypeVar("_T")
 _USED_UP = (errno.EMFILE, errno.ENFILE)
 
 
-class Holder(Protocol):
-    """Who has open descriptors that can be done without."""
+class ClosesIdle(Protocol):
+    """Something with open descriptors that it can do without."""
 
     def close_idle(self) -> None:
         """Close them."""
 
 
-_holders: weakref.WeakKeyDictionary[Holder, None] = weakref.WeakKeyDictionary()
+_pools: weakref.WeakKeyDictionary[ClosesIdle, None] = weakref.WeakKeyDictionary()
 
 
-def add_holder(holder: Holder) -> None:
-    """From now on, and as long as it lives, it is asked to close what it can do without."""
-    _holders[holder] = None
+def register(pool: ClosesIdle) -> None:
+    """Have ``pool`` close its idle descriptors whenever none are left, for as long as it lives."""
+    _pools[pool] = None
 
 
-def have(make: Callable[[], _T], failure: str) -> _T:
-    """What ``make`` opens; it is called again if there was no descriptor left.
+def open_descriptors(make: Callable[[], _T], failure: str) -> _T:
+    """What ``make`` opens; it is called a second time if no descriptor was left.
 
     Raises:
-        S3ConnectionError: there is none left in spite of that; it begins with ``failure``.
+        S3ConnectionError: none was left then either; the text begins with ``failure``.
     """
     try:
         return make()
     except (OSError, S3Exception) as error:
         if not _are_used_up(error):
             raise
-    for reference in _holders.keyrefs():  # taken in one step: other threads add to it
-        holder = reference()
-        if holder is not None:
-            holder.close_idle()
+    for reference in _pools.keyrefs():  # copied in one step, because other threads register pools
+        pool = reference()
+        if pool is not None:
+            pool.close_idle()
     try:
         return make()
     except (OSError, S3Exception) as error:
         if not _are_used_up(error):
             raise
         raise S3ConnectionError(
-            f"{failure}: this process has as many files and connections open as it may ({_limit()}): raise that limit, "
-            "close files that the program no longer needs, or lower max_connections in S3ClientConfig"
+            f"{failure}: this process has as many files and connections open as it may ({_limit()}). Raise that "
+            "limit, close files that the program no longer needs, or lower max_connections in S3ClientConfig"
         ) from error
 
 
-def open_one() -> None:
+def check_descriptors() -> None:
     """Open a file and close it.
 
     Raises:
-        OSError: there is no descriptor left.
+        OSError: no descriptor is left.
     """
     os.close(os.open(os.devnull, os.O_RDONLY))
 
@@ -71,9 +71,9 @@ def _are_used_up(error: BaseException | None) -> bool:
     while error is not None:
         if getattr(error, "errno", None) in _USED_UP:
             return True
-        if isinstance(error, socket.gaierror):  # the resolver does not say why it could not ask
+        if isinstance(error, socket.gaierror):  # the resolver does not say why it failed
             try:
-                open_one()
+                check_descriptors()
             except OSError as reason:
                 return reason.errno in _USED_UP
         error = error.__cause__

@@ -1,4 +1,4 @@
-"""How one client opens connections: to the endpoint or through a proxy, with TLS or without."""
+"""How connections are opened: directly or through a proxy, with TLS or without."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from s3torchconnector._wire._proxy import Proxy, open_tunnel
 from s3torchconnector._wire._sockets import AddressInfo, TlsSocket, connect
 from s3torchconnector._wire._tls_connection import TlsConnection
 
-# Seconds. A connection that opens in so much time costs less than to have another thread open it; and who must not wait
-# for one tries no longer than briefly.
+# Seconds. A connection that opens this quickly costs less than having another thread open it. A thread that must not
+# wait for a connection tries no longer than briefly.
 _QUICK, _BRIEFLY = 1e-3, 10e-3
 
 
-class Address(NamedTuple):
-    """Where a connection leads."""
+class Route(NamedTuple):
+    """Where a connection leads, and the proxy on the way."""
 
     scheme: str
     host: str
@@ -37,50 +37,50 @@ class Address(NamedTuple):
 
 
 class NoIdleConnection(S3Exception):
-    """A connection has to be opened, which takes long. Never reaches users."""
+    """A connection has to be opened, which takes long, and the caller must not wait. Never reaches users."""
 
 
 class Dialer:
-    """Opens connections, and remembers of each address what helps with the next one. For any threads."""
+    """Opens connections, and remembers for each route what speeds up the next one. Thread-safe."""
 
     def __init__(self, config: S3ClientConfig) -> None:
         self._config = config
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
-        self._tls_sessions: dict[Address, ssl.SSLSession] = {}  # a resumed handshake checks no certificate again
-        self._slow: set[Address] = set()  # where the last connection took long to open, or did not open
+        self._tls_sessions: dict[Route, ssl.SSLSession] = {}  # resumed handshakes skip the certificate check
+        self._slow: set[Route] = set()  # whose last connection took long to open, or did not open
 
-    def open(self, address: Address, deadline: Deadline) -> Connection:
-        """A new connection, within ``connect_timeout`` and the time that ``deadline`` leaves.
+    def open(self, route: Route, deadline: Deadline) -> Connection:
+        """Open a connection, within ``connect_timeout`` and the time that ``deadline`` leaves.
 
         Raises:
-            NoneIdle: ``deadline`` says not to open one if that takes long, and it does.
+            NoIdleConnection: it would take long, and ``deadline`` says not to wait for that.
             S3ConnectionError, S3TimeoutError, S3ConfigurationError: it could not be opened.
-            CancelledByCaller: the token of ``deadline`` was cancelled before.
+            CancelledByCaller: the token of ``deadline`` was cancelled.
         """
-        if not deadline.connect and address in self._slow:
+        if not deadline.connect and route in self._slow:
             raise NoIdleConnection("a connection has to be opened")
-        began = time.perf_counter()
+        started = time.perf_counter()
         slow = True
         try:
-            connection = self._connect(address, deadline)
-            slow = time.perf_counter() - began > _QUICK
+            connection = self._connect(route, deadline)
+            slow = time.perf_counter() - started > _QUICK
         except S3TimeoutError as error:
             if not deadline.connect:
                 raise NoIdleConnection("a connection has to be opened") from error
             raise
         finally:
-            (self._slow.add if slow else self._slow.discard)(address)
+            (self._slow.add if slow else self._slow.discard)(route)
         return connection
 
-    def learn(self, address: Address, connection: Connection) -> None:
-        """A connection has served for the first time: others may resume its TLS session."""
+    def remember_tls_session(self, route: Route, connection: Connection) -> None:
+        """Let later connections resume the TLS session of one that has received its first response."""
         if (session := connection.tls_session) is not None:
-            self._tls_sessions[address] = session
+            self._tls_sessions[route] = session
 
-    def _connect(self, address: Address, deadline: Deadline) -> Connection:
+    def _connect(self, route: Route, deadline: Deadline) -> Connection:
         deadline.check()
-        addresses = _look_up(address)
+        addresses = _look_up(route)
         deadline.check()
         longest = self._config.connect_timeout if deadline.connect else _BRIEFLY
         end = time.perf_counter() + min(longest, deadline.left())
@@ -88,39 +88,42 @@ class Dialer:
             sock = connect(addresses, end)
         except TimeoutError as error:
             raise S3TimeoutError(
-                f"no connection to {address} within connect_timeout={self._config.connect_timeout:g} s"
+                f"cannot connect to {route} within connect_timeout={self._config.connect_timeout:g} s"
             ) from error
         except OSError as error:
-            raise _unreachable(address, error) from error
+            raise _unreachable(route, error) from error
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if address.scheme != "https":
-                return Connection(sock, self._config.read_timeout, str(address))
-            if address.proxy is not None:
-                open_tunnel(sock, address.proxy, address.host, address.port, lambda: _until(end))
-            sock = tls = self._shake_hands(sock, address, end)
-            return TlsConnection(tls, self._config.read_timeout, str(address))
+            if route.scheme != "https":
+                return Connection(sock, self._config.read_timeout, str(route))
+            if route.proxy is not None:
+                open_tunnel(sock, route.proxy, route.host, route.port, lambda: _until(end))
+            sock = tls = self._shake_hands(sock, route, end)
+            return TlsConnection(tls, self._config.read_timeout, str(route))
         except BaseException:
             sock.close()
             raise
 
-    def _shake_hands(self, sock: socket.socket, address: Address, end: float) -> ssl.SSLSocket:
+    def _shake_hands(self, sock: socket.socket, route: Route, end: float) -> ssl.SSLSocket:
         try:
-            session = self._tls_sessions.get(address)
+            session = self._tls_sessions.get(route)
             context = self._tls_context()
             sock.settimeout(_until(end))
-            return context.wrap_socket(sock, server_hostname=address.host, session=session)
+            return context.wrap_socket(sock, server_hostname=route.host, session=session)
         except ssl.SSLCertVerificationError as error:
             raise S3ConfigurationError(
-                f"the certificate of {address} cannot be trusted: {error.verify_message}. If the endpoint uses a "
-                "private CA, name its certificate in AWS_CA_BUNDLE"
+                f"the certificate of {route} cannot be trusted: {error.verify_message}. If the endpoint uses a "
+                "private CA, set AWS_CA_BUNDLE to the path of the CA's certificate"
             ) from error
         except TimeoutError as error:
             raise S3TimeoutError(
-                f"no TLS handshake with {address} within connect_timeout={self._config.connect_timeout:g} s"
+                f"no TLS handshake with {route} within connect_timeout={self._config.connect_timeout:g} s. "
+                "Does the endpoint speak TLS?"
             ) from error
         except OSError as error:
-            raise S3ConnectionError(f"the TLS handshake with {address} failed: {error}") from error
+            raise S3ConnectionError(
+                f"the TLS handshake with {route} failed: {error}. Does the endpoint speak TLS?"
+            ) from error
 
     def _tls_context(self) -> ssl.SSLContext:
         with self._lock:
@@ -129,26 +132,26 @@ class Dialer:
             return self._tls
 
 
-def _look_up(address: Address) -> list[AddressInfo]:
-    """The addresses that the name of a server stands for, or that of its proxy."""
-    target = address.proxy or address
-    # A host as bytes: a text brings in the IDNA codec, which takes milliseconds.
+def _look_up(route: Route) -> list[AddressInfo]:
+    """The IP addresses of the server, or of its proxy."""
+    target = route.proxy or route
+    # The host as bytes: for a str, Python would import the IDNA codec, which takes milliseconds.
     host = target.host.encode() if target.host.isascii() else target.host
     try:
         return list(socket.getaddrinfo(host, target.port, 0, socket.SOCK_STREAM))
     except OSError as error:
-        raise _unreachable(address, error) from error
+        raise _unreachable(route, error) from error
 
 
-def _unreachable(address: Address, error: OSError) -> S3ConnectionError:
-    return S3ConnectionError(f"no connection to {address}: {error}: is the endpoint right and up?")
+def _unreachable(route: Route, error: OSError) -> S3ConnectionError:
+    return S3ConnectionError(f"cannot connect to {route}: {error}. Is the endpoint right, and is the server up?")
 
 
 def _until(end: float) -> float:
-    """Seconds to wait for a socket.
+    """Seconds until ``end``, as a socket's timeout.
 
     Raises:
-        TimeoutError: there are none; a socket takes 0 for "do not wait".
+        TimeoutError: none are left. (A socket would take 0 for non-blocking mode.)
     """
     if (left := end - time.perf_counter()) <= 0:
         raise TimeoutError("timed out")
@@ -156,13 +159,15 @@ def _until(end: float) -> float:
 
 
 def _default_tls_context() -> ssl.SSLContext:
-    """The system's trust store, or the bundle in ``AWS_CA_BUNDLE``, botocore's name for it."""
+    """A context that trusts the system's CAs, or those in ``AWS_CA_BUNDLE``, as botocore calls it."""
     bundle = os.environ.get("AWS_CA_BUNDLE")
     try:
-        _descriptors.open_one()  # OpenSSL does not say that it could not open the system's trust store
+        _descriptors.check_descriptors()  # OpenSSL ignores a trust store that it cannot open
         context = ssl.create_default_context(cafile=bundle or None)
     except OSError as error:
-        raise S3ConfigurationError(f"the CA bundle AWS_CA_BUNDLE={bundle} cannot be read: {error}") from error
+        raise S3ConfigurationError(
+            f"AWS_CA_BUNDLE={bundle} cannot be read: {error}. Set it to a file of PEM certificates"
+        ) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = TlsSocket
     return context

@@ -1,7 +1,7 @@
 """S3's XML documents to values and back.
 
-Elements are found by their local name: servers differ in namespaces and in the names of root elements (rclone calls
-the root of CreateMultipartUpload's answer otherwise than AWS). A document type declaration is refused before parsing:
+Elements are found by their local name, because servers differ in namespaces and in the names of root elements (rclone's
+response to CreateMultipartUpload has another root than AWS's). A document type declaration is refused before parsing:
 S3 never sends one, and entity bombs need one.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from xml.etree import ElementTree
 
 _EPOCH = datetime.date(1970, 1, 1)
-DOCUMENT_LIMIT = 32 * 1024 * 1024  # bytes; a page of 1,000 longest keys, URL-encoded, is under 4 MiB
+DOCUMENT_LIMIT = 32 * 1024 * 1024  # bytes; a page of 1,000 keys of the greatest length, URL-encoded, is under 4 MiB
 
 
 class CompletedPart(NamedTuple):
@@ -32,7 +32,7 @@ class CompletedPart(NamedTuple):
 
 
 class UploadMarker(NamedTuple):
-    """Where a listing of multipart uploads goes on: after this key and, except in directory buckets, this upload."""
+    """Where a listing of multipart uploads continues: after this key and, except in directory buckets, this upload."""
 
     key: str
     upload_id: str | None
@@ -46,7 +46,7 @@ class UploadsPage(NamedTuple):
 
 
 class ErrorDocument(NamedTuple):
-    """What S3 says of an error: its code, message and request id, and the bucket's region where it tells it."""
+    """S3's description of an error: code, message, request id, and the bucket's region if it is given."""
 
     code: str
     message: str
@@ -69,16 +69,16 @@ def parse(data: bytes) -> ElementTree.Element:
     Raises:
         S3ProtocolError: it is not well-formed, or declares a document type.
     """
-    # A zero byte means UTF-16, which would hide a declaration from this look; no XML in UTF-8 has one.
+    # A zero byte means UTF-16, in which this search would miss a declaration; XML in UTF-8 has none.
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data or b"\0" in data:
-        raise S3ProtocolError("the answer's XML declares a document type, which S3 never does")
+        raise S3ProtocolError("the XML of the response declares a document type, which S3 never does")
     with no_fork:
         from xml.etree import ElementTree  # here: reading an object needs no XML, and this takes milliseconds
 
     try:
         return ElementTree.fromstring(data)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise S3ProtocolError(f"the answer is not well-formed XML ({error}): it begins with {data[:60]!r}") from error
+        raise S3ProtocolError(f"the response is not well-formed XML ({error}): it begins with {data[:60]!r}") from error
 
 
 def local_name(element: ElementTree.Element) -> str:
@@ -86,7 +86,7 @@ def local_name(element: ElementTree.Element) -> str:
 
 
 def find_text(root: ElementTree.Element, name: str) -> str | None:
-    """The text of the first element of that local name at any depth."""
+    """The text of the first element with that local name, at any depth."""
     for element in root.iter():
         if local_name(element) == name:
             return (element.text or "").strip()
@@ -96,12 +96,12 @@ def find_text(root: ElementTree.Element, name: str) -> str | None:
 def required_text(root: ElementTree.Element, name: str) -> str:
     text = find_text(root, name)
     if not text:
-        raise S3ProtocolError(f"the answer has no {name} in its <{local_name(root)}> document")
+        raise S3ProtocolError(f"the response has no {name} in its <{local_name(root)}> document")
     return text
 
 
 def parse_error(data: bytes) -> ErrorDocument | None:
-    """An error document, or None where the bytes are none: then no S3 server wrote them."""
+    """An error document; None for any other bytes, which then do not come from an S3 server."""
     try:
         root = parse(data)
     except S3ProtocolError:
@@ -115,7 +115,7 @@ def parse_error(data: bytes) -> ErrorDocument | None:
 
 
 def _printable(text: str) -> str:
-    """Text of the server as it may stand in a log line: control characters are escaped, so that it forges none."""
+    """Text from the server with control characters escaped, so that it cannot forge lines of a log."""
     return text if text.isprintable() else repr(text)[1:-1]
 
 
@@ -142,7 +142,7 @@ def parse_uploads_page(data: bytes) -> UploadsPage:
     """
     root = parse(data)
     if local_name(root) != "ListMultipartUploadsResult":
-        raise S3ProtocolError(f"the answer to a listing of uploads is a <{local_name(root)}> document")
+        raise S3ProtocolError(f"the response to ListMultipartUploads is a <{local_name(root)}> document")
     decoded = unquote_plus if find_text(root, "EncodingType") == "url" else str
     try:
         uploads = [
@@ -178,7 +178,7 @@ def parse_timestamp(text: str) -> int:
     """ISO 8601 as S3 writes it (``2026-01-31T10:20:30.000Z``, always UTC) in seconds since 1970.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the text has another format.
     """
     if len(text) < 19 or text[4] + text[7] + text[10] + text[13] + text[16] != "--T::":
         raise ValueError(f"not a timestamp: {text!r}")
@@ -191,7 +191,7 @@ def _midnight(date: str) -> int:
 
 
 def parse_http_date(text: str) -> int:
-    """``Last-Modified`` (RFC 9110, section 5.6.7) in seconds since 1970; 0 where it cannot be read."""
+    """A date header (RFC 9110, section 5.6.7) in seconds since 1970; 0 if it is malformed."""
     with no_fork:
         from email.utils import parsedate_to_datetime
 

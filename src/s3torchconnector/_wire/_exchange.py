@@ -1,8 +1,8 @@
-"""One request on one connection, and its answer.
+"""One request on one connection, and its response.
 
-Made, it has been sent; then it is received or discarded, once. In between, its descriptor can be waited on together
-with others (see ``_transfer/engine/_multiplexer``), and it can be hedged: sent again on a second connection. The one on
-which the answer begins first is kept, and the other closed.
+Making an ``Exchange`` sends the request; then its response is received, or it is discarded, once. In between, its
+descriptor can be polled together with others (``_transfer/engine/_multiplexer``), and it can be hedged: sent again on a
+second connection. The connection on which a response begins first is kept, the other is closed.
 """
 
 from __future__ import annotations
@@ -15,45 +15,50 @@ from typing import TypeVar, cast
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ProtocolError, S3TimeoutError
 from s3torchconnector._wire._connection import Connection, NotYet
 from s3torchconnector._wire._deadline import Deadline, poll_until
-from s3torchconnector._wire._dialer import Address, NoIdleConnection
+from s3torchconnector._wire._dialer import NoIdleConnection, Route
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._pool import ConnectionPool
 from s3torchconnector._wire._response import Response
 
 _T = TypeVar("_T")
-_LOOK_AGAIN = 10e-3  # seconds after which it is seen that another thread has opened a connection
+_CHECK_INTERVAL = 10e-3  # seconds between checks whether another thread has opened a connection
 
 
-class ClosedMeanwhile(S3ConnectionError):
-    """A connection that had served before broke without an answer: most likely the server had closed it, idle."""
+class StaleConnection(S3ConnectionError):
+    """A connection that was used before broke without a response: most likely the server had closed it while idle."""
 
 
 class WouldBlock(S3Exception):
-    """What follows comes in no known number of bytes: a thread that may wait must receive it. Never reaches users."""
+    """The length of what follows is unknown, so a thread that may wait must receive it. Never reaches users."""
 
 
 class Exchange:
-    """A request that is on its way.
+    """A request that was sent.
 
     Args:
         pool: where its connection comes from and goes back to.
-        address: where it goes.
-        request: what is asked.
-        head: its head, addressed and signed.
-        patience: how long it may last. Cancelling its token aborts the connection, if the request publishes nothing.
+        route: where it is sent.
+        request: what is sent.
+        head: the head of the request, addressed and signed.
+        deadline: how long it may last. Cancelling its token aborts the connection, unless the request stores an object.
         fresh: whether it must have a new connection.
 
+    Attributes:
+        started: when it was sent, by ``time.perf_counter``.
+        response: the response, once its head has been received.
+        is_responding: whether it is known on which connection the response comes.
+
     Raises:
-        PoolIsFull, NoneIdle: ``deadline`` says not to wait for a connection, or not to open one.
+        PoolIsFull, NoIdleConnection: ``deadline`` says not to wait for a connection, or not to open one.
         S3ConnectionError, S3TimeoutError: it could not be sent.
-        CancelledByCaller: the token was cancelled before.
+        CancelledByCaller: the token was cancelled.
     """
 
     def __init__(
         self,
         pool: ConnectionPool,
-        address: Address,
+        route: Route,
         request: Request,
         head: bytes,
         deadline: Deadline,
@@ -61,7 +66,7 @@ class Exchange:
         fresh: bool,
     ) -> None:
         self._pool = pool
-        self._address = address
+        self._route = route
         self._request = request
         self._head = head
         self._deadline = deadline
@@ -70,18 +75,18 @@ class Exchange:
         self._failure: BaseException | None = None
         self._spare: Connection | None = None
         self.response: Response | None = None
-        self.answering = False  # whether it is known on which connection the answer comes
-        # Last, so that no interrupt comes between this and what gives it back.
-        self._connection = pool.acquire(address, deadline, fresh=fresh)
+        self.is_responding = False
+        # Last, so that an interrupt cannot come between this and the code that gives the connection back.
+        self._connection = pool.acquire(route, deadline, fresh=fresh)
         try:
             self.started = time.perf_counter()
-            if not request.publishes:  # cut off, it might be carried out later than what its caller does next
+            if not request.stores_object:  # aborted, it might still be stored, after what its caller does next
                 self._token.enter(self._connection)
             self._send(head)
         except BaseException as error:
             self.discard()
-            if self._closed_meanwhile(error):
-                raise ClosedMeanwhile(str(error)) from error
+            if self._is_stale(error):
+                raise StaleConnection(str(error)) from error
             raise
 
     def _send(self, head: bytes) -> None:
@@ -93,7 +98,7 @@ class Exchange:
             raise
         except S3ConnectionError as error:
             broken = error
-        # A server that refuses a body responds and takes no more of it, or closes: its reason beats "broken pipe".
+        # A server that refuses a body responds early, or closes: its response says more than "broken pipe".
         try:
             self._early = Response(self._connection)
         except S3Exception:
@@ -101,26 +106,31 @@ class Exchange:
         if self._early.status < 300:
             raise broken
 
+    def __repr__(self) -> str:
+        state = "failed" if self._failure is not None else "receiving" if self.response is not None else "waiting"
+        hedged = ", hedged" if self._spare is not None else ""
+        return f"<Exchange [{self._request}: {state}, sent {time.perf_counter() - self.started:.1f} s ago{hedged}]>"
+
     def fileno(self) -> int:
-        """The descriptor that becomes readable when the answer begins."""
+        """The descriptor that becomes readable when the response begins."""
         return self._connection.fileno()
 
     def abort(self) -> None:
-        """Make ``receive`` fail at once."""
+        """Make ``receive`` fail at once; callable from any thread."""
         self._connection.abort()
         if self._spare is not None:
             self._spare.abort()
 
     def hedge(self) -> int | None:
-        """Send it again on another connection: its descriptor, or None if there is none to be had.
+        """Send the request again on another connection: its descriptor, or None if no connection can be had.
 
         Raises:
-            NoneIdle: it would have to be opened, which takes long. May be called again.
+            NoIdleConnection: a connection has to be opened, which takes long. May be called again.
         """
         if self._spare is not None or self._failure is not None:
             return None
         try:
-            spare = self._pool.acquire(self._address, self._deadline._replace(wait=False, connect=False))
+            spare = self._pool.acquire(self._route, self._deadline._replace(wait=False, connect=False))
         except NoIdleConnection:
             raise
         except S3Exception:
@@ -130,13 +140,14 @@ class Exchange:
             self._token.enter(spare)
             spare.send(self._head, self._request.body)
         except S3Exception:
-            self.drop_spare()
+            self.discard_spare()
             return None
         return spare.fileno()
 
-    def settle_on(self, descriptor: int) -> int | None:
-        """The answer begins on this descriptor. Returns the other: to be forgotten, then closed."""
-        self.answering = True
+    def keep_connection(self, descriptor: int) -> int | None:
+        """Keep the connection of this descriptor, on which the response begins. Returns the other's, for the caller to
+        stop polling before ``discard_spare``."""
+        self.is_responding = True
         spare = self._spare
         if spare is None:
             return None
@@ -146,46 +157,46 @@ class Exchange:
         assert self._spare is not None
         return self._spare.fileno()
 
-    def drop_spare(self) -> None:
-        """Close the connection on which no answer is awaited."""
+    def discard_spare(self) -> None:
+        """Close the connection on which no response is expected."""
         spare, self._spare = self._spare, None
         if spare is not None:
             self._token.leave(spare)
             self._pool.discard(spare)
 
-    def await_answer(self, hedging: Hedging, silence: float) -> None:
-        """Wait until the answer begins, and hedge in between where that is due.
+    def await_response(self, hedging: Hedging, silence: float) -> None:
+        """Wait until the response begins; hedge when that is due.
 
         Raises:
-            S3TimeoutError: it has not begun after ``silence`` seconds.
+            S3TimeoutError: it did not begin within ``silence`` seconds.
         """
-        if self.answering or self._failure is not None or self._early is not None:
+        if self.is_responding or self._failure is not None or self._early is not None:
             return
         try:
-            self._await_answer(hedging, silence)
-        except BaseException as failure:  # also an interrupt: nobody is going to receive
+            self._await_response(hedging, silence)
+        except BaseException as failure:  # also an interrupt: then nobody will receive
             self._failure = failure
             self.discard()
             raise
 
-    def _await_answer(self, hedging: Hedging, silence: float) -> None:
+    def _await_response(self, hedging: Hedging, silence: float) -> None:
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
-        now, delay = time.perf_counter(), hedging.delay  # which other threads' answers change
+        now, delay = time.perf_counter(), hedging.delay  # once: responses to other threads change it
         end = now + min(silence, self._deadline.left())
         first = self._first_begun(min(end, now + delay), poll)
         if first is None and now + delay < end:
-            first = self._ask_again(end, poll) if hedging.spend() else None
+            first = self._hedge_when_connected(end, poll) if hedging.spend() else None
             first = self._first_begun(end, poll) if first is None else first
         if first is not None:
             hedging.note(time.perf_counter() - self.started)
-            self.settle_on(first)
-            self.drop_spare()
-        elif self._deadline.left() > 0:  # to receive would be to wait as long again; without time, it says so
-            raise self._connection.silence()
+            self.keep_connection(first)
+            self.discard_spare()
+        elif self._deadline.left() > 0:  # receiving would wait as long again; if time is up, receiving says so
+            raise self._connection.silence_error()
 
     def _first_begun(self, end: float, poll: select.poll) -> int | None:
-        """The descriptor on which the answer has begun by ``end``."""
+        """The descriptor on which the response begins by ``end``, or None."""
         while ready := poll_until(end, poll):
             for descriptor, _ in ready:
                 if self.has_begun(descriptor):
@@ -193,59 +204,60 @@ class Exchange:
         return None
 
     def has_begun(self, descriptor: int) -> bool:
-        """Whether what is readable on this descriptor is the answer: it may be what TLS has to say."""
+        """Whether what is readable on this descriptor is the response: it may be a message of TLS."""
         spare = self._spare
         return (spare if spare is not None and descriptor == spare.fileno() else self._connection).has_begun()
 
-    def _ask_again(self, end: float, poll: select.poll) -> int | None:
-        """Hedge. Returns where the answer begins before that can be done: another thread opens what takes long."""
+    def _hedge_when_connected(self, end: float, poll: select.poll) -> int | None:
+        """Hedge; another thread opens the connection if none is idle. Returns the descriptor of a response that begins
+        before that is done."""
         try:
             other = self.hedge()
         except NoIdleConnection:
-            opened = self._pool.open_elsewhere(self._address, self._deadline)
+            opened = self._pool.open_in_background(self._route, self._deadline)
             first = None
             while first is None and not opened.is_set() and (now := time.perf_counter()) < end:
-                first = self._first_begun(min(end, now + _LOOK_AGAIN), poll)
+                first = self._first_begun(min(end, now + _CHECK_INTERVAL), poll)
             if first is not None or not opened.is_set():
                 return first
             try:
                 other = self.hedge()
-            except NoIdleConnection:  # it did not open, or another took it
+            except NoIdleConnection:  # it did not open, or another thread took it
                 return None
         if other is not None:
             poll.register(other, select.POLLIN)
         return None
 
-    def lend(self, scratch: bytearray | None) -> None:
-        """Have ``receive`` wait for nothing, see ``Connection.lend``."""
+    def set_nonblocking(self, scratch: bytearray | None) -> None:
+        """Make ``receive`` wait for nothing; see ``Connection.set_nonblocking``."""
         if self._failure is None:
-            self._connection.lend(scratch)
+            self._connection.set_nonblocking(scratch)
 
-    def receive(self, consume: Callable[[Response], _T], refused: Callable[[Response], S3Exception]) -> _T:
-        """Receive the answer: what ``consume`` makes of a good one; ``refused`` tells the error of another.
+    def receive(self, consume: Callable[[Response], _T], error_of: Callable[[Response], S3Exception]) -> _T:
+        """Receive the response: what ``consume`` makes of a good one. ``error_of`` makes the error of any other.
 
         Raises:
             S3Exception: the connection broke, or S3 refused; every later call raises it again.
-            NotYet: the connection must not wait (``lend``), and more is to come.
-            HasToWait: the same, and it must be received with waiting; the connection does from now on.
+            NotYet: in non-blocking mode: more is to come.
+            WouldBlock: in non-blocking mode: more is to come, in blocking mode, which the connection is in from now on.
         """
         if self._failure is not None:
             raise self._failure
         try:
-            result, error, reusable = self._receive(consume, refused)
+            result, error, reusable = self._receive(consume, error_of)
         except (NotYet, WouldBlock):
             raise
         except BaseException as failure:
-            self._connection.lend(None)
+            self._connection.set_nonblocking(None)
             self.discard()
             self._failure = failure
-            if self._closed_meanwhile(failure):
-                self._failure = ClosedMeanwhile(str(failure))
+            if self._is_stale(failure):
+                self._failure = StaleConnection(str(failure))
                 raise self._failure from failure
             raise
         self._token.leave(self._connection)
         if reusable:
-            self._pool.release(self._address, self._connection)
+            self._pool.release(self._route, self._connection)
         else:
             self._pool.discard(self._connection)
         if error is not None:
@@ -254,34 +266,34 @@ class Exchange:
         return cast(_T, result)
 
     def _receive(
-        self, consume: Callable[[Response], _T], refused: Callable[[Response], S3Exception]
+        self, consume: Callable[[Response], _T], error_of: Callable[[Response], S3Exception]
     ) -> tuple[_T | None, S3Exception | None, bool]:
-        """What came of it, or the refusal, and whether the connection can be used again."""
+        """The result or the error, and whether the connection can be used again."""
         response = self.response
         if response is None:
             response = self._early or Response(self._connection, bodyless=self._request.method == "HEAD")
             self.response = response
         good = 200 <= response.status < 300 or response.status in self._request.also_good
-        if self._connection.is_lent and not (good and response.is_sized):
-            here = response.is_here
-            self._connection.lend(None)
+        if self._connection.is_nonblocking and not (good and response.is_sized):
+            here = response.is_received
+            self._connection.set_nonblocking(None)
             if not here:
                 raise WouldBlock
         result = error = None
         if good:
             result = consume(response)
-            self._connection.lend(None)
+            self._connection.set_nonblocking(None)
         else:
-            error = refused(response)
+            error = error_of(response)
         return result, error, response.finish() and self._early is None
 
-    def _closed_meanwhile(self, error: BaseException) -> bool:
-        # What does not begin like a response is what came late of the one before.
+    def _is_stale(self, error: BaseException) -> bool:
+        # Bytes that do not begin like a response are late bytes of the response before.
         broke = isinstance(error, (S3ConnectionError, S3ProtocolError)) and not isinstance(error, S3TimeoutError)
         return broke and self._connection.used and self.response is None
 
     def discard(self) -> None:
-        """End it without an answer."""
-        self.drop_spare()
+        """End it without a response."""
+        self.discard_spare()
         self._token.leave(self._connection)
         self._pool.discard(self._connection)

@@ -1,9 +1,9 @@
 """HTTP/1.1 response framing without I/O: where a head ends, what it says, and where its body ends.
 
-Only what S3 needs of RFC 9112: a status line, header fields, and a body delimited by ``Content-Length``, by chunks,
-or by the end of the connection. The parsers take bytes and return values, so that they are tested whole, byte by
-byte, and with trailing data. Bodies of known length, the hot path, never pass through here: the connection receives
-them straight into the caller's memory.
+It implements what S3 needs of RFC 9112: a status line, header fields, and a body delimited by ``Content-Length``, by
+chunks, or by the end of the connection. The parsers take bytes and return values, so that they can be tested with whole
+data, byte by byte, and with trailing data. Bodies of known length, the hot path, never pass through here: the
+connection receives them straight into the caller's memory.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import NamedTuple
 from s3torchconnector._errors import S3ProtocolError
 
 MAX_HEAD = 64 * 1024  # bytes; S3's own limits (8 KiB of metadata and headers) are far below
-# A field line (RFC 9112, section 5): no blanks before the colon, any around the value. Nothing in it is tried in more
-# than one way: a lazy value before optional blanks would take a second for 10,000 of them.
+# A field line (RFC 9112, section 5): no blanks before the colon, any number around the value. The pattern can match in
+# one way only: with a lazy value before optional blanks, 10,000 blanks would take a second.
 _FIELD = re.compile(r"^([!-9;-~]+):([^\r\n]*)\r?$", re.MULTILINE)
 _MAX_LINE = 4 * 1024
 _MAX_TRAILER = 16 * 1024
 
 
 class ResponseHead(NamedTuple):
-    """A parsed head. ``headers`` has lower-case names; of repeated fields the last stands, which S3 never needs.
+    """A parsed head. ``headers`` has lower-case names and the last value of a repeated field (S3 repeats none).
 
-    ``length`` is the body's length in bytes, or ``None`` when it is chunked or ends with the connection.
+    ``length`` is the length of the body in bytes, or None if it is chunked or ends with the connection.
     """
 
     status: int
@@ -45,14 +45,17 @@ def parse_head(data: bytes) -> ResponseHead:
     version, _, status_and_reason = status_line.partition(b" ")
     status_text, _, reason = status_and_reason.partition(b" ")
     if version not in (b"HTTP/1.1", b"HTTP/1.0") or len(status_text) != 3 or not status_text.isdigit():
-        raise S3ProtocolError(f"the answer does not begin like HTTP/1.1 but with {bytes(status_line[:60])!r}")
+        raise S3ProtocolError(
+            f"the response does not begin like HTTP/1.1 but with {bytes(status_line[:60])!r}. Is the endpoint an "
+            "S3 server?"
+        )
     headers = _parse_fields(rest)
     status = int(status_text)
     chunked = headers.get("transfer-encoding", "").lower() == "chunked"
     connection = headers.get("connection", "").lower()
     keep_alive = connection != "close" if version == b"HTTP/1.1" else connection == "keep-alive"
     if status == 204 and (chunked or headers.get("content-length", "0") != "0"):
-        keep_alive = False  # a body that must not be would be taken for the next answer
+        keep_alive = False  # a body that should not be there would be taken for the next response
     return ResponseHead(
         status, reason.decode("latin-1"), headers, _body_length(status, headers, chunked), chunked, keep_alive
     )
@@ -65,11 +68,11 @@ def _parse_fields(data: bytes) -> dict[str, str]:
     fields = _FIELD.findall(text)
     if len(fields) != text.count("\n") + 1:
         line = next(line for line in text.split("\n") if not _FIELD.fullmatch(line))
-        raise S3ProtocolError(f"the answer has a malformed header line: {line[:60]!r}")
+        raise S3ProtocolError(f"the response has a malformed header line: {line[:60]!r}")
     headers = {name.lower(): value.strip(" \t") for name, value in fields}
     # Two different lengths are how responses get smuggled (RFC 9112, section 6.3).
     if len(headers) != len(fields) and _has_two_lengths(fields):
-        raise S3ProtocolError("the answer has two different Content-Length headers")
+        raise S3ProtocolError("the response has two different Content-Length headers")
     return headers
 
 
@@ -83,35 +86,35 @@ def _body_length(status: int, headers: dict[str, str], chunked: bool) -> int | N
     if chunked:
         return None
     if "transfer-encoding" in headers:
-        raise S3ProtocolError(f"the answer has an unknown Transfer-Encoding: {headers['transfer-encoding'][:60]!r}")
+        raise S3ProtocolError(f"the response has an unknown Transfer-Encoding: {headers['transfer-encoding'][:60]!r}")
     text = headers.get("content-length")
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise S3ProtocolError(f"the answer has a malformed Content-Length: {text[:60]!r}")
+        raise S3ProtocolError(f"the response has a malformed Content-Length: {text[:60]!r}")
     return int(text)
 
 
 class ChunkedDecoder:
     """The chunked transfer coding (RFC 9112, section 7.1), fed with bytes as they arrive.
 
-    ``feed`` returns the body bytes in what it was given. Once ``finished``, ``trailing`` holds what followed the
-    body: nothing, on a connection that may be used again.
+    ``feed`` returns the bytes of body in what it was given. Once ``finished``, ``trailing`` holds the bytes after the
+    body: none, on a connection that can be used again.
     """
 
     def __init__(self) -> None:
         self.finished = False
         self._buffer = bytearray()
-        self._left = 0  # data bytes of the current chunk still to come
-        self._expect_crlf = False  # the line end that closes a chunk's data comes next
-        self._trailer_size: int | None = None  # bytes of trailer lines seen, once the last chunk is over
+        self._left = 0  # bytes of data that the current chunk still lacks
+        self._expect_crlf = False  # the line end after a chunk's data comes next
+        self._trailer_size: int | None = None  # bytes of trailer lines so far, after the last chunk
 
     @property
     def trailing(self) -> bytes:
         return bytes(self._buffer) if self.finished else b""
 
     def feed(self, data: bytes) -> bytes:
-        """Take ``data`` and return the body bytes it held.
+        """Take ``data`` and return the bytes of body in it.
 
         Raises:
             S3ProtocolError: the framing is broken.
@@ -123,7 +126,7 @@ class ChunkedDecoder:
         return bytes(body)
 
     def _step(self, body: bytearray) -> bool:
-        """Consume one element of the coding; False when more bytes are needed for it."""
+        """Consume one element of the coding; False if that needs more bytes."""
         buffer = self._buffer
         if self._left:
             piece = buffer[: self._left]
@@ -135,30 +138,30 @@ class ChunkedDecoder:
             if len(buffer) < 2:
                 return False
             if buffer[:2] != b"\r\n":
-                raise S3ProtocolError("a chunk of the answer is longer than its size line says")
+                raise S3ProtocolError("a chunk of the response is longer than its size line says")
             del buffer[:2]
             self._expect_crlf = False
             return True
         end = buffer.find(b"\r\n", 0, _MAX_LINE)
         if end < 0:
             if len(buffer) >= _MAX_LINE:
-                raise S3ProtocolError("a chunk of the answer has an endless size line")
+                raise S3ProtocolError("a chunk of the response has an endless size line")
             return False
         line = bytes(buffer[:end])
         del buffer[: end + 2]
-        self._take_line(line)
+        self._parse_line(line)
         return True
 
-    def _take_line(self, line: bytes) -> None:
+    def _parse_line(self, line: bytes) -> None:
         if self._trailer_size is not None:
             self._trailer_size += len(line)
             if self._trailer_size > _MAX_TRAILER:
-                raise S3ProtocolError("the answer has an endless trailer")
+                raise S3ProtocolError("the response has an endless trailer")
             self.finished = not line
             return
         size_text = line.partition(b";")[0].strip(b" \t")
         if not size_text or len(size_text) > 15 or size_text.strip(b"0123456789abcdefABCDEF"):
-            raise S3ProtocolError(f"a chunk of the answer has a malformed size line: {line[:40]!r}")
+            raise S3ProtocolError(f"a chunk of the response has a malformed size line: {line[:40]!r}")
         self._left = int(size_text, 16)
         if self._left:
             self._expect_crlf = True

@@ -1,7 +1,7 @@
-"""A request's head as bytes: addressed, signed and serialised. Pure but for what it is given.
+"""The head of a request as bytes: addressed, signed and serialised. No I/O.
 
-Every header but those that proxies may touch is signed. The payload is not hashed (``UNSIGNED-PAYLOAD``): a SHA-256
-over every uploaded byte would cost more than sending it, and integrity is the checksum headers' job.
+Every header is signed, except those that proxies may change. The payload is not hashed (``UNSIGNED-PAYLOAD``): SHA-256
+of every uploaded byte would cost more than sending it, and the checksum headers ensure integrity.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _METHODS_WITH_BODY = ("PUT", "POST")
 
 
 class _Form(NamedTuple):
-    """A head around its path: that of all requests within a second that differ in nothing else."""
+    """A head without its path: requests of the same second often differ in nothing else."""
 
     key: tuple[object, ...]
     before_path: str
-    behind_path: str  # up to the signature
+    after_path: str  # up to the signature
     signature: Signature | None
 
 
 class HeadBuilder:
-    """What all requests of a client share. Thread-safe: the form that was used last is replaced by one assignment.
+    """Builds the heads of a client's requests. Thread-safe: the form used last is replaced by one assignment.
 
     Args:
-        user_agent: who asks.
-        requester_pays: whether they pay.
-        checksums: whether to ask for those of what is downloaded.
+        user_agent: the value of the ``user-agent`` header.
+        requester_pays: whether the requester pays for requests.
+        checksums: whether to ask for the checksums of downloaded objects.
     """
 
     def __init__(self, user_agent: str, requester_pays: bool = False, checksums: bool = False) -> None:
@@ -57,13 +57,13 @@ class HeadBuilder:
         timestamp: str,
         proxy: Proxy | None = None,
     ) -> bytes:
-        """The head of ``request`` at ``endpoint``, signed when there are credentials.
+        """The head of ``request`` for ``endpoint``, signed if there are credentials.
 
         Raises:
             ValueError: a header value holds a line break.
         """
         size = sum(map(len, request.body)) if request.body else 0
-        # All that ``_new_form`` looks at.
+        # Everything that ``_new_form`` depends on.
         key = (
             timestamp,
             endpoint,
@@ -82,7 +82,7 @@ class HeadBuilder:
             self._form = form = self._new_form(key, request, size, endpoint, signer, credentials, timestamp, proxy)
         path = endpoint.path + ("/" + quote_path(request.key) if request.key else "") or "/"
         signed = f"authorization: {form.signature.authorization(path)}\r\n" if form.signature else ""
-        return f"{form.before_path}{path}{form.behind_path}{signed}\r\n".encode("latin-1")
+        return f"{form.before_path}{path}{form.after_path}{signed}\r\n".encode("latin-1")
 
     def _new_form(
         self,
@@ -122,5 +122,5 @@ def _serialised(headers: dict[str, str]) -> str:
     text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if text.count("\r") != len(headers) or text.count("\n") != len(headers):
         name = next(name for name, value in headers.items() if "\r" in value or "\n" in value)
-        raise ValueError(f"the value of the header {name} holds a line break")
+        raise ValueError(f"the value of the header {name} contains a line break")
     return text

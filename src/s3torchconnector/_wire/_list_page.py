@@ -1,7 +1,7 @@
-"""A page of ListObjectsV2: the one document that is worth reading fast, since there is one for each thousand keys.
+"""A page of ListObjectsV2: the one document worth parsing fast, because there is one for each thousand keys.
 
-The entries of nearly all servers have their fields in one order, and are taken with one regular expression. Whether
-that is all a parser would have seen is checked; where it is not, a parser reads the page.
+Nearly all servers write the fields of an entry in the same order, so that one regular expression can extract them. If
+an XML parser might find anything else, it reads the page instead.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PRINTABLE = bytes(range(0x20, 0x7F))
 
 
 class _Columns(NamedTuple):
-    """The entries of a page, field by field, as they stand there."""
+    """The entries of a page, field by field, as text."""
 
     keys: list[str]
     modified: list[str]
@@ -53,10 +53,10 @@ class ListPage(NamedTuple):
     """One page of a listing.
 
     Attributes:
-        objects, common_prefixes: what it has.
-        next_token: what the next page is asked for with; None on the last.
-        in_order: whether its keys ascend strictly, in the byte order of UTF-8 (that of Python's strings).
-        following: the first key that was left out since it lies after ``up_to``.
+        objects, common_prefixes: the content of the page.
+        next_token: the continuation token for the next page; None on the last.
+        in_order: whether its keys ascend strictly, in the byte order of UTF-8 (the order of Python's strings).
+        following: the first key that was left out because it comes after ``up_to``.
     """
 
     objects: ObjectInfos
@@ -66,7 +66,7 @@ class ListPage(NamedTuple):
     following: str | None = None
 
     def until(self, key: str) -> ListPage:
-        """Without what lies after that key, if its keys are in order."""
+        """The page without entries after that key, if its keys are in order."""
         keys = self.objects.keys
         if not (self.in_order and keys and keys[-1] > key):
             return self
@@ -75,17 +75,17 @@ class ListPage(NamedTuple):
 
 
 def parse_list_page(data: bytes, up_to: str | None = None) -> ListPage:
-    """A page of ListObjectsV2; with ``up_to``, without what lies after that key, if its keys are in order.
+    """A page of ListObjectsV2; with ``up_to``, without entries after that key, if its keys are in order.
 
     Raises:
         S3ProtocolError: it is malformed, or lacks what a page must have.
     """
     page, columns = _split(data)
     root = parse(page)
-    if columns is not None and not _stood_in_place(root):
+    if columns is not None and not _are_replaced(root):
         root, columns = parse(data), None
     if local_name(root) != "ListBucketResult":
-        raise S3ProtocolError(f"the answer to a listing is a <{local_name(root)}> document")
+        raise S3ProtocolError(f"the response to ListObjectsV2 is a <{local_name(root)}> document")
     namespace = root.tag[: -len("ListBucketResult")]
     encoded = root.findtext(f"{namespace}EncodingType") == "url"
     truncated = root.findtext(f"{namespace}IsTruncated", "").strip().lower() == "true"
@@ -98,7 +98,7 @@ def parse_list_page(data: bytes, up_to: str | None = None) -> ListPage:
             if encoded:
                 columns = columns._replace(keys=list(map(_unquoted, columns.keys)))
             in_order = _ascend(columns.keys)
-            if up_to is not None and in_order and columns.keys[-1] > up_to:  # before more is made of them
+            if up_to is not None and in_order and columns.keys[-1] > up_to:  # before values are made of them
                 count = bisect_right(columns.keys, up_to)
                 following = columns.keys[count]
                 columns = _Columns._make(column[:count] for column in columns)
@@ -108,7 +108,7 @@ def parse_list_page(data: bytes, up_to: str | None = None) -> ListPage:
             objects = ObjectInfos.of(_from_element(each, len(namespace), encoded) for each in elements)
             in_order = _ascend(objects.keys)
     except (KeyError, ValueError) as error:
-        raise S3ProtocolError(f"a listing's entry lacks a field or has a malformed one: {error}") from error
+        raise S3ProtocolError(f"an entry of a listing lacks a field or has a malformed one: {error}") from error
     prefixes = [
         _decoded(element.findtext(f"{namespace}Prefix") or "", encoded)
         for element in root.iterfind(f"{namespace}CommonPrefixes")
@@ -118,7 +118,7 @@ def parse_list_page(data: bytes, up_to: str | None = None) -> ListPage:
 
 
 def _split(data: bytes) -> tuple[bytes, _Columns | None]:
-    """The page with one empty entry in place of all, and their fields; the page as it is and None, where that fails."""
+    """The page with one empty entry in place of all, and their fields; the unchanged page and None if that fails."""
     first, last = data.find(b"<Contents>"), data.rfind(b"</Contents>") + len(b"</Contents>")
     prolog, declared, _ = data[:first].partition(b"?>")
     if first < 0 or last <= first or (declared and b"encoding" in prolog and b"utf-8" not in prolog.lower()):
@@ -128,8 +128,8 @@ def _split(data: bytes) -> tuple[bytes, _Columns | None]:
     except UnicodeDecodeError:
         return data, None
     if "&" in block:
-        block = block.replace("&quot;", '"').replace("&#34;", '"')  # of ETags; the others are for a parser
-    # What stands between the entries, and their fields, in turn.
+        block = block.replace("&quot;", '"').replace("&#34;", '"')  # used in ETags; other references need a parser
+    # The text between two entries, and the fields of one, in turn.
     pieces = _ENTRY.split(block)
     between = "".join(pieces[::6])
     columns = _Columns(*(pieces[field::6] for field in range(1, 6)))
@@ -139,7 +139,7 @@ def _split(data: bytes) -> tuple[bytes, _Columns | None]:
 
 
 def _is_plain(data: bytes, block: str, columns: _Columns) -> bool:
-    """Whether nothing in it would be refused or replaced by a parser: control characters, references, CDATA's end."""
+    """Whether it has nothing that a parser would refuse or replace: control characters, references, ends of CDATA."""
     if "&" in block or ("]" in block and "]]>" in block):
         return False
     if not data.translate(None, _PRINTABLE):
@@ -147,8 +147,8 @@ def _is_plain(data: bytes, block: str, columns: _Columns) -> bool:
     return all("".join(filter(None, column)).isprintable() for column in columns)
 
 
-def _stood_in_place(root: ElementTree.Element) -> bool:
-    """Whether the entries that were taken out were what a parser would have found: in no comment, all there are."""
+def _are_replaced(root: ElementTree.Element) -> bool:
+    """Whether a parser would have found exactly the replaced entries: none in a comment, and no others."""
     found = root.findall(f"{root.tag[: -len(local_name(root))]}Contents")
     return len(found) == 1 and not len(found[0]) and not found[0].attrib and not found[0].text
 

@@ -1,7 +1,7 @@
 """S3's operations as requests: pure functions from arguments to values, no I/O.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Storage_Service.html
-Keys and query values stand here as the user knows them; encoding and signing happen once, where a request is sent.
+Keys and query values are not encoded here; they are encoded and signed once, when a request is sent.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Request(NamedTuple):
     query: tuple[tuple[str, str], ...] = ()
     headers: Mapping[str, str] = _NO_HEADERS
     body: Sequence[Buffer] = ()
-    also_good: tuple[int, ...] = ()  # error statuses that are answers to this request
+    also_good: tuple[int, ...] = ()  # error statuses that are good responses to this request
 
     @property
-    def publishes(self) -> bool:
-        """Whether an object may appear as soon as S3 has all of it, whoever still waits for the answer."""
+    def stores_object(self) -> bool:
+        """Whether S3 may store an object when it has received the request, even if nobody waits for the response."""
         return self.operation == "PutObject"
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ def get_object(
 ) -> Request:
     """The object, or its bytes ``start`` up to but without ``stop``; a negative ``start`` means the last bytes.
 
-    A range beyond the end is answered with 416, which tells the object's size.
+    The response to a range beyond the end is 416, with the size of the object.
     """
     headers = _if_match(if_match)
     if start is not None and start < 0:
@@ -56,7 +56,7 @@ def get_object(
 
 
 def head_object(bucket: str, key: str, *, checksum: bool = False, if_match: str | None = None) -> Request:
-    """What S3 knows of an object, with its checksums if asked (which takes the right to decrypt it)."""
+    """The metadata of an object, with ``checksum`` also its checksums (which needs the permission to decrypt it)."""
     headers = {**(CHECKSUM_MODE if checksum else {}), **_if_match(if_match)}
     return Request("HeadObject", "HEAD", bucket, key, headers=headers)
 
@@ -91,7 +91,7 @@ def list_objects(
     token: str | None = None,
     start_after: str | None = None,
 ) -> Request:
-    """One page of a listing. Keys come URL-encoded, since XML cannot carry every character a key may have."""
+    """One page of a listing. Keys come URL-encoded, because XML cannot represent every character of a key."""
     query = [("encoding-type", "url"), ("list-type", "2"), ("max-keys", str(max_keys)), ("prefix", prefix)]
     if delimiter:
         query.append(("delimiter", delimiter))
@@ -140,7 +140,7 @@ def abort_multipart_upload(bucket: str, key: str, upload_id: str) -> Request:
 
 
 def list_multipart_uploads(bucket: str, prefix: str = "", marker: UploadMarker | None = None) -> Request:
-    """One page of the multipart uploads that were begun and not ended, after ``marker``."""
+    """One page of the multipart uploads that were started and not completed or aborted, after ``marker``."""
     query = [("encoding-type", "url"), ("max-uploads", "1000"), ("prefix", prefix), ("uploads", "")]
     if marker:
         query.append(("key-marker", marker.key))
@@ -150,13 +150,13 @@ def list_multipart_uploads(bucket: str, prefix: str = "", marker: UploadMarker |
 
 
 def create_session(bucket: str, mode: str | None = None) -> Request:
-    """Short-lived credentials for a directory bucket; without a ``mode`` they may read and write."""
+    """Short-lived credentials for a directory bucket; without a ``mode`` they can read and write."""
     headers = {"x-amz-create-session-mode": mode} if mode else {}
     return Request("CreateSession", "GET", bucket, query=(("session", ""),), headers=headers)
 
 
 def _if_match(etag: str | None) -> dict[str, str]:
-    """Nothing for a weak ETag: no object ever matches it (RFC 9110, 13.1.1). The response must be compared instead."""
+    """Nothing for a weak ETag, which never matches (RFC 9110, 13.1.1). The response must be compared instead."""
     return {} if not etag or etag.startswith("W/") else {"if-match": etag}
 
 

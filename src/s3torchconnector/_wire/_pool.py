@@ -1,10 +1,12 @@
-"""Open connections of one process: handed out last-in first-out, one to a thread at a time.
+"""Open connections: each serves one thread at a time, and the one used last is used next.
 
-Who acquires a connection gives it back with ``release`` (it can serve another request) or ``discard``. What to do is
-decided under the lock; connecting (``_dialer``) and closing happen outside it.
+Whoever acquires a connection gives it back by ``release`` (it can serve another request) or ``discard``. What to do is
+decided under the lock; connections are opened (``_dialer``) and closed outside it.
 
-Idle connections are closed when they are too old, when the process has no descriptor left (``_descriptors``), and the
-oldest of them when another has to be opened and there are as many as may be.
+Each connection in use takes one of ``max_connections`` permits, from before it is opened until it is given back. If all
+are taken, threads wait in a fair queue. Idle connections take no permit. They are closed when they are too old, when
+the process has no descriptor left (``_descriptors``), and, the oldest first, when a new connection would exceed
+``max_connections``.
 """
 
 from __future__ import annotations
@@ -20,30 +22,33 @@ from s3torchconnector._errors import S3Exception, S3TimeoutError
 from s3torchconnector._wire import _descriptors
 from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._deadline import Deadline
-from s3torchconnector._wire._dialer import Address, Dialer
+from s3torchconnector._wire._dialer import Dialer, Route
 from s3torchconnector._wire._fair_queue import FairQueue, Waiter
 
-_DROP_AFTER = 20.0  # seconds idle after which it is not worth a look: S3 closes idle connections
+_MAX_IDLE_SECONDS = 20.0  # after which a connection is not even checked: S3 closes idle connections
 
-Run = Callable[[Callable[[], None]], object]
+RunJob = Callable[[Callable[[], None]], object]
 
 
 class PoolIsFull(S3Exception):
-    """As many connections are in use as may be. Never reaches users."""
+    """All ``max_connections`` connections are in use, and the caller must not wait. Never reaches users."""
 
 
 class ConnectionPool:
-    """At most ``config.max_connections`` connections, in use and idle ones together.
+    """At most ``config.max_connections`` connections, those in use and idle ones together. Thread-safe.
 
-    ``when_wanted`` is called when somebody begins to wait for one. ``run`` has a thread call something. ``when_idle``
-    is called when there begin to be idle connections, so that somebody calls ``close_old`` later.
+    Args:
+        config: the timeouts and the limit.
+        when_wanted: called when a thread begins to wait for a connection.
+        run: runs a job on another thread.
+        when_idle: called when the first connection becomes idle, so that somebody calls ``close_old`` later.
     """
 
     def __init__(
         self,
         config: S3ClientConfig,
         when_wanted: Callable[[], None] = lambda: None,
-        run: Run = lambda job: job(),
+        run: RunJob = lambda job: job(),
         when_idle: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
@@ -52,110 +57,118 @@ class ConnectionPool:
         self._run = run
         self._when_idle = when_idle
         self._lock = threading.Lock()
-        self._line = FairQueue()  # for room
-        self._in_use = 0
-        self._idle: dict[Connection, Address] = {}  # the one that was used last comes last
+        self._queue = FairQueue()  # for permits
+        self._in_use = 0  # permits that are taken
+        self._idle: dict[Connection, Route] = {}  # in the order of their last use
         self._open: set[Connection] = set()
         self._closed = False
-        _descriptors.add_holder(self)
+        _descriptors.register(self)
+
+    def __repr__(self) -> str:
+        # Without the lock, which a stalled thread might hold: the figures may be of slightly different moments.
+        in_use, idle = self._in_use, len(self._idle)
+        opening = max(0, in_use + idle - len(self._open))
+        return (
+            f"<ConnectionPool [{max(0, in_use - opening)} active, {opening} opening, {idle} idle, "
+            f"{len(self._queue)} waiting, max {self._config.max_connections}{', closed' if self._closed else ''}]>"
+        )
 
     @property
     def in_use(self) -> int:
-        """How many connections are carrying requests."""
+        """How many connections are in use, including those that are being opened."""
         return self._in_use
 
     @property
     def has_idle(self) -> bool:
-        """Whether there are connections for ``close_old`` to close, now or later."""
+        """Whether there are connections that ``close_old`` will close, now or later."""
         return bool(self._idle)
 
     @property
     def are_wanted(self) -> bool:
         """Whether somebody waits for a connection."""
-        return bool(self._line)
+        return bool(self._queue)
 
-    def acquire(self, address: Address, deadline: Deadline, *, fresh: bool = False) -> Connection:
-        """A connection to ``address``, an idle one unless ``fresh``. Waits in line while all allowed ones are in use.
+    def acquire(self, route: Route, deadline: Deadline, *, fresh: bool = False) -> Connection:
+        """A connection to ``route``: an idle one, if there is one and not ``fresh``. Waits while all permits are taken.
 
         Raises:
-            PoolIsFull: they are, and ``deadline`` says not to wait.
-            NoneIdle: ``deadline`` says not to open one if that takes long, and it does.
-            S3ConnectionError, S3TimeoutError: it could not be opened, or none became free in time.
-            CancelledByCaller: the token of ``deadline`` was cancelled while waiting.
+            PoolIsFull: all permits are taken, and ``deadline`` says not to wait.
+            NoIdleConnection: a connection would take long to open, and ``deadline`` says not to.
+            S3ConnectionError, S3TimeoutError: it could not be opened, or no permit became free in time.
+            CancelledByCaller: the token of ``deadline`` was cancelled.
         """
-        has_place, ticket = False, None
+        has_permit, waiter = False, None
         connection: Connection | None = None
         try:
             with self._lock:
                 if self._in_use < self._config.max_connections:
                     self._in_use += 1
-                    has_place = True
+                    has_permit = True
                 elif deadline.wait:
-                    ticket = self._line.join()
+                    waiter = self._queue.join()
                 else:
                     raise PoolIsFull("all connections are in use")
-                if has_place and not fresh:
-                    connection = self._pop_idle(address)
-            if ticket is not None:
-                connection = self._wait_in_line(ticket, deadline, None if fresh else address)
-                has_place = True
+                if has_permit and not fresh:
+                    connection = self._pop_idle(route)
+            if waiter is not None:
+                connection = self._wait_for_permit(waiter, deadline, None if fresh else route)
+                has_permit = True
             while connection is not None and not self._is_usable(connection):
                 self._close(connection)
                 with self._lock:
-                    connection = self._pop_idle(address)
-            connection = connection or self._open_one(address, deadline)
-            connection.hurry(deadline)
+                    connection = self._pop_idle(route)
+            connection = connection or self._open_one(route, deadline)
+            connection.set_deadline(deadline)
             return connection
         except BaseException:  # also an interrupt
-            if has_place:
-                self._leave()
+            if has_permit:
+                self._release_permit()
             if connection is not None:
                 self._close(connection)
             raise
 
-    def open_ahead(self, address: Address, deadline: Deadline) -> None:
-        """Open a connection for whoever acquires one next. Raises what ``acquire`` does."""
-        connection = self.acquire(address, deadline, fresh=True)
-        connection.used = True  # if it breaks without an answer, it was closed as others are that were idle
-        self.release(address, connection)
+    def open_ahead(self, route: Route, deadline: Deadline) -> None:
+        """Open a connection that the next ``acquire`` will find. Raises what ``acquire`` raises."""
+        connection = self.acquire(route, deadline, fresh=True)
+        connection.used = True  # if it breaks without a response, the server closed it while it was idle
+        self.release(route, connection)
 
-    def open_elsewhere(self, address: Address, deadline: Deadline) -> threading.Event:
-        """Have another thread ``open_ahead``, unless all are in use; set when that is over, whatever became of it."""
-        over = threading.Event()
+    def open_in_background(self, route: Route, deadline: Deadline) -> threading.Event:
+        """Have another thread call ``open_ahead``; the event is set when that has succeeded or failed."""
+        done = threading.Event()
 
         def open_one() -> None:
-            with contextlib.suppress(Exception):  # nothing is lost: the one who asked waits for something else, too
-                self.open_ahead(address, deadline._replace(wait=False, connect=True))
-            over.set()
+            with contextlib.suppress(Exception):  # the caller does not depend on it: it waits for something else, too
+                self.open_ahead(route, deadline._replace(wait=False, connect=True))
+            done.set()
 
         try:
             self._run(open_one)
-        except RuntimeError:  # closed, or no thread to be had
-            over.set()
-        return over
+        except RuntimeError:  # closed, or no thread can be started
+            done.set()
+        return done
 
-    def _wait_in_line(self, ticket: Waiter, deadline: Deadline, address: Address | None) -> Connection | None:
-        """Wait for the place of another, and take its connection if it leads to ``address``."""
+    def _wait_for_permit(self, waiter: Waiter, deadline: Deadline, route: Route | None) -> Connection | None:
+        """Wait for a permit. Returns an idle connection to ``route``, which its last user may just have released."""
         try:
             self._when_wanted()
-            ticket.wait(deadline)
+            waiter.wait(deadline)
             with self._lock:
-                return None if address is None else self._pop_idle(address)
+                return None if route is None else self._pop_idle(route)
         except BaseException as error:
             with self._lock:
-                if self._line.leave(ticket):
-                    self._make_room()
+                if self._queue.leave(waiter):
+                    self._pass_permit_on()
             if isinstance(error, S3TimeoutError):
                 raise S3TimeoutError(
-                    f"all of max_connections={self._config.max_connections} connections were in use until its time "
-                    "was over"
+                    f"all max_connections={self._config.max_connections} connections were in use until the deadline"
                 ) from error
             raise
 
-    def release(self, address: Address, connection: Connection) -> None:
-        """Give back a connection that can serve another request."""
+    def release(self, route: Route, connection: Connection) -> None:
+        """Give a connection back that can serve another request."""
         if not connection.used:
-            self._dialer.learn(address, connection)
+            self._dialer.remember_tls_session(route, connection)
         connection.used = True
         connection.idle_since = now = time.monotonic()
         old: list[Connection] = []
@@ -163,10 +176,10 @@ class ConnectionPool:
             keep = not self._closed
             is_first = keep and not self._idle
             if keep:
-                self._idle[connection] = address
-                if now - next(iter(self._idle)).idle_since >= _DROP_AFTER:
+                self._idle[connection] = route
+                if now - next(iter(self._idle)).idle_since >= _MAX_IDLE_SECONDS:
                     old = self._take_out_old(now)
-            self._make_room()
+            self._pass_permit_on()
         if not keep:
             self._close(connection)
         if is_first:
@@ -174,12 +187,12 @@ class ConnectionPool:
         _close_all(old)
 
     def discard(self, connection: Connection) -> None:
-        """Close a connection that was in use."""
-        self._leave()
+        """Give a connection back that cannot serve another request: it is closed."""
+        self._release_permit()
         self._close(connection)
 
     def close(self) -> None:
-        """Close idle connections now, and those in use when they come back."""
+        """Close idle connections now, and those in use when they are given back."""
         self._closed = True
         self.close_idle()
 
@@ -190,60 +203,63 @@ class ConnectionPool:
         _close_all(idle)
 
     def close_old(self) -> None:
-        """Close the connections that have been idle for so long that the server has closed them, or soon will."""
+        """Close the connections that have been idle so long that the server has closed them or soon will."""
         with self._lock:
             old = self._take_out_old(time.monotonic())
         _close_all(old)
 
     def forget(self) -> None:
-        """In a forked child: its sockets are closed already (``_sockets``). Takes no lock: the parent may hold it."""
+        """In a forked child, where ``_sockets`` has closed the sockets: drop the connections, without the lock, which
+        another thread of the parent may have held."""
         self._open.clear()
         self._idle.clear()
 
-    def _leave(self) -> None:
+    def _release_permit(self) -> None:
         with self._lock:
-            self._make_room()
+            self._pass_permit_on()
 
-    def _make_room(self) -> None:
-        """Under the lock: the place goes to who waits longest, if anybody does."""
-        if not self._line.admit():
+    def _pass_permit_on(self) -> None:
+        """Under the lock: give the permit to the thread that has waited longest, if any waits."""
+        if not self._queue.admit():
             self._in_use -= 1
 
-    def _pop_idle(self, address: Address) -> Connection | None:
-        """Under the lock: the connection that was used last, if there is one."""
-        for connection, leads_to in reversed(self._idle.items()):
-            if leads_to is address or leads_to == address:
-                del self._idle[connection]  # an interrupt behind ``pop`` would lose it, open
+    def _pop_idle(self, route: Route) -> Connection | None:
+        """Under the lock: take the idle connection to ``route`` that was used last, if there is one."""
+        for connection, its_route in reversed(self._idle.items()):
+            if its_route is route or its_route == route:
+                del self._idle[connection]  # not ``pop``: an interrupt after it would lose the connection, still open
                 return connection
         return None
 
     def _take_out(self, count: int) -> list[Connection]:
-        """Under the lock: so many of those that are idle longest, for the caller to close."""
+        """Under the lock: take the ``count`` connections that have been idle longest, for the caller to close."""
         chosen = list(itertools.islice(self._idle, max(0, count)))
         for connection in chosen:
-            self._open.discard(connection)  # first: if an interrupt comes before it is closed, nothing holds it open
+            self._open.discard(connection)  # first: then an interrupt leaves no reference that keeps it open
             del self._idle[connection]
         return chosen
 
     def _take_out_old(self, now: float) -> list[Connection]:
-        """Under the lock: those that have been idle for too long, for the caller to close."""
-        recent = (number for number, each in enumerate(self._idle) if now - each.idle_since < _DROP_AFTER)
+        """Under the lock: take the connections that have been idle too long, for the caller to close."""
+        recent = (number for number, each in enumerate(self._idle) if now - each.idle_since < _MAX_IDLE_SECONDS)
         return self._take_out(next(recent, len(self._idle)))
 
     def _is_usable(self, connection: Connection) -> bool:
-        # However short its rest: bytes that nobody asked for would be taken for the next response.
-        return time.monotonic() - connection.idle_since < _DROP_AFTER and connection.looks_alive()
+        # However briefly it was idle: stray bytes would be taken for the next response.
+        return time.monotonic() - connection.idle_since < _MAX_IDLE_SECONDS and connection.looks_alive()
 
     def _close(self, connection: Connection) -> None:
         with self._lock:
             self._open.discard(connection)
         connection.close()
 
-    def _open_one(self, address: Address, deadline: Deadline) -> Connection:
+    def _open_one(self, route: Route, deadline: Deadline) -> Connection:
         with self._lock:
             surplus = self._take_out(self._in_use + len(self._idle) - self._config.max_connections)
         _close_all(surplus)
-        connection = _descriptors.have(lambda: self._dialer.open(address, deadline), f"no connection to {address}")
+        connection = _descriptors.open_descriptors(
+            lambda: self._dialer.open(route, deadline), f"cannot connect to {route}"
+        )
         with self._lock:
             self._open.add(connection)
         return connection
@@ -251,5 +267,5 @@ class ConnectionPool:
 
 def _close_all(connections: list[Connection]) -> None:
     for connection in connections:
-        with contextlib.suppress(OSError):  # closed all the same
+        with contextlib.suppress(OSError):  # it is closed anyway
             connection.close()

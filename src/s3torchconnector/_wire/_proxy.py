@@ -13,12 +13,12 @@ from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError
 from s3torchconnector._wire._framing import MAX_HEAD, parse_head
 
 CREDENTIALS_ADVICE = (
-    "it wants (other) credentials: name them in HTTP_PROXY or HTTPS_PROXY, as http://user:password@host"
+    "it requires other credentials. Set them in HTTP_PROXY or HTTPS_PROXY, as http://user:password@host"
 )
 
 
 class Proxy(NamedTuple):
-    """An HTTP proxy; ``authorization`` is the value of its Proxy-Authorization header, if it wants one."""
+    """An HTTP proxy; ``authorization`` is the value of the Proxy-Authorization header, if it needs one."""
 
     host: str
     port: int
@@ -29,7 +29,7 @@ class Proxy(NamedTuple):
 
 
 def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
-    """The proxy to reach an endpoint through, or None.
+    """The proxy through which to reach an endpoint, or None.
 
     Raises:
         S3ConfigurationError: the environment names something that is not an HTTP proxy.
@@ -41,8 +41,8 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme != "http" or not parts.hostname:
         raise S3ConfigurationError(
-            f"the {scheme} proxy set in the environment cannot be used (host {parts.hostname!r}): "
-            "only http:// proxies are supported; exclude the endpoint with NO_PROXY to go without"
+            f"the {scheme} proxy that the environment names cannot be used (host {parts.hostname!r}): only http:// "
+            "proxies are supported. Name another, or exclude the endpoint with NO_PROXY"
         )
     authorization = None
     if parts.username is not None:
@@ -52,32 +52,34 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
 
 
 def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, left: Callable[[], float]) -> None:
-    """Ask the proxy at the other end of ``sock`` for a tunnel (RFC 9110, section 9.3.6), in the seconds ``left``.
+    """Ask the proxy at the other end of ``sock`` for a tunnel (RFC 9110, section 9.3.6), within ``left()`` seconds.
 
     Raises:
         S3ConnectionError: it does not open one.
+        S3ConfigurationError: it requires other credentials.
     """
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
     if proxy.authorization:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
-    answer = b""
+    response = b""
     try:
         sock.settimeout(left())
         sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
         # One byte at a time: what follows the blank line already belongs to TLS.
-        while not answer.endswith(b"\r\n\r\n") and len(answer) < MAX_HEAD:
+        while not response.endswith(b"\r\n\r\n") and len(response) < MAX_HEAD:
             sock.settimeout(left())
             byte = sock.recv(1)
             if not byte:
                 break
-            answer += byte
+            response += byte
     except OSError as error:
-        raise S3ConnectionError(f"the proxy {proxy.host}:{proxy.port} broke off: {error}") from error
-    status = parse_head(answer[:-4]).status if answer.endswith(b"\r\n\r\n") else None
+        raise S3ConnectionError(f"the connection to the proxy {proxy.host}:{proxy.port} broke: {error}") from error
+    status = parse_head(response[:-4]).status if response.endswith(b"\r\n\r\n") else None
     if status == 407:
-        raise S3ConfigurationError(f"the proxy {proxy.host}:{proxy.port} answered 407: {CREDENTIALS_ADVICE}")
+        raise S3ConfigurationError(f"the proxy {proxy.host}:{proxy.port} responded with HTTP 407: {CREDENTIALS_ADVICE}")
     if status != 200:
         raise S3ConnectionError(
-            f"the proxy {proxy.host}:{proxy.port} does not open a tunnel to {target}: it answered {status}"
+            f"the proxy {proxy.host}:{proxy.port} does not open a tunnel to {target}: "
+            + ("its response is incomplete" if status is None else f"it responded with HTTP {status}")
         )

@@ -1,4 +1,4 @@
-"""A response: its head, and its body as something to receive into memory the caller owns."""
+"""A response: its head, and its body, which is received into memory of the caller."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from s3torchconnector._wire._documents import DOCUMENT_LIMIT
 from s3torchconnector._wire._framing import ChunkedDecoder, ResponseHead
 
 _CHUNK = 64 * 1024
-_DRAIN_LIMIT = 256 * 1024  # bytes of unread body worth receiving to keep a connection
+_DRAIN_LIMIT = 256 * 1024  # bytes of unread body that are worth receiving to keep a connection
 
 
 class Response:
@@ -19,7 +19,7 @@ class Response:
         self.head: ResponseHead = connection.receive_head()
         self.status = self.head.status
         self.headers = self.head.headers
-        self.received = 0  # body bytes handed over so far
+        self.received = 0  # bytes of body read so far
         self._left = 0 if bodyless else self.head.length
         self._ends_with_connection = self._left is None and not self.head.chunked
         self._decoder = ChunkedDecoder() if self.head.chunked and not bodyless else None
@@ -27,7 +27,7 @@ class Response:
 
     @property
     def length(self) -> int | None:
-        """Bytes of body announced; ``None`` when it is chunked or ends with the connection."""
+        """The announced length of the body; None if it is chunked or ends with the connection."""
         return self.head.length
 
     def readinto(self, view: memoryview) -> int:
@@ -53,15 +53,15 @@ class Response:
         return self._left is not None
 
     @property
-    def is_here(self) -> bool:
-        """Whether all of the body came together with the head, as that of most refusals does."""
-        return not self._ends_with_connection and self._connection.has_here(self._left)
+    def is_received(self) -> bool:
+        """Whether the whole body came together with the head, as that of most refusals does."""
+        return not self._ends_with_connection and self._connection.has_received(self._left)
 
-    def take_whole(self) -> bytes | None:
+    def pop_whole(self) -> bytes | None:
         """The body, if all of it came together with the head; None if ``readinto`` has to receive it."""
         if self.received or not self._left:
             return None
-        data = self._connection.take_leftover(self._left)
+        data = self._connection.pop_leftover(self._left)
         if data is not None:
             self.received, self._left = self._left, 0
         return data
@@ -73,8 +73,8 @@ class Response:
         count = self._connection.readinto(view[: self._left], fill=True)
         if not count:
             raise S3ConnectionError(
-                f"the connection closed in the middle of the answer: {self.received} bytes of "
-                f"{self.received + self._left} came"
+                f"the connection closed in the middle of the response, after {self.received} of "
+                f"{self.received + self._left} bytes"
             )
         self._left -= count
         return count
@@ -85,7 +85,7 @@ class Response:
             count = self._connection.readinto(memoryview(buffer), fill=False)
             if not count:
                 raise S3ConnectionError(
-                    f"the connection closed in the middle of the answer, after {self.received} bytes"
+                    f"the connection closed in the middle of the response, after {self.received} bytes"
                 )
             self._decoded = memoryview(decoder.feed(bytes(buffer[:count])))
         count = min(len(view), len(self._decoded))
@@ -104,11 +104,11 @@ class Response:
         while count := self.readinto(buffer):
             body += buffer[:count]
             if len(body) > limit:
-                raise S3ProtocolError(f"the answer is longer than the {limit} bytes it may have")
+                raise S3ProtocolError(f"the response is longer than the {limit} bytes that it may have")
         return bytes(body)
 
     def finish(self) -> bool:
-        """Receive what little may be left, and tell whether the connection can serve another request."""
+        """Receive the little that may be left; return whether the connection can serve another request."""
         if self._ends_with_connection:
             return False
         if self._left is not None and self._left > _DRAIN_LIMIT:
@@ -125,11 +125,11 @@ class Response:
                 if self.received - before > _DRAIN_LIMIT:
                     return False
         except S3Exception:
-            return False  # what was wanted of this answer is here already
+            return False  # all that was wanted of this response has been received
         trailing = self._decoder.trailing if self._decoder else b""
         return self.head.keep_alive and not trailing and not self._connection.has_leftover
 
 
 def read_document(response: Response) -> bytes:
-    """Receive a whole XML document: what most operations do with their answer."""
+    """Receive a whole XML document: what most operations do with their response."""
     return response.read(DOCUMENT_LIMIT)

@@ -1,14 +1,14 @@
-"""When a request is tried again, and after how long: the one place that says so.
+"""When a request is retried, and after how long: the one place that decides it.
 
-The policy is a frozen value; what randomness and clocks do is a parameter. Backoff is full jitter (a uniform draw up
-to an exponentially growing bound, https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so that
-hundreds of ranks do not come back in step. The quota is shared by all requests of a client: during an outage it runs
-dry, and then retries wait the longest backoff, and up to half as long again by chance, instead of multiplying the load;
-work is never given up for its sake. A pause is never shorter than the server's ``Retry-After``, up to a minute.
+The policy is a frozen value; randomness is a parameter. Backoff has full jitter (a uniform draw up to an exponentially
+growing bound, https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so that hundreds of ranks do
+not come back in step. All requests of a client share the quota. During an outage it runs out, and then retries wait for
+the longest backoff plus a random half of it, instead of multiplying the load; an empty quota never ends a request. A
+pause is never shorter than the server's ``Retry-After``, up to a minute.
 
-SlowDown is no failure of a request: what it costs is bounded by turns (``_throttle``) and not by the quota, and a
-request that S3 keeps putting off may come again ``max_attempts`` times as often as one that fails. With the default,
-100 attempts, requests get through a server that refuses nine of ten.
+SlowDown is no failure of a request. Permits (``_throttle``) bound its cost, not the quota, and a request that S3
+throttles may be sent ``max_attempts`` times as often as one that fails. With the default, 100 attempts, requests get
+through to a server that refuses nine of ten.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ THROTTLING_CODES = frozenset(
      "LimitExceededException", "ProvisionedThroughputExceededException", "TransactionInProgressException",
      "PriorRequestNotComplete", "EC2ThrottledException"}
 )  # fmt: skip
-# Of a client that was asked to slow down few requests come back, each in its turn: a long pause would leave an endpoint
+# A client that was asked to slow down retries few requests, each with a permit. Long pauses would leave an endpoint
 # idle that admits requests one by one.
-_TURNS_SPARE = 10
+_SOONER_IF_THROTTLED = 10
 
 
 def is_retryable(error: S3Exception) -> bool:
@@ -59,8 +59,8 @@ class RetryPolicy(NamedTuple):
     max_attempts: int = 10
     first_backoff: float = 0.1
     longest_backoff: float = 10.0
-    longest_retry_after: float = 60.0  # a server that asks for more may be wrong, and would end the operation
-    # A wrong answer may be a proxy's hiccup, but a server that does not speak S3 will not learn it.
+    longest_retry_after: float = 60.0  # more is probably a mistake, and would end the operation
+    # A malformed response may be an accident of a proxy; a server that is not an S3 server will not become one.
     max_protocol_attempts: int = 3
 
     def attempts_for(self, error: S3Exception) -> int:
@@ -74,13 +74,13 @@ class RetryPolicy(NamedTuple):
         return self.max_attempts
 
     def backoff_bound(self, error: S3Exception, failures: int) -> float:
-        """The longest wait after so many failures like ``error``."""
-        first = self.first_backoff / _TURNS_SPARE if isinstance(error, S3ThrottledError) else self.first_backoff
+        """The longest wait after this many failures like ``error``."""
+        first = self.first_backoff / _SOONER_IF_THROTTLED if isinstance(error, S3ThrottledError) else self.first_backoff
         return min(self.longest_backoff, first * 2.0 ** min(failures - 1, 32))
 
 
 class RetryQuota:
-    """A token bucket that limits how much load retries add: each takes five, each success gives one back."""
+    """A token bucket that limits the load that retries add: each takes five tokens, each success returns one."""
 
     CAPACITY = 500
     COST = 5
@@ -90,7 +90,7 @@ class RetryQuota:
         self._tokens = self.CAPACITY
 
     def spend(self) -> bool:
-        """Take a retry's tokens; False when there are not enough."""
+        """Take the tokens of one retry; False if there are too few."""
         with self._lock:
             if self._tokens < self.COST:
                 return False
@@ -98,7 +98,7 @@ class RetryQuota:
             return True
 
     def earn(self) -> None:
-        """A request succeeded. The unlocked look keeps the common case free of the lock."""
+        """Note a success. The check without the lock keeps the common case free of it."""
         if self._tokens < self.CAPACITY:
             with self._lock:
                 self._tokens = min(self.CAPACITY, self._tokens + 1)
@@ -112,12 +112,12 @@ class RetryRule(NamedTuple):
     uniform: Callable[[], float] = random.random
 
     def delay(self, error: S3Exception, failures: int, in_a_row: int | None = None) -> float | None:
-        """Seconds to wait before the next attempt, or None to give up.
+        """Seconds to wait before the next attempt, or None if there is none.
 
         Args:
-            error: what came last.
-            failures: how many attempts failed; where ``error`` is SlowDown, how many were put off.
-            in_a_row: how many of them the pause depends on, if not all.
+            error: the latest error.
+            failures: how many attempts have failed; if ``error`` is SlowDown, how many were throttled.
+            in_a_row: the number on which the pause depends, if it is not ``failures``.
         """
         if failures >= self.policy.attempts_for(error):
             return None
@@ -126,6 +126,6 @@ class RetryRule(NamedTuple):
         else:
             pause = self.uniform() * self.policy.backoff_bound(error, in_a_row or failures)
         if error.retry_after:
-            # Added to it, since all who were refused at the same time were told the same.
+            # Added, not the maximum: all clients that were refused together got the same number.
             pause += min(error.retry_after, self.policy.longest_retry_after)
         return pause

@@ -1,4 +1,4 @@
-"""What an error answer means: status and S3 code to the exception a program can act on, with advice in words."""
+"""Error responses to exceptions: from status and S3 code to a type that a program can handle, with advice in words."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._retry import THROTTLING_CODES
 
 _MISSING_CODES = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NoSuchVersion", "NotFound"})
-# The second: another write to the key is under way, and was still when the attempts were used up.
+# The second: another write to the key was still under way when the attempts were used up.
 _EXISTS_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 _REGION_CODES = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "TemporaryRedirect"}
@@ -40,10 +40,10 @@ _ADVICE = {
     "InvalidAccessKeyId": "S3 does not know this access key: check which credentials are in use.",
     "SignatureDoesNotMatch": "S3 computes another signature: check the secret key, and that no proxy changes requests.",
     "RequestTimeTooSkewed": "This machine's clock is wrong by more than 15 minutes: set it.",
-    "NoSuchUpload": "The upload was aborted meanwhile, by a lifecycle rule or another program.",
+    "NoSuchUpload": "A lifecycle rule or another program aborted the upload in the meantime: write the object again.",
     "InvalidObjectState": "The object is archived: restore it before reading.",
-    "BadDigest": "Other bytes arrived than were sent: something in between changes them.",
-    "EntityTooLarge": "The server takes no part (lower part_size in S3ClientConfig), or no object, of that size.",
+    "BadDigest": "The server received other bytes than were sent: something on the way changes them.",
+    "EntityTooLarge": "The server accepts no part or no object of this size: lower part_size in S3ClientConfig.",
 }
 
 _STATUS_OF_LATE_ERRORS = {
@@ -52,14 +52,16 @@ _STATUS_OF_LATE_ERRORS = {
 
 
 def service_error(request: Request, status: int, headers: Mapping[str, str], body: bytes) -> S3Exception:
-    """The exception for an answer with an error status. ``body`` may be empty (HEAD)."""
+    """The exception for a response with an error status. ``body`` may be empty (HEAD)."""
     if status == 407:
-        return S3ConfigurationError(f"{request}: the proxy answered HTTP 407: {CREDENTIALS_ADVICE}", status=status)
+        return S3ConfigurationError(
+            f"{request}: the proxy responded with HTTP 407: {CREDENTIALS_ADVICE}", status=status
+        )
     document = parse_error(body) if body else ErrorDocument("", "", None, None)
-    if document is None and status < 500 and status != 429:  # which gateways answer, too
+    if document is None and status < 500 and status != 429:  # which gateways send, too
         error: S3Exception = S3ProtocolError(
-            f"{request}: the endpoint answered HTTP {status} with something that is not S3's "
-            f"(it begins with {body[:60]!r}): is the endpoint an S3 server?"
+            f"{request}: the endpoint responded with HTTP {status} and a body that is not S3's "
+            f"(it begins with {body[:60]!r}). Is the endpoint an S3 server?"
         )
     else:
         document = document or ErrorDocument("", "", None, None)
@@ -72,7 +74,7 @@ def service_error(request: Request, status: int, headers: Mapping[str, str], bod
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait (RFC 9110, section 10.2.3); None where it does not, or not so."""
+    """Seconds that the server asks to wait (RFC 9110, section 10.2.3); None if it does not, or if it is malformed."""
     text = headers.get("retry-after")
     if text is None:
         return None
@@ -80,23 +82,23 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         seconds = float(text)
     except ValueError:
         moment = parse_http_date(text)
-        # By the server's own clock, where it tells that: ours may be off.
+        # By the server's clock if it sends a date: the local clock may be wrong.
         seconds = moment - (parse_http_date(headers.get("date", "")) or time.time()) if moment else 0.0
     return seconds if 0.0 < seconds < math.inf else None
 
 
 def refuse_late_error(request: Request, response: Response) -> bytes:
-    """The document of an operation that may answer 200 and report an error in it (copies, completed uploads).
+    """The document of an operation whose response may be 200 with an error in it (copies, completed uploads).
 
     Raises:
-        S3Exception: it did.
+        S3Exception: the document is an error, or no XML.
     """
     body = read_document(response).strip()
     if not body:
-        raise S3ProtocolError("the answer has no document")
+        raise S3ProtocolError("the response has no document")
     document = parse_error(body)
     if document is None:
-        parse(body)  # a web page is no success either
+        parse(body)  # raises for a web page, which is no success either
         return body
     raise service_error(request, _STATUS_OF_LATE_ERRORS.get(document.code, 400), response.headers, body)
 
@@ -113,11 +115,11 @@ def _classified(request: Request, status: int, headers: Mapping[str, str], docum
         return S3ObjectChangedError(f"Service error: another writer has replaced the object: {facts}")
     if status == 412 and "if-match" in request.headers:
         return S3ObjectChangedError(
-            f"Service error: the object changed while it was being read: {facts}. Nothing of the new version was "
-            "handed out; open it again to read that"
+            f"Service error: the object changed while it was being read: {facts}. No byte of the new version was "
+            "returned. Open the object again to read it"
         )
     if "if-none-match" in request.headers and (status == 412 or code in _EXISTS_CODES):
-        return S3ObjectExistsError(f"Service error: the object exists, and was not to be overwritten: {facts}")
+        return S3ObjectExistsError(f"Service error: the object exists, and the write must not replace it: {facts}")
     if code in THROTTLING_CODES or status in (429, 503):
         return S3ThrottledError(f"Service error: S3 asks to slow down: {facts}")
     if code in _CREDENTIAL_CODES or status in (401, 403):
@@ -126,8 +128,8 @@ def _classified(request: Request, status: int, headers: Mapping[str, str], docum
 
 
 def _wrong_region(facts: str, region: str | None) -> S3WrongRegionError:
-    where = f"the bucket is in region {region}: make the client with region={region!r}" if region else (
-        "the bucket is in another region than this client"
+    where = f"the bucket is in region {region}: create the client with region={region!r}" if region else (
+        "the bucket is in another region than this client: create the client with the bucket's region"
     )  # fmt: skip
     error = S3WrongRegionError(f"Service error: {where}: {facts}")
     error.region = region
@@ -156,13 +158,13 @@ def _access_advice(request: Request, code: str) -> str:
     if code in _ADVICE:
         return _ADVICE[code]
     if code in EXPIRED_CODES or code == "InvalidToken":
-        return "The credentials expired and a refresh brought no better ones: renew them."
+        return "The credentials have expired, and refreshing them found no valid ones: renew them."
     actions = {
         "HeadObject": "s3:GetObject", "CopyObject": "s3:GetObject and s3:PutObject", "ListObjectsV2": "s3:ListBucket",
         "CreateMultipartUpload": "s3:PutObject", "UploadPart": "s3:PutObject",
         "CompleteMultipartUpload": "s3:PutObject",
     }  # fmt: skip
     action = actions.get(request.operation, f"s3:{request.operation}")
-    missing = ", and s3:ListBucket, without which S3 also answers so for a missing key" if request.method in (
+    missing = ", and s3:ListBucket, without which S3 sends the same error for a missing key" if request.method in (
         "GET", "HEAD") and request.key else ""  # fmt: skip
     return f"These credentials need {action}{missing}."

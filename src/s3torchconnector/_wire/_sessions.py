@@ -1,8 +1,8 @@
-"""Sessions of directory buckets: credentials for one bucket and a few minutes, which CreateSession gives.
+"""Sessions of directory buckets: credentials from CreateSession, for one bucket and a few minutes.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateSession.html
-How long a session lasts is told by the server's clock alone, its end less the ``Date`` of the response: ours may be
-off. A session that ends soon is replaced while requests go on with it.
+How long a session lasts is computed from the server's clock alone (its expiration less the ``Date`` of the response),
+because the local clock may be wrong. A session that ends soon is replaced while requests go on using it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from s3torchconnector._wire._operations import Request, create_session
 from s3torchconnector._wire._shared_lookup import SharedLookup
 
 _log = logging.getLogger(__name__)
-_SHORTEST = 60.0  # seconds that a new session is taken to last, whatever the clocks say
+_SHORTEST = 60.0  # seconds that a new session is assumed to last, whatever the clocks say
 _EARLY = 60.0  # seconds before its end that a session is replaced
-_MARGIN = 5.0  # seconds before its end that it is not signed with any more: requests take a while to arrive
-_AGAIN = 10.0  # seconds at most after which it is tried again to replace one
+_MARGIN = 5.0  # seconds before its end from which it signs nothing: requests take a while to arrive
+_AGAIN = 10.0  # seconds at most until a replacement that failed is tried again
 
 
 class _Session(NamedTuple):
@@ -36,12 +36,12 @@ class _Session(NamedTuple):
 
 
 class Sessions:
-    """Those of one client. Thread-safe.
+    """The sessions of one client. Thread-safe.
 
     Args:
         request: sends a request; returns the document and the headers of its response.
-        now: the time, by the server's clock as far as it is known.
-        clock: seconds, to measure how long a session has lasted.
+        now: the time by the server's clock, as far as it is known.
+        clock: measures how long a session has lasted, in seconds.
     """
 
     def __init__(
@@ -56,11 +56,16 @@ class Sessions:
         self._sessions: dict[str, _Session] = {}
         self._lookups: dict[str, SharedLookup[Credentials]] = {}
 
+    @property
+    def lookups(self) -> list[SharedLookup[Credentials]]:
+        """The look-ups of all buckets so far."""
+        return list(self._lookups.values())
+
     def credentials(self, bucket: str, deadline: Deadline | None) -> Credentials | None:
-        """Return what to sign requests to ``bucket`` with; None where that has to be waited for without ``deadline``.
+        """Return what to sign requests to ``bucket`` with; None if the call would have to wait without a ``deadline``.
 
         Raises:
-            S3Exception: there is no session to be had, or not in time.
+            S3Exception: no session could be created, or not in time.
         """
         session, now = self._sessions.get(bucket), self._clock()
         if session is not None and now < session.due:
@@ -71,13 +76,13 @@ class Sessions:
             lookup = self._lookups.setdefault(bucket, SharedLookup(what))
         if session is not None and now < session.end:
             later = now + _AGAIN * random.uniform(0.5, 1.0)
-            self._sessions[bucket] = session._replace(due=min(session.end, later))  # should that fail
+            self._sessions[bucket] = session._replace(due=min(session.end, later))  # in case it fails
             lookup.start(partial(self._create, bucket))
             return session.credentials
         return None if deadline is None else lookup.join(partial(self._create, bucket), deadline)
 
     def reject(self, bucket: str, credentials: Credentials) -> bool:
-        """S3 called these expired: have the session replaced, if it still is; False where the bucket has none."""
+        """Drop the session with these credentials, which S3 called expired; False if the bucket has no sessions."""
         session = self._sessions.get(bucket)
         if session is not None and session.credentials == credentials:
             self._sessions.pop(bucket, None)
@@ -98,11 +103,11 @@ class Sessions:
         try:
             return self._request(create_session(bucket))
         except S3AccessDeniedError:
-            try:  # without a mode, S3 gives sessions that may write, and this role may not
-                answer = self._request(create_session(bucket, "ReadOnly"))
+            try:  # without a mode, S3 creates sessions that may write, which this role may not
+                response = self._request(create_session(bucket, "ReadOnly"))
             except S3Exception as error:
-                _log.debug("%s: no session that only reads either: %s", display_uri(bucket), error)
+                _log.debug("%s: S3 grants no read-only session either: %s", display_uri(bucket), error)
             else:
-                _log.info("the session of %s may only read: these credentials give no other", display_uri(bucket))
-                return answer
+                _log.info("%s: S3 grants these credentials a read-only session only", display_uri(bucket))
+                return response
             raise

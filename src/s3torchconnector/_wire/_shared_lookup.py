@@ -1,8 +1,9 @@
-"""One look-up for all who need what it finds: it runs on a thread of its own, and each waits as long as it may.
+"""One look-up for all requests that need its result: it runs on a thread of its own, and each request waits for it no
+longer than its own deadline.
 
-So nothing that is slow to answer, as metadata services and directory buckets can be, holds a lock that requests wait
-for, or makes a request outlast its deadline. A look-up that fails is made again, after a pause by chance, as long as
-somebody waits for it and trying again may help.
+So a slow service (an instance metadata service, CreateSession) neither holds a lock that requests wait for nor makes
+a request miss its deadline. A look-up that fails is repeated after a random pause, as long as a request waits for it
+and trying again may help.
 """
 
 from __future__ import annotations
@@ -21,27 +22,27 @@ from s3torchconnector._wire._fair_queue import Waiter
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-_FIRST_PAUSE = 0.2  # seconds at most; twice as many each time
+_FIRST_PAUSE = 0.2  # seconds at most; doubled each time
 _LONGEST_PAUSE = 10.0
 
 
 class _LookUp(Generic[_T]):
-    """One that is under way, and what became of it. Changed under the owner's lock, but for the latest ``error``."""
+    """A look-up and its outcome. Changed under the owner's lock, except for ``found`` and ``error``."""
 
     def __init__(self) -> None:
         self.waiting: list[Waiter] = []
         self.nobody_waits = threading.Event()  # any more
         self.over = False
-        self.found: list[_T] = []  # one, once it has
-        self.error: S3Exception | None = None  # the latest attempt's
+        self.found: list[_T] = []  # the result, once there is one
+        self.error: S3Exception | None = None  # of the latest attempt
 
 
 class SharedLookup(Generic[_T]):
     """Look-ups of one thing, one at a time.
 
     Args:
-        what: is looked up, as errors name it.
-        attempts: how many a look-up that failed with this error may have.
+        what: what is looked up, in the words of error messages.
+        attempts: how many attempts a look-up may have after failing with this error.
         uniform: randomness in [0, 1).
     """
 
@@ -57,43 +58,51 @@ class SharedLookup(Generic[_T]):
         self._lock = threading.Lock()
         self._current: _LookUp[_T] | None = None
 
-    def start(self, act: Callable[[], _T]) -> None:
-        """Have ``act`` done, unless a look-up is under way. Does not wait, and nobody is told if it fails."""
-        if self._current is None:
-            self._begin(act, [])
+    def __repr__(self) -> str:
+        current = self._current  # without the lock: the count may be of a moment ago
+        return f"<SharedLookup [{self._what}: {f'{len(current.waiting)} waiting' if current else 'idle'}]>"
 
-    def join(self, act: Callable[[], _T], deadline: Deadline) -> _T:
-        """Wait for the look-up that is under way, or for ``act``; return what it found.
+    @property
+    def is_under_way(self) -> bool:
+        return self._current is not None
+
+    def start(self, look_up: Callable[[], _T]) -> None:
+        """Start ``look_up`` on a thread, unless a look-up is under way. Does not wait; nobody learns if it fails."""
+        if self._current is None:
+            self._enter(look_up, [])
+
+    def join(self, look_up: Callable[[], _T], deadline: Deadline) -> _T:
+        """Wait for the look-up that is under way, or start ``look_up`` and wait for that; return what it found.
 
         Raises:
             S3Exception: it failed, and trying again cannot help or took too long.
-            S3TimeoutError: the time was over before it ended.
+            S3TimeoutError: it did not end before the deadline.
             CancelledByCaller: the token was cancelled.
         """
         while True:
-            ticket = Waiter()
-            current = self._begin(act, [ticket])
+            waiter = Waiter()
+            current = self._enter(look_up, [waiter])
             late: S3TimeoutError | None = None
             try:
-                ticket.wait(deadline)
+                waiter.wait(deadline)
             except S3TimeoutError as error:
                 late = error
             finally:
                 with self._lock:
-                    current.waiting.remove(ticket)
+                    current.waiting.remove(waiter)
                     if not current.waiting:
                         current.nobody_waits.set()
             if current.found:
                 return current.found[0]
             if current.error is not None and (current.over or late):
-                # A new error in each thread: raising one object in several would mix their tracebacks.
+                # Each thread raises an error of its own: one object raised in several would mix their tracebacks.
                 raise copy.copy(current.error) from current.error.__cause__
             if late is not None:
                 raise S3TimeoutError(f"{self._what} took too long to look up") from late
-            # Who was to begin it was interrupted.
+            # The thread that was to start the look-up was interrupted.
 
-    def _begin(self, act: Callable[[], _T], waiting: list[Waiter]) -> _LookUp[_T]:
-        """Have ``act`` done where nothing is under way; return what is now."""
+    def _enter(self, look_up: Callable[[], _T], waiting: list[Waiter]) -> _LookUp[_T]:
+        """Add ``waiting`` to the look-up that is under way; start ``look_up`` if there is none."""
         fresh = _LookUp[_T]()
         try:
             with self._lock:
@@ -102,27 +111,27 @@ class SharedLookup(Generic[_T]):
                 current = self._current
                 current.waiting += waiting
             if current is fresh:
-                self._launch(partial(self._run, fresh, act))
+                self._launch(partial(self._look_up, fresh, look_up))
             return current
-        except BaseException:  # a signal's: it may have struck before anybody was at it
+        except BaseException:  # from a signal handler, perhaps before the thread was started
             self._end(fresh)
             raise
 
-    def _launch(self, run: Callable[[], None]) -> None:
+    def _launch(self, job: Callable[[], None]) -> None:
         try:
-            threading.Thread(target=run, name="s3torchconnector look-up", daemon=True).start()
+            threading.Thread(target=job, name="s3torchconnector look-up", daemon=True).start()
         except RuntimeError:  # no more threads, or the interpreter is ending
-            run()
+            job()
 
-    def _run(self, current: _LookUp[_T], act: Callable[[], _T]) -> None:
+    def _look_up(self, current: _LookUp[_T], look_up: Callable[[], _T]) -> None:
         failures = 0
         while not current.found:
             try:
-                current.found.append(act())
+                current.found.append(look_up())
                 break
             except S3Exception as error:
                 current.error = error
-            except BaseException as error:  # whatever it is, those who wait must be told
+            except BaseException as error:  # whatever it is, the waiting threads must learn of it
                 current.error = S3CredentialsError(f"{self._what} could not be looked up: {error!r}")
                 current.error.__cause__ = error
             failures += 1
@@ -138,9 +147,9 @@ class SharedLookup(Generic[_T]):
     def _is_abandoned(self, current: _LookUp[_T]) -> bool:
         with self._lock:
             if current.waiting:
-                current.nobody_waits.clear()  # of whom those who came since know nothing
+                current.nobody_waits.clear()  # set before the present waiters came
             elif self._current is current:
-                self._current = None  # at once, so that whoever comes begins anew
+                self._current = None  # under this lock, so that the next caller starts afresh
             return not current.waiting
 
     def _end(self, current: _LookUp[_T]) -> None:
@@ -148,5 +157,5 @@ class SharedLookup(Generic[_T]):
             current.over = True
             if self._current is current:
                 self._current = None
-            for ticket in current.waiting:
-                ticket.admit()
+            for waiter in current.waiting:
+                waiter.admit()

@@ -1,4 +1,4 @@
-"""Connected sockets: to whichever address of a name responds first, and never left open in a forked child."""
+"""Connected sockets: to the first address of a name that responds, and never left open in a forked child."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from s3torchconnector._wire._deadline import poll_until
 _NEXT_AFTER = 0.25
 _UNDER_WAY = (0, errno.EINPROGRESS, errno.EINTR)
 
-# All that are open in this process. Weak, since who has one closes it; a fork may come while one is being connected,
-# when nobody but the connecting thread has it.
+# All that are open in this process: a fork may come while only the connecting thread knows a socket. Weak references,
+# because the owner of a socket closes it.
 _sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 AddressInfo = tuple[Any, ...]  # as ``socket.getaddrinfo`` returns it
 
 
 class TlsSocket(ssl.SSLSocket):
-    """An ``SSLSocket`` that is closed in forked children, from before it has a descriptor."""
+    """An ``SSLSocket`` that is closed in forked children, registered before it has a descriptor."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> TlsSocket:
         sock = super().__new__(cls, *args, **kwargs)
@@ -36,21 +36,20 @@ class TlsSocket(ssl.SSLSocket):
 
 
 def connect(addresses: Sequence[AddressInfo], end: float) -> socket.socket:
-    """A socket that is connected to one of these addresses by ``end``, in non-blocking mode.
+    """A socket in non-blocking mode, connected to one of these addresses by ``end``.
 
-    The next address is tried when one has failed, and also when one has not responded for a while; no attempt is given
-    up before all have failed. So a dead address costs a moment, a distant one has all of the time, and however many
-    there are, the last one is tried in time.
+    The next address is tried when one has failed, and also when one has not responded for a while; earlier attempts go
+    on. So a dead address costs a moment, a distant one has all the time, and the last of many is still tried in time.
 
     Raises:
         TimeoutError: none responded by ``end``.
-        OSError: all failed, the last one for this reason.
+        OSError: all failed; this is the last error.
     """
     pause = min(_NEXT_AFTER, (end - time.perf_counter()) / (len(addresses) + 1))
     attempts = _Attempts()
     try:
         for family, kind, protocol, _, target in addresses:
-            attempts.begin(family, kind, protocol, target)
+            attempts.start(family, kind, protocol, target)
             if (sock := attempts.first(time.perf_counter() + pause, or_failure=True)) is not None:
                 return sock
         if (sock := attempts.first(end, or_failure=False)) is not None:
@@ -61,10 +60,10 @@ def connect(addresses: Sequence[AddressInfo], end: float) -> socket.socket:
 
 
 class _Attempts:
-    """Connections that are being opened, of which one is wanted.
+    """Attempts to connect, of which one has to succeed.
 
     Attributes:
-        error: of the last that failed, once all have; else None.
+        error: the last error, once all attempts have failed; else None.
     """
 
     def __init__(self) -> None:
@@ -76,8 +75,8 @@ class _Attempts:
     def error(self) -> OSError | None:
         return None if self._pending else self._error
 
-    def begin(self, family: int, kind: int, protocol: int, target: Any) -> None:
-        """Try one address."""
+    def start(self, family: int, kind: int, protocol: int, target: Any) -> None:
+        """Start an attempt with one address."""
         try:
             sock = socket.socket(family, kind, protocol)
         except OSError as error:
@@ -92,7 +91,7 @@ class _Attempts:
             self._fail(sock, code)
 
     def first(self, end: float, *, or_failure: bool) -> socket.socket | None:
-        """The first that is connected by ``end``; None also as soon as one fails, with ``or_failure``, or all have."""
+        """The first socket that is connected by ``end``; None when all failed or, with ``or_failure``, when one did."""
         while self._pending and (ready := poll_until(end, self._poll)):
             for descriptor, _ in ready:
                 sock = self._pending[descriptor]
@@ -112,19 +111,19 @@ class _Attempts:
         sock.close()
 
     def close(self) -> None:
-        """Give up what is pending."""
+        """Close the pending attempts."""
         for sock in self._pending.values():
             sock.close()
 
 
 def _close_parents_sockets() -> None:
-    """In a forked child: close our copies, without a word to the other end; the parent's stay as they are.
+    """In a forked child: close the child's copies without telling the server; the parent's connections go on.
 
-    A child that kept one would keep the connection open after the parent has closed it.
+    A child that kept a copy would keep the connection open after the parent has closed it.
     """
     for sock in list(_sockets):
-        with contextlib.suppress(OSError):  # while TLS is set up, two objects have the same descriptor
-            super(socket.socket, sock).close()  # which needs nothing of an object that was being made
+        with contextlib.suppress(OSError):  # during a TLS handshake, two objects have the same descriptor
+            super(socket.socket, sock).close()  # works also for an object whose constructor has not finished
     _sockets.clear()
 
 

@@ -1,12 +1,13 @@
-"""Turns at an endpoint that is overloaded.
+"""Permits for requests to an endpoint that is overloaded.
 
-As long as it is not, there are none: asking costs one look at an attribute. From the first SlowDown on, a request has
-to have a turn before it is sent, and keeps it, through its refusals and pauses, until S3 answers it well: so requests
-succeed in the order in which they came, instead of each new one trying its luck before those that wait. What comes
-behind a good answer's head needs no turn: S3 has admitted the request, and its body may wait for the program.
+While the endpoint is not overloaded, no permit is needed, and finding that out costs one attribute look-up. From the
+first SlowDown on, a request needs a permit before it is sent. It keeps the permit through refusals and pauses, until S3
+sends a good response. So requests succeed in their order of arrival; without permits, each new request would try its
+luck before those that already wait. Once the head of a good response is here, the permit is released: S3 has admitted
+the request, and its body may have to wait for the program.
 
-How many turns there are follows ``ConcurrencyLimit``, and how soon who has one may send follows ``Pace``: the former
-keeps one client from asking for too much at a time, the latter is what makes many clients share.
+``ConcurrencyLimit`` says how many permits there are, and ``Pace`` how soon the holder of one may send. The first keeps
+one client from sending too many requests at once; the second makes many clients share the endpoint.
 """
 
 from __future__ import annotations
@@ -16,27 +17,29 @@ import threading
 import time
 from collections.abc import Callable
 
-from s3torchconnector._errors import S3Exception
+from s3torchconnector._errors import S3Exception, S3TimeoutError
 from s3torchconnector._wire._concurrency import ConcurrencyLimit
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._fair_queue import FairQueue, Waiter
 from s3torchconnector._wire._pace import Pace
 
+TOO_LATE = "S3 asks this client to slow down, and the request could not be sent in time"
+
 
 class Overloaded(S3Exception):
-    """A request would have to wait for its turn, and must not. Never reaches users."""
+    """A request would have to wait for a permit, and must not wait. Never reaches users."""
 
 
 class Throttle:
-    """Gives turns at one endpoint, to requests of one client.
+    """Gives permits for one endpoint to the requests of one client. Thread-safe.
 
     Args:
-        most: how many requests the client may have in flight anyway.
-        clock: seconds.
+        most: how many requests the client may have in flight without any throttling.
+        clock: the time, in seconds.
         uniform: randomness in [0, 1).
 
     Attributes:
-        active: whether turns are needed.
+        active: whether requests need a permit.
     """
 
     def __init__(
@@ -50,72 +53,81 @@ class Throttle:
         self._lock = threading.Lock()
         self._limit = ConcurrencyLimit(most)
         self._pace = Pace(uniform)
-        self._line = FairQueue()
-        self._turns = 0  # given and not given back
+        self._queue = FairQueue()
+        self._permits = 0  # given and not yet released
 
-    def take_turn(self, deadline: Deadline) -> bool:
-        """Wait for a turn; False if none is needed any more.
+    def __repr__(self) -> str:
+        # Without the lock: the figures may be of slightly different moments.
+        if not self.active:
+            return "<Throttle [off]>"
+        return f"<Throttle [permits: {self._permits} held, {len(self._queue)} waiting | {self._pace!r}]>"
+
+    def acquire(self, deadline: Deadline) -> bool:
+        """Wait for a permit; False if none is needed any more.
 
         Raises:
-            CancelledByCaller, S3TimeoutError: it did not come.
+            CancelledByCaller: the token was cancelled.
+            S3TimeoutError: there was no permit before the deadline.
         """
-        ticket = self.join()
-        if ticket is None or ticket.admitted:
-            return ticket is not None
+        waiter = self.request_permit()
+        if waiter is None or waiter.admitted:
+            return waiter is not None
         try:
-            ticket.wait(deadline)
-        except BaseException:
+            waiter.wait(deadline)
+        except BaseException as error:
             with self._lock:
-                if self._line.leave(ticket):
-                    self._pass_on()
+                if self._queue.leave(waiter):
+                    self._pass_permit_on()
+            if isinstance(error, S3TimeoutError):
+                raise S3TimeoutError(TOO_LATE) from error
             raise
         return True
 
-    def join(self) -> Waiter | None:
-        """A place in the line, which may be a turn already; None if no turn is needed any more."""
+    def request_permit(self) -> Waiter | None:
+        """Join the queue for a permit, which may be there at once; None if no permit is needed any more."""
         with self._lock:
             if not self.active:
                 return None
-            if self._line or not self._allows():
-                return self._line.join()
-            self._turns += 1
-            ticket = Waiter()
-        ticket.admit()
-        return ticket
+            if self._queue or not self._allows():
+                return self._queue.join()
+            self._permits += 1
+            waiter = Waiter()
+        waiter.admit()
+        return waiter
 
     def pause(self) -> float:
-        """Seconds after which who has a turn may send a request; others have to wait longer."""
+        """Seconds after which the holder of a permit may send its request; calls reserve one moment after another."""
         with self._lock:
             now = self._clock()
             return self._pace.reserve(now) - now
 
-    def give_back(self) -> None:
-        """The turn is not needed any more."""
+    def release(self) -> None:
+        """Give a permit back that is no longer needed."""
         with self._lock:
-            self._pass_on()
+            self._pass_permit_on()
 
-    def answered(self) -> None:
-        """S3 answered well to a request that had a turn: this gives it back, too."""
+    def succeeded(self) -> None:
+        """Note a good response to a request that held a permit, and release the permit."""
         with self._lock:
-            self._limit.answered()
-            self._pace.answered(self._clock())
-            self._pass_on()
+            self._limit.succeeded()
+            self._pace.succeeded(self._clock())
+            self._pass_permit_on()
 
     def refused(self, in_flight: int, since: float) -> None:
-        """S3 asked to slow down; ``in_flight`` requests were on their way when it did, this one since ``since``."""
+        """Note a SlowDown for a request sent at ``since``, when ``in_flight`` requests were under way."""
         with self._lock:
             now = self._clock()
-            self._limit.refused(self._turns if self.active else in_flight, since, now)
+            self._limit.refused(self._permits if self.active else in_flight, since, now)
             self._pace.refused(in_flight, since, now)
             self.active = True
 
     def _allows(self) -> bool:
-        return self._limit.allows(self._turns) and self._pace.allows(self._turns)
+        return self._limit.allows(self._permits) and self._pace.allows(self._permits)
 
-    def _pass_on(self) -> None:
-        self._turns -= 1
-        while self._allows() and self._line.admit():
-            self._turns += 1
-        self.active = self._limit.is_set or self._turns > 0 or self._pace.limits
+    def _pass_permit_on(self) -> None:
+        self._permits -= 1
+        while self._allows() and self._queue.admit():
+            self._permits += 1
+        self.active = self._limit.is_set or self._permits > 0 or self._pace.limits
         if not self.active:
             self._pace.lift()

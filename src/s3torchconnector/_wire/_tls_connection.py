@@ -1,6 +1,6 @@
 """A connection with TLS.
 
-Its socket uses Python's timeouts: those of the kernel are not told through OpenSSL.
+Its socket uses Python's timeouts, because OpenSSL does not report those of the kernel.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ import time
 from collections.abc import Sequence
 
 from s3torchconnector._wire._connection import SMALL_BODY, Buffer, Connection
+from s3torchconnector._wire._timed_socket import AWAITING_RESPONSE
 
 _PIECE = 1024 * 1024  # bytes that OpenSSL is given at a time
 _RECORD = 16 * 1024  # bytes of plain text that a record has at most (RFC 8446, 5.1)
-_MOST_OF_RECORD = 32 * 1024  # bytes that OpenSSL may have taken, and cannot hand over before the others come
-_AT_ONCE = 256 * 1024  # bytes of a large body that are worth being woken for; twice as many made loads slower
+_INCOMPLETE_RECORD = 32 * 1024  # bytes that OpenSSL may hold back until the rest of their record comes
+_WAKE_UP_BYTES = 256 * 1024  # of a large body, that a thread is woken for; twice as many made loads slower
 
 
 class TlsConnection(Connection):
     """A connected ``ssl.SSLSocket``."""
 
     _kernel_timeouts = False
-    _at_once = _AT_ONCE
-    _at_the_end = _AT_ONCE + _MOST_OF_RECORD
+    _wake_up_bytes = _WAKE_UP_BYTES
+    _last_bytes = _WAKE_UP_BYTES + _INCOMPLETE_RECORD
     _not_yet = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
     _sock: ssl.SSLSocket
 
@@ -51,43 +52,43 @@ class TlsConnection(Connection):
                     return False
         return True
 
-    def _receive_at_once(self) -> int:
+    def _receive_nonblocking(self) -> int:
         timeout = self._sock.gettimeout()
         self._sock.settimeout(0.0)
         try:
-            return self._sock.recv_into(self._buffer, _RECORD)  # told how many, Python does not look for itself
+            return self._sock.recv_into(self._buffer, _RECORD)  # with a count, Python asks for no length
         finally:
             self._sock.settimeout(timeout)
 
     def has_begun(self) -> bool:
-        """As that of others. Before the first response, what is readable may be a session ticket, which is taken in."""
-        if not self._has_responded:  # servers send tickets when they have shaken hands; to look costs microseconds
-            self._has_responded = self._receive_what_is_here() is not None
+        """As without TLS. Before the first response, what is readable may be a session ticket: it is received here."""
+        if not self._has_responded:  # tickets come after the handshake; looking costs microseconds
+            self._has_responded = self._receive_available() is not None
         return self._has_responded
 
     def looks_alive(self) -> bool:
-        """As that of others, whatever is in OpenSSL's hands or addressed to it."""
-        return not self._sock.pending() and (not self._poll.poll(0) or self._receive_what_is_here() is None)
+        """As without TLS, including bytes that OpenSSL has received or will consume itself."""
+        return not self._sock.pending() and (not self._poll.poll(0) or self._receive_available() is None)
 
     def _fill(self, view: memoryview) -> int:
-        """Receive record after record: OpenSSL hands over one (16 KiB) at a time, whatever it is asked for."""
+        """Receive record after record: OpenSSL returns at most one (16 KiB) at a time."""
         receive = self._sock.recv_into
         done = 0
-        look_again = -math.inf
+        check_again = -math.inf
         try:
             while done < len(view):
-                if time.perf_counter() >= look_again:
+                if time.perf_counter() >= check_again:
                     self._before_waiting()
-                    look_again = self._time_is_short_at()
-                count = receive(view[done:], _RECORD)  # told how many, Python does not look for itself
+                    check_again = self._time_is_short_at()
+                count = receive(view[done:], _RECORD)  # with a count, Python asks for no length
                 if not count:
                     break
                 done += count
         except OSError as error:
-            # What came is good, and the next call meets the same error.
+            # The bytes received so far are good, and the next call meets the same error.
             if not done:
                 self._refuse_to_wait(error)
-                raise self._translated(error, "waiting for the answer") from error
+                raise self._translated(error, AWAITING_RESPONSE) from error
         return done
 
     @property

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from s3torchconnector._wire import Exchange, Hedging, NoIdleConnection, have_descriptors
+from s3torchconnector._wire import Exchange, Hedging, NoIdleConnection, open_descriptors
 
 _SCRATCH = 256 * 1024  # bytes: the head and the body of an object that is received in one system call
 # Objects received before those who wait are woken. Woken for each, a reader and the carrier take the interpreter lock
@@ -56,7 +56,7 @@ class PollLoop:
         self._hedging = hedging
         self._connect = connect  # has a connection opened
         self._poll = select.poll()
-        self._wake_read, self._wake_write = have_descriptors(os.pipe, "small objects cannot be fetched")
+        self._wake_read, self._wake_write = open_descriptors(os.pipe, "small objects cannot be fetched")
         os.set_blocking(self._wake_read, False)
         self._poll.register(self._wake_read, select.POLLIN)
         self._scratch = bytearray(_SCRATCH)
@@ -118,15 +118,15 @@ class PollLoop:
         self._conclude()
 
     def _proceed(self, descriptor: int, request: MultiplexedRequest, exchange: Exchange, now: float) -> None:
-        if not exchange.answering:
+        if not exchange.is_responding:
             if not exchange.has_begun(descriptor):
                 return
             self._unanswered.pop(exchange, None)
             self._hedging.note(now - exchange.started)
-            other = exchange.settle_on(descriptor)
+            other = exchange.keep_connection(descriptor)
             if other is not None:
                 self._forget(other)
-                exchange.drop_spare()
+                exchange.discard_spare()
         # Before another round finds the connection in the pool, it is no longer watched: this thread does both.
         if request.proceed(self._scratch):
             self._over.append(request)
@@ -154,7 +154,7 @@ class PollLoop:
                 continue
             except Exception:  # nobody thought of it; the first request is still on its way
                 _log.exception("a late request could not be sent again")
-                exchange.drop_spare()
+                exchange.discard_spare()
                 continue
             if descriptor is not None:
                 self._watch(descriptor, request, exchange)
@@ -167,7 +167,7 @@ class PollLoop:
         while self._over:
             _try(self._over.popleft().conclude)
         for request, exchange in under_way.items():
-            _try(exchange.drop_spare)
+            _try(exchange.discard_spare)
             _try(request.go_on)
         self._under_way.clear()
 

@@ -65,7 +65,7 @@ class RangeFetch:
         """
         self._version.integrity_by(caller)
         request = self._request()
-        exchange = caller.begin(request, cancel, wait=wait, connect=connect)
+        exchange = caller.send(request, cancel, wait=wait, connect=connect)
         self._begun = request, exchange
         return exchange
 
@@ -80,7 +80,7 @@ class RangeFetch:
         """
         assert self._begun is not None
         request, exchange = self._begun
-        exchange.lend(scratch)
+        exchange.set_nonblocking(scratch)
         received = caller.receive(exchange, request, self._receive)
         self._begun, self._size_untold = None, received is None
         return received
@@ -95,7 +95,7 @@ class RangeFetch:
         begun = None
         if self._begun is not None:
             begun, self._begun = self._begun[1], None
-            begun.lend(None)
+            begun.set_nonblocking(None)
         received = None if self._size_untold else caller.call(self._request, self._receive, cancel, begun)
         if received is None:
             # 416 without the object's size (RFC 9110 only recommends to tell it), so this is asked for separately.
@@ -197,7 +197,7 @@ class RangeFetch:
 
     def _take_whole(self, response: Response, wanted: Range) -> bool:
         """Hand over the body if it came with the head, and is what is wanted."""
-        data = response.take_whole() if response.length == wanted.stop - wanted.start else None
+        data = response.pop_whole() if response.length == wanted.stop - wanted.start else None
         if data is None or self._accept is None:
             return False
         assert self._version.integrity is not None

@@ -175,7 +175,7 @@ class StreamedBlock(Block):
         self.lacks_memory = True  # before the look at the others, as offer and need do it the other way round
         began = time.perf_counter()
         took = self._budget.wait_take(missing, lambda: self._need_not_wait(cancel), in_turn=True)
-        cancel.excused += time.perf_counter() - began  # the program took its time
+        cancel.paused += time.perf_counter() - began  # the program took its time
         self.lacks_memory = False
         if took:
             self._reserved = missing

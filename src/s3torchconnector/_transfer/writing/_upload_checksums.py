@@ -83,11 +83,11 @@ class UploadChecksums:
             return self._caller.call(request, consume, cancel)
         except S3Exception as error:
             plain = {name: value for name, value in request.headers.items() if not name.startswith("x-amz-checksum")}
-            if len(plain) == len(request.headers) or not self._caller.checksums.may_be_why(error):
+            if len(plain) == len(request.headers) or not self._caller.checksums.may_explain(error):
                 raise
             refusal = error
         result = self._caller.call(request._replace(headers=plain), consume, cancel)
-        self._caller.checksums.were_why(request.bucket, refusal)
+        self._caller.checksums.note_unsupported(request.bucket, refusal)
         self._carried = None
         if not self._wanted:
             self._algorithm = None
