@@ -31,7 +31,7 @@ def test_decisions_depend_on_the_seed_and_the_place_alone() -> None:
     assert decisions[0] == decisions[1] != decisions[2]
 
 
-def test_a_fifth_of_all_answers_suffers_and_every_fault_has_its_share() -> None:
+def test_a_fifth_of_responses_suffers_with_every_fault() -> None:
     mix = Mix(3, fraction=0.2)
     drawn = collections.Counter(mix.fault_for(GET, 0, number)[0] for number in range(20_000))
     assert 0.18 < 1 - drawn[None] / 20_000 < 0.22
@@ -41,7 +41,7 @@ def test_a_fifth_of_all_answers_suffers_and_every_fault_has_its_share() -> None:
 
 
 @given(st.sampled_from(ALL_FAULTS), st.randoms(use_true_random=False))
-def test_a_plan_spoils_the_answer_or_is_harmless(fault: Fault, dice: random.Random) -> None:
+def test_a_plan_spoils_the_response_or_is_harmless(fault: Fault, dice: random.Random) -> None:
     steps = plan(fault, Mix(1), parse_head(RANGED), BODY, dice)
     whole = RANGED + BODY
     if fault in (Fault.TRICKLE, Fault.STALE):
@@ -58,12 +58,12 @@ def test_a_plan_spoils_the_answer_or_is_harmless(fault: Fault, dice: random.Rand
         assert End.CLOSE in steps or End.RESET in steps
 
 
-def test_what_is_well_is_passed_on_as_it_is() -> None:
+def test_without_a_fault_the_response_is_unchanged() -> None:
     assert sent(plan(None, Mix(1), parse_head(RANGED), BODY, random.Random(1))) == RANGED + BODY
 
 
 @pytest.mark.parametrize(("fault", "status"), [(Fault.SLOW_DOWN, 503), (Fault.INTERNAL_ERROR, 500), (Fault.CUT, None)])
-def test_errors_are_answered_without_the_server(fault: Fault, status: int | None) -> None:
+def test_errors_are_sent_without_asking_the_server(fault: Fault, status: int | None) -> None:
     answer = error_answer(fault)
     assert status == (answer and parse_head(answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n").status)
 

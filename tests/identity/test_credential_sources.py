@@ -30,9 +30,7 @@ def test_shared_files_are_read_again_after_a_rejection(aws_files: AwsFiles) -> N
     assert provider.refresh(old) == Credentials("NEW", "s")
 
 
-def test_profile_of_the_configuration_comes_before_the_environment(
-    aws_files: AwsFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_configured_profile_precedes_the_environment(aws_files: AwsFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     write_keys(aws_files.credentials, default=("DEFAULT", "d"), work=("WORK", "w"))
     set_environment(monkeypatch, AWS_ACCESS_KEY_ID="A", AWS_SECRET_ACCESS_KEY="S")
 
@@ -128,7 +126,7 @@ def test_no_credentials_says_where_and_what_to_do(aws_files: AwsFiles) -> None:
         assert part in str(caught.value)
 
 
-def test_no_credentials_of_a_profile_says_that_the_environment_does_not_count(
+def test_a_profile_without_keys_says_the_environment_is_ignored(
     aws_files: AwsFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     aws_files.config.write_text("[profile work]\nregion = eu-west-1\n")

@@ -87,7 +87,7 @@ def test_unsigned_looks_nowhere(process: Process) -> None:
     assert process.calls == 0
 
 
-def test_environment_is_read_at_first_use_and_again_after_a_rejection(
+def test_the_environment_is_read_first_and_after_a_rejection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     provider = credentials_provider(S3ClientConfig())
@@ -102,7 +102,7 @@ def test_environment_is_read_at_first_use_and_again_after_a_rejection(
     assert provider.get() == Credentials("A", "S", "T2")
 
 
-def test_the_same_credentials_found_again_are_an_error_without_secrets(
+def test_the_same_keys_found_again_are_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     provider = credentials_provider(S3ClientConfig())
@@ -191,7 +191,7 @@ def test_refresh_asks_once_whatever_the_expiry_says(process: Process) -> None:
     assert process.calls == 2
 
 
-def test_a_failed_early_renewal_keeps_what_is_valid(process: Process) -> None:
+def test_a_failed_early_renewal_keeps_valid_keys(process: Process) -> None:
     process.plays(12, 12, "no JSON", 120)
     clock = Clock()
     provider = credentials_provider(S3ClientConfig(), clock=clock)
@@ -203,7 +203,7 @@ def test_a_failed_early_renewal_keeps_what_is_valid(process: Process) -> None:
     assert provider.get().access_key == "KEY4"
 
 
-def test_a_failed_late_renewal_keeps_what_is_valid(process: Process) -> None:
+def test_a_failed_late_renewal_keeps_valid_keys(process: Process) -> None:
     process.plays(5, 5, "no JSON", 120)
     clock = Clock()
     provider = credentials_provider(S3ClientConfig(), clock=clock)
@@ -226,7 +226,7 @@ def test_renewals_that_fail_become_rarer(process: Process) -> None:
     assert 5 <= process.calls - 2 <= 15
 
 
-def test_a_failed_lookup_after_a_rejection_takes_nothing_away(process: Process) -> None:
+def test_a_failed_lookup_after_a_rejection_keeps_the_keys(process: Process) -> None:
     process.plays(120, "no JSON", "no JSON", 120)
     provider = credentials_provider(S3ClientConfig())
     first = provider.get()
@@ -241,7 +241,7 @@ def test_a_failed_lookup_after_a_rejection_takes_nothing_away(process: Process) 
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
 @pytest.mark.parametrize("wrong", ["hush\r\nx-more: hush", "hush\n", "\rhush", "hush\x00", "hush\u20ac", "hush\x7f"])
-def test_credentials_that_no_head_can_hold_are_refused_unseen(
+def test_keys_that_cannot_be_sent_are_refused_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, name: str, wrong: str
 ) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "hush", "AWS_SESSION_TOKEN": "hush"}
@@ -310,7 +310,7 @@ def test_threads_that_wait_share_the_error(call: str) -> None:
     assert len(lookups) == 1
 
 
-def test_a_failed_lookup_is_not_the_last_word(aws_files: AwsFiles) -> None:
+def test_a_failed_lookup_can_be_repeated(aws_files: AwsFiles) -> None:
     provider = credentials_provider(S3ClientConfig())
     with pytest.raises(S3CredentialsError):
         provider.get()

@@ -104,7 +104,7 @@ def test_directory_bucket_of_a_custom_endpoint(endpoint: str, expected: str) -> 
         "http://host/a/../b",
     ],
 )
-def test_an_endpoint_that_is_none_is_named(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_endpoint_is_named(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(S3ConfigurationError) as caught:
         EndpointResolver("eu-west-1", endpoint, S3ClientConfig())
     assert f"endpoint={endpoint!r}" in str(caught.value)
@@ -124,7 +124,7 @@ def test_a_password_in_an_endpoint_is_refused_and_not_repeated() -> None:
 
 
 @pytest.mark.parametrize("region", ["", "eu west", "eu/west", "eu\n", "é", None, 1])
-def test_a_region_that_is_none_is_named(region: Any) -> None:
+def test_an_invalid_region_is_named(region: Any) -> None:
     with pytest.raises(S3ConfigurationError) as caught:
         EndpointResolver(region, None, S3ClientConfig())
 
@@ -138,7 +138,7 @@ def test_a_region_without_a_host_name_is_named(region: str) -> None:
 
 
 @pytest.mark.parametrize("bucket", ["", ".", "..", "\udc80", "arn:aws:s3:::", "arn:aws:s3:us-west-2:1:bucket/b"])
-def test_a_bucket_that_is_none_is_named(bucket: str) -> None:
+def test_an_invalid_bucket_is_named(bucket: str) -> None:
     with pytest.raises(S3ConfigurationError) as caught:
         resolve(bucket)
 

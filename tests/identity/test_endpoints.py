@@ -145,7 +145,7 @@ def test_configuration_file(aws_files: AwsFiles, config: str, expected: str) -> 
     assert url(resolve("train", "us-east-2")) == expected
 
 
-def test_configuration_file_may_switch_the_environments_endpoint_off(
+def test_the_config_file_can_disable_the_environments_endpoint(
     aws_files: AwsFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     aws_files.config.write_text("[profile aws]\nignore_configured_endpoint_urls = true\n")
@@ -177,7 +177,7 @@ def test_a_services_section_that_is_missing_is_named(aws_files: AwsFiles) -> Non
         resolve("train")
 
 
-def test_endpoints_are_kept() -> None:
+def test_endpoints_are_cached() -> None:
     resolver = EndpointResolver("eu-west-1", None, S3ClientConfig())
 
     assert resolver.resolve("train") is resolver.resolve("train")

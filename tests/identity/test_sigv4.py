@@ -120,7 +120,7 @@ def test_representation_hides_secret_and_token() -> None:
         assert "hidden" not in text
 
 
-def test_a_new_day_and_other_credentials_are_signed_with_their_own_key() -> None:
+def test_each_day_and_each_set_of_keys_has_its_signing_key() -> None:
     signer = Signer("us-east-1")
     other = Credentials("OTHER", "other secret", "token")
 
@@ -134,7 +134,7 @@ def test_a_new_day_and_other_credentials_are_signed_with_their_own_key() -> None
         assert signer.sign(*arguments) == Signer("us-east-1").sign(*arguments)
 
 
-def test_a_directory_bucket_gets_its_session_token_in_its_own_header() -> None:
+def test_a_session_token_is_sent_in_its_own_header() -> None:
     signer = Signer("us-west-2", "s3express", token_header="x-amz-s3session-token")
 
     credentials = EXAMPLE._replace(token="T")

@@ -58,21 +58,21 @@ def metadata_service(monkeypatch: pytest.MonkeyPatch, failures: int, *, failure:
         yield service
 
 
-def test_a_metadata_service_that_fails_for_a_while_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metadata_service_that_recovers_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with metadata_service(monkeypatch, 9, failure=[Close()]), calling(BODY) as (caller, server):
         assert get(caller) == b"body"
         assert "Credential=I/" in server.requests[0].headers["authorization"]
 
 
 @pytest.mark.parametrize("answer", [response(404), response(200)], ids=["404", "empty"])
-def test_a_machine_without_a_role_is_told_so_at_once(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+def test_a_machine_without_a_role_fails_at_once(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
     with metadata_service(monkeypatch, 100, failure=answer) as service, calling(BODY) as (caller, _):
         with pytest.raises(S3CredentialsError, match="no AWS credentials found"):
             get(caller)
         assert len(service.requests) <= 4
 
 
-def test_where_there_is_no_metadata_service_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_metadata_service_nothing_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with metadata_service(monkeypatch, 0, failure=BODY):
         pass  # its address, at which nobody listens any more
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED", raising=False)
@@ -82,7 +82,7 @@ def test_where_there_is_no_metadata_service_nobody_waits_for_it(monkeypatch: pyt
     assert time.perf_counter() - began < GRACE
 
 
-def test_a_lookup_that_does_not_end_is_waited_for_until_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_lookup_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         metadata_service(monkeypatch, 100, failure=[Stall(threading.Event())]),
         calling(BODY, operation_timeout=0.3) as (caller, server),
@@ -96,7 +96,7 @@ def test_a_lookup_that_does_not_end_is_waited_for_until_the_deadline(monkeypatch
         assert server.requests == []
 
 
-def test_a_reason_that_is_known_at_the_deadline_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reason_known_at_the_deadline_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         metadata_service(monkeypatch, 10**6, failure=[Close()]),
         calling(BODY, operation_timeout=1.0) as (caller, _),
@@ -164,7 +164,7 @@ def access_key(request: Request) -> str:
     return request.headers["authorization"].split("Credential=")[1].split("/")[0]
 
 
-def test_a_bad_request_to_a_head_costs_no_keys_and_one_lookup(program: Program) -> None:
+def test_a_bad_request_to_head_causes_one_lookup(program: Program) -> None:
     program.prints(1, 120)
     for call in (2, 3, 4):
         program.prints(call, None)
@@ -176,7 +176,7 @@ def test_a_bad_request_to_a_head_costs_no_keys_and_one_lookup(program: Program) 
     assert program.calls == 2
 
 
-def test_requests_go_on_with_what_is_valid_while_it_is_renewed(program: Program) -> None:
+def test_requests_use_valid_keys_while_they_are_renewed(program: Program) -> None:
     program.prints(1, 9)
     program.prints(2, 9)
     with program.hangs(3), calling(BODY) as (caller, server), ThreadPoolExecutor(1) as threads:

@@ -43,7 +43,7 @@ def test_connection_is_kept_for_the_next_request() -> None:
     ],
     ids=["Connection: close", "HTTP/1.0", "ends with the connection", "bytes behind the body"],
 )
-def test_connection_that_cannot_be_kept_is_not(answer: bytes) -> None:
+def test_a_connection_that_cannot_be_reused_is_closed(answer: bytes) -> None:
     with ScriptedServer(handler=lambda request: [Send(answer), Close()]) as server:
         with open_caller(server.endpoint) as caller:
             assert [get(caller), get(caller)] == [b"body", b"body"]
@@ -51,7 +51,7 @@ def test_connection_that_cannot_be_kept_is_not(answer: bytes) -> None:
 
 
 @pytest.mark.parametrize("end", [Close(), Reset()], ids=["FIN", "RST"])
-def test_stale_connection_is_replaced_without_counting_an_attempt(end: Close | Reset) -> None:
+def test_a_stale_connection_is_replaced_within_the_attempt(end: Close | Reset) -> None:
     # The server takes the second request on the kept connection, and ends it without a response.
     script = [[Receive(), Send(GOOD), Receive(), end], [Receive(), Send(GOOD)]]
     with ScriptedServer(script) as server:
@@ -61,7 +61,7 @@ def test_stale_connection_is_replaced_without_counting_an_attempt(end: Close | R
         assert (server.accepted, len(server.requests)) == (2, 3)
 
 
-def test_fresh_connection_that_ends_without_an_answer_is_a_failure() -> None:
+def test_a_new_connection_without_a_response_is_a_failure() -> None:
     with ScriptedServer([[Receive(), Close()]]) as server:
         caller = Caller(REGION, server.endpoint, S3ClientConfig(), "test/1", NEVER)
         with pytest.raises(S3ConnectionError, match="closed the connection without a response") as caught:
@@ -116,7 +116,7 @@ class Refusing(TcpServer):
 
 
 @pytest.mark.parametrize("operation", ["PutObject", "UploadPart"])
-def test_reason_of_an_early_refusal_surfaces_while_the_body_is_still_being_sent(operation: str) -> None:
+def test_an_early_refusal_is_raised_while_the_body_is_sent(operation: str) -> None:
     body = [bytes(64 << 20)]
     whole, part = operations.put_object("b", "k", body), operations.upload_part("b", "k", "id", 1, body)
     with Refusing() as server, open_caller(server.endpoint) as caller:
@@ -135,7 +135,7 @@ def test_reason_of_an_early_refusal_surfaces_while_the_body_is_still_being_sent(
     ],
     ids=["interim responses", "chunked", "chunks with extras"],
 )
-def test_shapes_of_good_answers_byte_by_byte_on_one_connection(answer: bytes) -> None:
+def test_shapes_of_good_responses_byte_by_byte(answer: bytes) -> None:
     with ScriptedServer(handler=lambda request: [Send(answer, size=1)]) as server:
         with open_caller(server.endpoint) as caller:
             assert [get(caller), get(caller)] == [b"body", b"body"]
@@ -165,7 +165,7 @@ def test_requester_pays_and_user_agent_are_sent() -> None:
 # -- clocks ---------------------------------------------------------------------------------------------------------
 
 
-def test_skewed_clock_is_mended_once_and_remembered() -> None:
+def test_a_skewed_clock_is_corrected_once_and_remembered() -> None:
     server_time = formatdate(366 * 86400.0, usegmt=True)
     skewed = s3_error(403, "RequestTimeTooSkewed").replace(b"\r\n", f"\r\nDate: {server_time}\r\n".encode(), 1)
 
@@ -216,7 +216,7 @@ def test_bucket_in_another_region_is_followed_and_remembered(kind: str, caplog: 
     assert ["s3://b is in region eu-west-1" in record.getMessage() for record in caplog.records] == [True]
 
 
-def test_redirects_are_followed_once_and_the_error_names_the_region() -> None:
+def test_a_redirect_is_followed_once_then_the_region_is_named() -> None:
     with ScriptedServer(handler=in_turn(redirecting("eu-west-1", "redirect"))) as server:
         with (
             open_caller(server.endpoint) as caller,
@@ -227,7 +227,7 @@ def test_redirects_are_followed_once_and_the_error_names_the_region() -> None:
     assert (caught.value.region, caught.value.status, caught.value.code) == ("eu-west-1", 301, "PermanentRedirect")
 
 
-def test_region_that_is_not_told_cannot_be_followed() -> None:
+def test_an_unnamed_region_cannot_be_followed() -> None:
     with (
         ScriptedServer(handler=in_turn(s3_error(301, "PermanentRedirect"))) as server,
         open_caller(server.endpoint) as caller,
@@ -248,7 +248,7 @@ def test_other_redirects_are_errors() -> None:
 # -- credentials ----------------------------------------------------------------------------------------------------
 
 
-def test_refusal_of_other_keys_than_expired_ones_is_no_reason_to_refresh() -> None:
+def test_only_expired_keys_are_refreshed() -> None:
     answer: Answer = s3_error(403, "AccessDenied")
     with ScriptedServer(handler=in_turn(answer)) as server, open_caller(server.endpoint) as caller:
         with pytest.raises(PermissionError, match="s3:GetObject"):

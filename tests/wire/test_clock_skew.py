@@ -22,7 +22,7 @@ def refusal(server_time: float) -> bytes:
 
 
 @pytest.mark.parametrize("seconds", [16 * 60.0, -16 * 60.0, 366 * 86400.0])
-def test_a_head_that_is_refused_for_our_clock_follows_the_servers(seconds: float) -> None:
+def test_head_refused_for_our_clock_follows_the_servers(seconds: float) -> None:
     def answer(request: Request) -> Answer:
         if len(server.requests) == 1:
             return refusal(OURS + seconds)
@@ -39,7 +39,7 @@ def test_a_head_that_is_refused_for_our_clock_follows_the_servers(seconds: float
 
 
 @pytest.mark.parametrize("seconds", [0.0, 60.0])
-def test_a_head_that_is_refused_for_other_reasons_is_not_sent_again(seconds: float) -> None:
+def test_head_refused_for_other_reasons_is_not_sent_again(seconds: float) -> None:
     with ScriptedServer(handler=lambda _: refusal(OURS + seconds)) as server, open_caller(server.endpoint) as caller:
         caller._authenticator._clock = lambda: OURS
         with pytest.raises(S3AccessDeniedError, match="HeadObject s3://b/k: HTTP 403"):

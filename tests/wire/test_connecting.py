@@ -88,7 +88,7 @@ def test_dead_addresses_leave_time_for_the_others() -> None:
         assert time.monotonic() - began < GRACE
 
 
-def test_refusals_are_passed_over_at_once() -> None:
+def test_addresses_that_refuse_are_skipped_at_once() -> None:
     config = S3ClientConfig(max_attempts=1, connect_timeout=60.0)
     with (
         ScriptedServer(handler=in_turn(response(200, b"x"))) as server,
@@ -100,7 +100,7 @@ def test_refusals_are_passed_over_at_once() -> None:
         assert time.monotonic() - began < GRACE
 
 
-def test_a_refusal_by_all_is_told() -> None:
+def test_a_refusal_by_all_addresses_is_raised() -> None:
     with open_caller(NAME, S3ClientConfig(max_attempts=1)) as caller, addresses(refusing_port(), refusing_port()):
         with pytest.raises(S3ConnectionError, match=r"many\.example.*refused.*Is the endpoint right") as caught:
             get(caller)
@@ -133,9 +133,7 @@ class Silent(TcpServer):
 
 
 @pytest.mark.parametrize("until", ["accepted", "tunnel", "handshake"])
-def test_a_connection_that_is_being_opened_is_not_left_open_in_a_child(
-    until: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_connection_being_opened_is_closed_in_a_forked_child(until: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would stay open at the server for as long as the child lives. The parent goes on waiting for it."""
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(silent_port() if until == "accepted" else contextlib.nullcontext(0))

@@ -169,7 +169,7 @@ def test_iterating_a_dataset_ends_in_time(kind: type[S3IterableDataset | S3MapDa
 
 
 @pytest.mark.parametrize("kind", [S3IterableDataset, S3MapDataset])
-def test_a_listing_that_is_gone_on_with_ends_in_time(kind: type[S3IterableDataset | S3MapDataset]) -> None:
+def test_a_continued_listing_ends_in_time(kind: type[S3IterableDataset | S3MapDataset]) -> None:
     with _server("ListObjectsV2", BAD["never answers"], healthy=1) as server:
         dataset = kind.from_prefix("s3://b/", region=REGION, endpoint=server.endpoint, s3client_config=CONFIG)
         _ends_in_time(lambda: [reader.key for reader in dataset], "ListObjectsV2", operations=2)
@@ -184,7 +184,7 @@ def test_pauses_between_attempts_count() -> None:
         assert len(server.requests) >= 2
 
 
-def test_a_server_that_only_asks_to_slow_down_is_a_timeout_in_the_end() -> None:
+def test_endless_slow_down_ends_in_a_timeout() -> None:
     with ScriptedServer(handler=in_turn(s3_error(503, "SlowDown"))) as server:
         caller = Caller(REGION, server.endpoint, CONFIG, "test/1")
         error = _ends_in_time(lambda: get(caller), "GetObject")
@@ -193,7 +193,7 @@ def test_a_server_that_only_asks_to_slow_down_is_a_timeout_in_the_end() -> None:
         caller.close()
 
 
-def test_a_timeout_shorter_than_what_the_kernel_counts_is_no_endless_one() -> None:
+def test_a_timeout_below_the_kernels_resolution_still_ends() -> None:
     release = threading.Event()
     config = S3ClientConfig(read_timeout=1e-7, max_attempts=1)
     with (
@@ -231,7 +231,7 @@ def test_a_program_may_take_longer_between_two_reads() -> None:
                     threading.Event().wait(2 * TIMEOUT)
 
 
-def test_a_connection_is_not_hurried_by_who_had_it_before() -> None:
+def test_a_connection_does_not_keep_its_last_users_deadline() -> None:
     slow = threading.Event()
     config = S3ClientConfig(operation_timeout=TIMEOUT, read_timeout=5.0)
     with ScriptedServer(handler=lambda request: [Send(response(200, b"x"))]) as server:
@@ -243,7 +243,7 @@ def test_a_connection_is_not_hurried_by_who_had_it_before() -> None:
         caller.close()
 
 
-def test_endless_interim_answers_are_refused() -> None:
+def test_endless_interim_responses_are_refused() -> None:
     interim = b"HTTP/1.1 100 Continue\r\n\r\n"
     with (
         ScriptedServer(handler=lambda request: interim * 1000) as server,
@@ -253,7 +253,7 @@ def test_endless_interim_answers_are_refused() -> None:
         get(caller)
 
 
-def test_some_interim_answers_are_passed_over() -> None:
+def test_some_interim_responses_are_skipped() -> None:
     answer = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 16 + response(200, b"x")
     with ScriptedServer(handler=lambda request: answer) as server, open_caller(server.endpoint) as caller:
         assert get(caller) == b"x"
@@ -272,7 +272,7 @@ def _deadline(seconds: float, token: CancelToken | None = None) -> Deadline:
     return Deadline(token or CancelToken(), time.perf_counter() + seconds)
 
 
-def test_waiting_for_a_connection_ends_in_time_and_takes_no_place() -> None:
+def test_waiting_for_a_connection_ends_in_time_without_a_permit() -> None:
     with ScriptedServer([[Stall(threading.Event())]] * 3) as server:
         pool, route, held = _full_pool(server)
         with pytest.raises(S3TimeoutError, match="max_connections=1 connections were in use"):
@@ -304,7 +304,7 @@ def test_waiting_for_a_connection_is_cancelled() -> None:
         assert pool.in_use == 0
 
 
-def test_who_waits_longest_gets_the_connection() -> None:
+def test_the_longest_waiter_gets_the_connection() -> None:
     with ScriptedServer([[Stall(threading.Event())]] * 3) as server:
         pool, route, held = _full_pool(server)
         waiters = [pool._queue.join() for _ in range(3)]

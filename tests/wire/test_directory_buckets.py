@@ -49,7 +49,7 @@ def fetch(caller: Caller) -> bytes:
     return caller.call(OBJECT, read_document)
 
 
-def test_requests_that_wait_for_a_session_end_in_time_together() -> None:
+def test_requests_that_wait_for_a_session_end_in_time() -> None:
     config = S3ClientConfig(operation_timeout=TIMEOUT)
     with serving(lambda _: [Stall(threading.Event())]) as server, open_caller(server.endpoint, config) as caller:
         with ThreadPoolExecutor(6) as threads:
@@ -78,7 +78,7 @@ def test_sending_without_waiting_does_not_wait_for_a_session() -> None:
 
 @pytest.mark.parametrize("ahead", [-3600.0, 0.0, 4.6 * 60, 3600.0])
 @pytest.mark.parametrize("dated", [True, False])
-def test_one_session_serves_all_requests_whatever_our_clock_says(ahead: float, dated: bool) -> None:
+def test_one_session_serves_all_requests_with_any_clock(ahead: float, dated: bool) -> None:
     """Its end, 5 minutes after the server gave it, lies in our past."""
 
     def create(_: Request) -> bytes:
@@ -90,7 +90,7 @@ def test_one_session_serves_all_requests_whatever_our_clock_says(ahead: float, d
         assert len(sessions_of(server)) == 1
 
 
-def test_a_role_that_may_only_read_gets_a_session_that_only_reads() -> None:
+def test_a_read_only_role_gets_a_read_only_session() -> None:
     def create(asked: Request) -> bytes:
         if asked.headers.get("x-amz-create-session-mode") != "ReadOnly":
             return s3_error(403, "AccessDenied")
@@ -101,7 +101,7 @@ def test_a_role_that_may_only_read_gets_a_session_that_only_reads() -> None:
         assert [asked.headers.get("x-amz-create-session-mode") for asked in sessions_of(server)] == [None, "ReadOnly"]
 
 
-def test_a_role_that_gets_no_session_at_all_is_told_the_first_reason() -> None:
+def test_without_any_session_the_first_reason_is_raised() -> None:
     with serving(lambda _: s3_error(403, "AccessDenied")) as server, open_caller(server.endpoint) as caller:
         with pytest.raises(S3AccessDeniedError, match="CreateSession"):
             fetch(caller)
@@ -149,7 +149,7 @@ class Giving:
         return document, {"date": formatdate(1000.0, usegmt=True)}
 
 
-def test_a_session_that_ends_soon_is_replaced_while_requests_go_on_with_it() -> None:
+def test_a_session_is_replaced_while_requests_still_use_it() -> None:
     from s3torchconnector._wire._deadline import Deadline
     from s3torchconnector._wire._sessions import Sessions
 

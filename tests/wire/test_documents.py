@@ -80,7 +80,7 @@ def test_truncated_page_has_the_token_of_the_next() -> None:
     assert parse_list_page(PAGE).next_token == "t"
 
 
-def test_truncated_page_without_a_token_is_refused_since_keys_would_be_lost() -> None:
+def test_a_truncated_page_without_a_token_is_refused() -> None:
     with pytest.raises(S3ProtocolError, match="keys would be lost"):
         parse_list_page(listing("<IsTruncated>true</IsTruncated>"))
 
@@ -239,7 +239,7 @@ def test_a_page_of_uploads_that_lacks_something_is_refused(data: bytes) -> None:
 
 @quickly
 @given(st.sets(keys, min_size=1, max_size=8), keys, st.booleans())
-def test_a_page_until_a_key_tells_what_follows(names: set[str], last: str, plainly: bool) -> None:
+def test_a_page_up_to_a_key_names_the_following_key(names: set[str], last: str, plainly: bool) -> None:
     """Also where a parser has to read it."""
     there = sorted(names)
     entries = [contents(quote_plus(name), more="" if plainly else "<Owner/>") for name in there]

@@ -46,7 +46,7 @@ def test_every_error_survives_a_pickle(kind: type[S3Exception], protocol: int) -
 
 
 @pytest.mark.parametrize("kind", KINDS.values())
-def test_every_error_is_an_s3_exception_and_nothing_is_made_up(kind: type[S3Exception]) -> None:
+def test_every_error_is_an_s3_exception_without_invented_facts(kind: type[S3Exception]) -> None:
     error = kind("text")
     assert isinstance(error, PublicS3Exception)
     assert str(error) == "text"

@@ -72,7 +72,7 @@ def issuer(tmp_path: Path, s3_server: S3Server, proxy: RecordingProxy, monkeypat
     return issuer
 
 
-def test_during_a_read_of_several_parts(
+def test_keys_that_expire_during_a_read_are_renewed(
     issuer: Issuer, s3_server: S3Server, bucket: str, proxy: RecordingProxy
 ) -> None:
     data = random.Random(0).randbytes(28 * MIB)
@@ -84,7 +84,9 @@ def test_during_a_read_of_several_parts(
     assert len(proxy.of("GET") + proxy.of("HEAD")) == 6 + 1 + issuer.refused  # HEAD: for the checksum
 
 
-def test_during_a_multipart_save(issuer: Issuer, s3_server: S3Server, bucket: str, proxy: RecordingProxy) -> None:
+def test_keys_that_expire_during_a_save_are_renewed(
+    issuer: Issuer, s3_server: S3Server, bucket: str, proxy: RecordingProxy
+) -> None:
     data = random.Random(1).randbytes(17 * MIB)
     with open_client(proxy.endpoint, ONE_ATTEMPT) as client:
         stream = client.put_object(bucket, "k")
@@ -95,7 +97,7 @@ def test_during_a_multipart_save(issuer: Issuer, s3_server: S3Server, bucket: st
     assert issuer.issued == 2
 
 
-def test_keys_that_change_in_the_environment(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_keys_in_the_environment_are_found(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(request: Request) -> bytes:
         if "Credential=AKIASECONDKEY/" in request.headers["authorization"]:
             return response(200, b"body")
@@ -107,7 +109,7 @@ def test_keys_that_change_in_the_environment(keys: None, monkeypatch: pytest.Mon
         assert len(server.requests) == 3
 
 
-def test_credentials_that_nobody_renewed(keys: None) -> None:
+def test_expired_keys_that_nobody_renewed_are_an_error(keys: None) -> None:
     with ScriptedServer(handler=in_turn(EXPIRED)) as server, open_caller(server.endpoint) as caller:
         with pytest.raises(S3CredentialsError, match="the environment still names the same ones: renew them") as caught:
             get(caller)
@@ -116,7 +118,7 @@ def test_credentials_that_nobody_renewed(keys: None) -> None:
     assert (caught.value.operation, caught.value.bucket, caught.value.key) == ("GetObject", "b", "k")
 
 
-def test_renewed_credentials_that_are_refused_again(issuer: Issuer, proxy: RecordingProxy, bucket: str) -> None:
+def test_renewed_keys_that_are_refused_again_are_an_error(issuer: Issuer, proxy: RecordingProxy, bucket: str) -> None:
     proxy.misbehave = lambda request: Replace(EXPIRED)
     with (
         open_client(proxy.endpoint, ONE_ATTEMPT) as client,
@@ -126,7 +128,7 @@ def test_renewed_credentials_that_are_refused_again(issuer: Issuer, proxy: Recor
     assert issuer.issued == len(proxy.exchanges) == 2
 
 
-def test_expiry_is_noticed_in_the_answer_to_a_head_which_tells_no_code(
+def test_expiry_is_noticed_in_a_response_to_head_without_code(
     issuer: Issuer, s3_server: S3Server, bucket: str, proxy: RecordingProxy
 ) -> None:
     (s3_server.folder / bucket / "k").write_bytes(b"12345")
@@ -135,7 +137,7 @@ def test_expiry_is_noticed_in_the_answer_to_a_head_which_tells_no_code(
     assert (issuer.refused, issuer.issued) == (1, 2)
 
 
-def test_bad_request_of_a_head_stays_one_where_no_other_credentials_are_found(keys: None) -> None:
+def test_a_bad_request_to_head_is_raised_if_no_other_keys_exist(keys: None) -> None:
     with ScriptedServer(handler=in_turn(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
         with (
             open_client(server.endpoint) as client,
@@ -145,7 +147,7 @@ def test_bad_request_of_a_head_stays_one_where_no_other_credentials_are_found(ke
         assert len(server.requests) == 1
 
 
-def test_session_of_a_directory_bucket_is_replaced_when_it_is_called_expired(keys: None) -> None:
+def test_an_expired_session_of_a_directory_bucket_is_replaced(keys: None) -> None:
     issued: list[str] = []
 
     def answer(request: Request) -> bytes:

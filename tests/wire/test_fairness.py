@@ -51,7 +51,7 @@ def paced(now: float = 100.0, *, in_flight: int = 1, round_trip: float = 0.1) ->
     return pace
 
 
-def test_there_is_no_pace_before_the_first_refusal_and_after_it_is_lifted() -> None:
+def test_there_is_no_pace_before_a_refusal_or_after_lift() -> None:
     pace = Pace(lambda: 0.5)
     assert [pace.reserve(5.0) for _ in range(3)] == [5.0] * 3
     pace = paced()
@@ -70,7 +70,7 @@ def test_the_first_pace_is_a_little_less_than_the_rate_so_far() -> None:
     assert gaps == pytest.approx([1 / 90] * 9)
 
 
-def test_what_was_refused_comes_again_sooner_than_what_is_new() -> None:
+def test_a_refused_request_is_sent_again_before_new_ones() -> None:
     pace = paced()
     first = pace.reserve(100.0)
     pace.refused(1, first, first + 0.001)

@@ -133,7 +133,7 @@ def test_response_is_the_same_however_it_is_cut(
 
 
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
-def test_bytes_behind_a_response_make_its_connection_useless(framing: str) -> None:
+def test_bytes_after_a_response_end_its_connection(framing: str) -> None:
     head = {"sized": {"content-length": "4"}, "chunked": {"transfer-encoding": "chunked"}}[framing]
     body = b"body" if framing == "sized" else chunked([b"body"])
     response = Response(connection_of(head_of(head) + body + b"HTTP/1.1 200 OK\r\n"))

@@ -67,14 +67,14 @@ def test_the_budget_is_one_extra_request_for_twenty(seconds: list[float], asked_
     assert spent <= 0.05 * len(seconds) + 1e-9
 
 
-def test_little_is_saved_up() -> None:
+def test_few_extra_requests_are_saved_up() -> None:
     hedging = Hedging(True)
     for _ in range(10_000):
         hedging.note(0.01)
     assert sum(hedging.spend() for _ in range(100)) == 10
 
 
-def test_the_delay_is_known_after_some_answers_and_never_short() -> None:
+def test_the_delay_is_known_after_some_responses_and_not_short() -> None:
     hedging, off = Hedging(True), Hedging(False)
     assert hedging.delay == float("inf")
     for _ in range(200):
@@ -143,7 +143,7 @@ def _sockets_and_threads() -> tuple[int, int]:
     return sockets, len(os.listdir("/proc/self/task"))
 
 
-def test_a_late_answer_in_a_hundred_is_hardly_noticed() -> None:
+def test_a_late_response_in_a_hundred_is_hardly_noticed() -> None:
     count = 2000
     before = _sockets_and_threads()
     server_side = Late()
@@ -156,7 +156,7 @@ def test_a_late_answer_in_a_hundred_is_hardly_noticed() -> None:
     assert _sockets_and_threads() == before
 
 
-def test_without_hedging_it_is_waited_for() -> None:
+def test_without_hedging_a_late_response_is_awaited() -> None:
     server_side = Late()
     with ScriptedServer(handler=server_side) as server:
         gaps = _gaps(server, 2 * OFTEN, hedge=False)
@@ -164,7 +164,7 @@ def test_without_hedging_it_is_waited_for() -> None:
     assert server_side.count == 2 * OFTEN
 
 
-def test_where_all_answers_are_late_the_budget_holds() -> None:
+def test_if_all_responses_are_late_the_budget_holds() -> None:
     server_side = Late(late=0.4)
     with ScriptedServer(handler=server_side) as server:
         config = S3ClientConfig(max_connections=32)
@@ -179,7 +179,7 @@ def test_where_all_answers_are_late_the_budget_holds() -> None:
     assert server_side.count <= 85 * 1.05
 
 
-def test_a_read_that_is_not_looked_ahead_is_hedged_too() -> None:
+def test_a_read_without_look_ahead_is_hedged_too() -> None:
     server_side = Late()
     with (
         ScriptedServer(handler=server_side) as server,
@@ -211,7 +211,9 @@ class SlowToOpen(ScriptedServer):
         return super()._wrap(connection, tls)
 
 
-def test_a_connection_for_that_may_take_a_while_to_open(private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hedge_waits_for_a_connection_that_opens_slowly(
+    private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_CA_BUNDLE", str(private_ca.bundle))
     server_side = Late()
     with (
@@ -225,7 +227,7 @@ def test_a_connection_for_that_may_take_a_while_to_open(private_ca: PrivateCA, m
     assert (server_side.late, server_side.count, server.accepted) == (1, OFTEN + 1, 2)
 
 
-def test_a_late_answer_is_received_while_a_connection_does_not_open(
+def test_a_late_response_arrives_while_no_connection_opens(
     private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_CA_BUNDLE", str(private_ca.bundle))
@@ -272,7 +274,7 @@ class LateOnce:
 
 
 @pytest.mark.parametrize("carried", [False, True])
-def test_session_tickets_are_not_taken_for_a_late_answer(
+def test_session_tickets_are_not_taken_for_a_late_response(
     carried: bool, private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that speaks TLS 1.3 sends them on each new connection, the first and the second one's."""
@@ -311,7 +313,7 @@ def test_session_tickets_are_no_first_bytes(
         assert (client.runtime().caller.hedging.typical or 0.0) >= late
 
 
-def test_the_wait_ends_in_time_though_the_usual_time_grows_while_it_is_asked_again() -> None:
+def test_a_hedged_wait_ends_in_time_while_the_delay_grows() -> None:
     class SlowMeanwhile(Hedging):
         """Other threads' answers come as the second request is about to be sent, and all of them late."""
 

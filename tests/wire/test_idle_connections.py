@@ -77,19 +77,21 @@ def are_open(connections: list[Connection]) -> list[bool]:
     return [connection.fileno() >= 0 for connection in connections]
 
 
-def test_max_connections_bounds_idle_ones_of_all_hosts(pools: list[ConnectionPool], addresses: list[Route]) -> None:
+def test_max_connections_bounds_idle_connections_of_all_hosts(
+    pools: list[ConnectionPool], addresses: list[Route]
+) -> None:
     used = [connection for address in addresses for connection in use(pools[0], address, 20)]
     assert are_open(used) == [False] * 180 + [True] * 20
 
 
-def test_the_ones_that_were_used_longest_ago_make_room(pools: list[ConnectionPool], addresses: list[Route]) -> None:
+def test_connections_idle_longest_are_closed_first(pools: list[ConnectionPool], addresses: list[Route]) -> None:
     first, second = use(pools[0], addresses[0], 10), use(pools[0], addresses[1], 10)
     assert use(pools[0], addresses[0], 8) == first[:1:-1]
     use(pools[0], addresses[2], 5)
     assert (are_open(first), are_open(second)) == ([False] * 2 + [True] * 8, [False] * 3 + [True] * 7)
 
 
-def test_the_ones_in_use_make_no_room(pools: list[ConnectionPool], addresses: list[Route]) -> None:
+def test_connections_in_use_are_not_closed(pools: list[ConnectionPool], addresses: list[Route]) -> None:
     used = [acquire(pools[0], address) for address in addresses for _ in range(2)]
     pools[0].release(addresses[0], used[0])
     others = [acquire(pools[0], addresses[5])]
@@ -99,7 +101,7 @@ def test_the_ones_in_use_make_no_room(pools: list[ConnectionPool], addresses: li
     assert pools[0].in_use == 0
 
 
-def test_too_old_ones_are_closed_when_others_come_back(
+def test_old_connections_are_closed_when_others_are_released(
     pools: list[ConnectionPool], addresses: list[Route], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = use(pools[0], addresses[0], 5)
@@ -110,7 +112,7 @@ def test_too_old_ones_are_closed_when_others_come_back(
     assert are_open([*old, connection]) == [False] * 3 + [True] * 3
 
 
-def test_idle_ones_make_room_for_files(pools: list[ConnectionPool], addresses: list[Route]) -> None:
+def test_idle_connections_close_if_descriptors_run_out(pools: list[ConnectionPool], addresses: list[Route]) -> None:
     """Also those of other pools."""
     idle = use(pools[0], addresses[0], 3) + use(pools[1], addresses[1], 3)
     with descriptors_left(0):
@@ -120,7 +122,7 @@ def test_idle_ones_make_room_for_files(pools: list[ConnectionPool], addresses: l
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_without_a_file_to_be_had_the_error_names_the_limit(
+def test_without_descriptors_the_error_names_the_limit(
     pools: list[ConnectionPool], addresses: list[Route], host: str
 ) -> None:
     with descriptors_left(0), pytest.raises(S3ConnectionError, match=r"as it may \(`ulimit -n` is 1024\).*close files"):
@@ -138,7 +140,7 @@ def test_the_trust_store_is_not_read_in_part(
 
 
 @pytest.mark.parametrize("idle", [0, 3])
-def test_small_objects_are_read_if_idle_ones_make_room(s3_server: S3Server, bucket: str, idle: int) -> None:
+def test_small_objects_are_read_if_idle_connections_close(s3_server: S3Server, bucket: str, idle: int) -> None:
     """Two files for the pipe that wakes the carrier, and one for the connection."""
     (s3_server.folder / bucket / "key").write_bytes(b"12345")
     server = urlsplit(s3_server.endpoint)

@@ -21,7 +21,7 @@ ONE = S3ClientConfig(max_connections=1, max_attempts=1, operation_timeout=10.0)
 BODY = bytes(100)
 
 
-def test_in_the_wait_for_an_answer() -> None:
+def test_an_interrupt_while_waiting_returns_the_permit() -> None:
     release = threading.Event()
     with Interrupts() as interrupts:
 
@@ -51,7 +51,7 @@ FUNCTIONS = (
 )
 
 
-def test_at_any_moment_until_the_answer_begins() -> None:
+def test_an_interrupt_at_any_moment_returns_the_permit() -> None:
     with ScriptedServer(handler=lambda _: response(200, BODY)) as server, open_caller(server.endpoint, ONE) as caller:
         for moment in itertools.count(1):
             assert get(caller) == BODY  # so that a connection is idle

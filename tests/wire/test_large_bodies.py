@@ -85,7 +85,7 @@ def test_all_of_a_body_is_received(pair: tuple[Connection, socket.socket], size:
     sender.join()
 
 
-def test_what_follows_a_body_is_left_alone(pair: tuple[Connection, socket.socket]) -> None:
+def test_bytes_after_a_body_are_not_read(pair: tuple[Connection, socket.socket]) -> None:
     connection, server = pair
     sender = threading.Thread(target=server.sendall, args=(bytes(SIZE) + b"next",), daemon=True)
     sender.start()
@@ -110,7 +110,7 @@ def test_an_end_is_noticed_at_once(pair: tuple[Connection, socket.socket], missi
     sender.join()
 
 
-def test_an_abort_wakes_who_waits_for_much(pair: tuple[Connection, socket.socket]) -> None:
+def test_an_abort_wakes_a_read_of_a_large_body(pair: tuple[Connection, socket.socket]) -> None:
     connection, server = pair
     server.sendall(b"few")
     aborted = threading.Timer(0.1, connection.abort)

@@ -61,7 +61,7 @@ def test_one_debug_line_a_request(s3_server: S3Server, bucket: str, log: pytest.
 
 
 @pytest.mark.usefixtures("keys")
-def test_request_id_and_attempt_are_told(log: pytest.LogCaptureFixture) -> None:
+def test_request_id_and_attempt_are_logged(log: pytest.LogCaptureFixture) -> None:
     good = response(200, b"x", {"x-amz-request-id": "ID7"})
     with (
         ScriptedServer(handler=in_turn(s3_error(503, "SlowDown"), good)) as server,
@@ -73,7 +73,7 @@ def test_request_id_and_attempt_are_told(log: pytest.LogCaptureFixture) -> None:
     assert any("503" in text and "TEST" in text for text in refused)
 
 
-def test_retry_is_told_at_info_with_its_reason(
+def test_a_retry_is_logged_at_info_with_its_reason(
     proxy: RecordingProxy, bucket: str, log: pytest.LogCaptureFixture
 ) -> None:
     proxy.misbehave = first(1, Replace(s3_error(503, "SlowDown", "Reduce your request rate.")))
@@ -85,7 +85,7 @@ def test_retry_is_told_at_info_with_its_reason(
 
 
 @pytest.mark.usefixtures("keys")
-def test_nothing_is_said_at_warning_when_all_is_well_in_the_end(log: pytest.LogCaptureFixture) -> None:
+def test_a_failure_that_passes_logs_no_warning(log: pytest.LogCaptureFixture) -> None:
     answers = in_turn(s3_error(500, "InternalError"), response(200, b"x"))
     with ScriptedServer(handler=answers) as server, open_caller(server.endpoint) as caller:
         get(caller)
@@ -94,7 +94,7 @@ def test_nothing_is_said_at_warning_when_all_is_well_in_the_end(log: pytest.LogC
 
 @pytest.mark.usefixtures("keys")
 @pytest.mark.parametrize("key", ["a\nFAKE", "a\r\nFAKE", "a\x1b[31mb", "a\u2028b", "a\0b"])
-def test_keys_cannot_forge_lines_in_logs_and_errors(key: str, log: pytest.LogCaptureFixture) -> None:
+def test_a_key_forges_no_line_in_logs_or_errors(key: str, log: pytest.LogCaptureFixture) -> None:
     answers = in_turn(response(200, b"x"), s3_error(503, "SlowDown"), s3_error(403, "AccessDenied"))
     with ScriptedServer(handler=answers) as server, open_caller(server.endpoint) as caller:
         get(caller, key)
@@ -106,7 +106,7 @@ def test_keys_cannot_forge_lines_in_logs_and_errors(key: str, log: pytest.LogCap
 
 
 @pytest.mark.usefixtures("keys")
-def test_message_of_the_server_cannot_forge_lines_in_logs_and_errors(log: pytest.LogCaptureFixture) -> None:
+def test_a_servers_message_forges_no_line_in_logs_or_errors(log: pytest.LogCaptureFixture) -> None:
     answers = in_turn(s3_error(503, "Slow\nFAKE", "m\nFAKE"), s3_error(403, "Denied\nFAKE", "m\r\nFAKE"))
     with (
         ScriptedServer(handler=answers) as server,
@@ -119,7 +119,7 @@ def test_message_of_the_server_cannot_forge_lines_in_logs_and_errors(log: pytest
 
 
 @pytest.mark.usefixtures("keys")
-def test_no_secret_is_ever_told(log: pytest.LogCaptureFixture) -> None:
+def test_no_secret_is_ever_shown(log: pytest.LogCaptureFixture) -> None:
     """Through a success, a retry, an expiry and a refusal: not in records, exceptions, representations, pickles."""
     answers = in_turn(
         response(200, b"x", {"ETag": '"e"'}), s3_error(503, "SlowDown"), s3_error(400, "ExpiredToken"),

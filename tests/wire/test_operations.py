@@ -44,7 +44,7 @@ def test_ranges(start: int | None, stop: int | None, expected: str | None) -> No
     assert request.also_good == ((416,) if expected else ())
 
 
-def test_version_is_named_where_it_is_known() -> None:
+def test_a_known_version_is_named_in_if_match() -> None:
     assert operations.get_object("b", "k", if_match='"e"').headers == {"if-match": '"e"'}
 
 
@@ -69,7 +69,7 @@ def test_no_key_breaks_out_of_its_line(key: str) -> None:
     ]
 
 
-def test_unsigned_request_has_no_authorization_and_signed_one_has() -> None:
+def test_only_signed_requests_have_an_authorization() -> None:
     request = operations.get_object("b", "k")
     assert "authorization" not in head(request).lower()
     signed = head(request, signed=True).lower()
@@ -84,7 +84,7 @@ def test_requester_pays_is_sent_and_signed() -> None:
     assert "x-amz-request-payer" in text.partition("SignedHeaders=")[2].partition(",")[0]
 
 
-def test_length_is_told_for_requests_that_may_have_a_body_only() -> None:
+def test_content_length_is_sent_only_if_there_may_be_a_body() -> None:
     assert "content-length: 5\r\n" in head(operations.put_object("b", "k", [b"ab", bytearray(b"cde")]))
     assert "content-length: 0\r\n" in head(operations.create_multipart_upload("b", "k"))
     for request in (
@@ -95,7 +95,7 @@ def test_length_is_told_for_requests_that_may_have_a_body_only() -> None:
         assert "content-length" not in head(request)
 
 
-def test_plain_proxies_get_absolute_targets_and_their_own_credentials() -> None:
+def test_http_proxies_get_absolute_targets_and_own_credentials() -> None:
     text = head(operations.list_objects("b", "p q"), proxy=Proxy("proxy", 3128, "Basic xyz"))
     assert text.startswith(
         "GET http://127.0.0.1:9000/b?encoding-type=url&list-type=2&max-keys=1000&prefix=p%20q HTTP/1.1\r\n"
@@ -103,7 +103,7 @@ def test_plain_proxies_get_absolute_targets_and_their_own_credentials() -> None:
     assert "proxy-authorization: Basic xyz\r\n" in text
 
 
-def test_listing_asks_for_what_is_given_only() -> None:
+def test_a_listing_sends_only_the_given_parameters() -> None:
     query = dict(operations.list_objects("b", "p", "/", max_keys=5, token="t", start_after="s").query)
     assert query == {
         "encoding-type": "url", "list-type": "2", "max-keys": "5", "prefix": "p", "delimiter": "/",

@@ -38,9 +38,7 @@ EVENTS = st.lists(st.tuples(st.booleans(), st.integers(0, 200), st.floats(0, 10)
 
 
 @given(st.integers(1, 200), EVENTS)
-def test_the_limit_never_stops_everything_and_never_exceeds_what_the_client_may(
-    most: int, events: list[tuple[bool, int, float]]
-) -> None:
+def test_the_limit_is_between_one_and_the_clients_most(most: int, events: list[tuple[bool, int, float]]) -> None:
     limit = ConcurrencyLimit(most)
     now = 0.0
     for refused, in_flight, seconds in events:
@@ -72,7 +70,7 @@ def test_refusals_of_one_round_trip_count_once() -> None:
 
 
 @given(st.integers(1, 128))
-def test_it_recovers_by_one_a_round_trip_and_then_is_gone(most: int) -> None:
+def test_the_limit_grows_by_one_a_round_trip_and_then_ends(most: int) -> None:
     limit = ConcurrencyLimit(most)
     limit.refused(1, 0.0, 1.0)
     round_trips = 0
@@ -93,13 +91,13 @@ def _overloaded(in_flight: int = 1) -> Throttle:
     return throttle
 
 
-def test_nobody_needs_a_turn_before_the_first_refusal() -> None:
+def test_no_permit_is_needed_before_the_first_refusal() -> None:
     throttle = Throttle(100)
     assert not throttle.active
     assert not throttle.acquire(_deadline())
 
 
-def test_turns_are_given_in_order_and_kept_until_an_answer() -> None:
+def test_permits_are_given_in_order_and_kept_until_success() -> None:
     throttle = _overloaded()
     assert throttle.acquire(_deadline())
     waiters = [throttle._queue.join() for _ in range(4)]
@@ -109,7 +107,7 @@ def test_turns_are_given_in_order_and_kept_until_an_answer() -> None:
     assert [waiter.admitted for waiter in waiters] == [True, True, True, False]
 
 
-def test_who_gives_up_waiting_leaves_the_line() -> None:
+def test_a_waiter_that_gives_up_leaves_the_queue() -> None:
     throttle = _overloaded()
     assert throttle.acquire(_deadline())
     with pytest.raises(S3TimeoutError):
@@ -122,7 +120,7 @@ def test_who_gives_up_waiting_leaves_the_line() -> None:
     assert throttle.acquire(_deadline(0.0))
 
 
-def test_turns_are_not_needed_any_more_once_all_is_well() -> None:
+def test_no_permit_is_needed_once_all_is_well() -> None:
     throttle = Throttle(3)
     throttle.refused(3, 0.0)
     for _ in range(10):

@@ -17,7 +17,7 @@ from tests.servers.http_messages import response
 from tests.servers.scripted import ScriptedServer
 from tests.servers.tls import PrivateCA
 from tests.wire.support import open_client
-from tests.wire.test_bad_answers import Speaking
+from tests.wire.test_bad_responses import Speaking
 
 SECRET = "p@ss:word/of-the-proxy"
 QUOTED = "p%40ss%3Aword%2Fof-the-proxy"
@@ -125,9 +125,7 @@ def test_silent_proxy_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("url", ["socks5://user:secret@127.0.0.1:1", "https://user:secret@127.0.0.1:1", "http://"])
-def test_proxies_of_other_kinds_are_refused_without_telling_their_password(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refused_kind_of_proxy_does_not_leak_its_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", url)
     with pytest.raises(S3ConfigurationError, match="NO_PROXY") as caught:
         proxy_for("http", "host", 80)
@@ -156,7 +154,7 @@ def test_proxies_are_bypassed_as_on_macos(excluded: str, direct: bool, monkeypat
     assert (proxy_for("https", "host", 443) is None) == direct
 
 
-def test_a_proxy_that_goes_on_and_on_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_proxy_response_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     with Speaking(b"HTTP/1.1 200 OK\r\nx: " + b"y" * (1 << 20)) as server:
         monkeypatch.setenv("https_proxy", server.endpoint)
         config = S3ClientConfig(unsigned=True, max_attempts=1, connect_timeout=0.01)

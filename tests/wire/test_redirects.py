@@ -44,7 +44,7 @@ def test_no_request_goes_where_a_redirect_points(status: int, code: str | None) 
 
 
 @pytest.mark.parametrize("region", _HOSTS_AS_REGIONS)
-def test_a_region_that_a_server_tells_names_no_host(region: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_region_named_by_a_server_cannot_be_a_host(region: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an endpoint of the user's, the region is a part of the host name."""
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)

@@ -87,7 +87,7 @@ def ca(request: pytest.FixtureRequest, private_ca: PrivateCA, monkeypatch: pytes
     ],
     ids=["at once", "after an interim response", "in two pieces", "after several"],
 )
-def test_the_reason_of_a_refusal_is_told(ca: PrivateCA | None, says: list[bytes]) -> None:
+def test_the_reason_of_a_refusal_is_raised(ca: PrivateCA | None, says: list[bytes]) -> None:
     with Refusing(*says, ca=ca) as server, open_caller(server.endpoint, CONFIG) as caller:
         began = time.monotonic()
         with pytest.raises(PermissionError, match="not to you"):
@@ -96,7 +96,7 @@ def test_the_reason_of_a_refusal_is_told(ca: PrivateCA | None, says: list[bytes]
         assert server.accepted == 1
 
 
-def test_the_reason_is_told_by_a_server_that_goes(ca: PrivateCA | None) -> None:
+def test_the_reason_is_read_from_a_server_that_hangs_up(ca: PrivateCA | None) -> None:
     """What it has not read makes the system reset the connection."""
     with (
         Refusing(REFUSED, then=CloseConnection, ca=ca) as server,
@@ -115,7 +115,7 @@ def test_interim_responses_do_not_end_an_upload(ca: PrivateCA | None) -> None:
 
 
 @pytest.mark.parametrize("says", [response(200, headers={"ETag": '"e"'}), b"garbage", b""])
-def test_nothing_is_stored_by_a_server_that_did_not_have_it_all(ca: PrivateCA | None, says: bytes) -> None:
+def test_a_response_before_the_whole_body_is_no_success(ca: PrivateCA | None, says: bytes) -> None:
     with (
         Refusing(says, then=None if says else CloseConnection, ca=ca) as server,
         open_caller(server.endpoint, CONFIG) as caller,

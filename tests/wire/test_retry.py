@@ -67,7 +67,7 @@ def test_backoff_is_full_jitter_under_a_growing_bound(failures: int, drawn: floa
     assert delay == drawn * min(10.0, 0.01 * 2 ** min(failures - 1, 20))
 
 
-def test_dry_quota_slows_retries_down_but_gives_up_nothing() -> None:
+def test_an_empty_quota_slows_retries_but_ends_none() -> None:
     quota = RetryQuota()
     rule = RetryRule(RetryPolicy(1000, longest_backoff=7.0), quota, lambda: 0.0)
     affordable = quota.CAPACITY // quota.COST
@@ -81,7 +81,7 @@ def test_dry_quota_slows_retries_down_but_gives_up_nothing() -> None:
     assert rule.delay(S3ConnectionError("x"), 1) == 7.0
 
 
-def test_being_put_off_costs_no_quota() -> None:
+def test_throttling_costs_no_quota() -> None:
     quota = RetryQuota()
     rule = RetryRule(RetryPolicy(1000, longest_backoff=7.0), quota, lambda: 0.0)
     assert {rule.delay(S3ThrottledError("x", status=503), 1) for _ in range(1000)} == {0.0}
@@ -114,7 +114,7 @@ def test_quota_never_grows_beyond_its_capacity() -> None:
     ],
     ids=["503", "500", "RequestTimeout", "502 HTML", "429", "504", "garbage", "close", "reset", "cut"],
 )
-def test_what_may_pass_is_tried_again(failure: Handler) -> None:
+def test_transient_failures_are_retried(failure: Handler) -> None:
     with (
         ScriptedServer(handler=in_turn(failure, response(200, b"whole"))) as server,
         open_caller(server.endpoint) as caller,
@@ -133,7 +133,7 @@ def test_what_may_pass_is_tried_again(failure: Handler) -> None:
         (s3_error(403, "SignatureDoesNotMatch"), S3AccessDeniedError),
     ],
 )
-def test_what_will_not_pass_is_not_tried_again(answer: bytes, kind: type[S3Exception]) -> None:
+def test_permanent_failures_are_not_retried(answer: bytes, kind: type[S3Exception]) -> None:
     with ScriptedServer(handler=in_turn(answer)) as server, open_caller(server.endpoint) as caller:
         with pytest.raises(kind) as caught:
             get(caller)
@@ -142,7 +142,7 @@ def test_what_will_not_pass_is_not_tried_again(answer: bytes, kind: type[S3Excep
         assert "attempts" not in str(caught.value)
 
 
-def test_slow_down_to_the_end_names_its_attempts() -> None:
+def test_slow_down_in_every_attempt_names_their_number() -> None:
     with ScriptedServer(handler=in_turn(s3_error(503, "SlowDown"))) as server, open_caller(server.endpoint) as caller:
         with pytest.raises(S3ThrottledError, match=r"slow down.*SlowDown.*\(after 9 attempts\)") as caught:
             get(caller)
@@ -192,7 +192,7 @@ def test_resumed_body_of_another_version_is_never_mixed_in() -> None:
         assert len(server.requests) == 2
 
 
-def test_request_that_is_a_function_is_asked_before_each_attempt() -> None:
+def test_a_request_function_is_called_before_each_attempt() -> None:
     asked: list[str] = []
 
     def request() -> operations.Request:
@@ -205,7 +205,7 @@ def test_request_that_is_a_function_is_asked_before_each_attempt() -> None:
         assert [each.target for each in server.requests] == ["/b/k0", "/b/k1"]
 
 
-def test_cancelled_call_ends_instead_of_trying_again() -> None:
+def test_a_cancelled_call_is_not_retried() -> None:
     token = CancelToken()
 
     def answer(request: Request) -> bytes:
@@ -220,7 +220,7 @@ def test_cancelled_call_ends_instead_of_trying_again() -> None:
         assert len(server.requests) == 1
 
 
-def test_error_of_the_consumer_is_no_reason_to_try_again() -> None:
+def test_an_error_of_the_consumer_is_not_retried() -> None:
     with ScriptedServer(handler=in_turn(response(200, b"x"))) as server, open_caller(server.endpoint) as caller:
         with pytest.raises(ZeroDivisionError):
             caller.call(operations.get_object("b", "k"), lambda answer: 1 // 0)

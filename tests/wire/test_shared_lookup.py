@@ -39,7 +39,7 @@ def waiting_for(lookup: SharedLookup[str], gate: Gate, count: int, threads: Thre
     return futures
 
 
-def test_all_who_come_share_one() -> None:
+def test_all_callers_share_one_lookup() -> None:
     lookup, gate = SharedLookup[str]("it"), Gate()
     with ThreadPoolExecutor(8) as threads:
         futures = waiting_for(lookup, gate, 8, threads)
@@ -48,7 +48,7 @@ def test_all_who_come_share_one() -> None:
     assert not gate.begun.acquire(blocking=False)
 
 
-def test_each_waits_no_longer_than_it_may_and_the_others_go_on() -> None:
+def test_each_waiter_has_its_own_deadline() -> None:
     lookup, gate = SharedLookup[str]("it"), Gate()
     with ThreadPoolExecutor(8) as threads:
         futures = waiting_for(lookup, gate, 2, threads)
@@ -62,7 +62,7 @@ def test_each_waits_no_longer_than_it_may_and_the_others_go_on() -> None:
         assert [future.result(20) for future in futures] == ["found"] * 2
 
 
-def test_errors_are_each_waiters_own() -> None:
+def test_each_waiter_gets_its_own_error() -> None:
     lookup = SharedLookup[str]("it")
     release = threading.Event()
 
@@ -81,7 +81,7 @@ def test_errors_are_each_waiters_own() -> None:
     assert all(isinstance(error.__cause__, KeyError) for error in errors if error)
 
 
-def test_it_is_tried_again_for_as_long_as_somebody_waits() -> None:
+def test_a_lookup_is_repeated_as_long_as_somebody_waits() -> None:
     tries: list[int] = []
 
     def fails() -> str:
@@ -106,7 +106,7 @@ def test_it_is_tried_again_for_as_long_as_somebody_waits() -> None:
     assert endless._current is None
 
 
-def test_an_error_that_nobody_thought_of_is_told() -> None:
+def test_an_unexpected_error_of_a_lookup_is_raised() -> None:
     lookup = SharedLookup[str]("the session")
 
     def fails() -> str:
@@ -117,7 +117,7 @@ def test_an_error_that_nobody_thought_of_is_told() -> None:
             lookup.join(fails, within())
 
 
-def test_without_more_threads_it_is_done_by_who_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_threads_the_caller_looks_up_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_thread(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -125,7 +125,7 @@ def test_without_more_threads_it_is_done_by_who_needs_it(monkeypatch: pytest.Mon
     assert SharedLookup[str]("it").join(lambda: "found", within()) == "found"
 
 
-def test_an_interrupt_before_it_has_begun_leaves_it_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_before_a_lookup_leaves_it_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(thread: threading.Thread) -> None:
         raise KeyboardInterrupt
 

@@ -45,7 +45,7 @@ def idle_socket(caller: Caller) -> int:
 
 
 @pytest.mark.parametrize("stray", [STRAY, b"x", b""], ids=["response", "byte", "end"])
-def test_what_comes_while_a_connection_rests(private_ca: PrivateCA, is_tls: bool, stray: bytes) -> None:
+def test_stray_bytes_while_a_connection_is_idle(private_ca: PrivateCA, is_tls: bool, stray: bytes) -> None:
     rests = threading.Event()
     late = [Receive("HEAD"), Send(HEAD), Stall(rests), Send(stray), Stall(threading.Event())][: 5 if stray else 3]
     with server_of(private_ca, is_tls, late, GOOD) as server, open_caller(server.endpoint, ONCE) as caller:
@@ -57,7 +57,7 @@ def test_what_comes_while_a_connection_rests(private_ca: PrivateCA, is_tls: bool
         assert server.accepted == 2
 
 
-def test_what_comes_in_one_record_with_a_body(private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stray_bytes_in_one_record_with_a_body(private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenSSL has it, and the socket is not readable."""
     monkeypatch.setenv("AWS_CA_BUNDLE", str(private_ca.bundle))
     whole = response(200, RIGHT)
@@ -79,7 +79,7 @@ def test_the_late_body_of_another_response(private_ca: PrivateCA, is_tls: bool, 
         assert [each.method for each in server.requests] == ["HEAD", "GET", "GET"]
 
 
-def test_a_body_that_must_not_be(private_ca: PrivateCA) -> None:
+def test_a_body_after_204_is_no_response(private_ca: PrivateCA) -> None:
     """A response with 204 that announces one."""
     no_content = b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n"
     with (

@@ -28,7 +28,7 @@ GOOD = response(200, b"body")
 
 @pytest.mark.parametrize("status", [400, 403, 503])
 @pytest.mark.parametrize("code", CODES)
-def test_every_throttling_code_is_tried_again_whatever_its_status(code: str, status: int) -> None:
+def test_every_throttling_code_is_retried_with_any_status(code: str, status: int) -> None:
     refusals = [s3_error(status, code)] * 4  # more than an error that is no throttling may have
     with ScriptedServer(handler=in_turn(*refusals, GOOD)) as server, open_caller(server.endpoint) as caller:
         assert get(caller) == b"body"
@@ -37,12 +37,12 @@ def test_every_throttling_code_is_tried_again_whatever_its_status(code: str, sta
 @pytest.mark.parametrize(
     "refusal", [response(429), response(429, b"<html>Too Many Requests</html>"), response(503), response(503, b"busy")]
 )
-def test_a_throttling_status_without_a_document_is_tried_again(refusal: bytes) -> None:
+def test_a_throttling_status_without_a_document_is_retried(refusal: bytes) -> None:
     with ScriptedServer(handler=in_turn(*[refusal] * 4, GOOD)) as server, open_caller(server.endpoint) as caller:
         assert get(caller) == b"body"
 
 
-def test_a_head_that_is_throttled_is_tried_again() -> None:
+def test_a_throttled_head_is_retried() -> None:
     refusal = response(503, headers={"Content-Length": "0"})
     with (
         ScriptedServer(handler=in_turn(*[refusal] * 4, response(200))) as server,
@@ -74,9 +74,7 @@ DATED = {"Date": formatdate(NOW, usegmt=True), "Retry-After": formatdate(NOW + 7
     ],
 )
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_errors_tell_when_the_server_wants_to_be_asked_again(
-    headers: dict[str, str], seconds: float | None, status: int
-) -> None:
+def test_errors_have_the_servers_retry_after(headers: dict[str, str], seconds: float | None, status: int) -> None:
     with (
         ScriptedServer(handler=in_turn(response(status, headers=headers))) as server,
         open_caller(server.endpoint, S3ClientConfig(max_attempts=1)) as caller,
@@ -97,7 +95,7 @@ def test_a_pause_is_never_shorter_than_retry_after(kind: type[S3ServiceError]) -
     assert RetryRule(RetryPolicy(10), RetryQuota(), lambda: 0.0).delay(error, 3) == 60.0
 
 
-def test_the_request_comes_again_after_retry_after() -> None:
+def test_a_request_is_retried_after_retry_after() -> None:
     refusal = s3_error(503, "SlowDown").replace(b"\r\n", b"\r\nRetry-After: 0.3\r\n", 1)
     with ScriptedServer(handler=in_turn(refusal, GOOD)) as server, open_caller(server.endpoint) as caller:
         began = time.perf_counter()
@@ -118,7 +116,7 @@ def test_retry_after_beyond_the_deadline_is_a_timeout_at_once() -> None:
 # -- the quota ------------------------------------------------------------------------------------------------------
 
 
-def test_retries_of_many_processes_with_a_dry_quota_do_not_come_in_step() -> None:
+def test_retries_with_an_empty_quota_are_spread_over_time() -> None:
     pauses = []
     for process in range(100):
         quota = RetryQuota()

@@ -51,7 +51,7 @@ class Speaking(TcpServer):
 
 
 @pytest.mark.parametrize("banner", [b"SSH-2.0-OpenSSH_9.6\r\n", b"220 mail ESMTP\r\n", b"\x15\x03\x03\x00\x02\x02\x46"])
-def test_servers_of_other_protocols_are_recognised_without_waiting(banner: bytes) -> None:
+def test_servers_of_other_protocols_are_recognised_at_once(banner: bytes) -> None:
     with (
         Speaking(banner) as server,
         open_client(server.endpoint) as client,
@@ -68,7 +68,7 @@ def test_web_server_that_refuses(status: int) -> None:
         assert (caught.value.status, caught.value.bucket, caught.value.key) == (status, "b", "k")
 
 
-def test_web_server_that_likes_everything_stores_nothing_and_lists_nothing() -> None:
+def test_a_web_server_that_accepts_all_is_no_success() -> None:
     with ScriptedServer(handler=in_turn(response(200, HTML))) as server, open_client(server.endpoint) as client:
         with pytest.raises(S3ProtocolError):
             list(client.list_objects("b"))
@@ -128,7 +128,7 @@ def test_tls_is_not_spoken_by_a_plain_server() -> None:
         (b"HTTP/2 200\r\n\r\n", "does not begin like HTTP/1.1"),
     ],
 )  # fmt: skip
-def test_answer_that_is_not_what_was_asked_for(answer: bytes, reason: str) -> None:
+def test_a_response_that_does_not_match_the_request(answer: bytes, reason: str) -> None:
     with (
         ScriptedServer(handler=lambda request: [Send(answer), Close()]) as server,
         open_client(server.endpoint) as client,
@@ -139,7 +139,7 @@ def test_answer_that_is_not_what_was_asked_for(answer: bytes, reason: str) -> No
         assert "s3://b/k" in str(caught.value)
 
 
-def test_truncated_answer_to_the_end_of_all_attempts() -> None:
+def test_a_truncated_response_in_every_attempt_is_an_error() -> None:
     answer = partial("bytes 0-9/10")[:-4]
     script = in_turn([Send(answer), Close()], [Close()])
     with ScriptedServer(handler=script) as server, open_client(server.endpoint) as client:
@@ -168,7 +168,7 @@ def test_malformed_listing(body: bytes) -> None:
         list(client.list_objects("b"))
 
 
-def test_endless_error_document_is_given_up() -> None:
+def test_an_endless_error_document_is_refused() -> None:
     answer = response(400, b"<Error>" + b" " * (2 << 20))
     with (
         ScriptedServer(handler=in_turn(answer)) as server,
@@ -178,7 +178,7 @@ def test_endless_error_document_is_given_up() -> None:
         get(client)
 
 
-def test_error_in_a_good_answer_is_an_error() -> None:
+def test_an_error_in_a_200_response_is_raised() -> None:
     answer = s3_error(200, "AccessDenied", "in the body of a 200")
     with (
         ScriptedServer(handler=in_turn(answer)) as server,
@@ -188,7 +188,7 @@ def test_error_in_a_good_answer_is_an_error() -> None:
         client.copy_object("b", "k", "b", "l")
 
 
-def test_server_error_in_a_good_answer_is_tried_again() -> None:
+def test_a_server_error_in_a_200_response_is_retried() -> None:
     answers = in_turn(
         s3_error(200, "InternalError"), response(200, b"<CopyObjectResult><ETag>e</ETag></CopyObjectResult>")
     )
@@ -210,7 +210,7 @@ def test_server_error_in_a_good_answer_is_tried_again() -> None:
     ],
     ids=["ranges ignored", "plain", "chunked", "ends with the connection"],
 )
-def test_odd_answers_that_are_whole(answer: bytes) -> None:
+def test_odd_but_complete_responses_are_accepted(answer: bytes) -> None:
     with (
         ScriptedServer(handler=lambda request: [Send(answer), Close()]) as server,
         open_client(server.endpoint) as client,
@@ -245,7 +245,7 @@ def test_empty_object(answer: bytes) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 10])
-def test_416_that_does_not_tell_the_size_is_resolved_by_asking(size: int) -> None:
+def test_416_without_the_size_is_resolved_by_head(size: int) -> None:
     """Some servers answer a suffix range with 416 where they should send the whole object, and tell no size."""
 
     def answer(request: Request) -> bytes:
