@@ -1,1 +1,1 @@
-"""Nothing lost, nothing wrong, nobody hung: reads and saves while a share of all answers goes wrong."""
+"""Reads and saves while a share of all responses is spoiled: nothing is lost or wrong, and nothing hangs."""

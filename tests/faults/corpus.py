@@ -1,4 +1,4 @@
-"""The objects that are read and saved: bytes known by key, from one pattern, so that none has to be kept."""
+"""The objects that are read and saved: their bytes follow from their key, so that none have to be kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TENSOR_BYTES = (4 * KIB, 300 * KIB, 6 * MIB)
 
 @dataclass(frozen=True)
 class Stored:
-    """An object, and where in the endless pattern of ``content`` it begins."""
+    """An object, and its position in the endless pattern of ``content``."""
 
     key: str
     size: int
@@ -46,7 +46,7 @@ def drawn(key: str, largest: int, dice: random.Random) -> Stored:
 
 
 class Corpus:
-    """What is there to be read, put into a bucket's folder before the first request."""
+    """The objects to be read, stored in a bucket's folder before the first request."""
 
     def __init__(self, folder: Path) -> None:
         dice = random.Random(24)

@@ -1,7 +1,7 @@
-"""Reads and saves in every way there is, each held to the bytes it must have.
+"""Reads and saves of every kind, each compared with the expected bytes.
 
-An operation returns what it moved, or raises ``S3Exception``: both are right. Anything else is wrong: other errors,
-and ``AssertionError`` for wrong bytes.
+An operation returns what it transferred, or raises ``S3Exception``: both are right. Anything else is wrong: other
+errors, and ``AssertionError`` for wrong bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.wire.support import REGION, fast_rule
 IMPATIENT = S3ClientConfig(part_size=5 * MIB, max_attempts=10, connect_timeout=1.0, read_timeout=1.0)
 
 
-class GivenUp(Exception):
+class ProgramFailed(Exception):
     """A program's own error in the middle of a save."""
 
 
@@ -39,7 +39,7 @@ class Moved:
 
 @dataclass
 class Place:
-    """Where operations work.
+    """The bucket, servers and clients of the operations.
 
     Args:
         bucket, corpus: what is there.
@@ -59,8 +59,8 @@ class Place:
     def __post_init__(self) -> None:
         self.client = S3Client(REGION, endpoint=self.endpoint, s3client_config=self.config)
         self.checkpoint = S3Checkpoint(REGION, endpoint=self.endpoint, s3client_config=self.config)
-        hasten(self.client)
-        hasten(self.checkpoint._client)
+        retry_quickly(self.client)
+        retry_quickly(self.checkpoint._client)
 
     def close(self) -> None:
         self.client.close()
@@ -70,8 +70,8 @@ class Place:
         return f"s3://{self.bucket}/{stored.key}"
 
 
-def hasten(client: S3Client) -> None:
-    """Have it wait a thousandth of the usual time between attempts."""
+def retry_quickly(client: S3Client) -> None:
+    """Make its pauses between attempts a thousand times shorter."""
     runtime = client.runtime()
     runtime.caller.close()
     runtime.caller = Caller(
@@ -131,13 +131,13 @@ def load(place: Place, dice: random.Random) -> Moved:
 
 
 def iterate(place: Place, dice: random.Random) -> Moved:
-    """A dataset with look-ahead, of objects of all sizes that nobody knows before."""
+    """A dataset with look-ahead, of objects whose sizes are not known before."""
     wanted = dice.choices(place.corpus.objects, k=6)
     return _iterate(place, wanted, S3IterableDataset.from_objects(map(place.uri, wanted), **_dataset(place)))
 
 
 def iterate_listed(place: Place, _: random.Random) -> Moved:
-    """A dataset of small objects, whose sizes a listing tells: they are carried."""
+    """A dataset of small objects whose sizes come from a listing: they are multiplexed."""
     uri = f"s3://{place.bucket}/small/"
     return _iterate(place, place.corpus.small, S3IterableDataset.from_prefix(uri, **_dataset(place)))
 
@@ -153,7 +153,7 @@ def _dataset(place: Place) -> dict[str, Any]:
 
 def _iterate(place: Place, wanted: Sequence[Stored], dataset: S3IterableDataset) -> Moved:
     with dataset._source.client as client:
-        hasten(client)
+        retry_quickly(client)
         for stored, data in zip(wanted, dataset, strict=True):
             _expect_all(data, stored)
     return Moved(reads=len(wanted), bytes=sum(each.size for each in wanted))
@@ -180,7 +180,7 @@ def _expect(data: bytes, stored: Stored, start: int) -> None:
 
 
 def save(place: Place, dice: random.Random) -> Moved:
-    """A save, which is whole; or it raises, and is whole or not there."""
+    """A save, after which the object is complete; if it raises, the object is complete or absent."""
     stored = drawn(f"saves/{dice.getrandbits(64):x}", LARGEST_SAVE, dice)
     try:
         with S3Writer(place.client.put_object(place.bucket, stored.key)) as writer:
@@ -194,16 +194,16 @@ def save(place: Place, dice: random.Random) -> Moved:
     return Moved(saves=1, bytes=stored.size)
 
 
-def give_up(place: Place, dice: random.Random) -> Moved:
-    """A save whose program fails in the middle: nothing is there."""
+def fail_in_the_middle(place: Place, dice: random.Random) -> Moved:
+    """A save whose program fails in the middle: there is no object."""
     stored = drawn(f"saves/{dice.getrandbits(64):x}", LARGEST_SAVE // 2, dice)
     try:
         with S3Writer(place.client.put_object(place.bucket, stored.key)) as writer:
             _write(writer, stored, dice)
-            raise GivenUp
-    except GivenUp:
+            raise ProgramFailed
+    except ProgramFailed:
         pass
-    assert not _exists(place, stored), f"{stored} was given up, and is there"
+    assert not _exists(place, stored), f"{stored} exists although its save failed"
     return Moved(saves=1, bytes=stored.size)
 
 
@@ -236,4 +236,4 @@ def _expect_whole(reader: S3Reader, stored: Stored) -> None:
 
 Operation = Callable[[Place, random.Random], Moved]
 READS: tuple[Operation, ...] = (read_whole, stream, read_into_parts, load, iterate, iterate_listed)
-SAVES: tuple[Operation, ...] = (save, save, save, save, give_up)
+SAVES: tuple[Operation, ...] = (save, save, save, save, fail_in_the_middle)

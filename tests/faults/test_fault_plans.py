@@ -1,4 +1,4 @@
-"""What the misbehaving proxy does, without a proxy: decisions depend on the seed alone, and plans do what they say."""
+"""The faults without a proxy: decisions depend on the seed alone, and plans have the intended effect."""
 
 from __future__ import annotations
 

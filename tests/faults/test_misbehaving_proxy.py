@@ -1,7 +1,7 @@
-"""The property: with faults on a fifth of all answers, every byte is right, or a clear error comes in time.
+"""The property: with faults in a fifth of all responses, every byte is right, or a clear error comes in time.
 
-Nothing hangs, and no upload is left behind but those of which the client cannot know. A failure is played again with
-the seed that it names.
+Nothing hangs, and no upload is left over except those of which the client cannot know. A failure can be repeated with
+the seed that it names (``FAULT_SEED``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def seed() -> int:
 
 @pytest.fixture
 def place_at(s3_server: S3Server, bucket: str) -> Iterator[Callable[[str], Place]]:
-    """Makes the place that is found through a proxy's endpoint."""
+    """Makes the place for a proxy's endpoint."""
     corpus = Corpus(s3_server.folder / bucket)
     with S3Client(REGION, endpoint=s3_server.endpoint) as direct:
         yield lambda endpoint: Place(bucket, corpus, endpoint, direct)
@@ -43,7 +43,7 @@ def place_at(s3_server: S3Server, bucket: str) -> Iterator[Callable[[str], Place
 def exercise(
     proxy: MisbehavingProxy, place_at: Callable[[str], Place], *, reads: int, saves: int
 ) -> tuple[Workload, Report]:
-    """Read and save, and hold the outcome to the property."""
+    """Read and save, and check the property."""
     seed = proxy.mix.seed
     workload = Workload(seed, DEADLINE)
     with proxy:  # and no client: if an operation hangs, the end of the proxy must come first
@@ -54,8 +54,8 @@ def exercise(
     print(f"seed {seed}: {workload.moved}, {report}, {dict(workload.errors)}")
     assert not workload.wrong, "\n\n".join(workload.wrong)
     left = {upload.upload_id for upload in place.direct.list_multipart_uploads(place.bucket)}
-    assert left <= set(report.lost_uploads), f"uploads were left behind (seed {seed})"
-    # Ten attempts (three at wrong answers) against one fault in five: many errors would empty the property.
+    assert left <= set(report.lost_uploads), f"uploads were left over (seed {seed})"
+    # With ten attempts (three after malformed responses) and one fault in five, more errors would be suspicious.
     assert workload.errors.total() <= (reads + saves) * 0.05, workload.errors
     return workload, report
 
@@ -72,7 +72,7 @@ def test_every_byte_is_right_or_an_error_is_clear(
 
 @pytest.mark.parametrize("fault", [Fault.CUT, *VERIFIED])
 def test_one_fault_alone(s3_server: S3Server, place_at: Callable[[str], Place], seed: int, fault: Fault) -> None:
-    """Flipped bytes are among them once checksums are verified."""
+    """Flipped bytes are among the faults if checksums are verified."""
     proxy = MisbehavingProxy(s3_server.endpoint, Mix(seed, faults=[fault]))
     workload, report = exercise(proxy, place_at, reads=60, saves=2)
     assert workload.moved.reads > 40

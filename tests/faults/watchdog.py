@@ -1,4 +1,4 @@
-"""No operation may hang: each has a deadline, and what all threads were doing is shown when one is missed.
+"""No operation may hang: each has a deadline, and the stacks of all threads are shown if one is missed.
 
 Contract: operations register on their threads; the thread of ``Watchdog`` alone compares with the clock. ``wait``
 returns when everything is done or a deadline was missed, so that the test can fail while the operation still hangs.
@@ -56,7 +56,7 @@ class Watchdog:
             yield
         finally:
             with self._change:
-                self._deadlines.pop(token, None)  # absent where the deadline was missed
+                self._deadlines.pop(token, None)  # absent if the deadline was missed
 
     def wait(self, done: Callable[[], bool]) -> None:
         """Until ``done``, which is asked again at every ``wake``, or until a deadline is missed."""

@@ -44,7 +44,7 @@ class Workload:
         seconds: what one of them may take.
 
     Attributes:
-        moved: what went well, all together.
+        moved: what the successful operations transferred.
         errors: what ended in an ``S3Exception``, by type and operation.
         wrong: wrong bytes and other errors; hangs with the stacks of all threads.
     """
@@ -59,7 +59,7 @@ class Workload:
         self._at_work = 0
 
     def run(self, place: Place, operations: Iterable[Operation], threads: int) -> None:
-        """Returns when all are done, or when one hangs: its thread and the others are left behind then."""
+        """Return when all are done, or when one hangs; then the threads are not joined."""
         numbered = enumerate(operations)
         self._at_work = threads
         workers = [threading.Thread(target=self._work, args=(place, numbered), daemon=True) for _ in range(threads)]

@@ -1,4 +1,4 @@
-"""An empty AWS environment, and a scripted HTTP server for the endpoints that hand out credentials."""
+"""An empty AWS environment, and a scripted HTTP server for the endpoints that provide credentials."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AwsFiles:
 
 @pytest.fixture(autouse=True)
 def aws_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AwsFiles:
-    """Leave nothing of the machine's own settings, and no metadata service to wait for."""
+    """Hide the machine's own settings, and disable the metadata service."""
     for name in os.environ:
         if name.startswith(CONFIGURATION) or name.lower() in PROXIES:
             monkeypatch.delenv(name)
@@ -39,7 +39,7 @@ def aws_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AwsFiles:
 
 @dataclass
 class ScriptedServer:
-    """Answers every request with what ``answer(method, path)`` returns; keeps the requests."""
+    """Responds to every request with what ``answer(method, path)`` returns; keeps the requests."""
 
     url: str
     answer: Callable[[str, str], str] = lambda method, path: ""

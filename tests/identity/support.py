@@ -1,4 +1,4 @@
-"""What the tests of this layer share: the shortest way to an endpoint, and to credentials on disk."""
+"""What the tests of this layer share: resolving endpoints, and writing credentials to disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Credentials from shared files and over HTTP, and what is said when there are none."""
+"""Credentials from shared files and over HTTP, and the error if there are none."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_instance_metadata(server: ScriptedServer, monkeypatch: pytest.MonkeyPat
     assert credentials_provider(S3ClientConfig()).get() == Credentials("I", "s", "t")
 
 
-STS_ANSWER = """<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result><Credentials>
+STS_RESPONSE = """<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result><Credentials>
 <AccessKeyId>ROLE</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>
 <Expiration>{expiration}</Expiration></Credentials></{action}Result></{action}Response>"""
 
@@ -77,7 +77,7 @@ STS_ANSWER = """<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-1
 def test_assumed_role_asks_sts_in_the_clients_region(
     server: ScriptedServer, aws_files: AwsFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.answer = lambda method, path: STS_ANSWER.format(action="AssumeRole", expiration=expiration(60))
+    server.answer = lambda method, path: STS_RESPONSE.format(action="AssumeRole", expiration=expiration(60))
     write_keys(aws_files.credentials, base=("BASE", "s"))
     aws_files.config.write_text(
         "[profile trainer]\nrole_arn = arn:aws:iam::123456789012:role/trainer\nsource_profile = base\n"
@@ -94,7 +94,7 @@ def test_assumed_role_asks_sts_in_the_clients_region(
 
 
 def test_web_identity(server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.answer = lambda method, path: STS_ANSWER.format(
+    server.answer = lambda method, path: STS_RESPONSE.format(
         action="AssumeRoleWithWebIdentity", expiration=expiration(60)
     )
     (tmp_path / "identity").write_text("signed-by-the-cluster")

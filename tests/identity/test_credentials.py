@@ -163,7 +163,7 @@ def test_precedence_is_botocores(aws_files: AwsFiles, variables: dict[str, str],
 
 
 def test_process_is_asked_again_before_its_credentials_expire(process: Process) -> None:
-    # botocore renews what has less than 15 minutes left, and asks once more when such is the first answer.
+    # botocore renews what has less than 15 minutes left, and asks once more if the first response is like that.
     process.plays(12, 12, 120)
     clock = Clock()
     provider = credentials_provider(S3ClientConfig(), clock=clock)
@@ -272,7 +272,7 @@ def test_many_threads_look_up_once(process: Process) -> None:
 
 
 class AnnouncingLock:
-    """A lock that tells who comes for it."""
+    """A lock that announces each thread that comes for it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -146,7 +146,7 @@ def session() -> Session:
 def test_a_client_of_botocore_goes_to_the_same_place(
     session: Session, bucket: str, region: str, endpoint: str | None, force: bool, variables: dict[str, str]
 ) -> None:
-    # The rules put a dotted name even before an IP address, where no name can be: ours is in the path.
+    # The rules put a dotted name even before an IP address, where no name can be: here it is in the path.
     style = "path" if force or endpoint == LOCAL else "virtual"
     with mock.patch.dict(os.environ, variables):
         sent_to, authorization = request_of_a_client(session, region, endpoint, style, bucket)

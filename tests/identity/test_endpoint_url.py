@@ -1,4 +1,4 @@
-"""Custom endpoints: where they lead, and what is said about those that cannot."""
+"""Custom endpoints: where requests go, and the errors for invalid ones."""
 
 from __future__ import annotations
 

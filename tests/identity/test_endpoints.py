@@ -1,4 +1,4 @@
-"""Endpoints of AWS, the settings they depend on, and what is decided without botocore."""
+"""Endpoints of AWS, the settings on which they depend, and the case that needs no botocore."""
 
 from __future__ import annotations
 

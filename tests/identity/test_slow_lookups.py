@@ -1,4 +1,4 @@
-"""Look-ups that are slow, fail for a while, or never end: requests wait no longer than they may, and lose no keys."""
+"""Look-ups that are slow, fail for a while, or never end: requests keep their deadlines and valid keys."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KEYS = {
 
 @contextlib.contextmanager
 def calling(answer: Answer, **settings: object) -> Iterator[tuple[Caller, ScriptedServer]]:
-    """A caller of a server that always answers so."""
+    """A caller of a server that always sends this response."""
     with ScriptedServer(handler=in_turn(answer)) as server:
         caller = Caller(REGION, server.endpoint, S3ClientConfig(**settings), "test/1")  # type: ignore[arg-type]
         with contextlib.closing(caller):
@@ -74,7 +74,7 @@ def test_a_machine_without_a_role_fails_at_once(monkeypatch: pytest.MonkeyPatch,
 
 def test_without_a_metadata_service_nothing_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with metadata_service(monkeypatch, 0, failure=BODY):
-        pass  # its address, at which nobody listens any more
+        pass  # only its address is needed: nothing listens there any more
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED", raising=False)
     began = time.perf_counter()
     with calling(BODY) as (caller, _), pytest.raises(S3CredentialsError, match="no AWS credentials found"):
@@ -128,7 +128,7 @@ class Program:
         return len((self._folder / "calls").read_text())
 
     def prints(self, call: int, minutes: float | None) -> None:
-        """The call will print credentials valid for so long; rubbish for None."""
+        """The call will print credentials that are valid for so long; rubbish if None."""
         (self._folder / str(call)).write_text(self._text(call, minutes))
 
     @contextlib.contextmanager

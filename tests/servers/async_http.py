@@ -23,7 +23,7 @@ class Streams(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def accepted(sock: socket.socket, tls: ssl.SSLContext | None) -> AsyncIterator[Streams]:
-    """A connection that a listening socket gave, after its handshake if there is to be one."""
+    """A connection that a listening socket accepted, after its TLS handshake if there is one."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(_LIMIT)
     protocol = asyncio.StreamReaderProtocol(reader)
@@ -48,7 +48,7 @@ async def connected(host: str, port: int) -> AsyncIterator[Streams]:
 
 
 async def read_head(reader: asyncio.StreamReader) -> Head | None:
-    """Read up to the empty line; None where the connection ends before it."""
+    """Read up to the empty line; None if the connection ends before it."""
     try:
         return parse_head(await reader.readuntil(b"\r\n\r\n"))
     except asyncio.IncompleteReadError:
@@ -56,7 +56,7 @@ async def read_head(reader: asyncio.StreamReader) -> Head | None:
 
 
 async def read_answer(reader: asyncio.StreamReader, request: Request) -> tuple[Head, bytes] | None:
-    """The answer to ``request`` and its whole body, interim answers (100) left out; None where there is none."""
+    """The response to ``request`` with its whole body, without interim ones (100); None if there is none."""
     head = await read_head(reader)
     while head is not None and head.status < 200:
         head = await read_head(reader)

@@ -1,7 +1,7 @@
-"""What the misbehaving proxy does wrong: drawn from a seed, and planned before anything is sent.
+"""The faults of the misbehaving proxy: drawn from a seed, and planned before anything is sent.
 
-The decision on an answer depends on the seed, the number of its connection and its number on that connection alone,
-so that a failure is played again from the seed that the test printed.
+The decision on a response depends only on the seed, the number of its connection and its number on that connection, so
+that a failure can be repeated with the seed that the test printed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tests.servers.http_messages import Head, Request, s3_error
 class Fault(str, Enum):
     """One way to misbehave. The values are for reports."""
 
-    DROP = "dropped before the server had it"
-    LOSE = "answer lost"
+    DROP = "closed before the server had the request"
+    LOSE = "response lost"
     CUT = "cut off"
     INTERNAL_ERROR = "500 InternalError"
     SLOW_DOWN = "503 SlowDown"
@@ -44,7 +44,7 @@ EVERY_ANSWER = (
 _CHECKSUM = b"x-amz-checksum-crc32: "
 _OBJECTS_ONLY = {Fault.WRONG_RANGE, Fault.FLIP}
 HARMLESS = {None, Fault.STALE}
-"""After these, the client has the answer; one that trickles may take too long for it on a busy machine."""
+"""After these, the client has the response; one that trickles may time out on a busy machine."""
 
 
 class End(Enum):
@@ -52,12 +52,12 @@ class End(Enum):
 
     CLOSE = "FIN"
     RESET = "RST"
-    HALF = "FIN from us, and an open ear"
+    HALF = "FIN, but still reading"
 
 
 @dataclass(frozen=True)
 class Pause:
-    """Say nothing for a while."""
+    """Send nothing for a while."""
 
     seconds: float
 
@@ -71,8 +71,8 @@ class Mix:
 
     Args:
         seed: what every decision is drawn from.
-        fraction: of the answers that suffer.
-        faults: what they may suffer, all equally likely.
+        fraction: the share of responses with a fault.
+        faults: the possible faults, all equally likely.
         stall: seconds of a stall, more than the client's time-outs.
         breath: seconds between the pieces of what trickles, less than the client's time-outs.
     """
@@ -84,7 +84,7 @@ class Mix:
     breath: float = 0.3
 
     def fault_for(self, request: Request, connection: int, number: int) -> tuple[Fault | None, random.Random]:
-        """What befalls answer ``number`` on this connection, and what its details are drawn from."""
+        """The fault of response ``number`` on this connection, and the randomness for its details."""
         dice = random.Random(f"{self.seed}/{connection}/{number}")
         if dice.random() >= self.fraction:
             return None, dice
@@ -99,14 +99,14 @@ class Mix:
 
 
 def error_answer(fault: Fault) -> bytes | None:
-    """What is answered instead of asking the server; None if it is asked."""
+    """The response that replaces the server's; None if the server is asked."""
     if fault is Fault.SLOW_DOWN:
         return s3_error(503, "SlowDown")
     return s3_error(500, "InternalError") if fault is Fault.INTERNAL_ERROR else None
 
 
 def plan(fault: Fault | None, mix: Mix, head: Head, body: bytes, dice: random.Random) -> list[Step]:
-    """What to do with a good answer."""
+    """What to do with a good response."""
     if fault is None or fault is Fault.TRICKLE:
         pieces = [head.raw, body] if fault is None else _trickle(head.raw + body, mix, dice)
         return list(pieces)
@@ -118,7 +118,7 @@ def plan(fault: Fault | None, mix: Mix, head: Head, body: bytes, dice: random.Ra
         return [_with_wrong_range(head, dice), body]
     if fault is Fault.FLIP:
         raw = with_checksum(head, body)
-        return [raw, _flipped(body, dice) if _CHECKSUM in raw else body]  # without one, nobody can know
+        return [raw, _flipped(body, dice) if _CHECKSUM in raw else body]  # without a checksum, no client could notice
     began = _beginning(head.raw, body, dice)
     if fault is Fault.STALL:
         return [began, Pause(mix.stall), End.CLOSE]
@@ -144,19 +144,19 @@ def _trickle(message: bytes, mix: Mix, dice: random.Random) -> list[Step]:
 
 
 def _with_wrong_range(head: Head, dice: random.Random) -> bytes:
-    """Bytes from somewhere else, or of an object of another size; an answer without the header stays as it is."""
+    """Bytes from somewhere else, or of an object of another size; a response without the header stays as it is."""
     match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", head.headers.get("content-range", ""))
     if match is None:
         return head.raw
     first, last, size = map(int, match.groups())
-    # Never both by as much: of an object's last bytes, that is a lie that only a checksum can find out.
+    # Never both by as much: of an object's last bytes, only a checksum could detect that.
     shift, growth = dice.choice(((1, 0), (0, 7), (dice.randrange(1, 1 << 20), 1 << 20)))
     wrong = f"bytes {first + shift}-{last + shift}/{size + growth}"
     return head.raw.replace(match[0].encode(), wrong.encode())
 
 
 def with_checksum(head: Head, body: bytes) -> bytes:
-    """The head of an answer with a whole object, and its ``x-amz-checksum-crc32``; others as they are."""
+    """The head with ``x-amz-checksum-crc32`` if the body is a whole object; else unchanged."""
     whole = f"bytes 0-{len(body) - 1}/{len(body)}"
     if head.headers.get("content-range", whole) != whole or _CHECKSUM in head.raw:
         return head.raw

@@ -18,10 +18,10 @@ class ForwardProxy(TcpServer):
     """See the module.
 
     Args:
-        credentials: ``user:password`` that clients must give; others are answered 407.
+        credentials: ``user:password`` that clients must send; others get 407.
 
     Attributes:
-        requests: what clients asked of the proxy itself, CONNECTs among them.
+        requests: the requests to the proxy itself, including CONNECTs.
     """
 
     def __init__(self, credentials: str | None = None) -> None:

@@ -61,7 +61,7 @@ class Request:
 
 
 def read_request(stream: io.BufferedReader) -> Request | None:
-    """Read one request with its body; None where the client has closed the connection instead."""
+    """Read one request with its body; None if the client has closed the connection instead."""
     head = read_head(stream)
     if head is None:
         return None
@@ -69,7 +69,7 @@ def read_request(stream: io.BufferedReader) -> Request | None:
 
 
 def read_head(stream: io.BufferedReader) -> Head | None:
-    """Read up to the empty line; None where the connection ends before it."""
+    """Read up to the empty line; None if the connection ends before it."""
     raw = b""
     while not raw.endswith(b"\r\n\r\n"):
         line = stream.readline()
@@ -80,7 +80,7 @@ def read_head(stream: io.BufferedReader) -> Head | None:
 
 
 def parse_head(raw: bytes) -> Head:
-    """What a head says; ``raw`` ends with the empty line."""
+    """Parse a head; ``raw`` ends with the empty line."""
     first_line, *lines = raw.decode("latin-1").split("\r\n")[:-2]
     pairs = [line.split(":", 1) for line in lines]
     return Head(first_line, {name.lower(): value.strip() for name, value in pairs}, raw)

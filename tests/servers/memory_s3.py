@@ -5,7 +5,7 @@
 
 PutObject takes ``If-None-Match: *`` and ``If-Match``: 412 if they do not hold, 404 for ``If-Match`` of a missing key.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
-With ``conditional=False`` it ignores both, as servers do that do not know them. No multipart uploads.
+With ``conditional=False`` it ignores both, as some servers do. No multipart uploads.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class MemoryS3:
     Attributes:
         objects: by key; all requests are of one bucket.
         now: its clock, in seconds since 1970; storing an object takes ``seconds_to_store``.
-        requests: all that were answered.
+        requests: all requests so far.
     """
 
     def __init__(self, *, conditional: bool = True) -> None:

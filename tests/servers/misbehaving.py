@@ -1,12 +1,12 @@
-"""A proxy that misbehaves, in front of a real server: what goes wrong is in ``faults``.
+"""A misbehaving proxy in front of a real server: its faults are in ``faults``.
 
     with MisbehavingProxy(s3_server.endpoint, Mix(seed=1)) as proxy:
         ...  # clients of proxy.endpoint
         proxy.report().lost_uploads
 
-It runs in a process of its own, on asyncio: neither its threads, sockets and memory nor its use of the interpreter
-lock are mistaken for those of the client. It ends with its standard input, so also with a test process that was killed;
-each line on standard input is answered with a report.
+It runs in a process of its own, on asyncio, so that its threads, sockets, memory and use of the interpreter lock are
+not the client's. It ends with its standard input, so also if the test process is killed; for each line on standard
+input it prints a report.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Report:
 
     Attributes:
         answers: how many requests there were.
-        faults: how many of them suffered what, by ``Fault.value``.
-        lost_uploads: ids of multipart uploads that were begun, and whose client could not learn that.
+        faults: how many had which fault, by ``Fault.value``.
+        lost_uploads: ids of multipart uploads that were created without the client learning their id.
     """
 
     answers: int
@@ -58,8 +58,8 @@ class MisbehavingProxy:
 
     Args:
         upstream: the server, plain HTTP.
-        mix: what goes wrong.
-        authority: have it speak TLS, with this CA's certificate.
+        mix: the faults.
+        authority: speak TLS, with this CA's certificate.
     """
 
     endpoint: str
@@ -122,14 +122,14 @@ class _Server:
         if self._tls and (delay := self.mix.handshake_delay(number)):
             self.faults[Fault.HANDSHAKE.value] += 1
             await asyncio.sleep(delay)
-        # Gone clients are no errors of ours.
+        # Clients that went away are no error here.
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, _Close):
             async with accepted(sock, self._tls) as client, connected(*self.upstream) as upstream:
                 await _Conversation(self, number, client, upstream).serve()
 
 
 class _Conversation:
-    """One connection of a client, and ours to the server."""
+    """One connection of a client, and the proxy's to the server."""
 
     def __init__(self, server: _Server, number: int, client: Streams, upstream: Streams) -> None:
         self._server = server
@@ -173,7 +173,7 @@ class _Conversation:
         return head, body
 
     def _note_upload(self, request: Request, fault: Fault | None, answer: Head, body: bytes) -> None:
-        """Whether the server has just begun an upload of which the client will not hear."""
+        """Note an upload that the server has just created and of which the client will not learn."""
         if request.method == "POST" and "uploads" in request.query and answer.status == 200:
             upload = re.search(rb"<UploadId>(.*?)</UploadId>", body)
             if upload and (fault not in HARMLESS or self._is_gone()):

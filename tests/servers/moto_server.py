@@ -1,7 +1,7 @@
-"""moto's S3 in a process of its own: forks of the test process must not hold its threads and sockets.
+"""moto's S3 in a process of its own, so that forks of the test process do not inherit its threads and sockets.
 
-Contract: the process says its port when it serves, and ends when its standard input does, so that it also
-ends with a test process that was killed.
+Contract: the process prints its port when it serves, and ends with its standard input, so also if the test process is
+killed.
 """
 
 from __future__ import annotations

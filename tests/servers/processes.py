@@ -1,4 +1,4 @@
-"""Programs that tests run, with all the processes that they start; and proof that none is left behind."""
+"""Programs that tests run, and a check that no process is left over."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
 @contextlib.contextmanager
 def no_process_left_behind() -> Iterator[None]:
-    """Fail at the end if a descendant lives on, also one whose parent has ended: those inherit a mark."""
+    """Fail at the end if a descendant is alive, even if its parent has ended: descendants inherit a mark."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(_MARK, str(os.getpid()))
         yield
@@ -33,7 +33,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end.
 
-    One that takes longer fails the test, which tells where each of its Python processes was, and ends them all.
+    If it takes longer, its processes are ended and the test fails with the stacks of the Python processes.
     """
     pipe = subprocess.PIPE
     variables = {**env, "PYTHONFAULTHANDLER": "1"}
@@ -49,10 +49,10 @@ def run(
 
 
 def _abort_all(process: subprocess.Popen[str]) -> str:
-    """End a program and what it has started, from the bottom up, and return what it and their stacks said."""
+    """End a program and its descendants, youngest first, and return their standard error with the stacks."""
     top = psutil.Process(process.pid)
     for each in reversed([top, *top.children(recursive=True)]):
-        with contextlib.suppress(psutil.NoSuchProcess):  # another's end took it along
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended with another
             is_python = "python" in each.name() or each.name().startswith("pt_")  # torchrun renames itself
             each.send_signal(signal.SIGABRT if is_python else signal.SIGTERM)
             each.wait(_GRACE_SECONDS)

@@ -1,4 +1,4 @@
-"""A proxy in front of a real server: counts requests, and has the faults that a test asks for.
+"""A proxy in front of a real server: records requests, and has the faults that a test asks for.
 
     with RecordingProxy(s3_server.endpoint) as proxy:
         proxy.misbehave = first(1, CutBody(after=1000), when=lambda request: request.method == "GET")
@@ -31,12 +31,12 @@ class Drop:
 
 @dataclass(frozen=True)
 class LoseAnswer:
-    """Let the server do what is asked, then close the connection without a word."""
+    """Pass the request on, then close the connection without a response."""
 
 
 @dataclass(frozen=True)
 class Replace:
-    """Answer with these bytes (``response()``, ``s3_error()``) instead of passing the request on."""
+    """Send these bytes (``response()``, ``s3_error()``) instead of passing the request on."""
 
     answer: bytes
 
@@ -69,18 +69,18 @@ Hook = Callable[[Request], Fault | None]
 
 
 def first(times: int, fault: Fault, when: Callable[[Request], bool] = lambda request: True) -> Hook:
-    """A hook that does ``fault`` to the first requests ``when`` holds for, and nothing to later ones."""
+    """A hook that applies ``fault`` to the first requests for which ``when`` holds, and to no later ones."""
     left = threading.Semaphore(times)
     return lambda request: fault if when(request) and left.acquire(blocking=False) else None
 
 
 @dataclass
 class Exchange:
-    """One request and what became of it; complete before the client has its last byte."""
+    """One request and its outcome; complete before the client has its last byte."""
 
     request: Request  # without its body
     request_bytes: int
-    status: int | None = None  # None: not answered
+    status: int | None = None  # None: no response
     body_bytes: int = 0
 
     @property
@@ -105,7 +105,7 @@ class RecordingProxy(TcpServer):
 
     Attributes:
         exchanges: every request in the order of arrival.
-        misbehave: a hook that says what to do to a request, None for passing it on.
+        misbehave: a hook that returns the fault of a request, or None to pass it on.
     """
 
     def __init__(self, upstream: str, tls: ssl.SSLContext | None = None) -> None:
@@ -160,13 +160,13 @@ class RecordingProxy(TcpServer):
         for piece in body:
             if left is not None and len(piece) > left:
                 yield piece[:left]
-                piece = self._strike(fault, piece[left:])
+                piece = self._apply(fault, piece[left:])
                 left = None
             elif left is not None:
                 left -= len(piece)
             yield piece
 
-    def _strike(self, fault: Fault | None, rest: bytes) -> bytes:
+    def _apply(self, fault: Fault | None, rest: bytes) -> bytes:
         if isinstance(fault, CutBody):
             raise ResetConnection if fault.reset else CloseConnection
         if isinstance(fault, StallBody):
@@ -176,7 +176,7 @@ class RecordingProxy(TcpServer):
 
 
 def read_answer(stream: io.BufferedReader, request: Request) -> tuple[Head, Iterator[bytes]]:
-    """The head of the answer to ``request`` and its body in pieces; interim answers (100) are left out."""
+    """The head of the response to ``request`` and its body in pieces; interim responses (100) are skipped."""
     head = read_head(stream)
     while head is not None and head.status < 200:
         head = read_head(stream)

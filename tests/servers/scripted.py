@@ -1,11 +1,11 @@
-"""A server that says exact bytes.
+"""A server that sends exact bytes.
 
     answer = response(200, bytes(1000))
     with ScriptedServer([[Receive("GET", "/b/k"), Send(answer[:500]), Reset()]]) as server: ...
 
-A script is a list of connections in the order in which they are opened, each a list of steps. At the end of
-its steps a connection is closed; one beyond the script is closed at once. Instead of a script, a function may
-answer each request, on any number of connections.
+A script is a list of connections in the order in which they are opened, each a list of steps. A connection is closed
+after its steps; connections beyond the script are closed at once. Instead of a script, a function may respond to each
+request, on any number of connections.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.servers.tcp import CloseConnection, ResetConnection, TcpServer
 
 @dataclass(frozen=True)
 class Receive:
-    """Read one request; another one than expected fails the test."""
+    """Read one request; fail the test if it is not the expected one."""
 
     method: str | None = None
     target: str | None = None
@@ -39,7 +39,7 @@ class Send:
 
 @dataclass(frozen=True)
 class Stall:
-    """Say nothing until the test sets ``release``; the end of the server sets it too."""
+    """Send nothing until the test sets ``release``; the end of the server sets it too."""
 
     release: threading.Event
 
@@ -51,7 +51,7 @@ class Close:
 
 @dataclass(frozen=True)
 class Reset:
-    """Break the connection off (RST) and ignore the remaining steps."""
+    """Reset the connection (RST) and ignore the remaining steps."""
 
 
 Step = Receive | Send | Stall | Close | Reset
@@ -63,7 +63,7 @@ class ScriptedServer(TcpServer):
 
     Args:
         script: the connections, each a list of steps.
-        handler: answers each request with bytes or steps; an empty answer closes the connection.
+        handler: returns the bytes or steps for a request; empty ones close the connection.
         tls: the server's side of TLS (``private_ca.server_context``).
 
     Attributes:

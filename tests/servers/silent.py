@@ -1,4 +1,4 @@
-"""A port that swallows connections: nobody accepts them, and nobody refuses them."""
+"""A port at which connections are neither accepted nor refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def silent_port() -> Iterator[int]:
-    """A port of 127.0.0.1 whose queue is full, so that the system drops what would open another connection."""
+    """A port of 127.0.0.1 whose queue is full, so that the system ignores further connections."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         port = int(listener.getsockname()[1])

@@ -1,8 +1,8 @@
 """The base of the servers that run on threads of the test process.
 
-Contract: one thread accepts, one thread serves each connection. Leaving the ``with`` wakes and joins all of
-them, closes every socket and raises the first error that a thread met, so that a failed expectation on the
-server's side fails the test. A connection that the client broke off is no error.
+Contract: one thread accepts, one thread serves each connection. Leaving the ``with`` wakes and joins all of them,
+closes every socket and raises the first error of a thread, so that a failed expectation on the server's side fails the
+test. A connection that the client closes is no error.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class CloseConnection(Exception):
 
 
 class ResetConnection(Exception):
-    """``serve`` raises it to break its connection off (RST): the peer's next read fails with ECONNRESET."""
+    """``serve`` raises it to reset its connection (RST): the peer's next read fails with ECONNRESET."""
 
 
 class TcpServer:
-    """Listens on a free port of 127.0.0.1; subclasses say what to do in ``serve``.
+    """Listens on a free port of 127.0.0.1; subclasses implement ``serve``.
 
     Attributes:
         endpoint: such as ``http://127.0.0.1:49152``.
@@ -58,7 +58,7 @@ class TcpServer:
         release.wait()
 
     def hold(self, connection: socket.socket) -> None:
-        """Have ``connection`` shut down when the server ends, so that no thread goes on waiting for it."""
+        """Shut ``connection`` down when the server ends, so that no thread keeps waiting for it."""
         with self._lock:
             self._open.add(connection)
             if self._closing:

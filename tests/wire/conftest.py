@@ -1,4 +1,4 @@
-"""Keys for servers that check no signature; their secret must never be seen anywhere."""
+"""Keys for servers that check no signature; the secret must never appear anywhere."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Handler = Callable[[Request], Answer]
 
 
 def fast_rule(attempts: int) -> RetryRule:
-    """The usual rule, a thousand times faster."""
+    """The usual rule with backoffs a thousand times shorter."""
     return RetryRule(RetryPolicy(attempts, first_backoff=0.0001, longest_backoff=0.01), RetryQuota())
 
 
@@ -49,6 +49,6 @@ def get(caller: Caller, key: str = "k") -> bytes:
 
 
 def in_turn(*answers: Answer) -> Handler:
-    """A handler that gives one answer after the other; the last one again and again."""
+    """A handler that sends these in order, and the last one from then on."""
     left = list(answers)
     return lambda request: left.pop(0) if len(left) > 1 else left[0]

@@ -1,4 +1,4 @@
-"""Servers that are no S3 server, or a broken one: a clear error, soon, and nothing wrong is handed out or lost."""
+"""Servers that are not S3 servers, or broken ones: a clear error, soon, and no wrong or missing data."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def write_and_close(stream: PutObjectStream) -> None:
     stream.close()
 
 
-# -- something else listens there ---------------------------------------------------------------------------------
+# -- another kind of server ---------------------------------------------------------------------------------------
 
 
 class Speaking(TcpServer):
-    """Says its banner before it is asked, as SSH, SMTP and FTP servers do, and then waits."""
+    """Sends its banner before any request, as SSH, SMTP and FTP servers do, and then waits."""
 
     def __init__(self, banner: bytes) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ def test_empty_object(answer: bytes) -> None:
 
 @pytest.mark.parametrize("size", [0, 10])
 def test_416_without_the_size_is_resolved_by_head(size: int) -> None:
-    """Some servers answer a suffix range with 416 where they should send the whole object, and tell no size."""
+    """Some servers respond to a suffix range with 416, without a size, instead of sending the whole object."""
 
     def answer(request: Request) -> bytes:
         if request.method == "HEAD":

@@ -1,4 +1,4 @@
-"""One call: whose keys sign it, which connection carries it, where it goes, and what is mended on the way."""
+"""One call: its connection, its headers, its region, and the causes of refusals that it removes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_connection_is_kept_for_the_next_request() -> None:
         b"HTTP/1.1 200 OK\r\n\r\nbody",
         GOOD + b"and more",
     ],
-    ids=["Connection: close", "HTTP/1.0", "ends with the connection", "bytes behind the body"],
+    ids=["Connection: close", "HTTP/1.0", "ends with the connection", "bytes after the body"],
 )
 def test_a_connection_that_cannot_be_reused_is_closed(answer: bytes) -> None:
     with ScriptedServer(handler=lambda request: [Send(answer), Close()]) as server:
@@ -81,7 +81,7 @@ def test_nobody_listens() -> None:
 
 
 class Silent(TcpServer):
-    """Receives, and never says a word."""
+    """Receives, and never sends anything."""
 
     def serve(self, connection: socket.socket, number: int) -> None:
         while connection.recv(1 << 20):
@@ -108,7 +108,7 @@ def test_silence_is_not_waited_for_twice() -> None:
 
 
 class Refusing(TcpServer):
-    """Reads a little of each request, refuses it and breaks off."""
+    """Reads a little of each request, refuses it and closes the connection."""
 
     def serve(self, connection: socket.socket, number: int) -> None:
         connection.recv(500)

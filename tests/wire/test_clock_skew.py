@@ -1,4 +1,4 @@
-"""A clock that is off: the server's ``Date`` tells by how much, also where a refusal has no document."""
+"""A wrong local clock: the server's ``Date`` corrects it, also if a refusal has no document."""
 
 from __future__ import annotations
 

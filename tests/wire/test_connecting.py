@@ -1,4 +1,4 @@
-"""How connections are opened: in time however many addresses a name has, and for no child that is forked meanwhile."""
+"""Opening connections: in time, however many addresses a name has, and never left open in a forked child."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NAME = "http://many.example:80"
 
 @contextlib.contextmanager
 def addresses(*ports: int) -> Iterator[None]:
-    """All names stand for these ports of 127.0.0.1."""
+    """Every name resolves to these ports of 127.0.0.1."""
 
     def getaddrinfo(*_: object, **__: object) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
@@ -120,13 +120,13 @@ def test_a_refusal_does_not_end_the_wait_for_others() -> None:
 
 
 def sockets_to(port: int) -> bytes:
-    """How many sockets of this process lead, or begin to lead, to that port of this machine."""
+    """How many sockets of this process are connected, or connecting, to that port of this machine."""
     connections = psutil.Process().net_connections("tcp")
     return str(sum(bool(each.raddr) and each.raddr.port == port for each in connections)).encode()
 
 
 class Silent(TcpServer):
-    """Accepts connections and says nothing."""
+    """Accepts connections and sends nothing."""
 
     def serve(self, connection: socket.socket, number: int) -> None:
         self.stall(threading.Event())
@@ -134,7 +134,7 @@ class Silent(TcpServer):
 
 @pytest.mark.parametrize("until", ["accepted", "tunnel", "handshake"])
 def test_a_connection_being_opened_is_closed_in_a_forked_child(until: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would stay open at the server for as long as the child lives. The parent goes on waiting for it."""
+    """Otherwise the server would keep it until the child ends. The parent goes on waiting for it."""
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(silent_port() if until == "accepted" else contextlib.nullcontext(0))
         port = port or stack.enter_context(Silent()).address[1]

@@ -1,6 +1,6 @@
 """No operation outlasts ``operation_timeout``, whatever the server does, and nothing waits for ever for a connection.
 
-The servers accept and never answer, or trickle: a byte now and then, so that silence never lasts for ``read_timeout``.
+The servers never respond, or trickle: they send a byte now and then, so that no silence lasts for ``read_timeout``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PAGE = response(
 
 
 class Trickle(Send):
-    """A byte every 20 ms, for as long as anybody listens."""
+    """A byte every 20 ms, as long as the client reads."""
 
     def __init__(self, head: bytes) -> None:
         self._head = head
@@ -59,14 +59,14 @@ class Trickle(Send):
 
 LONG = response(200, headers={"Content-Length": "1000000", "ETag": '"e"', "Content-Range": "bytes 0-999999/1000000"})
 BAD: dict[str, Callable[[], Answer]] = {
-    "never answers": lambda: [Stall(threading.Event())],
+    "never responds": lambda: [Stall(threading.Event())],
     "trickles a head": lambda: [Trickle(b"HTTP/1.1 200 OK\r\nx-amz-note: ")],
     "trickles a body": lambda: [Trickle(LONG)],
     "trickles a large body": lambda: [Trickle(LONG.replace(b"1000000", b"4000000").replace(b"999999", b"3999999"))],
     "trickles an error": lambda: [Trickle(LONG.replace(b"200 OK", b"500 NO"))],
     "trickles chunks": lambda: [Trickle(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nf4240\r\n")],
 }
-WITH_A_BODY = ["ListObjectsV2", "CompleteMultipartUpload", "CopyObject"]  # whose answers are read to the end
+WITH_A_BODY = ["ListObjectsV2", "CompleteMultipartUpload", "CopyObject"]  # whose responses are read to the end
 
 
 def _write(client: S3Client, size: int = 1) -> None:
@@ -97,7 +97,7 @@ OPERATIONS: dict[str, Callable[[S3Client], object]] = {
 
 
 def _operation(request: Request) -> str:
-    """What a request asks, as far as these tests do."""
+    """The operation of a request, if it is one of these tests'."""
     query = request.query
     if "uploadId" in query:
         names = {"PUT": "UploadPart", "POST": "CompleteMultipartUpload", "DELETE": "AbortMultipartUpload"}
@@ -112,7 +112,7 @@ def _operation(request: Request) -> str:
 
 
 def _server(ill: str, fault: Callable[[], Answer], healthy: int = 0) -> ScriptedServer:
-    """Good answers to all operations but ``ill``, and to that one ``healthy`` times."""
+    """Sends good responses to all operations except ``ill``, and to that one ``healthy`` times."""
     left = [PAGE] * healthy
     good = {"CreateMultipartUpload": CREATED, "UploadPart": response(200, headers={"ETag": '"e"'})}
 
@@ -138,7 +138,7 @@ def _ends_in_time(act: Callable[[], object], name: str, operations: int = 1) -> 
 @pytest.mark.parametrize(
     ("operation", "fault"),
     [
-        *((operation, fault) for operation in OPERATIONS for fault in ("never answers", "trickles a head")),
+        *((operation, fault) for operation in OPERATIONS for fault in ("never responds", "trickles a head")),
         *((operation, fault) for operation in WITH_A_BODY for fault in list(BAD)[2:]),
         ("GetObject", "trickles a body"),
         ("PutObject", "trickles an error"),
@@ -155,7 +155,7 @@ def test_each_operation_ends_in_time(operation: str, fault: str) -> None:
         assert (error.bucket, error.attempts) == ("b", 1)
 
 
-@pytest.mark.parametrize("fault", ["never answers", "trickles a body"])
+@pytest.mark.parametrize("fault", ["never responds", "trickles a body"])
 @pytest.mark.parametrize("kind", [S3IterableDataset, S3MapDataset])
 def test_iterating_a_dataset_ends_in_time(kind: type[S3IterableDataset | S3MapDataset], fault: str) -> None:
     with _server("GetObject", BAD[fault]) as server:
@@ -170,7 +170,7 @@ def test_iterating_a_dataset_ends_in_time(kind: type[S3IterableDataset | S3MapDa
 
 @pytest.mark.parametrize("kind", [S3IterableDataset, S3MapDataset])
 def test_a_continued_listing_ends_in_time(kind: type[S3IterableDataset | S3MapDataset]) -> None:
-    with _server("ListObjectsV2", BAD["never answers"], healthy=1) as server:
+    with _server("ListObjectsV2", BAD["never responds"], healthy=1) as server:
         dataset = kind.from_prefix("s3://b/", region=REGION, endpoint=server.endpoint, s3client_config=CONFIG)
         _ends_in_time(lambda: [reader.key for reader in dataset], "ListObjectsV2", operations=2)
 
@@ -227,7 +227,7 @@ def test_a_program_may_take_longer_between_two_reads() -> None:
             reader = open_object(client, "b", reader_constructor=S3ReaderConstructor.sequential())
             for start in range(0, size, MIB):
                 assert reader.read(MIB) == content(start, start + MIB)
-                if start in (4 * MIB, 8 * MIB):  # what is read ahead has no more room
+                if start in (4 * MIB, 8 * MIB):  # the memory budget for reading ahead is full
                     threading.Event().wait(2 * TIMEOUT)
 
 
@@ -311,7 +311,7 @@ def test_the_longest_waiter_gets_the_connection() -> None:
         for count in range(3):
             assert [waiter.admitted for waiter in waiters] == [True] * count + [False] * (3 - count)
             pool.release(route, held)
-            with pytest.raises(PoolIsFull):  # one who comes at the right moment overtakes nobody
+            with pytest.raises(PoolIsFull):  # arriving at the right moment overtakes nobody
                 pool.acquire(route, _deadline(60.0)._replace(wait=False))
             waiters[count].wait(_deadline(0.0))
         pool._release_permit()

@@ -1,4 +1,4 @@
-"""Sessions of directory buckets: within deadlines, by the server's clock, and with no more rights than there are."""
+"""Sessions of directory buckets: within deadlines, by the server's clock, and with the permissions of the role."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def session(end: float, *, token: str = "session", date: float | None = None) ->
 
 
 def serving(create: Callable[[Request], Answer], body: bytes = b"body") -> ScriptedServer:
-    """A server whose CreateSession answers so, and whose objects are all alike."""
+    """A server with this response to CreateSession, and the same content for every object."""
     return ScriptedServer(handler=lambda asked: create(asked) if "session" in asked.query else response(200, body))
 
 
@@ -79,7 +79,7 @@ def test_sending_without_waiting_does_not_wait_for_a_session() -> None:
 @pytest.mark.parametrize("ahead", [-3600.0, 0.0, 4.6 * 60, 3600.0])
 @pytest.mark.parametrize("dated", [True, False])
 def test_one_session_serves_all_requests_with_any_clock(ahead: float, dated: bool) -> None:
-    """Its end, 5 minutes after the server gave it, lies in our past."""
+    """Also if its end, 5 minutes after its creation, is in the past by the local clock."""
 
     def create(_: Request) -> bytes:
         server_time = time.time() - ahead
@@ -131,10 +131,10 @@ def test_a_session_with_a_line_break_is_refused_unseen() -> None:
 
 
 class Giving:
-    """Gives sessions of five minutes, when the test lets it.
+    """Creates sessions of five minutes, when the test allows it.
 
     Attributes:
-        asked: how often it was.
+        asked: how many requests there were.
     """
 
     def __init__(self) -> None:

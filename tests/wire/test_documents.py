@@ -1,4 +1,4 @@
-"""XML documents: keys survive the trip, bombs and torn documents are refused, nothing but S3ProtocolError is raised."""
+"""XML documents: keys come back unchanged, entity bombs and truncated documents raise S3ProtocolError."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_a_page_of_uploads_that_lacks_something_is_refused(data: bytes) -> None:
 @quickly
 @given(st.sets(keys, min_size=1, max_size=8), keys, st.booleans())
 def test_a_page_up_to_a_key_names_the_following_key(names: set[str], last: str, plainly: bool) -> None:
-    """Also where a parser has to read it."""
+    """Also if an XML parser has to read it."""
     there = sorted(names)
     entries = [contents(quote_plus(name), more="" if plainly else "<Owner/>") for name in there]
     page = parse_list_page(listing(ENCODED, *entries), last)

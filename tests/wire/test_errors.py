@@ -1,4 +1,4 @@
-"""Errors: the builtins they are, the words they begin with, the facts they carry, also across a pickle."""
+"""Errors: their builtin bases, the first words of their texts, and their attributes, also after a pickle."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_message_is_not_printed_like_an_errno() -> None:
     assert (S3NotFoundError("x").errno, S3TimeoutError("x").errno) == (2, 110)
 
 
-# -- what S3 answers, in words ------------------------------------------------------------------------------------
+# -- errors of S3, in words ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

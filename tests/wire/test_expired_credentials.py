@@ -1,4 +1,4 @@
-"""Credentials that expire in the middle of a transfer are looked up again, once, and the work goes on."""
+"""Credentials that expire during a transfer are looked up again, once, and the transfer goes on."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.wire.support import get, in_turn, open_caller, open_client
 
 MIB = 1 << 20
 EXPIRED = s3_error(400, "ExpiredToken", "The provided token has expired.")
-# Expiry is no failed attempt: not one is left here to be spent on it.
+# Expiry is no failed attempt: there is only one attempt here.
 ONE_ATTEMPT = S3ClientConfig(max_attempts=1, part_size=5 * MIB)
 
 
 class Issuer:
-    """A credential process: hands out the server's keys with a new token each time, and counts.
+    """A credential process: prints the server's keys with a new token each time, and counts.
 
-    Only the latest token is good, and only until ``uses`` requests were signed with the first one.
+    Only ``uses`` requests with the first token are accepted; later ones are refused as expired.
     """
 
     def __init__(self, folder: Path, server: S3Server, uses: int) -> None:

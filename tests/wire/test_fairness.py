@@ -1,4 +1,4 @@
-"""Many clients at a server that admits few: each gets its share, nobody waits for long, and nothing is left unused.
+"""Many clients of a server that admits few requests: each gets its share, none waits long, and capacity is used.
 
 ``make simulate`` does the same with more clients, for longer, and draws a picture.
 """

@@ -46,7 +46,7 @@ class PiecewiseSocket:
         """Nothing here blocks."""
 
     def fileno(self) -> int:
-        """Of something that is always readable."""
+        """A descriptor that is always readable."""
         return _NULL
 
     def recv_into(self, view: memoryview, size: int, flags: int) -> int:

@@ -30,7 +30,7 @@ from tests.wire.support import REGION, get, open_caller
 pytestmark = pytest.mark.usefixtures("keys")
 TIMEOUT = 10.0  # seconds until a hang fails the test
 LATE = 2.0  # seconds
-OFTEN = 100  # one answer in so many is late
+OFTEN = 100  # one response in so many is late
 
 
 # -- pure values ----------------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def test_the_delay_is_known_after_some_responses_and_not_short() -> None:
 
 
 class Late:
-    """Objects whose bytes are their key, over and over; one answer in ``OFTEN`` comes late."""
+    """Objects whose bytes are their key, over and over; one response in ``OFTEN`` comes late."""
 
     def __init__(self, size: int = 1000, late: float = LATE) -> None:
         self.size = size
@@ -119,7 +119,7 @@ def key_and_bytes(reader: S3Reader) -> tuple[str, bytes]:
 
 
 def _gaps(server: ScriptedServer, count: int, *, hedge: bool) -> list[float]:
-    """Read so many objects in order; the seconds that each was waited for."""
+    """Read so many objects in order; the seconds that each took."""
     uris = [f"s3://b/{number}" for number in range(count)]
     config = S3ClientConfig(hedge=hedge, max_connections=32)
     dataset = S3IterableDataset.from_objects(
@@ -195,8 +195,8 @@ def test_a_read_without_look_ahead_is_hedged_too() -> None:
 
 
 class SlowToOpen(ScriptedServer):
-    """A handshake takes longer than who has to look after another connection waits for one; with ``hold``, that of the
-    second connection waits for ``opened``, and ``arrived`` says that it does."""
+    """A handshake takes longer than a thread that must not wait tries; with ``hold``, that of the second connection
+    waits for ``opened``, after setting ``arrived``."""
 
     def __init__(self, ca: PrivateCA, handler: Callable[[Request], Answer], *, hold: bool) -> None:
         super().__init__(handler=handler, tls=ca.server_context)
@@ -251,9 +251,9 @@ def test_a_late_response_arrives_while_no_connection_opens(
         server.opened.set()
 
 
-def read_carried_or_not(client: S3Client, carried: bool) -> bytes:
-    """The object ``k``, received by the carrier or by this thread."""
-    if not carried:
+def read_multiplexed_or_not(client: S3Client, multiplexed: bool) -> bytes:
+    """The object ``k``, received by the multiplexer or by this thread."""
+    if not multiplexed:
         return get(client.runtime().caller)
     reader = client.get_object("b", "k", object_info=ObjectInfo("k", "", 1000, 0))
     assert reader.start_early()
@@ -261,7 +261,7 @@ def read_carried_or_not(client: S3Client, carried: bool) -> bytes:
 
 
 class LateOnce:
-    """The first request is answered when the test is over, others at once."""
+    """Responds to the first request when the test is over, to others at once."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -273,11 +273,11 @@ class LateOnce:
         return [Stall(self.over), Close()] if self.count == 1 else answer
 
 
-@pytest.mark.parametrize("carried", [False, True])
+@pytest.mark.parametrize("multiplexed", [False, True])
 def test_session_tickets_are_not_taken_for_a_late_response(
-    carried: bool, private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch
+    multiplexed: bool, private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that speaks TLS 1.3 sends them on each new connection, the first and the second one's."""
+    """A server with TLS 1.3 sends them on each new connection: on the first and on that of the hedge."""
     monkeypatch.setenv("AWS_CA_BUNDLE", str(private_ca.bundle))
     answer = LateOnce()
     config = S3ClientConfig(read_timeout=TIMEOUT, max_attempts=1)
@@ -288,15 +288,15 @@ def test_session_tickets_are_not_taken_for_a_late_response(
         for _ in range(200):
             client.runtime().caller.hedging.note(0.001)
         began = time.perf_counter()
-        assert read_carried_or_not(client, carried) == content("k")
+        assert read_multiplexed_or_not(client, multiplexed) == content("k")
         assert time.perf_counter() - began < TIMEOUT / 2
         assert (answer.count, server.accepted) == (2, 2)
         answer.over.set()
 
 
-@pytest.mark.parametrize("carried", [False, True])
+@pytest.mark.parametrize("multiplexed", [False, True])
 def test_session_tickets_are_no_first_bytes(
-    carried: bool, private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch
+    multiplexed: bool, private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_CA_BUNDLE", str(private_ca.bundle))
     late = 0.1
@@ -309,13 +309,13 @@ def test_session_tickets_are_no_first_bytes(
         ScriptedServer(handler=answer, tls=private_ca.server_context) as server,
         S3Client(REGION, endpoint=server.endpoint) as client,
     ):
-        assert read_carried_or_not(client, carried) == content("k")
+        assert read_multiplexed_or_not(client, multiplexed) == content("k")
         assert (client.runtime().caller.hedging.typical or 0.0) >= late
 
 
 def test_a_hedged_wait_ends_in_time_while_the_delay_grows() -> None:
     class SlowMeanwhile(Hedging):
-        """Other threads' answers come as the second request is about to be sent, and all of them late."""
+        """Late responses to other threads come just before the second request is sent."""
 
         def spend(self) -> bool:
             for _ in range(200):

@@ -1,4 +1,4 @@
-"""Idle connections: too old ones are closed, and idle ones make room for others, and for files."""
+"""Idle connections are closed when they are too old, and when others, or files, have to be opened."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.servers.tls import PrivateCA
 
 
 @pytest.fixture
-def addresses() -> Iterator[list[Route]]:
-    """Ten of them, where connections can be opened and nobody says anything."""
+def routes() -> Iterator[list[Route]]:
+    """Ten servers that accept connections and send nothing."""
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100)) for _ in range(10)]
         yield [Route("http", *listener.getsockname()) for listener in listeners]
@@ -35,7 +35,7 @@ def addresses() -> Iterator[list[Route]]:
 
 @pytest.fixture
 def pools() -> Iterator[list[ConnectionPool]]:
-    """Two, of at most twenty connections each."""
+    """Two pools of at most twenty connections each."""
     pools = [ConnectionPool(S3ClientConfig(max_connections=20)) for _ in range(2)]
     yield pools
     for pool in pools:
@@ -61,15 +61,15 @@ def descriptors_left(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def acquire(pool: ConnectionPool, address: Route) -> Connection:
-    return pool.acquire(address, Deadline(CancelToken(), time.perf_counter() + 30))
+def acquire(pool: ConnectionPool, route: Route) -> Connection:
+    return pool.acquire(route, Deadline(CancelToken(), time.perf_counter() + 30))
 
 
-def use(pool: ConnectionPool, address: Route, count: int) -> list[Connection]:
-    """So many connections at a time, which are idle from then on."""
-    connections = [acquire(pool, address) for _ in range(count)]
+def use(pool: ConnectionPool, route: Route, count: int) -> list[Connection]:
+    """Acquire so many connections at a time and release them."""
+    connections = [acquire(pool, route) for _ in range(count)]
     for connection in connections:
-        pool.release(address, connection)
+        pool.release(route, connection)
     return connections
 
 
@@ -77,24 +77,22 @@ def are_open(connections: list[Connection]) -> list[bool]:
     return [connection.fileno() >= 0 for connection in connections]
 
 
-def test_max_connections_bounds_idle_connections_of_all_hosts(
-    pools: list[ConnectionPool], addresses: list[Route]
-) -> None:
-    used = [connection for address in addresses for connection in use(pools[0], address, 20)]
+def test_max_connections_bounds_idle_connections_of_all_hosts(pools: list[ConnectionPool], routes: list[Route]) -> None:
+    used = [connection for route in routes for connection in use(pools[0], route, 20)]
     assert are_open(used) == [False] * 180 + [True] * 20
 
 
-def test_connections_idle_longest_are_closed_first(pools: list[ConnectionPool], addresses: list[Route]) -> None:
-    first, second = use(pools[0], addresses[0], 10), use(pools[0], addresses[1], 10)
-    assert use(pools[0], addresses[0], 8) == first[:1:-1]
-    use(pools[0], addresses[2], 5)
+def test_connections_idle_longest_are_closed_first(pools: list[ConnectionPool], routes: list[Route]) -> None:
+    first, second = use(pools[0], routes[0], 10), use(pools[0], routes[1], 10)
+    assert use(pools[0], routes[0], 8) == first[:1:-1]
+    use(pools[0], routes[2], 5)
     assert (are_open(first), are_open(second)) == ([False] * 2 + [True] * 8, [False] * 3 + [True] * 7)
 
 
-def test_connections_in_use_are_not_closed(pools: list[ConnectionPool], addresses: list[Route]) -> None:
-    used = [acquire(pools[0], address) for address in addresses for _ in range(2)]
-    pools[0].release(addresses[0], used[0])
-    others = [acquire(pools[0], addresses[5])]
+def test_connections_in_use_are_not_closed(pools: list[ConnectionPool], routes: list[Route]) -> None:
+    used = [acquire(pools[0], route) for route in routes for _ in range(2)]
+    pools[0].release(routes[0], used[0])
+    others = [acquire(pools[0], routes[5])]
     assert are_open(used + others) == [False] + [True] * 20
     for connection in used[1:] + others:
         pools[0].discard(connection)
@@ -102,46 +100,46 @@ def test_connections_in_use_are_not_closed(pools: list[ConnectionPool], addresse
 
 
 def test_old_connections_are_closed_when_others_are_released(
-    pools: list[ConnectionPool], addresses: list[Route], monkeypatch: pytest.MonkeyPatch
+    pools: list[ConnectionPool], routes: list[Route], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = use(pools[0], addresses[0], 5)
-    connection = acquire(pools[0], addresses[1])
+    old = use(pools[0], routes[0], 5)
+    connection = acquire(pools[0], routes[1])
     for each in old[:3]:
         each.idle_since -= 1000
-    pools[0].release(addresses[1], connection)
+    pools[0].release(routes[1], connection)
     assert are_open([*old, connection]) == [False] * 3 + [True] * 3
 
 
-def test_idle_connections_close_if_descriptors_run_out(pools: list[ConnectionPool], addresses: list[Route]) -> None:
-    """Also those of other pools."""
-    idle = use(pools[0], addresses[0], 3) + use(pools[1], addresses[1], 3)
+def test_idle_connections_close_if_descriptors_run_out(pools: list[ConnectionPool], routes: list[Route]) -> None:
+    """Also idle connections of other pools."""
+    idle = use(pools[0], routes[0], 3) + use(pools[1], routes[1], 3)
     with descriptors_left(0):
-        connection = acquire(pools[0], addresses[2])
+        connection = acquire(pools[0], routes[2])
     assert are_open([*idle, connection]) == [False] * 6 + [True]
     pools[0].discard(connection)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_without_descriptors_the_error_names_the_limit(
-    pools: list[ConnectionPool], addresses: list[Route], host: str
+    pools: list[ConnectionPool], routes: list[Route], host: str
 ) -> None:
     with descriptors_left(0), pytest.raises(S3ConnectionError, match=r"as it may \(`ulimit -n` is 1024\).*close files"):
-        acquire(pools[0], addresses[0]._replace(host=host))
+        acquire(pools[0], routes[0]._replace(host=host))
     assert pools[0].in_use == 0
 
 
 def test_the_trust_store_is_not_read_in_part(
-    pools: list[ConnectionPool], addresses: list[Route], private_ca: PrivateCA
+    pools: list[ConnectionPool], routes: list[Route], private_ca: PrivateCA
 ) -> None:
-    """OpenSSL takes a trust store that cannot be opened for an empty one, and the context is kept."""
+    """OpenSSL takes a trust store that it cannot open for an empty one, and the context would be kept."""
     with descriptors_left(1), pytest.raises(S3ConnectionError, match="ulimit"):
-        acquire(pools[0], addresses[0]._replace(scheme="https"))
+        acquire(pools[0], routes[0]._replace(scheme="https"))
     assert pools[0]._dialer._tls is None
 
 
 @pytest.mark.parametrize("idle", [0, 3])
 def test_small_objects_are_read_if_idle_connections_close(s3_server: S3Server, bucket: str, idle: int) -> None:
-    """Two files for the pipe that wakes the carrier, and one for the connection."""
+    """Two descriptors for the pipe that wakes the multiplexer, and one for the connection."""
     (s3_server.folder / bucket / "key").write_bytes(b"12345")
     server = urlsplit(s3_server.endpoint)
     assert server.hostname is not None

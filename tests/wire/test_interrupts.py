@@ -1,4 +1,4 @@
-"""An interrupt (Ctrl-C) at any moment of a request gives its place among the connections back."""
+"""An interrupt (Ctrl-C) at any moment of a request returns its permit for a connection."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_an_interrupt_while_waiting_returns_the_permit() -> None:
             assert caller._pool.in_use == 0
 
 
-# Where a connection is taken, used and waited for.
+# The functions that acquire a connection, use it and wait.
 FUNCTIONS = (
     ConnectionPool.acquire,
     ConnectionPool._pop_idle,

@@ -1,4 +1,4 @@
-"""Large bodies on real sockets: whatever arrives when, all of it is received, and an end is noticed at once."""
+"""Large bodies on real sockets: all bytes are received, however they arrive, and an end is noticed at once."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def secured(
 
 
 def received(connection: Connection, size: int) -> bytes:
-    """What comes of a body of ``size`` bytes, until all of it or the end is there."""
+    """Receive a body of ``size`` bytes, up to the end of the connection at the latest."""
     body = bytearray(size)
     view, done = memoryview(body), 0
     while done < size and (count := connection.readinto(view[done:], fill=True)):
@@ -90,7 +90,7 @@ def test_bytes_after_a_body_are_not_read(pair: tuple[Connection, socket.socket])
     sender = threading.Thread(target=server.sendall, args=(bytes(SIZE) + b"next",), daemon=True)
     sender.start()
     assert received(connection, SIZE) == bytes(SIZE)
-    assert received(connection, 4) == b"next"  # few bytes wake, as before
+    assert received(connection, 4) == b"next"  # few bytes wake again
     sender.join()
 
 
@@ -121,7 +121,7 @@ def test_an_abort_wakes_a_read_of_a_large_body(pair: tuple[Connection, socket.so
 
 @pytest.mark.parametrize("rest_of_record", [1, 100, _RECORD - 1])
 def test_a_record_that_is_cut_in_two_is_waited_for(private_ca: PrivateCA, rest_of_record: int) -> None:
-    """OpenSSL has taken a part of a record: less may be missing than the socket is to be woken for."""
+    """OpenSSL holds a part of a record, so that fewer bytes may be missing than the thread is woken for."""
     size = 200 * _RECORD + 1 + _WAKE_UP_BYTES
     with sockets() as (client, server):
         records = Records(server, private_ca)
@@ -144,7 +144,7 @@ def test_a_record_that_is_cut_in_two_is_waited_for(private_ca: PrivateCA, rest_o
 
 
 class Records:
-    """The server's end of a TLS connection, whose records are sent as the test likes."""
+    """The server's end of a TLS connection whose records the test sends itself."""
 
     def __init__(self, sock: socket.socket, private_ca: PrivateCA) -> None:
         self._sock = sock
@@ -163,14 +163,14 @@ class Records:
                 return
 
     def of(self, data: bytes) -> bytes:
-        """The records that say ``data``."""
+        """The records that contain ``data``."""
         for start in range(0, len(data), _RECORD):
             self._tls.write(data[start : start + _RECORD])
         return self._outgoing.read()
 
 
 def arrived(sender: socket.socket, receiver: socket.socket) -> bool:
-    """Whether everything that was sent has been taken from the kernel."""
+    """Whether the receiver has taken all sent bytes from the kernel."""
     return not any(
         struct.unpack("i", fcntl.ioctl(sock, request, bytes(4)))[0]
         for sock, request in ((sender, termios.TIOCOUTQ), (receiver, termios.FIONREAD))
@@ -197,7 +197,7 @@ def test_few_bytes_in_a_long_time_are_no_silence(private_ca: PrivateCA) -> None:
 
 
 def test_few_bytes_before_a_silence_cost_one_timeout() -> None:
-    """Not one for each byte: a thousand bytes before a silence took a thousand timeouts."""
+    """Not one for each byte."""
     with sockets() as (client, server):
         connection = Connection(client, 0.05, "the test's server")
         server.sendall(bytes(1000))

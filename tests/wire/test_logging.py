@@ -1,4 +1,4 @@
-"""What the log says, and what it never does: one line a request, reasons of retries, no secret anywhere."""
+"""The log: one line a request, the reasons of retries, and never a secret."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_servers_message_forges_no_line_in_logs_or_errors(log: pytest.LogCaptu
 
 @pytest.mark.usefixtures("keys")
 def test_no_secret_is_ever_shown(log: pytest.LogCaptureFixture) -> None:
-    """Through a success, a retry, an expiry and a refusal: not in records, exceptions, representations, pickles."""
+    """After a success, a retry, an expiry and a refusal: not in records, exceptions, ``repr``, pickles."""
     answers = in_turn(
         response(200, b"x", {"ETag": '"e"'}), s3_error(503, "SlowDown"), s3_error(400, "ExpiredToken"),
     )  # fmt: skip
@@ -155,4 +155,4 @@ def test_no_secret_is_ever_shown(log: pytest.LogCaptureFixture) -> None:
     assert SECRET not in everything
     assert TOKEN not in everything
     assert not any(signature in everything for signature in signatures)
-    assert ACCESS_KEY in everything  # which key was refused may and should be told
+    assert ACCESS_KEY in everything  # errors should name the refused key

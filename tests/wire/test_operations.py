@@ -1,4 +1,4 @@
-"""Requests as values and as bytes: ranges, headers, and what must not get into them."""
+"""Requests as values and as bytes: ranges, headers, and characters that must not get into them."""
 
 from __future__ import annotations
 

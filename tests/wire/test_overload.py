@@ -1,4 +1,4 @@
-"""Overload: the limit as a pure value, turns in order, and goodput at a server that admits N requests a second."""
+"""Overload: the limit as a pure value, permits in order, and goodput at a server that admits N requests a second."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_limit_grows_by_one_a_round_trip_and_then_ends(most: int) -> None:
     assert most / 2 - 1 <= round_trips <= 2 * most + 1
 
 
-# -- turns ----------------------------------------------------------------------------------------------------------
+# -- permits --------------------------------------------------------------------------------------------------------
 
 
 def _overloaded(in_flight: int = 1) -> Throttle:
@@ -133,11 +133,11 @@ def test_no_permit_is_needed_once_all_is_well() -> None:
 
 
 class Admitting:
-    """A handler that admits ``ADMITTED`` requests a second and asks others to slow down.
+    """A handler that admits ``ADMITTED`` requests a second and responds to others with SlowDown.
 
     Attributes:
-        admitted: the times of those that were.
-        refused: how many were not.
+        admitted: when requests were admitted.
+        refused: how many were refused.
     """
 
     def __init__(self, burst: float = BURST) -> None:
@@ -160,12 +160,12 @@ class Admitting:
             return BODY
 
     def goodput(self, began: float, seconds: float) -> float:
-        """Requests a second, not counting the burst that the server had saved."""
+        """Requests a second, without the burst that the server admits at first."""
         return (sum(began <= moment < began + seconds for moment in self.admitted) - self._burst) / seconds
 
 
-def _offer(act: Callable[[], object], threads: int, seconds: float) -> list[float]:
-    """Have many threads ``act`` again and again; how long each act took."""
+def _repeat(act: Callable[[], object], threads: int, seconds: float) -> list[float]:
+    """Have many threads call ``act`` again and again; how long each call took."""
     took: list[float] = []
     errors: list[BaseException] = []
     end = time.perf_counter() + seconds
@@ -192,10 +192,10 @@ def test_goodput_at_ten_times_the_load_a_server_admits() -> None:
     with ScriptedServer(handler=server_side) as server:
         caller = Caller(REGION, server.endpoint, S3ClientConfig(), "test/1")
         began = time.perf_counter()
-        took = _offer(lambda: get(caller), threads=64, seconds=4.0)
+        took = _repeat(lambda: get(caller), threads=64, seconds=4.0)
         caller.close()
     goodput = server_side.goodput(began, 4.0)
     print(f"goodput {goodput:.0f}/s of {ADMITTED:.0f}, refused {server_side.refused}, longest {max(took):.2f} s")
     assert goodput >= 0.8 * ADMITTED
-    # 64 wait in line: each gets its turn within a second or so.
+    # 64 requests are queued: each gets a permit within a second or so.
     assert max(took) < 4 * 64 / ADMITTED

@@ -143,7 +143,7 @@ def test_proxy_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("excluded", "direct"), [("host", True), ("host:443", True), ("other", False)])
 def test_proxies_are_bypassed_as_on_macos(excluded: str, direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``urllib.request.proxy_bypass`` takes nothing but the host there."""
+    """``urllib.request.proxy_bypass`` takes only the host there."""
 
     def proxy_bypass(host: str) -> bool:
         return bool(proxy_bypass_environment(host))

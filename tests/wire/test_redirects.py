@@ -1,4 +1,4 @@
-"""A redirect carries nothing to another host: S3 says the region, and that is all that is believed of its redirects."""
+"""A redirect never sends a request to another host: only the region in it is used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HOSTS_AS_REGIONS = [
 @pytest.mark.parametrize("status", _STATUSES)
 @pytest.mark.parametrize("code", ["TemporaryRedirect", "PermanentRedirect", None])
 def test_no_request_goes_where_a_redirect_points(status: int, code: str | None) -> None:
-    """Not for reads, not for writes, whether or not a region is told."""
+    """Neither reads nor writes, with or without a region."""
     with ScriptedServer(handler=lambda request: response(200, b"stolen", {"ETag": '"e"'})) as elsewhere:
 
         def redirect(request: Request) -> bytes:
@@ -45,7 +45,7 @@ def test_no_request_goes_where_a_redirect_points(status: int, code: str | None) 
 
 @pytest.mark.parametrize("region", _HOSTS_AS_REGIONS)
 def test_a_region_named_by_a_server_cannot_be_a_host(region: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an endpoint of the user's, the region is a part of the host name."""
+    """Without a custom endpoint, the region is a part of the host name."""
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
     try:

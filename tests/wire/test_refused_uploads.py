@@ -1,4 +1,4 @@
-"""A server that refuses an upload at its head, and takes no more of it: its reason is told, and soon."""
+"""A server that refuses an upload after its head and reads no more: its reason is raised, and soon."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Refusing(TcpServer):
-    """Reads a request's head, says something in pieces, and takes no more of it until it ends."""
+    """Reads the head of a request, sends something in pieces, and reads no more."""
 
     def __init__(self, *says: bytes, then: type[Exception] | None = None, ca: PrivateCA | None = None) -> None:
         super().__init__(ca.server_context if ca else None)
@@ -46,7 +46,7 @@ class Refusing(TcpServer):
 
 
 class Storing(TcpServer):
-    """Says something when it has read a request's head, and again and again while it reads the body."""
+    """Sends something after the head of a request, and again while it reads the body."""
 
     def __init__(self, meanwhile: bytes, done: bytes, ca: PrivateCA | None) -> None:
         super().__init__(ca.server_context if ca else None)
@@ -97,7 +97,7 @@ def test_the_reason_of_a_refusal_is_raised(ca: PrivateCA | None, says: list[byte
 
 
 def test_the_reason_is_read_from_a_server_that_hangs_up(ca: PrivateCA | None) -> None:
-    """What it has not read makes the system reset the connection."""
+    """The system resets the connection, because the server has not read everything."""
     with (
         Refusing(REFUSED, then=CloseConnection, ca=ca) as server,
         open_caller(server.endpoint, CONFIG) as caller,

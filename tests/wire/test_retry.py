@@ -1,4 +1,4 @@
-"""When a request is tried again: the rule as pure values, then one caller against servers that fail in every way."""
+"""When a request is retried: the rule as a pure value, then one caller and servers that fail in every way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One look-up for many: who waits, for how long, and what becomes of one that fails."""
+"""One look-up for many requests: how long each waits, and what happens if it fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def within(seconds: float = 20.0, token: CancelToken | None = None) -> Deadline:
 
 
 class Gate:
-    """A look-up that ends when the test says so."""
+    """A look-up that ends when the test releases it."""
 
     def __init__(self) -> None:
         self.begun = threading.Semaphore(0)

@@ -1,4 +1,4 @@
-"""A program whose timer fires all the time waits for a silent server no longer than others do."""
+"""Signals that arrive all the time (a timer) do not extend the wait for a silent server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.wire.support import get, open_caller
 pytestmark = pytest.mark.usefixtures("keys")
 TIMEOUT = 0.3
 PERIOD = 0.05
-HANGS = 3.0  # seconds after which the server gives up, and the test fails
+HANGS = 3.0  # seconds after which the server releases the client, and the test fails
 CONFIG = S3ClientConfig(max_attempts=1, read_timeout=TIMEOUT, connect_timeout=TIMEOUT)
 LONG = response(200, headers={"Content-Length": "4000000"})
 
@@ -63,7 +63,7 @@ def ends_in_time(release: threading.Event) -> Iterator[None]:
 def test_a_silent_server(
     method: str, said: bytes, is_tls: bool, private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before its response, in the head of one, or in a body that is received by few system calls."""
+    """Before its response, within the head, or within a body that few system calls receive."""
     monkeypatch.setenv("AWS_CA_BUNDLE", str(private_ca.bundle))
     release = threading.Event()
     script: list[Step] = [Receive(), Send(said) if said else Send(), Stall(release)]
@@ -77,7 +77,7 @@ def test_a_silent_server(
 
 
 class Deaf(TcpServer):
-    """Accepts connections, and takes no bytes from them."""
+    """Accepts connections, and reads nothing."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Bytes that no response accounts for never become a response, whenever they come."""
+"""Stray bytes, which belong to no response, are never taken for one, whenever they come."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def head(caller: Caller, key: str = "k") -> None:
 
 
 def idle_socket(caller: Caller) -> int:
-    """The descriptor of the only connection, which is idle."""
+    """The descriptor of the only connection, an idle one."""
     (connection,) = caller._pool._open
     return connection.fileno()
 
@@ -58,7 +58,7 @@ def test_stray_bytes_while_a_connection_is_idle(private_ca: PrivateCA, is_tls: b
 
 
 def test_stray_bytes_in_one_record_with_a_body(private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenSSL has it, and the socket is not readable."""
+    """OpenSSL holds them, so that the socket is not readable."""
     monkeypatch.setenv("AWS_CA_BUNDLE", str(private_ca.bundle))
     whole = response(200, RIGHT)
     pieces = Send(whole[: -len(RIGHT)], RIGHT + STRAY[:5000])
@@ -71,7 +71,7 @@ def test_stray_bytes_in_one_record_with_a_body(private_ca: PrivateCA, monkeypatc
 
 @pytest.mark.parametrize("stray", [WRONG, s3_error(404, "NoSuchKey").partition(b"\r\n\r\n")[2]])
 def test_the_late_body_of_another_response(private_ca: PrivateCA, is_tls: bool, stray: bytes) -> None:
-    """It comes when the next request is on its way, which is sent again on a new connection, as its first attempt."""
+    """It comes after the next request was sent, which is sent again on a new connection, within its first attempt."""
     late = [Receive("HEAD"), Send(HEAD), Receive("GET"), Send(stray)]
     with server_of(private_ca, is_tls, late, GOOD) as server, open_caller(server.endpoint, ONCE) as caller:
         head(caller)
@@ -80,7 +80,7 @@ def test_the_late_body_of_another_response(private_ca: PrivateCA, is_tls: bool, 
 
 
 def test_a_body_after_204_is_no_response(private_ca: PrivateCA) -> None:
-    """A response with 204 that announces one."""
+    """A 204 response that announces a body."""
     no_content = b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n"
     with (
         server_of(private_ca, False, [Receive("DELETE"), Send(no_content), Receive()], GOOD) as server,
@@ -92,7 +92,7 @@ def test_a_body_after_204_is_no_response(private_ca: PrivateCA) -> None:
 
 
 def test_connections_without_stray_bytes_are_used_again(private_ca: PrivateCA, is_tls: bool) -> None:
-    """Also one that was opened ahead, and over TLS has not been read since the server has sent session tickets."""
+    """Also a connection opened ahead, on which TLS session tickets have not been read yet."""
 
     def answer(request: Request) -> bytes:
         return HEAD if request.method == "HEAD" else response(200, RIGHT)

@@ -1,4 +1,4 @@
-"""What counts as being asked to slow down, and when the request comes again."""
+"""Which responses count as throttling, and when the request is retried."""
 
 from __future__ import annotations
 
