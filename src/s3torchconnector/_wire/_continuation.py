@@ -30,8 +30,7 @@ class Continuation:
         """
         if place is not None and place in (self._last, self._earlier):
             raise S3ProtocolError(
-                "the server repeats a continuation token of this listing, which would never end. Is the endpoint an "
-                "S3 server?"
+                "the server repeats a continuation token, so the listing would not end. Is the endpoint an S3 server?"
             )
 
     def advance(self, place: object) -> None:

@@ -119,7 +119,7 @@ def _classified(request: Request, status: int, headers: Mapping[str, str], docum
             "returned. Open the object again to read it"
         )
     if "if-none-match" in request.headers and (status == 412 or code in _EXISTS_CODES):
-        return S3ObjectExistsError(f"Service error: the object exists, and the write must not replace it: {facts}")
+        return S3ObjectExistsError(f"Service error: the object exists, and was not to be overwritten: {facts}")
     if code in THROTTLING_CODES or status in (429, 503):
         return S3ThrottledError(f"Service error: S3 asks to slow down: {facts}")
     if code in _CREDENTIAL_CODES or status in (401, 403):
