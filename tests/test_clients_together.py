@@ -20,8 +20,8 @@ from s3torchconnector._types import ObjectInfo
 from s3torchconnector.testing import S3Server
 from tests.reading.support import wait_until
 from tests.resources import descriptors_become, threads_become
-from tests.servers.http_messages import Request, response
-from tests.servers.scripted import Answer, ScriptedServer, Send, Stall
+from tests.servers.http_messages import ReceivedRequest, response
+from tests.servers.scripted import Reply, ScriptedServer, Send, Stall
 
 BODY = b"12345"
 CONFIG = S3ClientConfig(checksum="off")
@@ -145,7 +145,7 @@ def test_each_signs_with_its_own_keys(
 def test_closing_one_does_not_disturb_another(new_client: Callable[..., S3Client]) -> None:
     asked, release = threading.Event(), threading.Event()
 
-    def answer(request: Request) -> Answer:
+    def answer(request: ReceivedRequest) -> Reply:
         if request.headers["user-agent"].startswith("slow"):
             asked.set()
             return [Stall(release), Send(response(200, BODY))]
@@ -273,7 +273,7 @@ def test_after_a_burst_sockets_and_threads_go(
     monkeypatch.setattr("s3torchconnector._transfer.engine._workers._STAYS", 0.02, raising=False)
     together = threading.Barrier(20)
 
-    def answer(request: Request) -> bytes:
+    def answer(request: ReceivedRequest) -> bytes:
         together.wait(30)
         return response(200, headers={"Content-Length": str(len(BODY))})
 

@@ -13,18 +13,18 @@ from s3torchconnector import S3CheckpointManager, S3ClientConfig
 from s3torchconnector._config import MIB
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.testing import S3Server
-from tests.servers.http_messages import Request
-from tests.servers.proxy import Drop, Fault, LoseAnswer, RecordingProxy
+from tests.servers.http_messages import ReceivedRequest
+from tests.servers.proxy import Drop, Fault, LoseResponse, RecordingProxy
 from tests.writing.support import is_complete, is_create, is_part
 
 NEW, OLD = "step-0000000002", "step-0000000001"
-_STAGES: dict[str, tuple[Callable[[Request], bool], Fault, int]] = {
+_STAGES: dict[str, tuple[Callable[[ReceivedRequest], bool], Fault, int]] = {
     "before the upload": (is_create, Drop(), 1),
     "in the middle of the data": (lambda request: is_part(request) and request.query["partNumber"] == "2", Drop(), 1),
     "before the data is there": (is_complete, Drop(), 1),
-    "when the data is there": (is_complete, LoseAnswer(), 1),
+    "when the data is there": (is_complete, LoseResponse(), 1),
     "before the commit": (lambda r: r.method == "PUT" and r.path.endswith(f"{NEW}.json"), Drop(), 1),
-    "at the commit": (lambda r: r.method == "PUT" and r.path.endswith(f"{NEW}.json"), LoseAnswer(), 2),
+    "at the commit": (lambda r: r.method == "PUT" and r.path.endswith(f"{NEW}.json"), LoseResponse(), 2),
     "before the old one goes": (lambda r: r.method == "DELETE" and r.path.endswith(f"{OLD}.json"), Drop(), 2),
     "while the old one goes": (lambda r: r.method == "DELETE" and r.path.endswith("state.pt"), Drop(), 2),
 }
@@ -40,7 +40,9 @@ def _save(endpoint: str, bucket: str, step: int) -> None:
     _manager(endpoint, bucket).save(step, {"weight": torch.full((3 * MIB,), float(step))})  # 12 MiB
 
 
-def _killed_while_saving(proxy: RecordingProxy, bucket: str, stage: Callable[[Request], bool], fault: Fault) -> None:
+def _killed_while_saving(
+    proxy: RecordingProxy, bucket: str, stage: Callable[[ReceivedRequest], bool], fault: Fault
+) -> None:
     """Save step 2 in a process that is killed at this request: instead of it, or when it was carried out."""
     begin, let_begin = os.pipe()
     pid = os.fork()
@@ -54,9 +56,9 @@ def _killed_while_saving(proxy: RecordingProxy, bucket: str, stage: Callable[[Re
             os._exit(0)
     answer_lost = False
 
-    def strike(request: Request) -> Fault | None:
+    def strike(request: ReceivedRequest) -> Fault | None:
         nonlocal answer_lost
-        if isinstance(fault, LoseAnswer) and stage(request) and not answer_lost:
+        if isinstance(fault, LoseResponse) and stage(request) and not answer_lost:
             answer_lost = True
             return fault
         if answer_lost or stage(request):

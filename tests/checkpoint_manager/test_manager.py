@@ -19,7 +19,7 @@ from s3torchconnector._errors import S3FormatError, S3NotFoundError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._wire._checksums import ALGORITHMS
 from s3torchconnector.testing import S3Server
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.moto_server import MotoServer
 from tests.servers.proxy import RecordingProxy, Replace, StallBody
 
@@ -49,7 +49,7 @@ def _keys(server: S3Server, bucket: str) -> list[str]:
     return [info.key for page in client.list_objects(bucket) for info in page.object_info]
 
 
-def _is_manifest(request: Request) -> bool:
+def _is_manifest(request: ReceivedRequest) -> bool:
     return re.search(r"/step-\d{10}\.json$", request.path) is not None
 
 
@@ -424,7 +424,7 @@ def test_a_step_that_is_deleted_meanwhile_is_not_cleaned(
     job.save(1, _state(1))
     _leave(manager, "run/step-0000000000/old/state.pt")
 
-    def delete_before_it_is_read(request: Request) -> None:
+    def delete_before_it_is_read(request: ReceivedRequest) -> None:
         if request.method == "GET" and request.path.endswith("step-0000000001.json"):
             proxy.misbehave = lambda request: None
             job.save(2, _state(2))
@@ -466,7 +466,7 @@ def test_unfinished_uploads_are_aborted(moto_server: MotoServer, moto_bucket: st
 
 
 def test_many_unfinished_uploads_are_listed_page_by_page(proxy: RecordingProxy, bucket: str) -> None:
-    def answer(request: Request) -> Replace:
+    def answer(request: ReceivedRequest) -> Replace:
         number = int(request.query.get("upload-id-marker", "0"))
         assert request.query.get("key-marker", "") == (f"k {number}" if number else "")
         more = f"<NextKeyMarker>k+{number + 1}</NextKeyMarker><NextUploadIdMarker>{number + 1}</NextUploadIdMarker>"
@@ -485,7 +485,7 @@ def test_a_commit_finds_that_its_data_was_taken_away(
 ) -> None:
     cleaner = _manager(proxy.endpoint, bucket)
 
-    def clean_before_the_commit(request: Request) -> None:
+    def clean_before_the_commit(request: ReceivedRequest) -> None:
         if request.method == "GET" and "step-0000000001" in request.query.get("prefix", ""):
             proxy.misbehave = lambda request: None
             cleaner.clean(dry_run=False)

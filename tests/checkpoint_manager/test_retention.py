@@ -11,7 +11,7 @@ import torch
 from s3torchconnector import S3CheckpointManager, S3ClientConfig
 from s3torchconnector.testing import S3Server
 from tests.checkpoint_manager.test_manager import _manager
-from tests.servers.http_messages import Request, s3_error
+from tests.servers.http_messages import ReceivedRequest, s3_error
 from tests.servers.memory_s3 import MemoryS3, Stored
 from tests.servers.proxy import RecordingProxy, Replace
 from tests.servers.scripted import ScriptedServer
@@ -151,7 +151,7 @@ def test_what_was_committed_since_the_listing_is_not_cleaned(
     data = client.get_object(bucket, key).read()
     client.delete_object(bucket, key)
 
-    def commit(request: Request) -> None:
+    def commit(request: ReceivedRequest) -> None:
         if request.method == "GET" and request.path.endswith(".json"):
             proxy.misbehave = lambda request: None
             stream = client.put_object(bucket, key)

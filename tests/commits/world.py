@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from s3torchconnector import S3ClientConfig
-from tests.servers.http_messages import Request
+from tests.servers.http_messages import ReceivedRequest
 from tests.servers.memory_s3 import MemoryS3, Stored
 from tests.servers.scripted import Close, ScriptedServer, Step
 
@@ -31,7 +31,7 @@ CONFIG = S3ClientConfig(hedge=False, max_connections=1)
 class Waiting:
     """A request that an actor waits for."""
 
-    request: Request
+    request: ReceivedRequest
     answer: bytes | Sequence[Step] = b""
     answered: threading.Event = field(default_factory=threading.Event)
 
@@ -60,7 +60,7 @@ class Run:
     results: dict[str, Any] = field(default_factory=dict)
     history: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
     commits: list[tuple[str, str]] = field(default_factory=list)
-    detached: list[tuple[str, Request]] = field(default_factory=list)
+    detached: list[tuple[str, ReceivedRequest]] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
 
     def owner(self, key: str) -> str:
@@ -68,7 +68,7 @@ class Run:
         there = self.s3.objects.get(key)
         return "nobody" if there is None else there.owner
 
-    def told(self, request: Request) -> str:
+    def told(self, request: ReceivedRequest) -> str:
         """What a response tells of what is there."""
         if key := _key(request):
             return self.owner(key)
@@ -143,7 +143,7 @@ class World:
             self._running.discard(name)
             self._changed.notify_all()
 
-    def _arrive(self, name: str, request: Request) -> bytes | Sequence[Step]:
+    def _arrive(self, name: str, request: ReceivedRequest) -> bytes | Sequence[Step]:
         waiting = Waiting(request)
         with self._changed:
             self._waiting[name].append(waiting)
@@ -165,7 +165,7 @@ class World:
                         found.append(Choice("detach", name, _name(request)))
             return found + [Choice("carry out", name, _name(request)) for name, request in run.detached[:1]]
 
-    def _commits(self, request: Request) -> bool:
+    def _commits(self, request: ReceivedRequest) -> bool:
         return request.method == "PUT" and _key(request) == self._commit
 
     def _carry_out(self, run: Run, choice: Choice) -> None:
@@ -187,7 +187,7 @@ class World:
                 self._running.add(choice.actor)
         waiting.answered.set()
 
-    def _answer(self, run: Run, actor: str, request: Request) -> bytes:
+    def _answer(self, run: Run, actor: str, request: ReceivedRequest) -> bytes:
         before, owner = run.s3.objects.get(self._commit), run.owner(self._commit)
         answer = run.s3.answer(request, actor)
         if run.s3.objects.get(self._commit) is not before:
@@ -230,7 +230,7 @@ def stored(data: bytes, owner: str, time: int = 1_780_000_000) -> Stored:
     return Stored(data, {}, time, owner)
 
 
-def _key(request: Request) -> str:
+def _key(request: ReceivedRequest) -> str:
     return request.path.lstrip("/").partition("/")[2]
 
 
@@ -245,5 +245,5 @@ def _is_new_data(choice: Choice) -> bool:
     return choice.what == "deliver" and method == "PUT" and key.endswith((".distcp", ".pt"))
 
 
-def _name(request: Request) -> str:
+def _name(request: ReceivedRequest) -> str:
     return f"{request.method} {_kind(_key(request)) or request.query.get('prefix', '')}"

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 
 from s3torchconnector import S3ClientConfig, S3IterableDataset, S3MapDataset, S3Reader
 from s3torchconnector._transfer import Runtime
-from tests.servers.http_messages import Request, response, s3_error
-from tests.servers.scripted import Answer, ScriptedServer, Send
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
+from tests.servers.scripted import Reply, ScriptedServer, Send
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -82,7 +82,7 @@ class HeldObjects(ScriptedServer):
         return number.to_bytes(4, "big") * (self.size // 4)
 
     def release(self, *numbers: int) -> None:
-        """Answer these, now or when they are asked for; all of them if none is named."""
+        """Reply these, now or when they are asked for; all of them if none is named."""
         for number in numbers or self._released:
             self._released[number].set()
 
@@ -93,7 +93,7 @@ class HeldObjects(ScriptedServer):
                 f"{count} requests were expected, {len(self.seen)} came"
             )
 
-    def _answer(self, request: Request) -> Answer:
+    def _answer(self, request: ReceivedRequest) -> Reply:
         if request.method == "HEAD":  # for a checksum: there is none
             return response(200, headers={"content-length": str(self.size), "etag": '"e"'})
         number = int(request.path.rpartition("/")[2])
@@ -110,7 +110,7 @@ class HeldObjects(ScriptedServer):
             return s3_error(404, "NoSuchKey")
         return self._range(number, request.range)
 
-    def _range(self, number: int, header: str | None) -> Answer:
+    def _range(self, number: int, header: str | None) -> Reply:
         first, last = (int(n) for n in re.fullmatch(r"bytes=(\d+)-(\d+)", header or f"bytes=0-{self.size}").groups())  # type: ignore[union-attr]
         body = memoryview(self.content(number))[first : last + 1]
         content_range = f"bytes {first}-{first + len(body) - 1}/{self.size}"

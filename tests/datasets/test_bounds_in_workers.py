@@ -16,7 +16,7 @@ from s3torchconnector._transfer.engine._budget import ByteBudget
 from s3torchconnector.testing import S3Server
 from tests.datasets.support import MIB, TIMEOUT, runtime_of, wait_until_budget_is_free
 from tests.reading.support import PART, content
-from tests.servers.http_messages import Request
+from tests.servers.http_messages import ReceivedRequest
 from tests.servers.proxy import RecordingProxy, StallBody
 
 COUNT, PARTS = 4, 12
@@ -157,7 +157,7 @@ def test_leaving_the_loop_leaves_no_request_under_way(uri: str, proxy: Recording
     release = threading.Event()
     stalled = threading.Event()
 
-    def stall_all_but_the_first(request: Request) -> StallBody | None:
+    def stall_all_but_the_first(request: ReceivedRequest) -> StallBody | None:
         if release.is_set() or request.range is None:
             return None
         if request.path.endswith("/0"):

@@ -27,7 +27,7 @@ from tests.datasets.support import (
     wait_until_budget_is_free,
 )
 from tests.reading.test_reader_fork import Child
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.scripted import ScriptedServer
 
 
@@ -213,7 +213,7 @@ def test_a_missing_object_fails_after_all_samples_before_it() -> None:
 
 
 def test_a_listing_that_breaks_off_fails_after_all_samples_before_it() -> None:
-    def answer(request: Request) -> bytes:
+    def answer(request: ReceivedRequest) -> bytes:
         if request.path.rstrip("/") != "/bucket":
             return response(200, b"content")
         if {"continuation-token", "start-after"} & request.query.keys():

@@ -19,9 +19,9 @@ from torch.distributed.checkpoint.metadata import Metadata
 
 from s3torchconnector._s3client import S3Client
 from tests.dcp.support import CONFIG, keys_of, load, same, writer_of
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.moto_server import MotoServer
-from tests.servers.proxy import Fault, LoseAnswer, RecordingProxy, Replace, StallBody, first
+from tests.servers.proxy import Fault, LoseResponse, RecordingProxy, Replace, StallBody, first
 
 OLD = {"a": torch.full((50, 50), 1.0), "b": [1], "c": torch.full((3,), 1)}
 NEW = {"a": torch.full((50, 50), 2.0), "b": [2], "c": torch.full((3,), 2)}
@@ -34,7 +34,7 @@ def moto(moto_server: MotoServer) -> Iterator[RecordingProxy]:
         yield proxy
 
 
-def is_commit(request: Request) -> bool:
+def is_commit(request: ReceivedRequest) -> bool:
     return request.method == "PUT" and request.path.endswith("/x/.metadata")
 
 
@@ -65,7 +65,7 @@ def test_what_will_be_replaced_is_asked_for_while_the_data_is_stored(bucket: str
     asked = threading.Event()
     in_time: list[bool] = []
 
-    def misbehave(request: Request) -> None:
+    def misbehave(request: ReceivedRequest) -> None:
         if request.method == "GET":
             asked.set()
         elif ".distcp" in request.path:
@@ -83,7 +83,7 @@ def test_no_more_files_are_written_at_a_time_than_were_asked_for(bucket: str, pr
     most: list[int] = []
     begun = threading.Event()
 
-    def misbehave(request: Request) -> None:
+    def misbehave(request: ReceivedRequest) -> None:
         if ".distcp" in request.path and request.method == "PUT":
             writing.append(1)
             if len(writing) > 2:
@@ -141,7 +141,7 @@ def test_a_file_on_its_way_when_another_fails_is_deleted_when_it_is_there(bucket
             assert arrived.wait(30)
             raise KeyError("cannot be pickled")
 
-    def slow(request: Request) -> None:
+    def slow(request: ReceivedRequest) -> None:
         if request.method == "PUT":
             arrived.set()
             deleted.wait(0.5)
@@ -159,7 +159,7 @@ def test_the_first_failure_ends_the_other_uploads(bucket: str, proxy: RecordingP
     """One file's part is stalled until the save has failed because of the other."""
     release = threading.Event()
 
-    def hook(request: Request) -> Fault | None:
+    def hook(request: ReceivedRequest) -> Fault | None:
         if request.method == "PUT" and "partNumber" in request.query:
             return StallBody(release)
         if request.method == "PUT":
@@ -187,7 +187,7 @@ def test_overwrite_can_be_refused(bucket: str, proxy: RecordingProxy) -> None:
 
 
 def test_a_checkpoint_that_appears_during_the_save_is_not_overwritten(bucket: str, proxy: RecordingProxy) -> None:
-    def other_save(request: Request) -> None:
+    def other_save(request: ReceivedRequest) -> None:
         if request.method == "PUT":
             proxy.misbehave = lambda request: None
             dcp.save(OLD, storage_writer=writer_of(f"s3://{bucket}/x"))
@@ -205,7 +205,7 @@ def test_of_two_saves_that_found_no_checkpoint_one_succeeds(
     """The other one commits when this one has looked for the last time."""
     path, theirs = f"s3://{moto_bucket}/x", []
 
-    def be_faster(request: Request) -> None:
+    def be_faster(request: ReceivedRequest) -> None:
         if is_commit(request):
             before = set(keys_of(moto_bucket, endpoint=moto_server.endpoint))
             dcp.save(OLD, storage_writer=writer_of(path, endpoint=moto_server.endpoint, overwrite=False))
@@ -219,7 +219,7 @@ def test_of_two_saves_that_found_no_checkpoint_one_succeeds(
 
 
 def test_a_commit_whose_answer_got_lost_is_its_own(moto_bucket: str, moto: RecordingProxy) -> None:
-    moto.misbehave = first(1, LoseAnswer(), when=is_commit)
+    moto.misbehave = first(1, LoseResponse(), when=is_commit)
     save(moto_bucket, NEW, moto, overwrite=False)
     assert same(load(f"s3://{moto_bucket}/x", OLD, endpoint=moto.endpoint), NEW)
 
@@ -228,10 +228,10 @@ def test_a_commit_that_cannot_be_told_from_anothers_keeps_its_files(moto_bucket:
     """Its answer got lost, and whether the object has its mark is not told: its own ``.metadata`` is there."""
     lost = threading.Event()
 
-    def hook(request: Request) -> Fault | None:
+    def hook(request: ReceivedRequest) -> Fault | None:
         if is_commit(request) and not lost.is_set():
             lost.set()
-            return LoseAnswer()
+            return LoseResponse()
         return Replace(response(403)) if request.method == "HEAD" and lost.is_set() else None
 
     moto.misbehave = hook
@@ -272,7 +272,7 @@ def test_plans_that_a_planner_keeps_do_not_bring_old_names_back(bucket: str, pro
     assert len({name for each in names for name in each}) == 3
 
 
-def _refused(request: Request) -> bool:
+def _refused(request: ReceivedRequest) -> bool:
     return request.method == "GET" and request.path.endswith("/x/.metadata")
 
 
@@ -309,7 +309,7 @@ def test_files_of_a_commit_that_is_refused_for_sure_are_deleted(bucket: str, pro
 
 def test_files_of_a_commit_that_may_have_happened_remain(bucket: str, proxy: RecordingProxy) -> None:
     save(bucket, OLD, proxy)
-    proxy.misbehave = lambda request: LoseAnswer() if is_commit(request) else None
+    proxy.misbehave = lambda request: LoseResponse() if is_commit(request) else None
     with contextlib.suppress(CheckpointException):
         save(bucket, NEW, proxy)
     proxy.misbehave = lambda request: None
@@ -335,7 +335,7 @@ def test_a_commit_that_was_deleted_meanwhile_is_refused(
 ) -> None:
     save(moto_bucket, OLD, moto)
 
-    def delete(request: Request) -> None:
+    def delete(request: ReceivedRequest) -> None:
         if is_commit(request):
             with S3Client("us-east-1", endpoint=moto_server.endpoint) as client:
                 client.delete_object(moto_bucket, "x/.metadata")

@@ -28,8 +28,8 @@ from s3torchconnector._wire import Exchange, Hedging, PoolIsFull
 from tests.datasets.support import TIMEOUT, config
 from tests.interrupts import interrupted_at
 from tests.reading.support import wait_until
-from tests.servers.http_messages import Request, response, s3_error
-from tests.servers.scripted import Answer, ScriptedServer, Send, Stall, Step
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
+from tests.servers.scripted import Reply, ScriptedServer, Send, Stall, Step
 
 COUNT = 8
 BODY = bytes(range(250)) * 160
@@ -70,7 +70,7 @@ class StallingServer(ScriptedServer):
         self._stalled = threading.Event()
         self._answers = list(answers)
 
-    def _answer(self, request: Request) -> Answer | Iterator[Step]:
+    def _answer(self, request: ReceivedRequest) -> Reply | Iterator[Step]:
         if request.path.endswith("/0"):
             return self._steps(*self._answers.pop(0))
         self.stall(self._stalled)
@@ -131,7 +131,7 @@ def test_a_late_request_that_cannot_be_sent_again_costs_nothing(monkeypatch: pyt
     """Whatever the error is: the first answer comes, and what is read after that comes as well."""
     release, failed = threading.Event(), threading.Event()
 
-    def answer(request: Request) -> Answer:
+    def answer(request: ReceivedRequest) -> Reply:
         return [Stall(release), Send(WHOLE)] if request.path.endswith("/late") else WHOLE
 
     def stumble(exchange: Exchange) -> int | None:
@@ -212,7 +212,7 @@ def test_a_job_that_fails_costs_no_thread() -> None:
 def test_a_connection_that_others_give_back_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     release = {"stalls": threading.Event(), "other": threading.Event()}
 
-    def answer(request: Request) -> Answer:
+    def answer(request: ReceivedRequest) -> Reply:
         stall = release.get(request.path.rpartition("/")[2])
         return [Stall(stall), Send(WHOLE)] if stall else WHOLE
 

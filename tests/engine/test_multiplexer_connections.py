@@ -19,8 +19,8 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector._types import ObjectInfo
 from tests.conftest import PrivateCA
 from tests.datasets.support import TIMEOUT, config
-from tests.servers.http_messages import Request, response
-from tests.servers.scripted import Answer, Close, ScriptedServer, Stall
+from tests.servers.http_messages import ReceivedRequest, response
+from tests.servers.scripted import Close, Reply, ScriptedServer, Stall
 from tests.servers.tcp import CloseConnection
 
 COUNT = 8
@@ -45,7 +45,7 @@ class Doorkeeper(ScriptedServer):
         self._arrived = 0
         self._late_ones = [[Stall(self.late), Close()]]
 
-    def _answer(self, request: Request) -> Answer:
+    def _answer(self, request: ReceivedRequest) -> Reply:
         return self._late_ones.pop() if request.path.endswith("/late") and self._late_ones else WHOLE
 
     def _wrap(self, connection: socket.socket, tls: ssl.SSLContext) -> socket.socket:

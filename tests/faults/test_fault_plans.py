@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.servers.faults import EVERY_ANSWER, End, Fault, Mix, error_answer, plan, with_checksum
-from tests.servers.http_messages import Head, Request, parse_head
+from tests.servers.faults import EVERY_RESPONSE, End, Fault, Mix, error_response, plan, with_checksum
+from tests.servers.http_messages import Head, ReceivedRequest, parse_head
 
 BODY = random.Random(1).randbytes(1000)
 RANGED = b"HTTP/1.1 206 Partial Content\r\ncontent-length: 1000\r\ncontent-range: bytes 500-1499/9000\r\n\r\n"
-GET = Request(Head("GET /b/k HTTP/1.1", {}, b""), b"")
-LIST = Request(Head("GET /b?list-type=2 HTTP/1.1", {}, b""), b"")
-ALL_FAULTS = (*EVERY_ANSWER, Fault.FLIP)
+GET = ReceivedRequest(Head("GET /b/k HTTP/1.1", {}, b""), b"")
+LIST = ReceivedRequest(Head("GET /b?list-type=2 HTTP/1.1", {}, b""), b"")
+ALL_FAULTS = (*EVERY_RESPONSE, Fault.FLIP)
 
 
 def sent(steps: list[object]) -> bytes:
@@ -35,8 +35,8 @@ def test_a_fifth_of_responses_suffers_with_every_fault() -> None:
     mix = Mix(3, fraction=0.2)
     drawn = collections.Counter(mix.fault_for(GET, 0, number)[0] for number in range(20_000))
     assert 0.18 < 1 - drawn[None] / 20_000 < 0.22
-    assert set(drawn) == {None, *EVERY_ANSWER}
-    assert min(drawn.values()) > 0.7 * 4000 / len(EVERY_ANSWER)
+    assert set(drawn) == {None, *EVERY_RESPONSE}
+    assert min(drawn.values()) > 0.7 * 4000 / len(EVERY_RESPONSE)
     assert not {mix.fault_for(LIST, 0, number)[0] for number in range(20_000)} & {Fault.WRONG_RANGE, Fault.FLIP}
 
 
@@ -64,7 +64,7 @@ def test_without_a_fault_the_response_is_unchanged() -> None:
 
 @pytest.mark.parametrize(("fault", "status"), [(Fault.SLOW_DOWN, 503), (Fault.INTERNAL_ERROR, 500), (Fault.CUT, None)])
 def test_errors_are_sent_without_asking_the_server(fault: Fault, status: int | None) -> None:
-    answer = error_answer(fault)
+    answer = error_response(fault)
     assert status == (answer and parse_head(answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n").status)
 
 

@@ -17,7 +17,7 @@ from s3torchconnector.testing import S3Server
 from tests.faults.corpus import Corpus
 from tests.faults.operations import Place
 from tests.faults.workload import Workload, mixed
-from tests.servers.faults import EVERY_ANSWER, VERIFIED, Fault, Mix
+from tests.servers.faults import EVERY_RESPONSE, VERIFIED, Fault, Mix
 from tests.servers.misbehaving import MisbehavingProxy, Report
 from tests.servers.tls import PrivateCA
 from tests.wire.support import REGION
@@ -66,7 +66,7 @@ def test_every_byte_is_right_or_an_error_is_clear(
     proxy = MisbehavingProxy(s3_server.endpoint, Mix(seed))
     workload, report = exercise(proxy, place_at, reads=300, saves=25)
     assert workload.moved.reads > 250
-    assert len(report.faults) > len(EVERY_ANSWER) - 3
+    assert len(report.faults) > len(EVERY_RESPONSE) - 3
     assert 0.1 < sum(report.faults.values()) / report.answers < 0.3
 
 

@@ -18,8 +18,8 @@ from s3torchconnector import S3ClientConfig
 from s3torchconnector._errors import S3CredentialsError, S3Exception, S3ServiceError, S3TimeoutError
 from s3torchconnector._wire import Caller, operations, read_document
 from tests.identity.conftest import AwsFiles
-from tests.servers.http_messages import Request, response
-from tests.servers.scripted import Answer, Close, ScriptedServer, Stall
+from tests.servers.http_messages import ReceivedRequest, response
+from tests.servers.scripted import Close, Reply, ScriptedServer, Stall
 from tests.wire.support import REGION, get, in_turn
 
 GRACE = 1.5  # seconds that a loaded machine may take beyond a deadline
@@ -34,7 +34,7 @@ KEYS = {
 
 
 @contextlib.contextmanager
-def calling(answer: Answer, **settings: object) -> Iterator[tuple[Caller, ScriptedServer]]:
+def calling(answer: Reply, **settings: object) -> Iterator[tuple[Caller, ScriptedServer]]:
     """A caller of a server that always sends this response."""
     with ScriptedServer(handler=in_turn(answer)) as server:
         caller = Caller(REGION, server.endpoint, S3ClientConfig(**settings), "test/1")  # type: ignore[arg-type]
@@ -42,14 +42,14 @@ def calling(answer: Answer, **settings: object) -> Iterator[tuple[Caller, Script
             yield caller, server
 
 
-def metadata(request: Request) -> bytes:
+def metadata(request: ReceivedRequest) -> bytes:
     if request.path.endswith("/security-credentials/trainer"):
         return response(200, json.dumps(KEYS).encode())
     return response(200, b"trainer" if request.method == "GET" else b"token")
 
 
 @contextlib.contextmanager
-def metadata_service(monkeypatch: pytest.MonkeyPatch, failures: int, *, failure: Answer) -> Iterator[ScriptedServer]:
+def metadata_service(monkeypatch: pytest.MonkeyPatch, failures: int, *, failure: Reply) -> Iterator[ScriptedServer]:
     """An instance metadata service that fails so many times, and then does not."""
     left = [failure] * failures
     with ScriptedServer(handler=lambda request: left.pop() if left else metadata(request)) as service:
@@ -160,7 +160,7 @@ def program(tmp_path: Path, aws_files: AwsFiles) -> Program:
     return Program(folder, aws_files)
 
 
-def access_key(request: Request) -> str:
+def access_key(request: ReceivedRequest) -> str:
     return request.headers["authorization"].split("Credential=")[1].split("/")[0]
 
 

@@ -11,7 +11,7 @@ from s3torchconnector._errors import S3ChecksumError
 from s3torchconnector._wire._checksums import Algorithm
 from tests.integrity.support import CRC32, CRC32C, CRC64NVME, ChecksummedObject
 from tests.reading.support import MIB, PART, client_of, content, open_object
-from tests.servers.http_messages import Request, response
+from tests.servers.http_messages import ReceivedRequest, response
 from tests.servers.scripted import ScriptedServer
 
 SMALL = content(0, 100_000)
@@ -63,7 +63,7 @@ class FlippedObject(ChecksummedObject):
         self.sent = 0
         self._guard = threading.Condition()
 
-    def __call__(self, request: Request) -> Any:
+    def __call__(self, request: ReceivedRequest) -> Any:
         if request.method == "HEAD":
             with self._guard:
                 assert self._guard.wait_for(lambda: self.sent >= self._late, 30)

@@ -8,7 +8,7 @@ from typing import Any
 
 from s3torchconnector._wire._checksums import ALGORITHMS, Algorithm
 from tests.reading.support import asked
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 
 CRC64NVME, CRC32C, CRC32 = ALGORITHMS
 
@@ -34,7 +34,7 @@ class ChecksummedObject:
     ) -> None:
         self.data = data
         self.headers = {"ETag": '"one"'}
-        self.requests: list[Request] = []
+        self.requests: list[ReceivedRequest] = []
         self.spoilt: list[int] = []
         self._spoil = spoil
         self._sent: dict[int, int] = {}
@@ -43,7 +43,7 @@ class ChecksummedObject:
         if algorithm is not None:
             self.checksums = {algorithm.header: algorithm.encode(algorithm.of([data]))}
 
-    def __call__(self, request: Request) -> Any:
+    def __call__(self, request: ReceivedRequest) -> Any:
         with self._lock:
             self.requests.append(request)
         wants = request.headers.get("x-amz-checksum-mode") == "ENABLED"

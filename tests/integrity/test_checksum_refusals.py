@@ -7,8 +7,8 @@ import pytest
 from s3torchconnector import S3Exception, S3Writer
 from s3torchconnector._s3client import S3Client
 from tests.reading.support import PART, client_of
-from tests.servers.http_messages import Request, response, s3_error
-from tests.servers.scripted import Answer, ScriptedServer
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
+from tests.servers.scripted import Reply, ScriptedServer
 
 pytestmark = pytest.mark.usefixtures("s3_server")  # for its keys
 NOT_IMPLEMENTED = s3_error(501, "NotImplemented", "A header you provided implies functionality that is not implemented")
@@ -20,7 +20,7 @@ def put(client: S3Client, bucket: str = "b") -> None:
         writer.write(b"data")
 
 
-def carries(request: Request) -> bool:
+def carries(request: ReceivedRequest) -> bool:
     return any(name.startswith("x-amz-checksum") for name in request.headers)
 
 
@@ -41,7 +41,7 @@ def test_a_refusal_that_is_not_about_checksums_changes_nothing(caplog: pytest.Lo
     assert warnings(caplog) == []
 
 
-def refusing_checksums(request: Request) -> Answer:
+def refusing_checksums(request: ReceivedRequest) -> Reply:
     return NOT_IMPLEMENTED if carries(request) and request.path.startswith("/refusing/") else STORED
 
 
@@ -77,7 +77,7 @@ def test_required_never_sends_an_upload_without_checksum() -> None:
 
 
 def test_concurrent_parts_that_are_refused_warn_once(caplog: pytest.LogCaptureFixture) -> None:
-    def answer(request: Request) -> Answer:
+    def answer(request: ReceivedRequest) -> Reply:
         if "uploads" in request.query:
             return response(
                 200, b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"

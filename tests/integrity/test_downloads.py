@@ -21,7 +21,7 @@ from s3torchconnector._wire._checksum_support import ChecksumSupport
 from s3torchconnector._wire._checksums import Algorithm
 from tests.integrity.support import CRC32, CRC32C, CRC64NVME, ChecksummedObject
 from tests.reading.support import KIB, MIB, PART, client_of, content, open_object
-from tests.servers.http_messages import Request, response
+from tests.servers.http_messages import ReceivedRequest, response
 from tests.servers.scripted import ScriptedServer
 
 SMALL = content(0, 300 * KIB)
@@ -124,7 +124,7 @@ def test_a_checksum_that_came_late_is_compared() -> None:
     """Of a tail that is longer than the object, some servers refuse the range, tell no size, and HEAD no checksum."""
 
     class Refusing(ChecksummedObject):
-        def __call__(self, request: Request) -> Any:
+        def __call__(self, request: ReceivedRequest) -> Any:
             if (request.range or "").startswith("bytes=-"):
                 return response(416)
             answer = super().__call__(request)
@@ -252,7 +252,7 @@ def test_what_a_long_read_in_order_is_to_be_summed_with_is_asked_for_at_its_begi
     asked = threading.Event()
 
     class Watched(ChecksummedObject):
-        def __call__(self, request: Request) -> Any:
+        def __call__(self, request: ReceivedRequest) -> Any:
             if request.method == "HEAD":
                 asked.set()
             return super().__call__(request)

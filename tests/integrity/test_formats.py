@@ -20,7 +20,7 @@ from s3torchconnector.testing import S3Server
 from tests.integrity.flipping import FlippedObject
 from tests.integrity.support import CRC32, CRC64NVME, ChecksummedObject
 from tests.reading.support import PART
-from tests.servers.http_messages import Request, response
+from tests.servers.http_messages import ReceivedRequest, response
 from tests.servers.scripted import ScriptedServer
 
 CONFIG = S3ClientConfig(part_size=PART)
@@ -40,7 +40,7 @@ def stored_checkpoint(server: S3Server, bucket: str) -> dict[str, bytes]:
 
 @contextmanager
 def serving(files: dict[str, ChecksummedObject]) -> Iterator[str]:
-    def answer(request: Request) -> Any:
+    def answer(request: ReceivedRequest) -> Any:
         file = files.get(request.path.rpartition("/")[2])
         return file(request) if file else response(404)
 

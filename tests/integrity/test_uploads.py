@@ -15,7 +15,7 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector._wire._checksums import ALGORITHMS
 from s3torchconnector.testing import S3Server
 from tests.reading.support import KIB, PART, client_of, content
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.moto_server import MotoServer
 from tests.servers.scripted import ScriptedServer
 
@@ -37,21 +37,21 @@ class Bucket:
     """
 
     def __init__(self, damaged: int = 0, refusal: bytes | None = None) -> None:
-        self.requests: list[Request] = []
+        self.requests: list[ReceivedRequest] = []
         self.objects: dict[str, bytes] = {}
         self.damaged = damaged
         self.refusal = refusal
         self._parts: dict[int, bytes] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, request: Request) -> Any:
+    def __call__(self, request: ReceivedRequest) -> Any:
         with self._lock:
             self.requests.append(request)
             if self.refusal and any(name.startswith("x-amz-checksum") for name in request.headers):
                 return self.refusal
             return self._answer(request)
 
-    def _answer(self, request: Request) -> bytes:
+    def _answer(self, request: ReceivedRequest) -> bytes:
         if "uploads" in request.query:
             return response(
                 200, b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"

@@ -25,10 +25,10 @@ from s3torchconnector.testing import S3Server
 from s3torchconnectorclient._mountpoint_s3_client import ListObjectResult, ListObjectStream, ObjectInfo
 from tests.reading.support import client_of, content, open_object, put
 from tests.reading.test_reader_fork import Child
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.moto_server import MotoServer
 from tests.servers.proxy import RecordingProxy, Replace, first
-from tests.servers.scripted import Answer, ScriptedServer, Send, Stall
+from tests.servers.scripted import Reply, ScriptedServer, Send, Stall
 
 TIMEOUT = 10.0  # seconds; a listing that never has so many requests under way fails then
 
@@ -230,7 +230,7 @@ def test_any_keys_and_any_tokens(s3_server: S3Server, pages: list[tuple[list[str
     """Tokens come back as they were given, whatever characters they have."""
     tokens = [f"{number}{token}" for number, (_, token) in enumerate(pages[:-1])]
 
-    def answer(request: Request) -> bytes:
+    def answer(request: ReceivedRequest) -> bytes:
         token = request.query.get("continuation-token")
         number = 0 if token is None else tokens.index(token) + 1
         following = tokens[number] if number < len(tokens) else None
@@ -271,7 +271,7 @@ class Pages:
         self._empty = empty
         self._left = most
 
-    def __call__(self, request: Request) -> bytes:
+    def __call__(self, request: ReceivedRequest) -> bytes:
         self._left -= 1
         if self._left < 0:
             return s3_error(403, "TooManyRequests")
@@ -355,7 +355,7 @@ def test_a_listing_whose_tokens_go_round_in_a_circle_is_an_error(
 ) -> None:
     left = [True] * 50
 
-    def answer(request: Request) -> bytes:
+    def answer(request: ReceivedRequest) -> bytes:
         if request.method == "DELETE":
             return response(204)
         if not left:
@@ -381,7 +381,7 @@ def test_listing_all_goes_on_in_a_forked_child() -> None:
     """What the parent has asked for, and got no answer to, is asked for anew; the parent goes on as well."""
     pages, release = Pages(NUMBERED), threading.Event()
 
-    def answer(request: Request) -> Answer:
+    def answer(request: ReceivedRequest) -> Reply:
         page = pages(request)
         return [Stall(release), Send(page)] if "start-after" in request.query else page  # guesses
 
@@ -417,7 +417,7 @@ def test_listing_all_of_a_directory_bucket(sessions: bool, monkeypatch: pytest.M
         "<AccessKeyId>A</AccessKeyId><Expiration>2999-01-01T00:00:00Z</Expiration></Credentials></CreateSessionResult>"
     )
 
-    def answer(request: Request) -> bytes:
+    def answer(request: ReceivedRequest) -> bytes:
         if "session" in request.query:
             return response(200, session.encode())
         return s3_error(501, "NotImplemented") if "start-after" in request.query else pages(request)
@@ -436,7 +436,7 @@ def test_pages_of_one_prefix_are_fetched_at_a_time() -> None:
     most: list[int] = [0]
     release = threading.Event()
 
-    def answer(request: Request) -> bytes:
+    def answer(request: ReceivedRequest) -> bytes:
         if len(server.requests) > known and not release.is_set():
             waiting.add(request.query.get("continuation-token", "") or request.query.get("start-after", ""))
             most[0] = max(most[0], len(waiting))

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer.listing import _progress
 from tests.reading.support import client_of
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.scripted import ScriptedServer
 
 KEYS = [f"some/prefix/{number:03}" for number in range(300)]
@@ -39,7 +39,7 @@ class Terminal(io.StringIO):
         return re.search("\r *\r$", self.getvalue()) is not None
 
 
-def page(request: Request) -> bytes:
+def page(request: ReceivedRequest) -> bytes:
     """A hundred keys."""
     after = request.query.get("continuation-token", request.query.get("start-after", ""))
     rest = [key for key in KEYS if key > after]
@@ -91,7 +91,7 @@ def test_a_listing_that_fails_clears_the_line_before_the_error_is_told(monkeypat
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(_progress, "_SHOWN_AFTER", -1.0)
 
-    def first_page_only(request: Request) -> bytes:
+    def first_page_only(request: ReceivedRequest) -> bytes:
         return s3_error(403, "AccessDenied") if "start-after" in request.query else page(request)
 
     with ScriptedServer(handler=first_page_only) as server, client_of(server.endpoint, unsigned=True) as client:

@@ -27,9 +27,9 @@ from tests.listing.test_listing import Pages
 from tests.reading.support import KIB, client_of, content, open_object
 from tests.reading.test_reader_fork import Child, digest
 from tests.resources import threads_become
-from tests.servers.http_messages import Request, response
+from tests.servers.http_messages import ReceivedRequest, response
 from tests.servers.proxy import RecordingProxy, StallBody
-from tests.servers.scripted import Answer, ScriptedServer, Send, Stall
+from tests.servers.scripted import Reply, ScriptedServer, Send, Stall
 
 LARGE = 11 * MIB + 3
 SMALL = 20 * KIB
@@ -123,7 +123,7 @@ def test_a_fork_while_the_multiplexer_waits(s3_server: S3Server, filled: str, pr
     """The child has no carrier, and makes its own."""
     release, stalled = threading.Event(), threading.Semaphore(0)
 
-    def stall(request: Request) -> StallBody | None:
+    def stall(request: ReceivedRequest) -> StallBody | None:
         stalled.release()
         return StallBody(release, after=100)
 
@@ -145,7 +145,7 @@ def test_a_dataset_is_iterated_on_in_a_forked_child() -> None:
     keys = [f"{number:04}" for number in range(4 * Pages.SIZE)]
     pages, release = Pages(keys), threading.Event()
 
-    def answer(request: Request) -> Answer:
+    def answer(request: ReceivedRequest) -> Reply:
         if "list-type" not in request.query:
             return response(200, request.path.encode())
         page = pages(request)

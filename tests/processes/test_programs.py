@@ -22,7 +22,7 @@ from s3torchconnector.testing import S3Server
 from tests.dcp.support import keys_of, load, same, writer_of
 from tests.processes.programs import SIZE, SMALL, distributed
 from tests.reading.support import content
-from tests.servers.http_messages import Request
+from tests.servers.http_messages import ReceivedRequest
 from tests.servers.proxy import RecordingProxy, StallBody
 from tests.writing.support import assert_no_upload_remains, is_part, read_back
 
@@ -101,7 +101,7 @@ class Stalls:
         self._lifted = False
         proxy.misbehave = self
 
-    def __call__(self, request: Request) -> StallBody | None:
+    def __call__(self, request: ReceivedRequest) -> StallBody | None:
         is_read = request.method == "GET" and request.path.count("/") > 1
         if self._lifted or not (is_read if self._kind == "read" else is_part(request)):
             return None
@@ -193,7 +193,7 @@ def test_an_end_while_s3_is_silent(
     """Within seconds, whether S3 stops answering before or after an upload has begun; each that may remain is named."""
     silent, asked, release = threading.Event(), threading.Event(), threading.Event()
 
-    def stall(request: Request) -> StallBody | None:
+    def stall(request: ReceivedRequest) -> StallBody | None:
         asked.set()
         return StallBody(release) if silent.is_set() else None
 

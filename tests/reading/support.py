@@ -12,7 +12,7 @@ from typing import Any
 
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._s3client import S3Client
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -81,12 +81,12 @@ class VirtualObject:
     etag: str = '"one"'
     shift: int = 0
     honours_if_match: bool = True
-    before: Callable[[Request], Any] = lambda request: None
+    before: Callable[[ReceivedRequest], Any] = lambda request: None
     served: list[tuple[int, int]] = field(default_factory=list)
-    requests: list[Request] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, request: Request) -> Any:
+    def __call__(self, request: ReceivedRequest) -> Any:
         self.requests.append(request)
         special = self.before(request)
         if special is not None:

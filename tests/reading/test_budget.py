@@ -21,7 +21,7 @@ from s3torchconnector.s3reader import S3ReaderConstructor
 from s3torchconnector.testing import S3Server
 from tests.reading.support import GIB, KIB, MIB, PART, VirtualObject, asked, client_of, content, open_object, wait_until
 from tests.resources import descriptors_become, threads_become
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.scripted import Close, ScriptedServer, Send, Stall
 
 POLICIES = {
@@ -82,7 +82,7 @@ def test_what_is_here_is_taken_while_what_is_not_is_waited_for(client: S3Client,
     virtual.size = 4 * PART  # all of it fits into the budget
     release = threading.Event()
 
-    def stall_the_second_part(request: Request) -> Any:
+    def stall_the_second_part(request: ReceivedRequest) -> Any:
         if request.method == "GET" and asked(request.range, virtual.size) == (PART, 2 * PART):
             virtual.before = lambda request: None
             return [Stall(release), Send(virtual(request))]
@@ -112,7 +112,7 @@ def test_what_a_failed_read_received_in_its_own_memory_is_fetched_again(
     virtual.size = 4 * PART
     good, bad = threading.Event(), threading.Event()
 
-    def stall(request: Request) -> Any:
+    def stall(request: ReceivedRequest) -> Any:
         selected = asked(request.range, virtual.size) if request.method == "GET" else None
         if selected == (PART, 2 * PART):
             return [Stall(bad), Send(s3_error(403, "AccessDenied")), Close()]
@@ -236,7 +236,7 @@ def test_closing_does_not_wait_for_what_is_under_way(client: S3Client, virtual: 
     release = threading.Event()
     stalled = threading.Event()
 
-    def stall(request: Request) -> Any:
+    def stall(request: ReceivedRequest) -> Any:
         stalled.set()
         return [Stall(release)]
 

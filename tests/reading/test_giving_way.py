@@ -27,7 +27,7 @@ from tests.reading.support import (
     open_object,
     wait_until,
 )
-from tests.servers.http_messages import Request, response
+from tests.servers.http_messages import ReceivedRequest, response
 from tests.servers.scripted import ScriptedServer
 
 SEQUENTIAL = S3ReaderConstructor.sequential()
@@ -51,7 +51,7 @@ def test_a_train_that_is_needed_waits_for_no_other_of_its_lane() -> None:
     """All that the lane has threads for wait for memory, which only the reader that waits for one more could free."""
     virtual = VirtualObject(400 * MIB)
 
-    def begin_as_archive(request: Request) -> Any:
+    def begin_as_archive(request: ReceivedRequest) -> Any:
         selected = asked(request.range, virtual.size)
         if request.method != "GET" or selected is None or selected[0] > 0:
             return None

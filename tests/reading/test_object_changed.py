@@ -15,7 +15,7 @@ from s3torchconnector._types import ObjectInfo
 from s3torchconnector.s3reader import S3ReaderConstructor
 from s3torchconnector.testing import S3Server
 from tests.reading.support import MIB, PART, VirtualObject, client_of, content, open_object, put
-from tests.servers.http_messages import Request, response
+from tests.servers.http_messages import ReceivedRequest, response
 from tests.servers.moto_server import MotoServer
 from tests.servers.scripted import ScriptedServer
 
@@ -95,7 +95,7 @@ def test_the_same_version_of_another_size_is_a_wrong_answer(virtual: VirtualObje
         assert reader.read(10) == content(0, 10)
         answered: list[str] = []
 
-        def lie_once(request: Request) -> None:
+        def lie_once(request: ReceivedRequest) -> None:
             answered.append(request.target)
             virtual.size = SIZE + (len(answered) == 1)
 

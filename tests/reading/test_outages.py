@@ -13,7 +13,7 @@ import pytest
 from s3torchconnector._errors import S3AccessDeniedError, S3Exception
 from s3torchconnector.s3reader import S3ReaderConstructor
 from tests.reading.support import MIB, VirtualObject, asked, client_of, content, open_object
-from tests.servers.http_messages import Request, s3_error
+from tests.servers.http_messages import ReceivedRequest, s3_error
 from tests.servers.scripted import ScriptedServer, Step
 from tests.servers.tcp import CloseConnection
 
@@ -53,7 +53,7 @@ def test_an_outage_while_reading_ahead_is_over_for_the_next_read() -> None:
     size, far, outage = 60 * MIB, 16 * MIB, threading.Event()
     outage.set()
 
-    def answer(request: Request) -> bytes | None:
+    def answer(request: ReceivedRequest) -> bytes | None:
         start, _ = asked(request.range, size) or (0, 0)
         return _OUTAGE if outage.is_set() and start >= far else None
 

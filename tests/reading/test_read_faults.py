@@ -14,8 +14,8 @@ from s3torchconnector._types import ObjectInfo
 from s3torchconnector.s3reader import S3ReaderConstructor
 from s3torchconnector.testing import S3Server
 from tests.reading.support import MIB, PART, asked, client_of, content, open_object
-from tests.servers.http_messages import Request, response, s3_error
-from tests.servers.proxy import CutBody, Drop, Fault, LoseAnswer, RecordingProxy, Replace, StallBody, first
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
+from tests.servers.proxy import CutBody, Drop, Fault, LoseResponse, RecordingProxy, Replace, StallBody, first
 
 SIZE = 3 * PART + 100
 FAULTS: dict[str, Fault] = {
@@ -26,7 +26,7 @@ FAULTS: dict[str, Fault] = {
     "500": Replace(s3_error(500, "InternalError")),
     "503 without a document": Replace(response(503)),
     "dropped": Drop(),
-    "no answer": LoseAnswer(),
+    "no answer": LoseResponse(),
     "no Content-Range": Replace(response(206, b"some bytes")),
     "another range": Replace(response(206, b"xx", {"Content-Range": f"bytes 7-8/{SIZE}"})),
 }
@@ -43,7 +43,7 @@ def filled(reader: Any, size: int) -> bytes:
     return bytes(buffer[: reader.readinto(buffer)])
 
 
-def begins_at(start: int) -> Callable[[Request], bool]:
+def begins_at(start: int) -> Callable[[ReceivedRequest], bool]:
     """Whether a request is for the part that begins there."""
     return lambda request: (asked(request.range, SIZE) or (None,))[0] == start
 
@@ -60,9 +60,9 @@ def client(s3_server: S3Server, bucket: str, proxy: RecordingProxy) -> Iterator[
 def test_faults_that_pass_are_survived(
     client: S3Client, bucket: str, proxy: RecordingProxy, read: str, fault: str
 ) -> None:
-    struck: list[Request] = []
+    struck: list[ReceivedRequest] = []
 
-    def strike(request: Request) -> Fault | None:
+    def strike(request: ReceivedRequest) -> Fault | None:
         """Each part suffers once, also the first request of all."""
         selected = asked(request.range, SIZE)
         if any(asked(other.range, SIZE) == selected for other in struck) or (struck and selected[0] % PART):
@@ -143,7 +143,7 @@ def test_nothing_writes_into_a_buffer_after_an_error(
     release, stalled = threading.Event(), threading.Event()
     denied = Replace(s3_error(403, "AccessDenied"))
 
-    def misbehave(request: Request) -> Fault | None:
+    def misbehave(request: ReceivedRequest) -> Fault | None:
         if begins_at(PART)(request):
             stalled.set()
             return StallBody(release, after=1000)

@@ -31,7 +31,7 @@ from tests.reading.support import (
     fetched_again,
     open_object,
 )
-from tests.servers.http_messages import Request
+from tests.servers.http_messages import ReceivedRequest
 from tests.servers.proxy import RecordingProxy
 from tests.servers.scripted import ScriptedServer
 
@@ -166,7 +166,7 @@ def test_an_archive_of_torch_is_fetched_while_its_directory_is_looked_for(
     begun = threading.Event()
     in_time: list[bool] = []
 
-    def hook(request: Request) -> None:
+    def hook(request: ReceivedRequest) -> None:
         start, stop = asked(request.range, len(data)) or (0, 0)
         if stop == len(data) and stop - start < MIB:
             in_time.append(begun.wait(30))  # the directory's answer waits for the request of what it describes

@@ -9,8 +9,8 @@ import pytest
 from s3torchconnector._errors import S3NotFoundError
 from tests.conftest import PrivateCA
 from tests.reading.support import KIB, client_of, content, open_object
-from tests.servers.http_messages import Request, response, s3_error
-from tests.servers.scripted import Answer, ScriptedServer, Send, Stall
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
+from tests.servers.scripted import Reply, ScriptedServer, Send, Stall
 
 SIZE = 100 * KIB
 COUNT = 30
@@ -28,7 +28,7 @@ def test_an_answer_that_stalls_holds_back_no_other(
 ) -> None:
     release = threading.Event()
 
-    def answer(request: Request) -> Answer:
+    def answer(request: ReceivedRequest) -> Reply:
         number = int(request.path.rpartition("/")[2])
         whole = answer_to(number)
         return [Send(whole[:after]), Stall(release), Send(whole[after:])] if number == 3 else whole
@@ -50,7 +50,7 @@ def test_failures_are_tried_again_elsewhere() -> None:
     """Refused, cut off in the middle, closed without an answer, missing: each among others that arrive."""
     seen: set[int] = set()
 
-    def answer(request: Request) -> Answer:
+    def answer(request: ReceivedRequest) -> Reply:
         number = int(request.path.rpartition("/")[2])
         if number == 7:
             return s3_error(404, "NoSuchKey")

@@ -19,7 +19,7 @@ from s3torchconnector._transfer.reading._streamed_range import StreamedBlock, St
 from s3torchconnector._wire import CancelToken
 from tests.interrupts import interrupted_at
 from tests.reading.support import MIB, client_of, content, wait_until
-from tests.servers.http_messages import Request, response
+from tests.servers.http_messages import ReceivedRequest, response
 from tests.servers.scripted import ScriptedServer, Send, Stall
 
 SIZE = 5 * BUFFER_SIZE
@@ -31,7 +31,7 @@ class Slow:
     def __init__(self) -> None:
         self.first, self.second = threading.Event(), threading.Event()
 
-    def __call__(self, request: Request) -> list[Send | Stall]:
+    def __call__(self, request: ReceivedRequest) -> list[Send | Stall]:
         headers = {"ETag": '"e"', "Content-Range": f"bytes 0-{SIZE - 1}/{SIZE}", "Content-Length": str(SIZE)}
         head, body = response(206, b"", headers), content(0, SIZE)
         half = 5 * BUFFER_SIZE // 2
@@ -191,7 +191,7 @@ def test_a_train_goes_on_for_the_parts_that_are_wanted(train: StreamedRange, slo
 def test_a_read_in_order_waits_for_no_more_than_its_block() -> None:
     size, rest = 5 * MIB, threading.Event()
 
-    def handler(request: Request) -> list[Send | Stall]:
+    def handler(request: ReceivedRequest) -> list[Send | Stall]:
         first, last = (request.range or "").removeprefix("bytes=").split("-")
         start, stop = int(first), min(int(last) + 1, size)
         headers = {

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-from tests.servers.http_messages import Head, Request, parse_head
+from tests.servers.http_messages import Head, ReceivedRequest, parse_head
 
 _LIMIT = 4 << 20  # bytes that a stream takes before it makes its peer wait
 
@@ -55,7 +55,7 @@ async def read_head(reader: asyncio.StreamReader) -> Head | None:
         return None
 
 
-async def read_answer(reader: asyncio.StreamReader, request: Request) -> tuple[Head, bytes] | None:
+async def read_response(reader: asyncio.StreamReader, request: ReceivedRequest) -> tuple[Head, bytes] | None:
     """The response to ``request`` with its whole body, without interim ones (100); None if there is none."""
     head = await read_head(reader)
     while head is not None and head.status < 200:

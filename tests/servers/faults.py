@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from s3torchconnector import _errors
-from tests.servers.http_messages import Head, Request, s3_error
+from tests.servers.http_messages import Head, ReceivedRequest, s3_error
 
 
 class Fault(str, Enum):
@@ -37,7 +37,7 @@ class Fault(str, Enum):
 
 # A flipped byte shows only to a client that verifies checksums.
 VERIFIED: tuple[Fault, ...] = (Fault.FLIP,) if hasattr(_errors, "S3ChecksumError") else ()
-EVERY_ANSWER = (
+EVERY_RESPONSE = (
     Fault.DROP, Fault.LOSE, Fault.CUT, Fault.INTERNAL_ERROR, Fault.SLOW_DOWN, Fault.STALL, Fault.TRICKLE,
     Fault.WRONG_RANGE, Fault.STALE, Fault.HALF_CLOSE, *VERIFIED,
 )  # fmt: skip
@@ -79,11 +79,11 @@ class Mix:
 
     seed: int
     fraction: float = 0.2
-    faults: Sequence[Fault] = EVERY_ANSWER
+    faults: Sequence[Fault] = EVERY_RESPONSE
     stall: float = 1.5
     breath: float = 0.3
 
-    def fault_for(self, request: Request, connection: int, number: int) -> tuple[Fault | None, random.Random]:
+    def fault_for(self, request: ReceivedRequest, connection: int, number: int) -> tuple[Fault | None, random.Random]:
         """The fault of response ``number`` on this connection, and the randomness for its details."""
         dice = random.Random(f"{self.seed}/{connection}/{number}")
         if dice.random() >= self.fraction:
@@ -98,7 +98,7 @@ class Mix:
         return dice.choice((self.breath, self.stall)) if dice.random() < self.fraction else 0.0
 
 
-def error_answer(fault: Fault) -> bytes | None:
+def error_response(fault: Fault) -> bytes | None:
     """The response that replaces the server's; None if the server is asked."""
     if fault is Fault.SLOW_DOWN:
         return s3_error(503, "SlowDown")

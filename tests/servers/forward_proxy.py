@@ -7,8 +7,8 @@ import selectors
 import socket
 from urllib.parse import urlsplit
 
-from tests.servers.http_messages import Request, read_request, response
-from tests.servers.proxy import read_answer
+from tests.servers.http_messages import ReceivedRequest, read_request, response
+from tests.servers.proxy import read_response
 from tests.servers.tcp import CloseConnection, TcpServer
 
 _PIECE = 1 << 18
@@ -26,7 +26,7 @@ class ForwardProxy(TcpServer):
 
     def __init__(self, credentials: str | None = None) -> None:
         super().__init__()
-        self.requests: list[Request] = []
+        self.requests: list[ReceivedRequest] = []
         self._expected = credentials and "Basic " + base64.b64encode(credentials.encode()).decode()
 
     def serve(self, connection: socket.socket, number: int) -> None:
@@ -42,7 +42,7 @@ class ForwardProxy(TcpServer):
                 else:
                     self._forward(connection, request)
 
-    def _forward(self, connection: socket.socket, request: Request) -> None:
+    def _forward(self, connection: socket.socket, request: ReceivedRequest) -> None:
         """Pass on one request, on a connection of its own, with the target in origin form."""
         url = urlsplit(request.target)
         target = request.target.removeprefix(f"{url.scheme}://{url.netloc}") or "/"
@@ -52,7 +52,7 @@ class ForwardProxy(TcpServer):
             upstream.makefile("rb") as stream,
         ):
             upstream.sendall(head + request.body)
-            answer, body = read_answer(stream, request)
+            answer, body = read_response(stream, request)
             connection.sendall(answer.raw)
             for piece in body:
                 connection.sendall(piece)

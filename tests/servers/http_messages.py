@@ -25,7 +25,7 @@ class Head:
 
 
 @dataclass
-class Request:
+class ReceivedRequest:
     """A request that a server received, whole."""
 
     head: Head
@@ -60,12 +60,12 @@ class Request:
         return self.headers.get("range")
 
 
-def read_request(stream: io.BufferedReader) -> Request | None:
+def read_request(stream: io.BufferedReader) -> ReceivedRequest | None:
     """Read one request with its body; None if the client has closed the connection instead."""
     head = read_head(stream)
     if head is None:
         return None
-    return Request(head, b"".join(read_body(stream, head)))
+    return ReceivedRequest(head, b"".join(read_body(stream, head)))
 
 
 def read_head(stream: io.BufferedReader) -> Head | None:

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from email.utils import formatdate
 from urllib.parse import quote_plus
 
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class MemoryS3:
         self.now = 1_790_000_000
         self.seconds_to_store = 10
         self.conditional = conditional
-        self.requests: list[Request] = []
+        self.requests: list[ReceivedRequest] = []
         self._lock = threading.Lock()
 
-    def answer(self, request: Request, owner: str = "") -> bytes:
+    def answer(self, request: ReceivedRequest, owner: str = "") -> bytes:
         """Carry out a request. ``owner`` is noted with what it stores."""
         with self._lock:
             self.requests.append(request)
@@ -64,7 +64,7 @@ class MemoryS3:
             head, _, body = answer.partition(b"\r\n\r\n")
             return head + f"\r\ndate: {formatdate(self.now, usegmt=True)}\r\n\r\n".encode() + body
 
-    def _on_object(self, request: Request, key: str, owner: str) -> bytes:
+    def _on_object(self, request: ReceivedRequest, key: str, owner: str) -> bytes:
         if request.method == "PUT":
             return self._put(request, key, owner)
         if request.method == "DELETE":
@@ -79,7 +79,7 @@ class MemoryS3:
             return s3_error(412, "PreconditionFailed")
         return self._get(request, there)
 
-    def _put(self, request: Request, key: str, owner: str) -> bytes:
+    def _put(self, request: ReceivedRequest, key: str, owner: str) -> bytes:
         there = self.objects.get(key)
         if self.conditional:
             expected = request.headers.get("if-match")
@@ -92,7 +92,7 @@ class MemoryS3:
         self.objects[key] = Stored(request.body, metadata, self.now, owner)
         return response(200, b"", {"ETag": self.objects[key].etag})
 
-    def _get(self, request: Request, there: Stored) -> bytes:
+    def _get(self, request: ReceivedRequest, there: Stored) -> bytes:
         if request.range is None:
             return response(200, there.data, there.headers)
         first, _, last = request.range.removeprefix("bytes=").partition("-")

@@ -30,9 +30,9 @@ from urllib.parse import urlsplit
 
 from typing_extensions import Self
 
-from tests.servers.async_http import Streams, accepted, connected, read_answer, read_body, read_head
-from tests.servers.faults import HARMLESS, End, Fault, Mix, Pause, Step, error_answer, plan, with_checksum
-from tests.servers.http_messages import Head, Request
+from tests.servers.async_http import Streams, accepted, connected, read_body, read_head, read_response
+from tests.servers.faults import HARMLESS, End, Fault, Mix, Pause, Step, error_response, plan, with_checksum
+from tests.servers.http_messages import Head, ReceivedRequest
 from tests.servers.tls import PrivateCA
 
 _ROOT = Path(__file__).parents[2]
@@ -143,7 +143,7 @@ class _Conversation:
             head = await read_head(self._client.reader)
             if head is None:
                 return
-            request = Request(head, b"")
+            request = ReceivedRequest(head, b"")
             fault, dice = self._mix.fault_for(request, self._number, number)
             self._server.answers += 1
             if fault is not None:
@@ -152,7 +152,7 @@ class _Conversation:
                 await self._client.reader.readexactly(dice.randrange(int(head.headers.get("content-length", 0)) + 1))
                 await self._do([dice.choice((End.CLOSE, End.RESET))])
             request.body = await read_body(self._client.reader, head)
-            error = fault and error_answer(fault)
+            error = fault and error_response(fault)
             if error:
                 await self._do([error])
                 continue
@@ -160,11 +160,11 @@ class _Conversation:
             self._note_upload(request, fault, answer, body)
             await self._do(plan(fault, self._mix, answer, body, dice))
 
-    async def _ask(self, request: Request) -> tuple[Head, bytes]:
+    async def _ask(self, request: ReceivedRequest) -> tuple[Head, bytes]:
         self._upstream.writer.write(request.head.raw)
         self._upstream.writer.write(request.body)
         await self._upstream.writer.drain()
-        answer = await read_answer(self._upstream.reader, request)
+        answer = await read_response(self._upstream.reader, request)
         if answer is None:
             raise _Close  # as the server did
         head, body = answer
@@ -172,7 +172,7 @@ class _Conversation:
             head.raw = with_checksum(head, body)
         return head, body
 
-    def _note_upload(self, request: Request, fault: Fault | None, answer: Head, body: bytes) -> None:
+    def _note_upload(self, request: ReceivedRequest, fault: Fault | None, answer: Head, body: bytes) -> None:
         """Note an upload that the server has just created and of which the client will not learn."""
         if request.method == "POST" and "uploads" in request.query and answer.status == 200:
             upload = re.search(rb"<UploadId>(.*?)</UploadId>", body)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from tests.servers.http_messages import Head, Request, read_body, read_head, read_request
+from tests.servers.http_messages import Head, ReceivedRequest, read_body, read_head, read_request
 from tests.servers.tcp import CloseConnection, ResetConnection, TcpServer
 
 
@@ -30,7 +30,7 @@ class Drop:
 
 
 @dataclass(frozen=True)
-class LoseAnswer:
+class LoseResponse:
     """Pass the request on, then close the connection without a response."""
 
 
@@ -64,21 +64,21 @@ class FlipByte:
     after: int
 
 
-Fault = Drop | LoseAnswer | Replace | StallBody | CutBody | FlipByte
-Hook = Callable[[Request], Fault | None]
+Fault = Drop | LoseResponse | Replace | StallBody | CutBody | FlipByte
+Hook = Callable[[ReceivedRequest], Fault | None]
 
 
-def first(times: int, fault: Fault, when: Callable[[Request], bool] = lambda request: True) -> Hook:
+def first(times: int, fault: Fault, when: Callable[[ReceivedRequest], bool] = lambda request: True) -> Hook:
     """A hook that applies ``fault`` to the first requests for which ``when`` holds, and to no later ones."""
     left = threading.Semaphore(times)
     return lambda request: fault if when(request) and left.acquire(blocking=False) else None
 
 
 @dataclass
-class Exchange:
+class RecordedExchange:
     """One request and its outcome; complete before the client has its last byte."""
 
-    request: Request  # without its body
+    request: ReceivedRequest  # without its body
     request_bytes: int
     status: int | None = None  # None: no response
     body_bytes: int = 0
@@ -113,10 +113,10 @@ class RecordingProxy(TcpServer):
         url = urlsplit(upstream)
         assert url.scheme == "http", "the proxy speaks plain HTTP to its server"
         self._upstream = (url.hostname or "", url.port or 80)
-        self.exchanges: list[Exchange] = []
+        self.exchanges: list[RecordedExchange] = []
         self.misbehave: Hook = lambda request: None
 
-    def of(self, method: str, path: str | None = None) -> list[Exchange]:
+    def of(self, method: str, path: str | None = None) -> list[RecordedExchange]:
         """The exchanges with this method, and this path (``/bucket/key``) if given."""
         return [each for each in self.exchanges if each.method == method and path in (None, each.path)]
 
@@ -127,13 +127,13 @@ class RecordingProxy(TcpServer):
             answers = stack.enter_context(upstream.makefile("rb"))
             requests = stack.enter_context(connection.makefile("rb"))
             while request := read_request(requests):
-                exchange = Exchange(replace(request, body=b""), len(request.body))
+                exchange = RecordedExchange(replace(request, body=b""), len(request.body))
                 self.exchanges.append(exchange)
                 for piece in self._answer(request, upstream, answers, exchange):
                     connection.sendall(piece)
 
     def _answer(
-        self, request: Request, upstream: socket.socket, answers: io.BufferedReader, exchange: Exchange
+        self, request: ReceivedRequest, upstream: socket.socket, answers: io.BufferedReader, exchange: RecordedExchange
     ) -> Iterator[bytes]:
         fault = self.misbehave(request)
         if isinstance(fault, Drop):
@@ -143,8 +143,8 @@ class RecordingProxy(TcpServer):
             yield fault.answer
             return
         upstream.sendall(request.head.raw + request.body)
-        head, body = read_answer(answers, request)
-        if isinstance(fault, LoseAnswer):
+        head, body = read_response(answers, request)
+        if isinstance(fault, LoseResponse):
             list(body)
             raise CloseConnection
         if isinstance(fault, StallBody) and fault.after is None:
@@ -175,7 +175,7 @@ class RecordingProxy(TcpServer):
         return bytes([rest[0] ^ 0xFF]) + rest[1:]
 
 
-def read_answer(stream: io.BufferedReader, request: Request) -> tuple[Head, Iterator[bytes]]:
+def read_response(stream: io.BufferedReader, request: ReceivedRequest) -> tuple[Head, Iterator[bytes]]:
     """The head of the response to ``request`` and its body in pieces; interim responses (100) are skipped."""
     head = read_head(stream)
     while head is not None and head.status < 200:

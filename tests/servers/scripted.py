@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tests.servers.http_messages import Request, read_request
+from tests.servers.http_messages import ReceivedRequest, read_request
 from tests.servers.tcp import CloseConnection, ResetConnection, TcpServer
 
 
@@ -55,7 +55,7 @@ class Reset:
 
 
 Step = Receive | Send | Stall | Close | Reset
-Answer = bytes | Sequence[Step]
+Reply = bytes | Sequence[Step]
 
 
 class ScriptedServer(TcpServer):
@@ -74,11 +74,11 @@ class ScriptedServer(TcpServer):
         self,
         script: Sequence[Sequence[Step]] = (),
         *,
-        handler: Callable[[Request], Answer] | None = None,
+        handler: Callable[[ReceivedRequest], Reply] | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(tls)
-        self.requests: list[Request] = []
+        self.requests: list[ReceivedRequest] = []
         self._script = script
         self._handler = handler
 
@@ -110,7 +110,7 @@ class ScriptedServer(TcpServer):
         expected = (step.method or request.method, step.target or request.target)
         assert (request.method, request.target) == expected
 
-    def _receive(self, stream: io.BufferedReader) -> Request | None:
+    def _receive(self, stream: io.BufferedReader) -> ReceivedRequest | None:
         request = read_request(stream)
         if request is not None:
             self.requests.append(request)

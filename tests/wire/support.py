@@ -9,15 +9,15 @@ from s3torchconnector import S3ClientConfig
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._wire import Caller, operations, read_document
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
-from tests.servers.http_messages import Request
-from tests.servers.scripted import Answer
+from tests.servers.http_messages import ReceivedRequest
+from tests.servers.scripted import Reply
 
 REGION = "us-east-1"
 ACCESS_KEY = "AKIAFIRSTKEY"
 SECRET = "first-secret-of-the-test"
 TOKEN = "first-token-of-the-test"
 
-Handler = Callable[[Request], Answer]
+Handler = Callable[[ReceivedRequest], Reply]
 
 
 def fast_rule(attempts: int) -> RetryRule:
@@ -48,7 +48,7 @@ def get(caller: Caller, key: str = "k") -> bytes:
     return caller.call(operations.get_object("b", key), read_document)
 
 
-def in_turn(*answers: Answer) -> Handler:
+def in_turn(*answers: Reply) -> Handler:
     """A handler that sends these in order, and the last one from then on."""
     left = list(answers)
     return lambda request: left.pop(0) if len(left) > 1 else left[0]

@@ -10,7 +10,7 @@ from s3torchconnector import S3ClientConfig
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3NotFoundError, S3ProtocolError, S3ServiceError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer import PutObjectStream
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.scripted import Close, ScriptedServer, Send
 from tests.servers.tcp import TcpServer
 from tests.wire.support import in_turn, open_client
@@ -248,7 +248,7 @@ def test_empty_object(answer: bytes) -> None:
 def test_416_without_the_size_is_resolved_by_head(size: int) -> None:
     """Some servers respond to a suffix range with 416, without a size, instead of sending the whole object."""
 
-    def answer(request: Request) -> bytes:
+    def answer(request: ReceivedRequest) -> bytes:
         if request.method == "HEAD":
             return b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\nETag: "e"\r\n\r\n' % size
         if request.range == "bytes=0-9" and size:
@@ -263,7 +263,7 @@ def test_416_without_the_size_is_resolved_by_head(size: int) -> None:
 
 
 def test_416_for_a_range_that_the_object_has_is_an_error() -> None:
-    def answer(request: Request) -> bytes:
+    def answer(request: ReceivedRequest) -> bytes:
         head = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
         return head if request.method == "HEAD" else s3_error(416, "InvalidRange")
 

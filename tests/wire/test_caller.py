@@ -13,8 +13,8 @@ from s3torchconnector._errors import S3ConnectionError, S3ServiceError, S3Timeou
 from s3torchconnector._wire import operations, read_document
 from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
-from tests.servers.http_messages import Request, response, s3_error
-from tests.servers.scripted import Answer, Close, Receive, Reset, ScriptedServer, Send
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
+from tests.servers.scripted import Close, Receive, Reply, Reset, ScriptedServer, Send
 from tests.servers.tcp import TcpServer
 from tests.wire.support import ACCESS_KEY, REGION, get, in_turn, open_caller, open_client
 
@@ -169,7 +169,7 @@ def test_a_skewed_clock_is_corrected_once_and_remembered() -> None:
     server_time = formatdate(366 * 86400.0, usegmt=True)
     skewed = s3_error(403, "RequestTimeTooSkewed").replace(b"\r\n", f"\r\nDate: {server_time}\r\n".encode(), 1)
 
-    def answer(request: Request) -> bytes:
+    def answer(request: ReceivedRequest) -> bytes:
         return GOOD if request.headers["x-amz-date"].startswith("19710102") else skewed
 
     with ScriptedServer(handler=answer) as server, open_caller(server.endpoint) as caller:
@@ -189,7 +189,7 @@ def test_clock_that_is_refused_again_is_an_error() -> None:
 # -- regions --------------------------------------------------------------------------------------------------------
 
 
-def region_of(request: Request) -> str:
+def region_of(request: ReceivedRequest) -> str:
     return request.headers["authorization"].split("/")[2]
 
 
@@ -205,7 +205,7 @@ def redirecting(to: str, kind: str) -> bytes:
 def test_bucket_in_another_region_is_followed_and_remembered(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "s3torchconnector")
 
-    def answer(request: Request) -> bytes:
+    def answer(request: ReceivedRequest) -> bytes:
         return redirecting("eu-west-1", kind) if region_of(request) == REGION else response(200)
 
     request = operations.head_object("b", "k") if kind.startswith("HEAD") else operations.get_object("b", "k")
@@ -249,7 +249,7 @@ def test_other_redirects_are_errors() -> None:
 
 
 def test_only_expired_keys_are_refreshed() -> None:
-    answer: Answer = s3_error(403, "AccessDenied")
+    answer: Reply = s3_error(403, "AccessDenied")
     with ScriptedServer(handler=in_turn(answer)) as server, open_caller(server.endpoint) as caller:
         with pytest.raises(PermissionError, match="s3:GetObject"):
             get(caller)

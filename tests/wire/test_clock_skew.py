@@ -8,8 +8,8 @@ import pytest
 
 from s3torchconnector._errors import S3AccessDeniedError
 from s3torchconnector._wire import operations, read_document
-from tests.servers.http_messages import Request, response
-from tests.servers.scripted import Answer, ScriptedServer
+from tests.servers.http_messages import ReceivedRequest, response
+from tests.servers.scripted import Reply, ScriptedServer
 from tests.wire.support import open_caller
 
 pytestmark = pytest.mark.usefixtures("keys")
@@ -23,7 +23,7 @@ def refusal(server_time: float) -> bytes:
 
 @pytest.mark.parametrize("seconds", [16 * 60.0, -16 * 60.0, 366 * 86400.0])
 def test_head_refused_for_our_clock_follows_the_servers(seconds: float) -> None:
-    def answer(request: Request) -> Answer:
+    def answer(request: ReceivedRequest) -> Reply:
         if len(server.requests) == 1:
             return refusal(OURS + seconds)
         return response(200)

@@ -25,8 +25,8 @@ from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._dialer import Route
 from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
 from tests.reading.support import VirtualObject, client_of, content, open_object
-from tests.servers.http_messages import Request, response, s3_error
-from tests.servers.scripted import Answer, Close, ScriptedServer, Send, Stall
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
+from tests.servers.scripted import Close, Reply, ScriptedServer, Send, Stall
 from tests.wire.support import REGION, get, in_turn, open_caller
 
 pytestmark = pytest.mark.usefixtures("keys")
@@ -58,7 +58,7 @@ class Trickle(Send):
 
 
 LONG = response(200, headers={"Content-Length": "1000000", "ETag": '"e"', "Content-Range": "bytes 0-999999/1000000"})
-BAD: dict[str, Callable[[], Answer]] = {
+BAD: dict[str, Callable[[], Reply]] = {
     "never responds": lambda: [Stall(threading.Event())],
     "trickles a head": lambda: [Trickle(b"HTTP/1.1 200 OK\r\nx-amz-note: ")],
     "trickles a body": lambda: [Trickle(LONG)],
@@ -96,7 +96,7 @@ OPERATIONS: dict[str, Callable[[S3Client], object]] = {
 }
 
 
-def _operation(request: Request) -> str:
+def _operation(request: ReceivedRequest) -> str:
     """The operation of a request, if it is one of these tests'."""
     query = request.query
     if "uploadId" in query:
@@ -111,12 +111,12 @@ def _operation(request: Request) -> str:
     return {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "DELETE": "DeleteObject"}[request.method]
 
 
-def _server(ill: str, fault: Callable[[], Answer], healthy: int = 0) -> ScriptedServer:
+def _server(ill: str, fault: Callable[[], Reply], healthy: int = 0) -> ScriptedServer:
     """Sends good responses to all operations except ``ill``, and to that one ``healthy`` times."""
     left = [PAGE] * healthy
     good = {"CreateMultipartUpload": CREATED, "UploadPart": response(200, headers={"ETag": '"e"'})}
 
-    def answer(request: Request) -> Answer:
+    def answer(request: ReceivedRequest) -> Reply:
         operation = _operation(request)
         if operation == ill:
             return left.pop() if left else fault()

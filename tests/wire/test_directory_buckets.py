@@ -13,8 +13,8 @@ import pytest
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._errors import S3AccessDeniedError, S3CredentialsError, S3Exception, S3TimeoutError
 from s3torchconnector._wire import Caller, CancelToken, operations, read_document
-from tests.servers.http_messages import Request, response, s3_error
-from tests.servers.scripted import Answer, ScriptedServer, Stall
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
+from tests.servers.scripted import Reply, ScriptedServer, Stall
 from tests.wire.support import open_caller
 
 pytestmark = pytest.mark.usefixtures("keys")
@@ -36,12 +36,12 @@ def session(end: float, *, token: str = "session", date: float | None = None) ->
     return response(200, document.encode(), headers)
 
 
-def serving(create: Callable[[Request], Answer], body: bytes = b"body") -> ScriptedServer:
+def serving(create: Callable[[ReceivedRequest], Reply], body: bytes = b"body") -> ScriptedServer:
     """A server with this response to CreateSession, and the same content for every object."""
     return ScriptedServer(handler=lambda asked: create(asked) if "session" in asked.query else response(200, body))
 
 
-def sessions_of(server: ScriptedServer) -> list[Request]:
+def sessions_of(server: ScriptedServer) -> list[ReceivedRequest]:
     return [request for request in server.requests if "session" in request.query]
 
 
@@ -81,7 +81,7 @@ def test_sending_without_waiting_does_not_wait_for_a_session() -> None:
 def test_one_session_serves_all_requests_with_any_clock(ahead: float, dated: bool) -> None:
     """Also if its end, 5 minutes after its creation, is in the past by the local clock."""
 
-    def create(_: Request) -> bytes:
+    def create(_: ReceivedRequest) -> bytes:
         server_time = time.time() - ahead
         return session(server_time + 300, date=server_time if dated else None)
 
@@ -91,7 +91,7 @@ def test_one_session_serves_all_requests_with_any_clock(ahead: float, dated: boo
 
 
 def test_a_read_only_role_gets_a_read_only_session() -> None:
-    def create(asked: Request) -> bytes:
+    def create(asked: ReceivedRequest) -> bytes:
         if asked.headers.get("x-amz-create-session-mode") != "ReadOnly":
             return s3_error(403, "AccessDenied")
         return session(time.time() + 300)
@@ -109,7 +109,7 @@ def test_without_any_session_the_first_reason_is_raised() -> None:
 
 
 def test_keys_that_expired_are_renewed_for_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    def create(asked: Request) -> bytes:
+    def create(asked: ReceivedRequest) -> bytes:
         if "Credential=AKIASECOND/" in asked.headers["authorization"]:
             return session(time.time() + 300)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASECOND")

@@ -13,7 +13,7 @@ import pytest
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._errors import S3AccessDeniedError, S3CredentialsError, S3ServiceError
 from s3torchconnector.testing import S3Server
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.proxy import Fault, RecordingProxy, Replace
 from tests.servers.scripted import ScriptedServer
 from tests.wire.support import get, in_turn, open_caller, open_client
@@ -51,7 +51,7 @@ class Issuer:
     def issued(self) -> int:
         return len(self._tokens.read_text())
 
-    def judge(self, request: Request) -> Fault | None:
+    def judge(self, request: ReceivedRequest) -> Fault | None:
         with self._lock:
             if request.headers["x-amz-security-token"] != "token-0":
                 return None
@@ -98,7 +98,7 @@ def test_keys_that_expire_during_a_save_are_renewed(
 
 
 def test_new_keys_in_the_environment_are_found(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def answer(request: Request) -> bytes:
+    def answer(request: ReceivedRequest) -> bytes:
         if "Credential=AKIASECONDKEY/" in request.headers["authorization"]:
             return response(200, b"body")
         os.environ["AWS_ACCESS_KEY_ID"] = "AKIASECONDKEY"
@@ -150,7 +150,7 @@ def test_a_bad_request_to_head_is_raised_if_no_other_keys_exist(keys: None) -> N
 def test_an_expired_session_of_a_directory_bucket_is_replaced(keys: None) -> None:
     issued: list[str] = []
 
-    def answer(request: Request) -> bytes:
+    def answer(request: ReceivedRequest) -> bytes:
         if "session" in request.query:
             issued.append(f"session-{len(issued)}")
             fields = {"SessionToken": issued[-1], "SecretAccessKey": "s", "AccessKeyId": "A",

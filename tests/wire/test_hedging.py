@@ -23,8 +23,8 @@ from s3torchconnector._types import ObjectInfo
 from s3torchconnector._wire._hedging import Hedging, Quantile
 from tests.conftest import PrivateCA
 from tests.reading.support import wait_until
-from tests.servers.http_messages import Request, response
-from tests.servers.scripted import Answer, Close, ScriptedServer, Send, Stall
+from tests.servers.http_messages import ReceivedRequest, response
+from tests.servers.scripted import Close, Reply, ScriptedServer, Send, Stall
 from tests.wire.support import REGION, get, open_caller
 
 pytestmark = pytest.mark.usefixtures("keys")
@@ -100,7 +100,7 @@ class Late:
         self.all_late = False
         self._numbers = itertools.count(1)
 
-    def __call__(self, request: Request) -> bytes:
+    def __call__(self, request: ReceivedRequest) -> bytes:
         self.count = number = next(self._numbers)
         if self.all_late or number % OFTEN == 0:
             self.late += 1
@@ -198,7 +198,7 @@ class SlowToOpen(ScriptedServer):
     """A handshake takes longer than a thread that must not wait tries; with ``hold``, that of the second connection
     waits for ``opened``, after setting ``arrived``."""
 
-    def __init__(self, ca: PrivateCA, handler: Callable[[Request], Answer], *, hold: bool) -> None:
+    def __init__(self, ca: PrivateCA, handler: Callable[[ReceivedRequest], Reply], *, hold: bool) -> None:
         super().__init__(handler=handler, tls=ca.server_context)
         self.arrived, self.opened = threading.Event(), threading.Event()
         self._hold = hold
@@ -233,7 +233,7 @@ def test_a_late_response_arrives_while_no_connection_opens(
     monkeypatch.setenv("AWS_CA_BUNDLE", str(private_ca.bundle))
     on_time = Late()
 
-    def answer(request: Request) -> Answer:
+    def answer(request: ReceivedRequest) -> Reply:
         whole = on_time(request)
         return [Stall(server.arrived), Send(whole)] if request.path.endswith("/late") else whole
 
@@ -267,7 +267,7 @@ class LateOnce:
         self.count = 0
         self.over = threading.Event()
 
-    def __call__(self, request: Request) -> Answer:
+    def __call__(self, request: ReceivedRequest) -> Reply:
         self.count += 1
         answer = response(200, content("k"), {"ETag": '"e"'})
         return [Stall(self.over), Close()] if self.count == 1 else answer
@@ -301,7 +301,7 @@ def test_session_tickets_are_no_first_bytes(
     monkeypatch.setenv("AWS_CA_BUNDLE", str(private_ca.bundle))
     late = 0.1
 
-    def answer(request: Request) -> bytes:
+    def answer(request: ReceivedRequest) -> bytes:
         threading.Event().wait(late)
         return response(200, content("k"), {"ETag": '"e"'})
 

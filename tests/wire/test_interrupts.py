@@ -12,8 +12,8 @@ from s3torchconnector._wire._exchange import Exchange
 from s3torchconnector._wire._pool import ConnectionPool
 from tests.interrupts import Interrupts, interrupted_at
 from tests.reading.support import wait_until
-from tests.servers.http_messages import Request, response
-from tests.servers.scripted import Answer, Close, ScriptedServer, Stall
+from tests.servers.http_messages import ReceivedRequest, response
+from tests.servers.scripted import Close, Reply, ScriptedServer, Stall
 from tests.wire.support import get, open_caller
 
 pytestmark = pytest.mark.usefixtures("keys")
@@ -25,7 +25,7 @@ def test_an_interrupt_while_waiting_returns_the_permit() -> None:
     release = threading.Event()
     with Interrupts() as interrupts:
 
-        def answer(request: Request) -> Answer:
+        def answer(request: ReceivedRequest) -> Reply:
             if release.is_set():
                 return response(200, BODY)
             wait_until(lambda: interrupts.strike_in("poll_until"))

@@ -17,7 +17,7 @@ from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._concurrency import ConcurrencyLimit
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._throttle import Throttle
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.scripted import ScriptedServer
 from tests.wire.support import REGION, get
 
@@ -147,7 +147,7 @@ class Admitting:
         self.admitted: list[float] = []
         self.refused = 0
 
-    def __call__(self, request: Request) -> bytes:
+    def __call__(self, request: ReceivedRequest) -> bytes:
         with self._lock:
             now = time.perf_counter()
             self._tokens = min(self._burst, self._tokens + (now - self._seen) * ADMITTED)

@@ -7,7 +7,7 @@ import pytest
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._identity import EndpointResolver
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.scripted import ScriptedServer
 from tests.wire.support import open_client
 
@@ -29,7 +29,7 @@ def test_no_request_goes_where_a_redirect_points(status: int, code: str | None) 
     """Neither reads nor writes, with or without a region."""
     with ScriptedServer(handler=lambda request: response(200, b"stolen", {"ETag": '"e"'})) as elsewhere:
 
-        def redirect(request: Request) -> bytes:
+        def redirect(request: ReceivedRequest) -> bytes:
             headers = {"Location": f"{elsewhere.endpoint}{request.target}", "x-amz-bucket-region": "eu-west-1"}
             body = s3_error(status, code, Endpoint=elsewhere.endpoint).split(b"\r\n\r\n", 1)[1] if code else b""
             return response(status, b"" if request.method == "HEAD" else body, headers)

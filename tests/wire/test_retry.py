@@ -23,7 +23,7 @@ from s3torchconnector._errors import (
 from s3torchconnector._wire import CancelledByCaller, CancelToken, operations, read_document
 from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.scripted import Close, Receive, Reset, ScriptedServer, Send
 from tests.wire.support import REGION, Handler, get, in_turn, open_caller, open_client
 
@@ -208,7 +208,7 @@ def test_a_request_function_is_called_before_each_attempt() -> None:
 def test_a_cancelled_call_is_not_retried() -> None:
     token = CancelToken()
 
-    def answer(request: Request) -> bytes:
+    def answer(request: ReceivedRequest) -> bytes:
         token.cancel()
         return s3_error(503, "SlowDown")
 

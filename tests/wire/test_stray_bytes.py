@@ -11,7 +11,7 @@ from s3torchconnector import S3ClientConfig
 from s3torchconnector._wire import Caller, CancelToken, operations
 from tests.conftest import PrivateCA
 from tests.reading.support import wait_until
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.scripted import Receive, ScriptedServer, Send, Stall, Step
 from tests.wire.support import get, open_caller
 
@@ -94,7 +94,7 @@ def test_a_body_after_204_is_no_response(private_ca: PrivateCA) -> None:
 def test_connections_without_stray_bytes_are_used_again(private_ca: PrivateCA, is_tls: bool) -> None:
     """Also a connection opened ahead, on which TLS session tickets have not been read yet."""
 
-    def answer(request: Request) -> bytes:
+    def answer(request: ReceivedRequest) -> bytes:
         return HEAD if request.method == "HEAD" else response(200, RIGHT)
 
     tls = private_ca.server_context if is_tls else None

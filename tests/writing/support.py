@@ -11,8 +11,8 @@ from s3torchconnector import _wire as wire
 from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3NotFoundError
 from s3torchconnector._s3client import S3Client
-from tests.servers.http_messages import Request
-from tests.servers.proxy import Exchange, RecordingProxy
+from tests.servers.http_messages import ReceivedRequest
+from tests.servers.proxy import RecordedExchange, RecordingProxy
 
 REGION = "us-east-1"
 PART = 5 * MIB
@@ -45,31 +45,31 @@ def noise(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def is_create(request: Request) -> bool:
+def is_create(request: ReceivedRequest) -> bool:
     return request.method == "POST" and "uploads" in request.query
 
 
-def is_part(request: Request) -> bool:
+def is_part(request: ReceivedRequest) -> bool:
     return request.method == "PUT" and "partNumber" in request.query
 
 
-def is_complete(request: Request) -> bool:
+def is_complete(request: ReceivedRequest) -> bool:
     return request.method == "POST" and "uploadId" in request.query
 
 
-def is_abort(request: Request) -> bool:
+def is_abort(request: ReceivedRequest) -> bool:
     return request.method == "DELETE" and "uploadId" in request.query
 
 
-def is_end(request: Request) -> bool:
+def is_end(request: ReceivedRequest) -> bool:
     return is_complete(request) or is_abort(request)
 
 
-def is_put(request: Request) -> bool:
+def is_put(request: ReceivedRequest) -> bool:
     return request.method == "PUT" and "partNumber" not in request.query
 
 
-def matching(proxy: RecordingProxy, kind: Callable[[Request], bool]) -> list[Exchange]:
+def matching(proxy: RecordingProxy, kind: Callable[[ReceivedRequest], bool]) -> list[RecordedExchange]:
     return [each for each in proxy.exchanges if kind(each.request)]
 
 

@@ -17,9 +17,9 @@ from s3torchconnector._errors import S3NotFoundError, S3ServiceError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._wire._checksums import ALGORITHMS
 from s3torchconnector.testing import S3Server
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.moto_server import MotoServer
-from tests.servers.proxy import Fault, LoseAnswer, RecordingProxy, Replace, first
+from tests.servers.proxy import Fault, LoseResponse, RecordingProxy, Replace, first
 from tests.servers.scripted import ScriptedServer
 from tests.writing.support import (
     PART,
@@ -57,7 +57,7 @@ def test_a_lost_answer_to_the_completion(request: pytest.FixtureRequest, server:
     endpoint, bucket = _place(request, server)
     caplog.set_level(logging.INFO, "s3torchconnector")
     with RecordingProxy(endpoint) as proxy, client_of(proxy.endpoint) as client:
-        proxy.misbehave = first(1, LoseAnswer(), when=is_complete)
+        proxy.misbehave = first(1, LoseResponse(), when=is_complete)
         data = save(client, bucket, LARGE)
         assert read_back(client, bucket) == data
         assert len(matching(proxy, is_complete)) == 2
@@ -77,7 +77,7 @@ def test_a_lost_answer_with_no_attempt_left(s3_server: S3Server, bucket: str, pr
     """What cannot be asked again is looked at: the object is there."""
     config = S3ClientConfig(part_size=PART, max_attempts=1)
     with client_of(proxy.endpoint, config) as client:
-        proxy.misbehave = first(1, LoseAnswer(), when=is_complete)
+        proxy.misbehave = first(1, LoseResponse(), when=is_complete)
         data = save(client, bucket, LARGE)
         assert read_back(client, bucket) == data
 
@@ -140,7 +140,7 @@ def test_an_object_of_one_put_is_not_taken_for_the_new_one(
         with client_of(s3_server.endpoint, one_put) as other:
             save(other, bucket, LARGE)
 
-    def misbehave(request: Request) -> Fault | None:
+    def misbehave(request: ReceivedRequest) -> Fault | None:
         if not is_complete(request):
             return None
         if moment == "meanwhile":
@@ -161,10 +161,10 @@ def test_an_object_of_one_put_is_not_taken_for_the_new_one(
 def test_what_is_stored_cannot_be_looked_at(bucket: str, proxy: RecordingProxy) -> None:
     """Nobody knows what became of the completion, and the error says so."""
 
-    def misbehave(request: Request) -> Fault | None:
+    def misbehave(request: ReceivedRequest) -> Fault | None:
         if request.method == "HEAD":
             return Replace(response(403))
-        return LoseAnswer() if is_complete(request) else None
+        return LoseResponse() if is_complete(request) else None
 
     proxy.misbehave = misbehave
     config = S3ClientConfig(part_size=PART, max_attempts=1)
@@ -191,7 +191,7 @@ class Forgetful:
         self._date = {"date": begun} if begun else {}
         self._answers = iter([s3_error(503, "SlowDown")])
 
-    def __call__(self, request: Request) -> bytes:
+    def __call__(self, request: ReceivedRequest) -> bytes:
         if is_create(request):
             document = b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
             return response(200, document, self._date)

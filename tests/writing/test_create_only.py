@@ -15,9 +15,9 @@ from s3torchconnector import S3Checkpoint, S3Writer
 from s3torchconnector._errors import S3ObjectExistsError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.testing import S3Server
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.moto_server import MotoServer
-from tests.servers.proxy import Fault, LoseAnswer, RecordingProxy, Replace, first
+from tests.servers.proxy import Fault, LoseResponse, RecordingProxy, Replace, first
 from tests.writing.support import (
     PART,
     SMALL_PARTS,
@@ -58,7 +58,7 @@ def create(client: S3Client, bucket: str, data: bytes) -> None:
         writer.write(data)
 
 
-def is_condition(request: Request) -> bool:
+def is_condition(request: ReceivedRequest) -> bool:
     return is_put(request) or is_complete(request)
 
 
@@ -133,7 +133,7 @@ def test_a_lost_answer_is_no_failure(
     client: S3Client, moto_bucket: str, moto: RecordingProxy, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "s3torchconnector")
-    moto.misbehave = first(1, LoseAnswer(), when=is_condition)
+    moto.misbehave = first(1, LoseResponse(), when=is_condition)
     create(client, moto_bucket, data)
     assert read_back(client, moto_bucket) == data
     assert len(matching(moto, is_condition)) == 2
@@ -147,7 +147,7 @@ def test_a_lost_answer_and_another_writers_same_bytes(
     """The first attempt was not carried out, another writer was faster: that its bytes are ours makes it no less."""
     data = noise(1000, seed=1)
 
-    def be_faster(request: Request) -> Fault | None:
+    def be_faster(request: ReceivedRequest) -> Fault | None:
         if not is_put(request):
             return None
         moto.misbehave = lambda request: None
@@ -168,7 +168,7 @@ def test_an_aborted_upload_and_another_writers_same_bytes(
     """What tells the two apart is the mark: sizes, ETags and checksums are the same."""
     data = noise(SIZES["multipart"], seed=1)
 
-    def abort(request: Request) -> Fault | None:
+    def abort(request: ReceivedRequest) -> Fault | None:
         if not is_complete(request):
             return None
         with client_of(moto_server.endpoint) as other:
@@ -185,7 +185,7 @@ def test_an_aborted_upload_and_another_writers_same_bytes(
 
 def test_a_lost_answer_to_a_completion_that_cannot_be_asked_again(bucket: str, proxy: RecordingProxy) -> None:
     data = noise(SIZES["multipart"], seed=1)
-    proxy.misbehave = first(1, LoseAnswer(), when=is_complete)
+    proxy.misbehave = first(1, LoseResponse(), when=is_complete)
     with client_of(proxy.endpoint) as client:
         create(client, bucket, data)
         assert read_back(client, bucket) == data

@@ -20,7 +20,7 @@ from s3torchconnector._errors import (
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.testing import S3Server
 from tests.servers.http_messages import s3_error
-from tests.servers.proxy import Drop, Fault, LoseAnswer, RecordingProxy, Replace, first
+from tests.servers.proxy import Drop, Fault, LoseResponse, RecordingProxy, Replace, first
 from tests.writing.support import (
     PART,
     SMALL_PARTS,
@@ -75,7 +75,7 @@ def test_a_fault_that_passes_is_not_seen(
 
 @pytest.mark.parametrize("kind", ["PUT", "part"])
 def test_a_lost_answer_is_asked_for_again(client: S3Client, bucket: str, proxy: RecordingProxy, kind: str) -> None:
-    proxy.misbehave = first(1, LoseAnswer(), when=_EVERY[kind])
+    proxy.misbehave = first(1, LoseResponse(), when=_EVERY[kind])
     data = save(client, bucket, 1000 if kind == "PUT" else LARGE)
     assert read_back(client, bucket) == data
 

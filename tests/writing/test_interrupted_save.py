@@ -22,7 +22,7 @@ from s3torchconnector._errors import S3UploadAbortedError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer.writing import _open_uploads, _part_buffer, _upload
 from tests.reading.support import wait_until
-from tests.servers.http_messages import Request, s3_error
+from tests.servers.http_messages import ReceivedRequest, s3_error
 from tests.servers.proxy import Fault, RecordingProxy, Replace, StallBody
 from tests.writing.conftest import Saver
 from tests.writing.saver import SIZES
@@ -70,7 +70,7 @@ class PartsSeen:
         self.release = threading.Event()
         self._stall = stall
 
-    def __call__(self, request: Request) -> Fault | None:
+    def __call__(self, request: ReceivedRequest) -> Fault | None:
         if not is_part(request):
             return None
         self.arrived.set()
@@ -85,7 +85,7 @@ class Begun:
         if key == "small":
             self._created.set()
 
-    def __call__(self, request: Request) -> None:
+    def __call__(self, request: ReceivedRequest) -> None:
         if is_create(request):
             self._created.set()
 
@@ -232,7 +232,7 @@ def test_abort_lets_the_end_that_is_under_way_come(
     """The server has all of it: what it makes of that must be known when ``abort`` returns."""
     arrived, aborted = threading.Event(), threading.Event()
 
-    def slow(request: Request) -> None:
+    def slow(request: ReceivedRequest) -> None:
         if is_put(request) or is_complete(request):
             arrived.set()
             aborted.wait(0.5)
@@ -256,7 +256,7 @@ def test_abort_lets_the_end_that_is_under_way_come(
 def test_abort_keeps_a_refused_put_from_being_tried_again(client: S3Client, saved: str, proxy: RecordingProxy) -> None:
     arrived = threading.Event()
 
-    def unavailable(request: Request) -> Fault | None:
+    def unavailable(request: ReceivedRequest) -> Fault | None:
         if not is_put(request):
             return None
         arrived.set()

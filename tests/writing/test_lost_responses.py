@@ -13,9 +13,9 @@ from s3torchconnector import S3ClientConfig, S3Writer
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ObjectExistsError, S3ServiceError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.testing import S3Server
-from tests.servers.http_messages import Request, response, s3_error
+from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.moto_server import MotoServer
-from tests.servers.proxy import Drop, Fault, LoseAnswer, RecordingProxy, Replace
+from tests.servers.proxy import Drop, Fault, LoseResponse, RecordingProxy, Replace
 from tests.writing.support import (
     PART,
     client_of,
@@ -45,7 +45,7 @@ def data(request: pytest.FixtureRequest) -> bytes:
     return noise(SIZES[request.param], seed=1)
 
 
-def is_condition(request: Request) -> bool:
+def is_condition(request: ReceivedRequest) -> bool:
     return is_put(request) or is_complete(request)
 
 
@@ -73,7 +73,7 @@ def test_a_save_whose_only_response_is_lost_succeeds(
     with hesitant(proxy, checksum) as client:
         if overwrite:
             store(client, bucket, b"old")
-        in_turn(proxy, LoseAnswer())
+        in_turn(proxy, LoseResponse())
         store(client, bucket, data, overwrite=overwrite)
         assert read_back(client, bucket) == data
         assert uploads_of(client, bucket) == []
@@ -86,7 +86,7 @@ def test_a_save_that_is_refused_after_a_lost_response_succeeds(
     """The error of the last attempt says nothing about the first."""
     proxy, bucket = place
     with hesitant(proxy, attempts=2) as client:
-        in_turn(proxy, LoseAnswer(), later)
+        in_turn(proxy, LoseResponse(), later)
         store(client, bucket, data)
         proxy.misbehave = lambda request: None
         assert read_back(client, bucket) == data
@@ -121,9 +121,9 @@ def test_the_error_says_that_nobody_could_look(place: tuple[RecordingProxy, str]
     with hesitant(proxy) as client:
         stream = client.put_object(bucket, "key", overwrite=overwrite)
         stream.write(data)
-        proxy.misbehave = lambda request: Replace(response(403)) if request.method == "HEAD" else LoseAnswer()
+        proxy.misbehave = lambda request: Replace(response(403)) if request.method == "HEAD" else LoseResponse()
         if len(data) > PART:
-            in_turn(proxy, LoseAnswer())
+            in_turn(proxy, LoseResponse())
             conditions = proxy.misbehave
             proxy.misbehave = lambda request: (
                 Replace(response(403)) if request.method == "HEAD" else conditions(request)
@@ -139,7 +139,7 @@ def test_a_create_only_retry_that_is_refused_and_cannot_be_looked_at_says_so(
     with RecordingProxy(moto_server.endpoint) as proxy, hesitant(proxy, attempts=2) as client:
         stream = client.put_object(moto_bucket, "key", overwrite=False)
         stream.write(b"data")
-        faults = iter([LoseAnswer()])
+        faults = iter([LoseResponse()])
         proxy.misbehave = lambda request: Replace(response(403)) if request.method == "HEAD" else next(faults, None)
         with pytest.raises(S3ObjectExistsError, match=r"stored nevertheless could not be looked up .*403"):
             stream.close()

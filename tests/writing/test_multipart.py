@@ -26,7 +26,7 @@ from s3torchconnector._transfer.writing._multipart import (
 from s3torchconnector._types import HeadObjectResult
 from s3torchconnector._wire import CompletedPart
 from s3torchconnector.testing import S3Server
-from tests.servers.http_messages import Request
+from tests.servers.http_messages import ReceivedRequest
 from tests.servers.moto_server import MotoServer
 from tests.servers.proxy import Fault, RecordingProxy, StallBody
 from tests.writing.support import (
@@ -146,7 +146,7 @@ class Gate:
         self.opened = threading.Event()
         self.arrived = threading.Semaphore(0)
 
-    def __call__(self, request: Request) -> Fault | None:
+    def __call__(self, request: ReceivedRequest) -> Fault | None:
         if not is_part(request):
             return None
         self.arrived.release()

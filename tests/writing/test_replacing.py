@@ -12,9 +12,9 @@ import pytest
 from s3torchconnector._errors import S3Exception, S3ObjectChangedError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer import CommitObject, Seen, refused_for_sure
-from tests.servers.http_messages import Request, s3_error
+from tests.servers.http_messages import ReceivedRequest, s3_error
 from tests.servers.moto_server import MotoServer
-from tests.servers.proxy import Fault, LoseAnswer, RecordingProxy, Replace, first
+from tests.servers.proxy import Fault, LoseResponse, RecordingProxy, Replace, first
 from tests.writing.support import PART, client_of, is_complete, is_put, matching, noise, read_back, uploads_of
 
 SIZES = {"one request": 1000, "multipart": PART + 7}
@@ -31,10 +31,10 @@ def moto(moto_server: MotoServer) -> Iterator[RecordingProxy]:
         yield proxy
 
 
-def refusing(server: MotoServer, bucket: str) -> Callable[[Request], Fault | None]:
+def refusing(server: MotoServer, bucket: str) -> Callable[[ReceivedRequest], Fault | None]:
     """A hook that refuses to complete in place of another version than the one expected."""
 
-    def hook(request: Request) -> Fault | None:
+    def hook(request: ReceivedRequest) -> Fault | None:
         if not (is_complete(request) and "if-match" in request.headers):
             return None
         with client_of(server.endpoint) as client:
@@ -58,7 +58,7 @@ def put(client: S3Client, bucket: str, data: bytes) -> None:
     stream.close()
 
 
-def is_commit(request: Request) -> bool:
+def is_commit(request: ReceivedRequest) -> bool:
     return is_put(request) or is_complete(request)
 
 
@@ -119,7 +119,7 @@ def test_a_lost_response_is_no_failure(
         put(client, moto_bucket, there)
     commit = CommitObject(client.runtime, moto_bucket, "key")
     seen = commit.look()
-    moto.misbehave = first(1, LoseAnswer(), when=is_commit)
+    moto.misbehave = first(1, LoseResponse(), when=is_commit)
     commit.replace(seen, data)
     assert commit.stands(seen)
     assert read_back(client, moto_bucket) == data
@@ -132,14 +132,14 @@ def test_a_lost_response_and_another_commit(
     put(client, moto_bucket, b"seen")
     commit = CommitObject(client.runtime, moto_bucket, "key")
     seen = commit.look()
-    attempts: list[Request] = []
+    attempts: list[ReceivedRequest] = []
 
-    def hook(request: Request) -> Fault | None:
+    def hook(request: ReceivedRequest) -> Fault | None:
         if not is_put(request):
             return None
         attempts.append(request)
         if len(attempts) == 1:
-            return LoseAnswer()
+            return LoseResponse()
         with client_of(moto_server.endpoint) as other:
             put(other, moto_bucket, b"another's")
         return None
