@@ -9,7 +9,7 @@ import pytest
 
 import s3torchconnectorclient
 from s3torchconnector import S3Exception as PublicS3Exception
-from s3torchconnector import _errors
+from s3torchconnector import _errors, errors
 from s3torchconnector._errors import S3Exception, S3NotFoundError, S3TimeoutError
 from s3torchconnector._wire import CancelledByCaller, operations
 from s3torchconnector._wire._service_errors import service_error
@@ -59,8 +59,8 @@ def test_errors_are_the_builtins_that_programs_catch(name: str, builtin: type[Ex
 
 
 def test_tree_in_the_docstring_names_every_error() -> None:
-    assert _errors.__doc__ is not None
-    assert all(name in _errors.__doc__ for name in KINDS)
+    assert errors.__doc__ is not None
+    assert all(name in errors.__doc__ for name in KINDS)
 
 
 def test_both_packages_have_one_s3_exception() -> None:
