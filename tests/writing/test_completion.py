@@ -64,7 +64,7 @@ def test_a_lost_answer_to_the_completion(request: pytest.FixtureRequest, server:
         assert not matching(proxy, is_abort)
         assert uploads_of(client, bucket) == []
     if server == "rclone":  # moto answers 200 again
-        assert "was completed by an attempt whose answer got lost" in caplog.text
+        assert "was stored by an attempt whose response was lost" in caplog.text
 
 
 def _place(request: pytest.FixtureRequest, server: str) -> tuple[str, str]:

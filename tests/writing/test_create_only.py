@@ -138,7 +138,7 @@ def test_a_lost_answer_is_no_failure(
     assert read_back(client, moto_bucket) == data
     assert len(matching(moto, is_condition)) == 2
     if len(data) < PART:  # of a completion, moto remembers that it was carried out
-        assert "was stored by an attempt whose answer got lost" in caplog.text
+        assert "was stored by an attempt whose response was lost" in caplog.text
 
 
 def test_a_lost_answer_and_another_writers_same_bytes(

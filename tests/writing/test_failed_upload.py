@@ -172,7 +172,7 @@ def test_a_write_that_was_interrupted_cannot_be_published(
 ) -> None:
     writer = writer_of(client, bucket)
     writer.write(noise(100))
-    monkeypatch.setattr(writer.stream._upload._filling, "add", lambda *_, **__: _interrupted())
+    monkeypatch.setattr(writer.stream._upload.filling, "add", lambda *_, **__: _interrupted())
     with pytest.raises(KeyboardInterrupt):
         writer.write(noise(100))
     with pytest.raises(S3UploadAbortedError):

@@ -20,7 +20,7 @@ import torch
 from s3torchconnector import S3Checkpoint, S3ClientConfig, S3Exception, S3Writer
 from s3torchconnector._errors import S3UploadAbortedError
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer.writing import _open_uploads, _part_buffer, _upload
+from s3torchconnector._transfer.writing import _abandoned_uploads, _part_buffer, _put_object_stream, _upload
 from tests.reading.support import wait_until
 from tests.servers.http_messages import ReceivedRequest, s3_error
 from tests.servers.proxy import Fault, RecordingProxy, Replace, StallBody
@@ -161,11 +161,12 @@ def test_a_failing_torch_save(client: S3Client, saved: str, proxy: RecordingProx
 
 
 def test_del_without_close_warns_and_aborts(client: S3Client, saved: str, proxy: RecordingProxy, key: str) -> None:
-    abort_arrived = threading.Event()
-    proxy.misbehave = lambda request: abort_arrived.set() if is_abort(request) else None
+    abort_arrived, begun = threading.Event(), Begun(key)
+    proxy.misbehave = lambda request: abort_arrived.set() if is_abort(request) else begun(request)
     sender = client_of(proxy.endpoint)
     writer = writer_of(sender, saved, key)
     writer.write(noise(SIZES[key]))
+    begun.wait()
     with pytest.warns(ResourceWarning, match=rf"{saved}/{key}.*dropped without close\(\): it is aborted"):
         del writer  # no garbage collection is needed
     assert key == "small" or abort_arrived.wait(30)
@@ -284,7 +285,7 @@ def test_abort_keeps_a_refused_put_from_being_tried_again(client: S3Client, save
     assert read_back(client, saved, "small") == PREVIOUS
 
 
-_INTERRUPTED = {module.__file__ for module in (_upload, _open_uploads, _part_buffer)}
+_INTERRUPTED = {module.__file__ for module in (_put_object_stream, _upload, _abandoned_uploads, _part_buffer)}
 
 
 def interrupted_at(number: int, action: Callable[[], object]) -> str | None:
@@ -294,8 +295,8 @@ def interrupted_at(number: int, action: Callable[[], object]) -> str | None:
 
     def strike(frame: FrameType, event: str, argument: Any) -> None:
         nonlocal left, struck
-        code = frame.f_code  # ``is_open`` is asked by the finaliser of an earlier writer
-        left -= event == "call" and code.co_filename in _INTERRUPTED and code.co_name != "is_open"
+        code = frame.f_code  # these two are called by the finaliser of an earlier writer
+        left -= event == "call" and code.co_filename in _INTERRUPTED and code.co_name not in ("__del__", "is_open")
         if not left:
             sys.settrace(None)
             struck = code.co_name
@@ -312,7 +313,11 @@ def interrupted_at(number: int, action: Callable[[], object]) -> str | None:
     return struck
 
 
-@pytest.mark.parametrize("action", [lambda writer: writer.write(b"more"), lambda writer: writer.close()])
+@pytest.mark.parametrize(
+    "action",
+    [lambda writer: writer.write(b"more"), lambda writer: writer.close(), lambda writer: writer.stream.abort()],
+    ids=["write", "close", "abort"],
+)
 def test_an_interrupt_at_any_point(
     client: S3Client, saved: str, proxy: RecordingProxy, action: Callable[[S3Writer], object]
 ) -> None:
@@ -325,13 +330,27 @@ def test_an_interrupt_at_any_point(
         writer.stream._upload._upload_id.result()
         point = interrupted_at(len(struck) + 1, partial(action, writer))
         writer.stream.abort()  # as the end of the ``with`` block does
-        assert writer.stream._upload not in _open_uploads._open, struck
+        assert writer.stream._upload not in _abandoned_uploads._open, struck
         assert sender.runtime().budget.taken == 0, struck
         assert uploads_of(client, saved) == [], struck
         if point is None:
             break
         struck.append(point)
     assert len(struck) > 3
+
+
+@pytest.mark.parametrize("end", [lambda writer: writer.write(b"more"), lambda writer: writer.stream.close()])
+def test_a_write_inside_a_write_is_refused_and_stores_nothing(
+    client: S3Client, saved: str, monkeypatch: pytest.MonkeyPatch, end: Callable[[S3Writer], object]
+) -> None:
+    """As by a signal handler: some of what the outer one writes is yet missing."""
+    writer = writer_of(client, saved, "small")
+    monkeypatch.setattr(writer.stream._upload.filling, "add", lambda *_, **__: end(writer))
+    with pytest.raises(RuntimeError, match="on the same thread"):
+        writer.write(b"new")
+    with pytest.raises(S3UploadAbortedError, match="on the same thread"):
+        writer.close()
+    assert read_back(client, saved, "small") == PREVIOUS
 
 
 # -- in a process that ends ---------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def test_an_older_object_of_the_same_size_is_not_taken_for_the_new_one(
     with hesitant(proxy, checksum) as client:
         store(client, bucket, old)
         in_turn(proxy, fault)
-        with pytest.raises(S3Exception, match=rf"\({len(data)} bytes, of .* cannot be told to be this object"):
+        with pytest.raises(S3Exception, match=rf"\({len(data)} bytes, of .* could not be identified as this one"):
             store(client, bucket, data)
         assert read_back(client, bucket) == old
 

@@ -15,7 +15,7 @@ from s3torchconnector import S3ClientConfig
 from s3torchconnector._config import GIB, MAX_PART_SIZE, MIB, MIN_PART_SIZE
 from s3torchconnector._errors import S3Exception, S3UploadAbortedError
 from s3torchconnector._transfer.engine._budget import BUFFER_SIZE
-from s3torchconnector._transfer.writing import _upload
+from s3torchconnector._transfer.writing import _put_object_stream
 from s3torchconnector._transfer.writing._multipart import (
     MAX_PARTS,
     largest_upload,
@@ -63,7 +63,7 @@ def test_growing_parts_are_used(
     s3_server: S3Server, bucket: str, proxy: RecordingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     growth = [PART, PART, 7 * MIB, 9 * MIB, 9 * MIB]
-    monkeypatch.setattr(_upload, "size_of_part", lambda number, part_size: growth[number - 1])
+    monkeypatch.setattr(_put_object_stream, "size_of_part", lambda number, part_size: growth[number - 1])
     data = noise(sum(growth[:4]) + 5)
     with client_of(proxy.endpoint) as client:
         with writer_of(client, bucket) as writer:
@@ -78,7 +78,7 @@ def test_the_first_byte_too_many_for_the_parts_is_an_error_with_advice(
     s3_server: S3Server, bucket: str, proxy: RecordingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not when it has filled a part that S3 would not take, of up to 5 GiB, and not only at ``close``."""
-    monkeypatch.setattr(_upload, "MAX_PARTS", 2)
+    monkeypatch.setattr(_put_object_stream, "MAX_PARTS", 2)
     with client_of(proxy.endpoint) as client:
         with writer_of(client, bucket) as writer:
             writer.write(noise(2 * PART))

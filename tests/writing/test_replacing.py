@@ -67,8 +67,8 @@ def test_what_was_seen_is_replaced(client: S3Client, moto_bucket: str, moto: Rec
         commit = CommitObject(client.runtime, moto_bucket, "key")
         seen = commit.look()
         commit.replace(seen, content)
-        [*_, commit] = matching(moto, is_commit)
-        assert commit.request.headers[condition] == (seen.etag or "*")
+        [*_, exchange] = matching(moto, is_commit)
+        assert exchange.request.headers[condition] == (seen.etag or "*")
         assert commit.stands(seen)
         assert read_back(client, moto_bucket) == content
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
-from s3torchconnector._transfer import expect_uploads, settle_uploads
+from s3torchconnector._transfer import expect_no_more_uploads, expect_uploads
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Saves:
         future = self._thread.submit(job)
         self._last = step, future
         expect_uploads(future)
-        future.add_done_callback(settle_uploads)
+        future.add_done_callback(expect_no_more_uploads)
         future.add_done_callback(lambda done: _tell(step, done))
         return future
 

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from s3torchconnector._transfer.listing._parallel_listing import list_all
     from s3torchconnector._transfer.reading._look_ahead import look_ahead
     from s3torchconnector._transfer.reading._pieces import Piece, PiecesReader
-    from s3torchconnector._transfer.writing._open_uploads import abort_together, expect_uploads, settle_uploads
+    from s3torchconnector._transfer.writing._abandoned_uploads import (
+        abort_together,
+        expect_no_more_uploads,
+        expect_uploads,
+    )
     from s3torchconnector._transfer.writing._put_object_stream import PutObjectStream
 
 __all__ = [
@@ -55,6 +59,7 @@ __all__ = [
     "abort_together",
     "address_of",
     "count_workers_by",
+    "expect_no_more_uploads",
     "expect_uploads",
     "leave_to_collector",
     "list_all",
@@ -63,7 +68,6 @@ __all__ = [
     "prepare_verification",
     "range_based",
     "refused_for_sure",
-    "settle_uploads",
 ]
 
 __getattr__ = names_from(
@@ -75,12 +79,12 @@ __getattr__ = names_from(
         "Piece": "reading._pieces",
         "PiecesReader": "reading._pieces",
         "PutObjectStream": "writing._put_object_stream",
-        "abort_together": "writing._open_uploads",
-        "expect_uploads": "writing._open_uploads",
+        "abort_together": "writing._abandoned_uploads",
+        "expect_uploads": "writing._abandoned_uploads",
         "list_all": "listing._parallel_listing",
         "list_uploads": "listing._listing",
         "look_ahead": "reading._look_ahead",
         "refused_for_sure": "_commit_object",
-        "settle_uploads": "writing._open_uploads",
+        "expect_no_more_uploads": "writing._abandoned_uploads",
     },
 )

@@ -118,7 +118,7 @@ class CommitObject:
         """
         request = operations.head_object(self._bucket, self._key)
         headers: Mapping[str, str] = self._open_runtime().caller.call(request, lambda response: response.headers)
-        if isinstance(self._condition, Conditional) and self._condition.stored(headers):
+        if isinstance(self._condition, Conditional) and self._condition.wrote(headers):
             return True
         if seen.etag and headers.get("etag") == seen.etag:
             raise S3ObjectChangedError(

@@ -33,7 +33,7 @@ from torch.futures import Future
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3AccessDeniedError, S3ObjectExistsError
 from s3torchconnector._torch_archives import without_record_checksums
-from s3torchconnector._transfer import Lane, Workers, expect_uploads, settle_uploads
+from s3torchconnector._transfer import Lane, Workers, expect_no_more_uploads, expect_uploads
 from s3torchconnector.dcp._commit import MetadataCommit, Previous, delete_files
 from s3torchconnector.dcp._lend import LendingPlanner
 from s3torchconnector.dcp._uploads import Uploads
@@ -170,10 +170,10 @@ class S3StorageWriter(FileSystemWriter):
                 uploads.abort()
                 workers.close()
                 delete_files(self.fs, self.path, (file.name for file in files))
-                settle_uploads(self)
+                expect_no_more_uploads(self)
                 raise
         if not self._commits:
-            settle_uploads(self)
+            expect_no_more_uploads(self)
         future: Future[list[WriteResult]] = Future()
         future.set_result(results)
         return future
@@ -225,7 +225,7 @@ class S3StorageWriter(FileSystemWriter):
         try:
             self._commit(metadata, results)
         finally:
-            settle_uploads(self)
+            expect_no_more_uploads(self)
 
     def _commit(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         metadata.version = getattr(filesystem, "CURRENT_DCP_VERSION", None)

@@ -1,11 +1,19 @@
-"""The program's handle of one upload: dropped without an end, it gives the upload up."""
+"""The program's end of one upload: what it writes is cut into parts, which go up while it goes on writing.
+
+What fits into one part is a single PUT. A multipart upload begins when more is written. A stream that the program drops
+without an end is aborted.
+"""
 
 from __future__ import annotations
 
+from functools import partial
+
 from s3torchconnector._transfer.engine._collector import leave_to_collector
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
-from s3torchconnector._transfer.writing import _open_uploads
-from s3torchconnector._transfer.writing._upload import Upload
+from s3torchconnector._transfer.writing import _abandoned_uploads
+from s3torchconnector._transfer.writing._multipart import MAX_PARTS, size_of_part, too_large
+from s3torchconnector._transfer.writing._upload import State, Upload
+from s3torchconnector._transfer.writing._upload_requests import UploadRequests
 from s3torchconnector._transfer.writing._write_condition import CreateOnly, Overwrite
 from s3torchconnector._wire import Buffer
 
@@ -15,7 +23,7 @@ class PutObjectStream:
 
     Raises:
         S3Exception: from ``write`` and ``close``, when S3 refuses or cannot be reached.
-        S3ObjectExistsError: without ``overwrite``, at once and from ``close``: there is an object.
+        S3ObjectExistsError: with ``overwrite=False``, at once and from ``close``: there is an object.
     """
 
     def __init__(
@@ -29,12 +37,15 @@ class PutObjectStream:
         summed: bool = False,
         condition: Overwrite | None = None,
     ) -> None:
-        if condition is None:
-            condition = Overwrite()
-            if not overwrite:
-                condition = CreateOnly()
-                condition.refuse_existing(open_runtime().caller, bucket, key)
-        self._upload = Upload(open_runtime, bucket, key, storage_class, condition, summed=summed)
+        runtime = open_runtime()
+        if condition is None and not overwrite:
+            condition = CreateOnly()
+            condition.refuse_existing(runtime.caller, bucket, key)
+        self._bucket = bucket
+        self._key = key
+        self._part_size = runtime.config.part_size
+        requests = UploadRequests(runtime.caller, bucket, key, storage_class, condition, summed=summed)
+        self._upload = Upload(open_runtime, requests)
 
     def write(self, data: Buffer, *, lent: bool = False) -> int:
         """Take ``data`` (anything with C-contiguous memory) and return its length in bytes.
@@ -45,7 +56,9 @@ class PutObjectStream:
         Raises:
             S3UploadAbortedError: the upload has ended, or belongs to the parent of this process.
         """
-        return self._upload.write(data, lent)
+        view = memoryview(data)
+        self._upload.use(partial(self._fill_parts, view, lent))
+        return view.nbytes
 
     def close(self) -> None:
         """Complete: return when the object is stored. A second call does nothing.
@@ -53,33 +66,49 @@ class PutObjectStream:
         Raises:
             S3UploadAbortedError: the upload was aborted before.
         """
-        self._upload.close()
+        if self._upload.state is not State.COMPLETED:
+            self._upload.use(self._upload.store, then=State.COMPLETED)
 
     @property
     def checksum(self) -> str | None:
-        """The checksum of a stored object, such as ``CRC64NVME:rosUhgp5mIg=``; None where its bytes were not summed."""
+        """The checksum of a stored object, such as ``CRC64NVME:rosUhgp5mIg=``; None if its bytes were not summed."""
         return self._upload.checksum
 
     def abort(self, seconds: float | None = None) -> None:
-        """Give up: the object stays what it was before. Does nothing once the stream has ended.
+        """End without an object: the one at this key stays what it was. Does nothing once the stream has ended.
 
-        Waits for a ``close`` that is sending what would make the object appear, on another thread.
+        If another thread is in ``close``, and has sent the request that makes the object appear, this waits for it.
 
         Args:
-            seconds: how long S3 may take for it; by default a minute, and less where Ctrl-C or ``sys.exit`` is the
-                reason. An upload that may remain is logged as a warning.
+            seconds: how long S3 may take; by default a minute, and less if Ctrl-C or ``sys.exit`` is the reason. A
+                warning is logged for an upload that may remain.
         """
         self._upload.abort(seconds)
 
     def abort_later(self) -> None:
-        """``abort``, by another thread: for who must not wait."""
+        """Have another thread ``abort``: for callers that must not wait."""
         if self._upload.is_open:
             leave_to_collector(self._upload.abort)
 
+    def _fill_parts(self, view: memoryview, lent: bool) -> None:
+        if not view.nbytes:
+            return
+        upload, immutable = self._upload, isinstance(view.obj, bytes)
+        size, view = view.nbytes, view.cast("B")
+        while len(view):
+            room = size_of_part(upload.number, self._part_size) - upload.filling.size
+            added = upload.filling.add(view[:room], immutable=immutable, lent=lent) if room else 0
+            if not added:  # it is full, or there is no memory for more: sent, it frees some
+                if upload.number == MAX_PARTS:  # now, and not when another part of up to 5 GiB is full
+                    raise too_large(self._bucket, self._key, self._part_size)
+                upload.send_part()
+            view = view[added:]
+        upload.size += size
+
     def __del__(self) -> None:
-        upload = self.__dict__.get("_upload")  # absent when the constructor failed
+        upload = self.__dict__.get("_upload")  # absent if the constructor failed
         if upload is not None and upload.is_open:
-            _open_uploads.abandon(upload)
+            _abandoned_uploads.abandon(upload)
 
     def __repr__(self) -> str:
         return repr(self._upload)

@@ -1,16 +1,16 @@
-"""How an upload takes its key: it replaces whatever is there, or one version of it, or must find nothing.
+"""What an object must find at its key to appear there: anything, nothing, or one version.
 
 A write that must find nothing sends ``If-None-Match: *`` with the one request that makes the object appear, and one
-that replaces a version its ETag as ``If-Match``, so that of many writers one succeeds.
+that replaces a version sends that version's ETag as ``If-Match``. So of many writers one succeeds.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
-Two looks make up for what this leaves open:
+Two looks at the key make up for what this leaves open:
 
-- *Before the first byte*: a key that is taken fails where the writer is opened, as ``open(path, "x")`` does, and not
-  after hours of computing. On servers that ignore the header (rclone) this look is all there is, and not atomic.
-- *After a refusal*: the request may have been carried out and its answer lost, and then what is in the way of the
-  retry is our own object. Its metadata has a mark that no other write has; its ETag would not tell, since two writers
-  may store the same bytes. A multipart upload that is gone when it is to be completed (``Completion``) is such a
-  refusal, too.
+- *Before the first byte*: if there is an object, the error comes when the writer is opened, as from
+  ``open(path, "x")``, and not after hours of computing. On servers that ignore the header (rclone) this look is all
+  there is, and it is not atomic.
+- *After a refusal*: the request may have been carried out and its response lost. Then the retry is refused because of
+  our own object. Its metadata has a mark that no other write has. An ETag would not tell, since two writers may store
+  the same bytes. If a multipart upload is gone when it is to be completed (``Completion``), that is such a refusal too.
 """
 
 from __future__ import annotations
@@ -47,48 +47,48 @@ _T = TypeVar("_T")
 
 
 class Calls(Protocol):
-    """A ``Caller``, or something that does more with one."""
+    """A ``Caller``, or something that sends requests with one."""
 
     def call(self, request: Request, consume: Callable[[Response], _T], cancel: CancelToken | None = None, /) -> _T: ...
 
 
 class Overwrite:
-    """The object appears whatever was there.
+    """The object appears, whatever was there.
 
     Attributes:
-        marks: whether what it writes has a mark, so that nothing else tells whose an object is.
+        marks: whether the object has a mark, which alone tells whose it is.
     """
 
     marks = False
 
     def marked(self, request: Request) -> Request:
-        """``request``, which says what the object will be made of."""
+        """``request``, which carries the object's metadata, with the mark."""
         return request
 
-    def publish(
+    def send(
         self,
         caller: Calls,
         request: Request,
         consume: Callable[[Request, Response], _T],
         cancel: CancelToken | None = None,
     ) -> _T | None:
-        """Make the object appear; returns what ``consume`` makes of the answer."""
+        """Send the request that makes the object appear; return what ``consume`` makes of the response."""
         return caller.call(request, partial(consume, request), cancel)
 
     def recognises(self, request: Request, headers: Mapping[str, str]) -> bool:
-        """Whether an object with these headers is what ``request`` made appear; False where they do not tell."""
+        """Whether an object with these headers is what ``request`` stored; False if they do not tell."""
         return False
 
 
 class Conditional(Overwrite):
-    """The object appears only where the server finds the key as it is expected to be.
+    """The object appears only if the server finds the key as expected.
 
     Args:
         header, value: the condition, as it goes with the request that makes the object appear.
         needed: whether a server that refuses all such conditions (501) stores nothing.
 
     Attributes:
-        etag: of what was stored; None before that, and where the server did not tell.
+        etag: of what was stored; None before that, and if the server did not tell.
     """
 
     marks = True
@@ -102,14 +102,14 @@ class Conditional(Overwrite):
     def marked(self, request: Request) -> Request:
         return request._replace(headers={**request.headers, _MARK: self._token})
 
-    def publish(
+    def send(
         self,
         caller: Calls,
         request: Request,
         consume: Callable[[Request, Response], _T],
         cancel: CancelToken | None = None,
     ) -> _T | None:
-        """Make the object appear; None where an attempt did whose answer got lost.
+        """As ``Overwrite.send``; None if an attempt stored the object whose response was lost.
 
         Raises:
             S3ObjectExistsError, S3ObjectChangedError: another writer's object is there, or there is none any more.
@@ -120,12 +120,12 @@ class Conditional(Overwrite):
         except (S3ObjectExistsError, S3ObjectChangedError) as error:
             if not self._is_ours(caller, request, error):
                 raise
-            _log.info("%s was stored by an attempt whose answer got lost", display_uri(request.bucket, request.key))
+            _log.info("%s was stored by an attempt whose response was lost", display_uri(request.bucket, request.key))
             return None
         except S3NotFoundError as error:
             if error.code != "NoSuchKey" or "if-match" not in self._condition:
                 raise
-            raise self._taken(request, error) from error  # what was to be replaced was deleted
+            raise self._refusal(request, error) from error  # what was to be replaced was deleted
         except S3ServiceError as error:
             if self._needed or error.status != 501:
                 raise
@@ -135,36 +135,36 @@ class Conditional(Overwrite):
         return result
 
     def recognises(self, request: Request, headers: Mapping[str, str]) -> bool:
-        """True; False where the key is as it was expected to be.
+        """As ``Overwrite.recognises``; False if the key is still as it was expected to be.
 
         Raises:
-            S3ObjectExistsError, S3ObjectChangedError: it is another writer's.
+            S3ObjectExistsError, S3ObjectChangedError: the object is another writer's.
         """
-        if not self.stored(headers):
+        if not self.wrote(headers):
             expected = self._condition.get("if-match")
             if expected is not None and headers.get("etag") == expected:
                 return False
-            raise self._taken(request)
+            raise self._refusal(request)
         self.etag = headers.get("etag")
         return True
 
-    def stored(self, headers: Mapping[str, str]) -> bool:
-        """Whether an object with these headers is what this wrote."""
+    def wrote(self, headers: Mapping[str, str]) -> bool:
+        """Whether this write stored the object that has these headers."""
         return headers.get(_MARK) == self._token or (self.etag is not None and headers.get("etag") == self.etag)
 
-    def _taken(self, request: Request, error: S3Exception | None = None) -> S3ServiceError:
+    def _refusal(self, request: Request, error: S3Exception | None = None) -> S3ServiceError:
         raise NotImplementedError
 
     def _is_ours(self, caller: Calls, request: Request, refusal: S3Exception) -> bool:
-        headers = look(caller, request, refusal)
-        if headers is not None and self.stored(headers):
+        headers = stored_headers(caller, request, refusal)
+        if headers is not None and self.wrote(headers):
             self.etag = headers.get("etag")
             return True
         return False
 
 
 class CreateOnly(Conditional):
-    """The object appears only where there is none."""
+    """The object appears only if there is none."""
 
     def __init__(self, *, needed: bool = True) -> None:
         super().__init__("if-none-match", "*", needed=needed)
@@ -180,10 +180,10 @@ class CreateOnly(Conditional):
         except S3NotFoundError:
             return
         except S3AccessDeniedError:
-            return  # who may only write is not told; S3 decides when the object is to appear
+            return  # whoever may only write is not told; S3 decides when the object is stored
         raise _exists("HeadObject", bucket, key)
 
-    def _taken(self, request: Request, error: S3Exception | None = None) -> S3ServiceError:
+    def _refusal(self, request: Request, error: S3Exception | None = None) -> S3ServiceError:
         return _exists(request.operation, request.bucket, request.key)
 
 
@@ -193,7 +193,7 @@ class ReplaceVersion(Conditional):
     def __init__(self, etag: str) -> None:
         super().__init__("if-match", etag, needed=False)
 
-    def _taken(self, request: Request, error: S3Exception | None = None) -> S3ServiceError:
+    def _refusal(self, request: Request, error: S3Exception | None = None) -> S3ServiceError:
         uri = display_uri(request.bucket, request.key)
         facts: dict[str, Any] = {"operation": request.operation, "bucket": request.bucket, "key": request.key}
         if error is not None:
@@ -202,12 +202,12 @@ class ReplaceVersion(Conditional):
         return S3ObjectChangedError(f"{uri} was {done} before this write could replace it", **facts)
 
 
-def look(
+def stored_headers(
     caller: Calls, request: Request, error: S3Exception, cancel: CancelToken | None = None
 ) -> Mapping[str, str] | None:
-    """The headers of what is stored now where ``request``, which ended with ``error``, was to make an object appear.
+    """The headers of what is stored now at the key of ``request``, which should have stored it and failed by ``error``.
 
-    None where nothing is stored, or where that cannot be told: then ``error`` says so.
+    None if nothing is stored, or if that cannot be told: then the message of ``error`` says so.
     """
     head = operations.head_object(request.bucket, request.key, checksum=bool(offered(request.headers)))
     try:
@@ -225,7 +225,7 @@ def look(
 
 
 def may_be_stored(error: S3Exception) -> bool:
-    """Whether a request that ended with ``error`` may have been carried out, by an attempt whose response got lost."""
+    """Whether a request that ended with ``error`` may have been carried out, by an attempt whose response was lost."""
     return is_retryable(error) or error.resent or (error.attempts or 0) > 1
 
 

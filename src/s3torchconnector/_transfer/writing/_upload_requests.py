@@ -1,0 +1,132 @@
+"""The requests of one upload: what each says, and what its response means.
+
+    one part:         PutObject
+    more parts:       CreateMultipartUpload, UploadPart (any number at a time), CompleteMultipartUpload
+    an end without:   AbortMultipartUpload
+
+The first and the last of the second line tell S3 about the object; the one that makes it appear goes through
+``Completion``, which finds out what became of it if its response is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ProtocolError
+from s3torchconnector._transfer.writing._abandoned_uploads import ADVICE
+from s3torchconnector._transfer.writing._completion import Completion
+from s3torchconnector._transfer.writing._multipart import md5_etag, multipart_etag
+from s3torchconnector._transfer.writing._upload_checksums import UploadChecksums
+from s3torchconnector._transfer.writing._write_condition import Overwrite
+from s3torchconnector._uri import display_uri
+from s3torchconnector._wire import (
+    Buffer,
+    Caller,
+    CancelToken,
+    CompletedPart,
+    Response,
+    operations,
+    parse_http_date,
+    parse_upload_id,
+    read_document,
+    refuse_late_error,
+)
+
+_log = logging.getLogger(__name__)
+
+
+class UploadRequests:
+    """Sends the requests of one upload with ``caller``. Any thread may send a part."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        bucket: str,
+        key: str,
+        storage_class: str | None = None,
+        condition: Overwrite | None = None,
+        *,
+        summed: bool = False,
+    ) -> None:
+        self.bucket = bucket
+        self.key = key
+        self._caller = caller
+        self._storage_class = storage_class
+        self._condition = Overwrite() if condition is None else condition
+        self._checksums = UploadChecksums(caller, bucket, summed)
+        self._begun = 0  # when the multipart upload was created, by the server's clock; 0 if it did not tell
+
+    def checksum(self) -> str | None:
+        """The checksum of all parts, as ``Algorithm.describe`` says it; None if nothing was summed."""
+        return self._checksums.description()
+
+    def put(self, body: Sequence[Buffer], cancel: CancelToken) -> None:
+        """Store ``body``, which is the whole object.
+
+        Raises:
+            S3ObjectExistsError: the condition demands that there be no object, and there is one.
+            S3Exception: the object was not stored, or nobody can tell.
+        """
+        checksum = self._checksums.of_part(1, body)
+        request = operations.put_object(
+            self.bucket, self.key, body, storage_class=self._storage_class, checksum=checksum
+        )
+        marked = self._condition.marked(request)
+        send = partial(self._condition.send, self._checksums, marked, lambda _, response: _etag_of(response), cancel)
+        completion = Completion(marked, sum(map(len, body)), partial(md5_etag, body))
+        completion.carry_out(self._caller, self._condition, send, cancel)
+
+    def create(self, cancel: CancelToken) -> str:
+        """Begin a multipart upload, and return its id."""
+        request = operations.create_multipart_upload(
+            self.bucket, self.key, storage_class=self._storage_class, checksum=self._checksums.announced()
+        )
+        return self._checksums.call(self._condition.marked(request), self._note_creation, cancel)
+
+    def send_part(self, upload_id: str, number: int, body: Sequence[Buffer], cancel: CancelToken) -> CompletedPart:
+        """Send part ``number`` (from 1)."""
+        checksum = self._checksums.of_part(number, body)
+        request = operations.upload_part(self.bucket, self.key, upload_id, number, body, checksum=checksum)
+        return CompletedPart(number, self._checksums.call(request, _etag_of, cancel))
+
+    def complete(self, upload_id: str, parts: Sequence[CompletedPart], size: int) -> None:
+        """Make the object of these parts, which have ``size`` bytes. It is not cancelled: see ``_upload``.
+
+        Raises:
+            as ``put``.
+        """
+        checksum = self._checksums.of_whole()
+        request = operations.complete_multipart_upload(self.bucket, self.key, upload_id, parts, checksum=checksum)
+        send = partial(self._condition.send, self._caller, request, refuse_late_error)
+        completion = Completion(request, size, partial(multipart_etag, parts), self._begun)
+        completion.carry_out(self._caller, self._condition, send)
+
+    def abort(self, upload_id: str, seconds: float) -> None:
+        """End a multipart upload without an object. If it may remain, a warning says so."""
+        uri = display_uri(self.bucket, self.key)
+        try:
+            request = operations.abort_multipart_upload(self.bucket, self.key, upload_id)
+            self._caller.call(request, read_document, limit=seconds)
+        except S3NotFoundError:
+            _log.debug("the multipart upload of %s has ended already", uri)
+        except S3Exception as error:
+            _log.warning("the multipart upload of %s could not be aborted: %s. %s", uri, error, ADVICE)
+
+    def warn_of_creation(self) -> None:
+        """Warn that S3 may have begun a multipart upload whose id it did not tell."""
+        uri = display_uri(self.bucket, self.key)
+        _log.warning("S3 did not respond whether a multipart upload of %s has begun. %s", uri, ADVICE)
+
+    def _note_creation(self, response: Response) -> str:
+        self._begun = parse_http_date(response.headers.get("date", ""))
+        return parse_upload_id(read_document(response))
+
+
+def _etag_of(response: Response) -> str:
+    """The ETag of what was stored: without one, whoever responded with 200 is no S3 server and stored nothing."""
+    etag = response.headers.get("etag")
+    if not etag:
+        raise S3ProtocolError("the response to an upload has no ETag: is the endpoint an S3 server?")
+    return etag
