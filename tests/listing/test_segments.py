@@ -76,12 +76,12 @@ def list_with(
     under_way: list[PageRequest] = []
     listed: list[str] = []
     while not segments.exhausted:
-        under_way += segments.next_asks()
+        under_way += segments.next_requests()
         assert 1 <= len(under_way) <= width
         ask = under_way.pop(order.randrange(len(under_way)))
         page = bucket.answer(ask)
         ask.check(page.next_token)
-        segments.take(ask, page)
+        segments.add_page(ask, page)
         for objects in segments.ready():
             listed += objects.keys
         if segments.has_restarted():
@@ -203,36 +203,36 @@ def test_pages_without_keys_cost_no_trust_in_guesses() -> None:
     """They are S3's doing; only a guess behind the last key is a bad one."""
     bucket = FakeBucket([f"{i:08d}" for i in range(20_000)], page=100)
     segments = Segments("", width=16, most_waiting=256)
-    (first,) = segments.next_asks()
-    segments.take(first, bucket.answer(first))
-    first, guess = segments.next_asks()
+    (first,) = segments.next_requests()
+    segments.add_page(first, bucket.answer(first))
+    first, guess = segments.next_requests()
     for number in range(50):
-        segments.take(first, _page(token=f"nothing yet {number}"))
-        (first, *more) = segments.next_asks()
+        segments.add_page(first, _page(token=f"nothing yet {number}"))
+        (first, *more) = segments.next_requests()
         assert not more
-    segments.take(guess, bucket.answer(guess))
-    assert len(segments.next_asks()) >= 2  # beside the one under way
+    segments.add_page(guess, bucket.answer(guess))
+    assert len(segments.next_requests()) >= 2  # beside the one under way
 
 
 @pytest.mark.parametrize("keys", [["a", "b"], ["d", "c"], ["c", "c"]], ids=["repeated", "disordered", "twice"])
 def test_a_page_that_is_out_of_order_is_asked_for_again_and_believed(keys: list[str]) -> None:
     """From then on, nothing is guessed."""
     segments = Segments("", width=8, most_waiting=8)
-    (ask,) = segments.next_asks()
-    segments.take(ask, _page("a", "b", token="t"))
+    (ask,) = segments.next_requests()
+    segments.add_page(ask, _page("a", "b", token="t"))
     assert [page.keys for page in segments.ready()] == [["a", "b"]]
-    ask = segments.next_asks()[0]
+    ask = segments.next_requests()[0]
     assert (ask.token, ask.start_after) == ("t", None)
-    segments.take(ask, _page(*keys, token="u"))
+    segments.add_page(ask, _page(*keys, token="u"))
     assert segments.disordered
     assert segments.has_restarted()
     assert not segments.has_restarted()
-    (ask,) = segments.next_asks()
+    (ask,) = segments.next_requests()
     assert (ask.token, ask.start_after) == ("t", None)
-    segments.take(ask, _page(*keys, token="u"))
+    segments.add_page(ask, _page(*keys, token="u"))
     assert [page.keys for page in segments.ready()] == [keys]
-    (ask,) = segments.next_asks()
-    segments.take(ask, _page("0"))
+    (ask,) = segments.next_requests()
+    segments.add_page(ask, _page("0"))
     assert [page.keys for page in segments.ready()] == [["0"]]
     assert segments.exhausted
 
@@ -245,9 +245,9 @@ def test_tokens_that_go_round_in_a_circle_are_refused(before: int, circle: int) 
     def list_all() -> None:
         for number in range(3 * (before + circle) + 1):
             token = str(number) if number < before else f"again {number % circle}"
-            (ask,) = segments.next_asks()
+            (ask,) = segments.next_requests()
             ask.check(token)
-            segments.take(ask, _page(token=token))
+            segments.add_page(ask, _page(token=token))
 
     with pytest.raises(S3ProtocolError, match="would not end"):
         list_all()

@@ -1,1 +1,1 @@
-"""Prefixes into pages of keys: one after the other, or many at a time."""
+"""Prefixes to pages of keys: one page after the other, or many at a time."""

@@ -1,10 +1,15 @@
-"""Where to cut a range of keys that nobody has listed yet: guesses by interpolation. Pure.
+"""Coordinates of keys, known and unknown: where the middle of a range that nobody has listed may be. Pure.
 
-A key is a place between 0 and 1: the first character after what all known keys begin with chooses a piece of that, the
-next one a piece of this piece, and so on, in the order S3 lists them. Which characters there are is learnt from some
-keys of each page, for each position by itself: for the second character after the third slash, and so forth. Of digits
-and letters those are assumed, too, that were not seen, until keys have passed them over. A bad guess costs a request,
-never a key.
+A key has a coordinate between 0 and 1. The first character after what all known keys begin with chooses an interval,
+the next one an interval inside of that, and so on, in the order in which S3 lists keys. Coordinates are interpolated,
+and turned back into keys. A bad guess costs a request, never a key.
+
+Example: keys of two digits are known, and all ten digits are equally wide at both positions. Then "37" has the
+coordinate 0.37, and halfway between that and the end, at 0.685, is "68".
+
+Which characters there are is learnt from some keys of each page, and for each position by itself: for the second
+character after the third slash, say. Digits and letters that no key has had so far are expected as well, with narrower
+intervals, until pages show that keys go past them.
 """
 
 from __future__ import annotations
@@ -12,41 +17,47 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
-_LONGEST = 256  # characters that are looked at
-_SAMPLES = 12  # keys of each page that are learnt from
-_MANY_PAGES = 100  # after which two keys of each are enough
-_UNSEEN = 0.5  # the width of a digit's piece that no key has, where those that keys have are as wide as 1
-_UNSEEN_LETTERS = 1.0  # the width of all such letters together
-_NARROWEST = 1e-15  # nothing smaller can be told apart
-_GROWTH = 1.25  # how many times as many pages must be known before places are computed anew
+_LONGEST = 256  # only so many characters of a key count
+_SAMPLES = 12  # keys of each page to learn from
+_MANY_PAGES = 100  # after so many pages, two keys of each are enough
+_UNSEEN = 0.5  # the width of a digit that no key has had, if that of a character that keys have is 1
+_UNSEEN_LETTERS = 1.0  # the width of all letters together that no key has had
+_NARROWEST = 1e-15  # narrower intervals cannot be told apart
+_GROWTH = 1.25  # coordinates are computed again when so many times as many pages are known
 _LAST = 0x10FFFF
-_SURROGATES = range(0xD800, 0xE000)  # which are no characters
+_SURROGATES = range(0xD800, 0xE000)  # codes that are no characters
 _ASCII = range(0x21, 0x7F)
 _DECIMALS = frozenset("0123456789")
 _CLASSES = (("0", "9"), ("a", "z"), ("A", "Z"))
 
 
 class _Position:
-    """The characters that keys have at one position."""
+    """The characters that keys have at one position, and the interval of each between 0 and 1."""
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
-        self._passed: set[str] = set()  # characters that a page has passed over
-        self._crossings = 0  # pages that have passed over all others
+        self._absent: set[str] = set()  # characters that lie between those of some page
+        self._wraps = 0  # pages after which all characters that keys have are taken to be seen
         self._all: list[str] = []
         self._begins: list[float] = []
-        self._pieces: dict[str, tuple[float, float]] = {}
+        self._intervals: dict[str, tuple[float, float]] = {}
 
-    def learn(self, characters: set[str], *, turned: bool) -> None:
-        """Take note of a page's; ``turned``: its keys differ before this position, so that all had their turn here."""
+    def learn(self, characters: set[str], *, wrapped: bool) -> None:
+        """Learn the characters of a page's keys.
+
+        Args:
+            characters: what the keys have at this position.
+            wrapped: whether they also differ at an earlier position. Then this one has gone from its last character
+                to its first, as the digits of a counter do, and all of its characters are likely to be among these.
+        """
         self.seen |= characters
-        self._crossings += turned
-        if not turned and len(characters) > 1:
-            self.skip(ord(min(characters)) + 1, ord(max(characters)))
+        self._wraps += wrapped
+        if not wrapped and len(characters) > 1:
+            self.mark_absent(ord(min(characters)) + 1, ord(max(characters)))
 
-    def skip(self, first: int, stop: int) -> None:
-        """No keys were found with characters from this one on, up to but without that one; unseen ones are meant."""
-        self._passed.update(map(chr, range(max(first, _ASCII.start), min(stop, _ASCII.stop))))
+    def mark_absent(self, first: int, stop: int) -> None:
+        """No key was found with a character of these codes, from ``first`` up to ``stop``; seen ones stay seen."""
+        self._absent.update(map(chr, range(max(first, _ASCII.start), min(stop, _ASCII.stop))))
 
     @property
     def has_digits(self) -> bool:
@@ -55,11 +66,11 @@ class _Position:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether they have letters as well."""
+        """Whether they have letters here as well."""
         return self.has_digits and any(character.isalpha() for character in self.seen)
 
     def build(self, alphabet: set[str]) -> None:
-        """Give each character its piece; ``alphabet`` has what digits and letters similar positions have."""
+        """Give each character its interval; ``alphabet`` has the digits and letters of similar positions."""
         widths = dict.fromkeys(self.seen, 1.0)
         if any(character.isalnum() for character in self.seen):
             has_digits = self.has_digits
@@ -70,38 +81,38 @@ class _Position:
                 low, high = ("0", "9") if first == "0" else (min(known), max(known))
                 unseen = {chr(code) for code in range(ord(low), ord(high) + 1)} - self.seen
                 width = _UNSEEN if has_digits else min(_UNSEEN, _UNSEEN_LETTERS / max(1, len(unseen)))
-                widths.update(dict.fromkeys(unseen, width / (1 + self._crossings)))
-                widths.update(dict.fromkeys(unseen & self._passed, width / (20 + self._crossings)))
+                widths.update(dict.fromkeys(unseen, width / (1 + self._wraps)))
+                widths.update(dict.fromkeys(unseen & self._absent, width / (20 + self._wraps)))
         total, begin = sum(widths.values()), 0.0
         self._all, self._begins = sorted(widths), []
         for character in self._all:
             width = widths[character] / total
             self._begins.append(begin)
-            self._pieces[character] = begin, width
+            self._intervals[character] = begin, width
             begin += width
 
-    def piece(self, character: str) -> tuple[float, float]:
-        """Where a character's piece begins, and how wide it is."""
-        found = self._pieces.get(character)
+    def interval(self, character: str) -> tuple[float, float]:
+        """Where a character's interval begins, and how wide it is."""
+        found = self._intervals.get(character)
         if found is None:
             i = bisect_left(self._all, character)
             found = (self._begins[i] if i < len(self._begins) else 1.0), 0.0
         return found
 
-    def at(self, place: float) -> str:
-        """The character of the piece at a place; none where none is known."""
-        return self._all[max(0, bisect_right(self._begins, place) - 1)] if self._all else ""
+    def at(self, coordinate: float) -> str:
+        """The character whose interval has this coordinate; empty if no characters are known."""
+        return self._all[max(0, bisect_right(self._begins, coordinate) - 1)] if self._all else ""
 
 
 def common_beginning(first: str, second: str) -> str:
-    """What both begin with."""
+    """The characters that both begin with."""
     if second.startswith(first):
         return first
     return first[: next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), len(second))]
 
 
 def after(prefix: str) -> str:
-    """The first key after those that begin with a prefix."""
+    """A key after all those that begin with a prefix."""
     return prefix[:-1] + _character(ord(prefix[-1]) + 1)
 
 
@@ -113,67 +124,68 @@ class KeySpace:
     """The keys that begin with ``prefix``, as far as they are known.
 
     Attributes:
-        version: grows whenever places change.
+        common: what all known keys begin with.
+        version: grows whenever coordinates change.
     """
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self.common = prefix
-        self._origin = 0, 0  # the position after that
+        self._origin = 0, 0  # the position after ``common``
         self._positions: list[list[_Position]] = []  # by the number of slashes before, and of characters since then
         self._pages = 0
         self._built = 0.0
         self.version = 0
 
     def learn(self, keys: Sequence[str], before: str = "") -> None:
-        """Take note of a page's keys; there are none between ``before`` and the first of them."""
+        """Learn from a page's keys; there are none between ``before`` and the first of them."""
         alike = common_beginning(keys[0], keys[-1])
         few = keys[:: max(1, len(keys) // (_SAMPLES if self._pages < _MANY_PAGES else 2))]
         seen: dict[tuple[int, int], set[str]] = {}
-        turned: set[tuple[int, int]] = set()
+        wrapped: set[tuple[int, int]] = set()
         for key in [*few, keys[-1]]:
             depth = offset = 0
-            # What all begin with is the same in the first: that is enough.
+            # What all of them begin with is learnt from the first one alone.
             start = len(self._prefix) if key is keys[0] else len(alike)
             if start > len(self._prefix):
-                depth, offset = self._place_after(alike)
+                depth, offset = self._position_after(alike)
             for i, character in enumerate(key[start : len(alike) + _LONGEST], start):
                 seen.setdefault((depth, offset), set()).add(character)
                 if i > len(alike):
-                    turned.add((depth, offset))
+                    wrapped.add((depth, offset))
                 depth, offset = (depth + 1, 0) if character == "/" else (depth, offset + 1)
         for (depth, offset), characters in sorted(seen.items()):
             while len(self._positions) <= depth:
                 self._positions.append([])
             while len(self._positions[depth]) <= offset:
                 self._positions[depth].append(_Position())
-            self._positions[depth][offset].learn(characters, turned=(depth, offset) in turned)
+            self._positions[depth][offset].learn(characters, wrapped=(depth, offset) in wrapped)
         if before and self._pages:
             self._learn_gap(before, keys[0])
         self._pages += 1
         common = common_beginning(self.common, alike) if self._pages > 1 else alike
         if common != self.common or self._pages >= self._built * _GROWTH:
-            self.common, self._origin = common, self._place_after(common)
+            self.common, self._origin = common, self._position_after(common)
             self._build()
 
     def _learn_gap(self, before: str, first: str) -> None:
-        """There are no keys between these two."""
+        """Learn that there are no keys between these two."""
         alike = common_beginning(before, first)
         if len(alike) < len(self._prefix):
             return
-        depth, offset = self._place_after(alike)
+        depth, offset = self._position_after(alike)
         edges = before[len(alike) : len(alike) + 2], first[len(alike) : len(alike) + 2]
         position = self._position(depth, offset)
         if position is not None and edges[0] and edges[1]:
-            position.skip(ord(edges[0][0]) + 1, ord(edges[1][0]))
+            position.mark_absent(ord(edges[0][0]) + 1, ord(edges[1][0]))
         for edge in edges:
             following = self._position(depth + 1, 0) if edge[:1] == "/" else self._position(depth, offset + 1)
             if following is not None and len(edge) > 1:
                 after_low = edge is edges[0]
-                following.skip(ord(edge[1]) + 1 if after_low else 0, _LAST if after_low else ord(edge[1]))
+                following.mark_absent(ord(edge[1]) + 1 if after_low else 0, _LAST if after_low else ord(edge[1]))
 
-    def _place_after(self, beginning: str) -> tuple[int, int]:
-        """The number of slashes in what comes after the prefix, and of characters since the last one."""
+    def _position_after(self, beginning: str) -> tuple[int, int]:
+        """The position after ``beginning``: how many slashes come after the prefix, and how many characters since."""
         tail = beginning[len(self._prefix) :]
         return tail.count("/"), len(tail) - tail.rfind("/") - 1
 
@@ -186,8 +198,8 @@ class KeySpace:
             for position in level:
                 position.build(alphabet if not position.has_digits else alphabet & (mixed | _DECIMALS))
 
-    def place(self, key: str) -> float:
-        """A key's place: greater keys have no smaller ones, but for rounding."""
+    def coordinate(self, key: str) -> float:
+        """The coordinate of a key. A greater key has no smaller one, except for rounding."""
         common = self.common
         if not key.startswith(common):
             return 0.0 if key < common else 1.0
@@ -197,20 +209,20 @@ class KeySpace:
             position = self._position(depth, offset)
             if position is None or width < _NARROWEST:
                 break
-            start, share = position.piece(character)
+            start, share = position.interval(character)
             begin += width * start
             width *= share
             depth, offset = (depth + 1, 0) if character == "/" else (depth, offset + 1)
         return begin
 
-    def key(self, place: float, precision: float) -> str:
-        """A short key at a place, or less than ``precision`` before it."""
+    def key_at(self, coordinate: float, precision: float) -> str:
+        """A short key with this coordinate, or one that is less than ``precision`` smaller."""
         begin, width = 0.0, 1.0
         depth, offset = self._origin
         found = [self.common]
         while width > precision and (position := self._position(depth, offset)):
-            character = position.at((place - begin) / width)
-            start, share = position.piece(character)
+            character = position.at((coordinate - begin) / width)
+            start, share = position.interval(character)
             begin += width * start
             width *= share
             found.append(character)
@@ -218,7 +230,7 @@ class KeySpace:
         return "".join(found)
 
     def beyond(self) -> str:
-        """A key after all known ones: after all that begin alike or, if not all do, twice as far as they reach."""
+        """A key after all known ones: after their common beginning or, without one, twice as far as they reach."""
         common = self.common
         if len(common) > len(self._prefix):
             return after(common)

@@ -1,4 +1,7 @@
-"""Listing a prefix, page by page; of objects, the next page is on its way while one is being used."""
+"""Listings page by page, for programs that ask for a page at a time.
+
+Of a listing of objects, the next page is already on its way while the program uses one.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ from s3torchconnector._wire import (
 
 
 class ListObjectStream(Iterator[ListObjectResult]):
-    """The pages of a listing, in key order. Picklable: a copy goes on after the last page that was handed out.
+    """The pages of a listing, in key order. Picklable: a copy continues after the last page that was returned.
 
     Attributes:
         bucket, prefix, delimiter, max_keys: as they were given; ``max_keys`` is the most keys on a page.
-        continuation_token: what the next page is asked with; None at the beginning and at the end.
-        complete: whether the last page has been handed out.
+        continuation_token: S3's token for the next page; None at the beginning and at the end.
+        complete: whether the last page has been returned.
     """
 
     def __init__(
@@ -42,13 +45,13 @@ class ListObjectStream(Iterator[ListObjectResult]):
         self.continuation_token: str | None = None
         self.complete = False
         self._continuation = Continuation()
-        self._next: tuple[int, Future[ListPage]] | None = None  # with the process it was asked in
+        self._next: tuple[int, Future[ListPage]] | None = None  # with the process that requested it
 
     def __next__(self) -> ListObjectResult:
         """The next page.
 
         Raises:
-            S3Exception: an error occurred accessing S3; asking again continues at the same page.
+            S3Exception: an error occurred accessing S3; the next call continues at the same page.
             S3ProtocolError: the server repeats pages, so that the listing would not end.
         """
         if self.complete:
@@ -73,7 +76,7 @@ class ListObjectStream(Iterator[ListObjectResult]):
 
     def _parse(self, response: Response) -> ListPage:
         page = parse_list_page(read_document(response))
-        self._continuation.check(page.next_token)  # here, since a wrong answer is asked for again
+        self._continuation.check(page.next_token)  # here, since a wrong response is requested again
         return page
 
     def __getstate__(self) -> dict[str, Any]:
@@ -81,7 +84,7 @@ class ListObjectStream(Iterator[ListObjectResult]):
 
 
 def list_uploads(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[UploadInfo]:
-    """The multipart uploads to keys with this prefix that were begun and not ended, in key order.
+    """The multipart uploads to keys with this prefix that have begun and not ended, in key order.
 
     Raises:
         S3Exception: an error occurred accessing S3.
@@ -98,7 +101,7 @@ def list_uploads(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterato
         try:
             page = open_runtime().caller.call(request, parse)
         except S3NotFoundError as error:
-            if error.code == "NoSuchUpload":  # what rclone says of a bucket that never had one
+            if error.code == "NoSuchUpload":  # rclone says that of a bucket that never had one
                 return
             raise
         yield from page.uploads

@@ -1,9 +1,9 @@
-"""All keys below a prefix, in order, many pages at a time; of directory buckets, one at a time in the order they have.
+"""All keys below a prefix, in key order, with many pages on their way at a time.
 
-A page of S3's listing takes 50 to 100 ms and tells where the next one begins, so that a million keys take a minute
-and more one after the other. ``Segments`` guesses where later pages begin (``start-after``), and goes on from there by
-tokens; this module asks for them.
-Which thread's page comes first does not matter: what is handed out is in key order, each key once.
+S3 takes 50 to 100 ms for a page and only then tells where the next one begins. One after the other, a million keys take
+more than a minute. ``Segments`` guesses keys at which later pages may begin (``start-after``), and continues from there
+by tokens; this module sends the requests. Whichever page comes first, each key is returned once and in order.
+Directory buckets, which have no order of keys, are listed one page after the other, in theirs.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import CancelToken, ListPage, Response, operations, parse_list_page, read_document
 
 _log = logging.getLogger(__name__)
-_WIDTH = 24  # pages asked for at a time
-_MOST_WAITING = 256  # pages (of 1,000 keys, about 300 KiB each) kept until earlier ones are there
+_WIDTH = 24  # pages requested at a time
+_MOST_WAITING = 256  # pages (of 1,000 keys, about 300 KiB each) kept until the earlier ones have come
 
-_Answer = tuple[PageRequest, "ListPage | BaseException"]
+_Result = tuple[PageRequest, "ListPage | BaseException"]
 
 
 def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[ObjectInfos]:
     """The objects whose keys begin with ``prefix``, page by page, in key order (directory buckets: in theirs).
 
-    An iterator that a forked child inherits goes on there, and in the parent too.
+    If a child process inherits the iterator by a fork, it continues in both.
 
     Raises:
         S3Exception: an error occurred accessing S3.
     """
-    runtime = open_runtime()  # which lasts as long as its client, whom ``open_runtime`` keeps
+    runtime = open_runtime()  # it lasts as long as its client, which ``open_runtime`` keeps
     width = min(_WIDTH, runtime.config.max_connections)
     in_order = runtime.caller.lists_in_order(operations.list_objects(bucket, prefix))
     in_order = in_order and bucket not in runtime.disordered_buckets
@@ -47,75 +47,76 @@ def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[Ob
             while not segments.exhausted:
                 if under_way.is_parents:
                     under_way = _InFlight(open_runtime(), bucket, prefix)
-                    segments.forget_asked()
-                for ask in segments.next_asks():
-                    under_way.begin(ask)
-                ask, page = under_way.next()
-                segments.take(ask, page)
+                    segments.forget_requests()
+                for request in segments.next_requests():
+                    under_way.fetch(request)
+                request, page = under_way.next_page()
+                segments.add_page(request, page)
                 for objects in segments.ready():
                     progress.advance(len(objects))
                     yield objects
                 if segments.has_restarted():
-                    under_way.give_up()
+                    under_way.cancel()
                     under_way = _InFlight(open_runtime(), bucket, prefix)
                     _note_disorder(segments, open_runtime(), bucket)
     finally:
-        under_way.give_up()
+        under_way.cancel()
 
 
 class _InFlight:
-    """The pages that one process has asked for: a forked child has none of the threads that would bring them."""
+    """The pages that one process has requested. A forked child has none of the threads that would bring them."""
 
     def __init__(self, runtime: Runtime, bucket: str, prefix: str) -> None:
         self._caller = runtime.caller
         self._lane = runtime.lane()
         self._bucket = bucket
         self._prefix = prefix
-        self._answers: SimpleQueue[_Answer] = SimpleQueue()
+        self._results: SimpleQueue[_Result] = SimpleQueue()
         self._cancel = CancelToken()
         self._pid = os.getpid()
 
     @property
     def is_parents(self) -> bool:
-        """Whether this is a forked child of the process that asked."""
+        """Whether this is a forked child of the process that requested them."""
         return self._pid != os.getpid()
 
-    def begin(self, ask: PageRequest) -> None:
-        """Ask for a page."""
-        self._lane.submit(partial(self._fetch, ask))
+    def fetch(self, request: PageRequest) -> None:
+        """Request a page."""
+        self._lane.submit(partial(self._list, request))
 
-    def next(self) -> tuple[PageRequest, ListPage]:
-        """The page that comes next, in whatever order.
+    def next_page(self) -> tuple[PageRequest, ListPage]:
+        """The next page that comes, in whatever order.
 
         Raises:
-            S3Exception: it could not be had.
+            S3Exception: the request for it failed.
         """
-        ask, page = self._answers.get()
+        request, page = self._results.get()
         if isinstance(page, BaseException):
             raise page
-        return ask, page
+        return request, page
 
-    def give_up(self) -> None:
-        """Stop what is under way, unless it is the parent's."""
+    def cancel(self) -> None:
+        """Stop the requests under way, unless they are the parent's."""
         if not self.is_parents:
             self._cancel.cancel()
 
-    def _fetch(self, ask: PageRequest) -> None:
+    def _list(self, request: PageRequest) -> None:
         try:
-            request = operations.list_objects(self._bucket, self._prefix, token=ask.token, start_after=ask.start_after)
-            self._answers.put((ask, self._caller.call(request, partial(_parse, ask), self._cancel)))
+            token, start_after = request.token, request.start_after
+            call = operations.list_objects(self._bucket, self._prefix, token=token, start_after=start_after)
+            self._results.put((request, self._caller.call(call, partial(_parse, request), self._cancel)))
         except BaseException as error:
-            self._answers.put((ask, error))
+            self._results.put((request, error))
 
 
-def _parse(ask: PageRequest, response: Response) -> ListPage:
-    page = parse_list_page(read_document(response), ask.segment.high)
-    ask.check(page.next_token)
+def _parse(request: PageRequest, response: Response) -> ListPage:
+    page = parse_list_page(read_document(response), request.segment.high)
+    request.check(page.next_token)
     return page
 
 
 def _note_disorder(segments: Segments, runtime: Runtime, bucket: str) -> None:
-    """Remember it, if a bucket is not listed in the order of keys: later listings need not find out."""
+    """Remember a bucket that is not listed in the order of keys, so that later listings need not find out."""
     if segments.disordered and bucket not in runtime.disordered_buckets:
         runtime.disordered_buckets.add(bucket)
         _log.warning(

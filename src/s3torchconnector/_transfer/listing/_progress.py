@@ -1,4 +1,4 @@
-"""A progress bar for listings that take long, on terminals only."""
+"""A progress bar for listings that take long, if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN_AFTER = 2.0  # seconds before anything is shown
 
 
 class ListingProgress:
-    """Counts listed keys; shows them (tqdm) once it has taken a while and stderr is a terminal."""
+    """Counts listed keys, and shows them (by tqdm) if it takes long and stderr is a terminal."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self._description = f"listing {display_uri(bucket, prefix)}"
@@ -25,13 +25,13 @@ class ListingProgress:
         self._pid = 0  # of the process whose bar it is
 
     def advance(self, keys: int) -> None:
-        """So many more keys are listed."""
+        """So many more keys have been listed."""
         self._count += keys
         self._leave_to_parent()
         if self._bar is not None:
             self._bar.update(keys)
         elif time.monotonic() - self._started > _SHOWN_AFTER and sys.stderr is not None and sys.stderr.isatty():
-            # Imported only when something is shown: most programs never list for long.
+            # Imported only if something is shown: most programs never list for long.
             with no_fork:
                 from tqdm import tqdm
 
@@ -39,9 +39,9 @@ class ListingProgress:
             self._pid = os.getpid()
 
     def _leave_to_parent(self) -> None:
-        """In a forked child: what the parent shows, it goes on showing."""
+        """In a forked child: the bar is the parent's, which goes on showing it."""
         if self._bar is not None and self._pid != os.getpid():
-            self._bar.disable = True  # its end would take it away
+            self._bar.disable = True  # or its end would clear it
             self._bar = None
 
     def __enter__(self) -> ListingProgress:

@@ -1,19 +1,25 @@
-"""A key range listed in pieces at a time: which pieces there are, and what to ask for next. No I/O.
+"""A listing in several segments at a time: which there are, and which pages to request next. No I/O.
 
-The range is cut into segments, in key order, each listed from its beginning on. A segment that would take several
-more pages is cut in two wherever a guess says its middle is (``Cuts``). Pages of later segments wait until the earlier
-ones are complete: keys come out in order, each once.
+The range of keys is split into segments, in key order, and each is listed from its beginning on. A segment that seems
+to have several more pages is split in its middle, which is a guess (``SplitPlanner``). Pages of later segments wait
+until the earlier ones are complete: keys are returned in order, each once.
 
-Only a segment's first page is asked for by a key. Those after it are asked for by S3's token, since a page may have no
-keys that tell how far S3 has come: it sends such where it had to pass many deleted ones.
+Example, of the keys 000 to 999 in pages of 100:
 
-All this relies on the order of keys, and not every server has S3's (UTF-16 instead of UTF-8 sorts some keys
-differently). So the order is proved, not believed, by two comparisons. Each page's keys ascend. And each segment is
-listed until a key after its end is seen: that key must be the first one that a later segment brings. Then what is
-handed out is one page after the other as the server has them, whatever its order. Where either does not hold, what the
-later segments brought is dropped, and the listing goes on from the last key handed out by the server's token: in one
-segment that is never cut, as a bucket is listed that has no order at all. A key that is written or deleted at such a
-place meanwhile looks the same; so the first time, segments are cut again.
+    requested at a time                   what comes          segments after that
+    the first page                        000-099             -1, 1-         (split after "1", a guess)
+    after 099 (by token), after "1"       nothing, 100-199    1-59, 59-      (split after "59")
+    after 199 (by token), after "59"      200-299, 590-689    1-59, 59-9, 9-
+
+Only the first page of a segment is requested by a key (``start-after``). The ones after it are requested by S3's token,
+since S3 sends pages without keys if it had to pass many deleted ones, and those do not tell how far it has come.
+
+All this relies on the order of keys, and not every server has S3's (UTF-16 sorts some keys unlike UTF-8). So two
+comparisons prove the order. The keys of each page ascend. And each segment is listed until a key after its end is seen,
+which must be the first key of the next segment (``Boundary``). If both hold, then the pages returned are those of the
+server, one after the other, whatever its order. If one does not, the pages of later segments are discarded, and the
+listing continues by the server's token from the last key returned, in one segment that is never split. A key that is
+written or deleted at a boundary in the meantime looks the same: so the first time, segments are split again.
 """
 
 from __future__ import annotations
@@ -22,30 +28,30 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from s3torchconnector._transfer.listing._cuts import Cuts, Survey
+from s3torchconnector._transfer.listing._split_points import SegmentEstimate, SplitPlanner
 from s3torchconnector._types import ObjectInfos
 from s3torchconnector._wire import Continuation, ListPage
 
-_MISMATCHES = 1  # between segments, before keys are taken to be out of order: they may have been written meanwhile
+_MISMATCHES = 1  # at boundaries, before keys are taken to be out of order: some may have been written in the meantime
 
 
-class Place(NamedTuple):
-    """Where a page begins: with a token or, where there is none, after a key; after neither, at the beginning."""
+class PageStart(NamedTuple):
+    """Where a page begins: at a token, or after a key, or with neither at the beginning."""
 
     token: str | None
     start_after: str | None
 
 
-class Seam(NamedTuple):
-    """The end of a segment: its last page, how much of that was handed out, and the key that must come next.
+class Boundary(NamedTuple):
+    """The end of a segment that is complete, in its last page, and what must come after it.
 
     Attributes:
-        place: where the page begins.
-        until: the last key handed out, or one after it that is not there.
-        following: the key after it in that page; None at the end of the listing.
+        page: where the page begins.
+        until: the last key of the segment, or a later one that does not exist.
+        following: the key after that in the page, which must come next; None at the end of the listing.
     """
 
-    place: Place
+    page: PageStart
     until: str
     following: str | None
 
@@ -53,35 +59,37 @@ class Seam(NamedTuple):
 class Segment:
     """Keys above ``low`` (exclusive), up to ``high`` (inclusive; None: to the end)."""
 
-    def __init__(self, low: str, high: str | None, place: Place | None = None, skip: str | None = None) -> None:
-        self.survey = Survey(low, high)
-        self.place = place or Place(None, low or None)  # of its next page
-        self.skip = skip  # keys at the beginning of that page which are not after this one were handed out already
+    def __init__(
+        self, low: str, high: str | None, next_page: PageStart | None = None, skip_through: str | None = None
+    ) -> None:
+        self.estimate = SegmentEstimate(low, high)
+        self.next_page = next_page or PageStart(None, low or None)
+        self.skip_through = skip_through  # the keys of that page up to this one were returned already
         self.continuation = Continuation()
-        self.pages: deque[ObjectInfos] = deque()
-        self.asked = False
-        self.seam: Seam | None = None  # once it is complete
+        self.pages: deque[ObjectInfos] = deque()  # that have come and not been returned
+        self.requested = False
+        self.boundary: Boundary | None = None  # its end, when it is complete
 
     @property
     def low(self) -> str:
-        """The last key that has come or, before that, one that all keys are greater than."""
-        return self.survey.low
+        """The last key that has come; before that, a key that is smaller than all of them."""
+        return self.estimate.low
 
     @property
     def high(self) -> str | None:
-        """The last key there can be, if not all to the end."""
-        return self.survey.high
+        """The last key that there can be; None if nobody knows."""
+        return self.estimate.high
 
 
 class PageRequest(NamedTuple):
-    """A page to be listed, and of which segment."""
+    """A page to be requested, and the segment that it is for."""
 
     segment: Segment
     token: str | None
     start_after: str | None
 
     def check(self, token: str | None) -> None:
-        """Hold the page that came to what was asked; ``token`` is what S3 goes on with.
+        """Compare the page that came with earlier ones; ``token`` is S3's for the page after it.
 
         Raises:
             S3ProtocolError: the listing would never end.
@@ -90,142 +98,142 @@ class PageRequest(NamedTuple):
 
 
 class Segments:
-    """The segments of a listing, and the pages that are ready to be handed out.
+    """The segments of a listing, and the pages that have come.
 
     Args:
         prefix: what all keys begin with.
-        width: at most so many pages asked for at a time.
-        most_waiting: pages that may wait for earlier ones before only those are asked for.
-        in_order: whether pages may come in key order, so that a key tells where others are.
+        width: the most pages requested at a time.
+        most_waiting: if so many pages wait for earlier ones, only the earliest is requested.
+        in_order: whether keys may come in order; if not, there is one segment that is never split.
 
     Attributes:
-        disordered: whether a page came whose keys are not in order.
+        disordered: whether a page has come whose keys are not in order.
     """
 
     def __init__(self, prefix: str, width: int, most_waiting: int, *, in_order: bool = True) -> None:
-        self._cuts = Cuts(prefix)
+        self._planner = SplitPlanner(prefix)
         self._segments = [Segment("", None)]
         self._width = width
         self._most_waiting = most_waiting
         self._in_order = in_order
         self.disordered = False
         self._mismatches = 0
-        self._seam: Seam | None = None  # between what was handed out and what comes next, until that has come
+        self._boundary: Boundary | None = None  # after the last page returned, until the next one is known to fit
         self._is_stale = False
-        self._useful = 0  # answers that brought keys
-        self._wasted = 0  # answers that brought none
+        self._full_responses = 0  # that brought keys
+        self._empty_responses = 0  # that brought none
 
     @property
     def exhausted(self) -> bool:
-        """Whether every page has been handed out."""
+        """Whether every page has been returned."""
         return not self._segments
 
     def has_restarted(self) -> bool:
-        """Whether what was asked for is no longer wanted; says so once."""
+        """Whether the pages requested so far are no longer wanted; says so once."""
         is_stale, self._is_stale = self._is_stale, False
         return is_stale
 
-    def next_asks(self) -> list[PageRequest]:
-        """The pages to ask for now, the earliest first; cuts segments to find enough of them."""
-        asks: list[PageRequest] = []
-        asked = sum(segment.asked for segment in self._segments)
+    def next_requests(self) -> list[PageRequest]:
+        """The pages to request now, the earliest first. Splits segments to find enough of them."""
+        requests: list[PageRequest] = []
+        requested = sum(segment.requested for segment in self._segments)
         waiting = sum(len(segment.pages) for segment in self._segments[1:])
-        # Short listings are the most, and some keys cannot be guessed: trust grows with what guesses have brought.
-        trusted = max(1, min(self._width, 1 + 2 * self._useful - self._wasted))
-        while asked + len(asks) < trusted:
-            idle = next((segment for segment in self._segments if not segment.asked and not segment.seam), None)
-            if idle is not None and idle is not self._segments[0] and waiting + asked >= self._most_waiting:
+        # Most listings are short, and some keys cannot be guessed: trust grows with what guesses have brought.
+        trusted = max(1, min(self._width, 1 + 2 * self._full_responses - self._empty_responses))
+        while requested + len(requests) < trusted:
+            idle = next((segment for segment in self._segments if not segment.requested and not segment.boundary), None)
+            if idle is not None and idle is not self._segments[0] and waiting + requested >= self._most_waiting:
                 break
             if idle is None:
-                idle = self._cut() if waiting + asked < self._most_waiting else None
+                idle = self._split() if waiting + requested < self._most_waiting else None
             if idle is None:
                 break
-            idle.asked = True
-            asks.append(PageRequest(idle, *idle.place))
-        return asks
+            idle.requested = True
+            requests.append(PageRequest(idle, *idle.next_page))
+        return requests
 
-    def forget_asked(self) -> None:
-        """What was asked for will not come: ask for it again."""
+    def forget_requests(self) -> None:
+        """The pages requested so far will not come: request them again."""
         for segment in self._segments:
-            segment.asked = False
+            segment.requested = False
 
-    def take(self, ask: PageRequest, page: ListPage) -> None:
+    def add_page(self, request: PageRequest, page: ListPage) -> None:
         """A page has come."""
-        segment = ask.segment
-        segment.asked = False
+        segment = request.segment
+        segment.requested = False
         page = page if segment.high is None else page.until(segment.high)
         objects = page.objects
-        begins_later = segment.skip is not None or not objects or segment.low < objects.keys[0]
+        begins_later = segment.skip_through is not None or not objects or segment.low < objects.keys[0]
         if self._in_order and not (page.in_order and begins_later):
             self.disordered, self._in_order = True, False
             self._restart()
             return
-        if segment.skip is not None:
-            handed_out = next((i for i, key in enumerate(objects.keys) if key > segment.skip), len(objects))
-            objects, segment.skip = objects[handed_out:], None
+        if segment.skip_through is not None:
+            returned = next((i for i, key in enumerate(objects.keys) if key > segment.skip_through), len(objects))
+            objects, segment.skip_through = objects[returned:], None
         if objects:
-            self._useful += 1
+            self._full_responses += 1
             segment.pages.append(objects)
         elif page.next_token is None or page.following is not None:
-            self._wasted += 1
-        if self._in_order:  # otherwise it stays as it was made: without a place to cut
-            surveys = [each.survey for each in self._segments]
+            self._empty_responses += 1
+        if self._in_order:  # otherwise nothing is split
+            estimates = [each.estimate for each in self._segments]
             number = self._segments.index(segment)
             is_cut_off, is_last = page.following is not None, page.next_token is None
-            self._cuts.learn(surveys, number, objects.keys, is_cut_off=is_cut_off, is_last=is_last)
+            self._planner.learn(estimates, number, objects.keys, is_cut_off=is_cut_off, is_last=is_last)
         if page.following is not None or page.next_token is None:
             until = objects.keys[-1] if objects else segment.low
             if page.following is not None and segment.high is not None:
                 until = segment.high
-            segment.seam = Seam(Place(ask.token, ask.start_after), until, page.following)
+            segment.boundary = Boundary(PageStart(request.token, request.start_after), until, page.following)
         else:
             segment.continuation.advance(page.next_token)
-            segment.place = Place(page.next_token, None)
+            segment.next_page = PageStart(page.next_token, None)
 
     def ready(self) -> Iterator[ObjectInfos]:
-        """The pages that come next, as far as they are here."""
+        """The next pages of the listing, as far as they have come."""
         while self._segments:
             first = self._segments[0]
             while first.pages:
-                if self._seam is not None and self._seam.following != first.pages[0].keys[0]:
+                if self._boundary is not None and self._boundary.following != first.pages[0].keys[0]:
                     self._mismatch()
                     return
-                self._seam = None
+                self._boundary = None
                 yield first.pages.popleft()
-            if first.seam is None:
+            if first.boundary is None:
                 return
-            self._seam = self._seam or first.seam  # of a segment without keys, the one before it counts
+            self._boundary = self._boundary or first.boundary  # after a segment without keys, the one before it counts
             del self._segments[0]
-        if self._seam is not None and self._seam.following is not None:
+        if self._boundary is not None and self._boundary.following is not None:
             self._mismatch()
 
     def _mismatch(self) -> None:
-        """What came after a segment is not what its last page said."""
+        """What came after a segment is not what its last page says."""
         self._mismatches += 1
         if self._mismatches > _MISMATCHES:
             self._in_order = False
         self._restart()
 
     def _restart(self) -> None:
-        """Drop what came after the last key handed out, and go on from there in one segment."""
-        if self._seam is not None:
-            segment = Segment(self._seam.until, None, self._seam.place, self._seam.until)
+        """Discard what came after the last key returned, and continue from there in one segment."""
+        if self._boundary is not None:
+            segment = Segment(self._boundary.until, None, self._boundary.page, self._boundary.until)
         else:
             segment = self._segments[0]
-            segment.survey.high, segment.asked = None, False
-        self._segments, self._seam = [segment], None
+            segment.estimate.high, segment.requested = None, False
+        self._segments, self._boundary = [segment], None
         self._is_stale = True
 
-    def _cut(self) -> Segment | None:
-        """Cut the earliest segment that is worth it in two, and return the later half."""
+    def _split(self) -> Segment | None:
+        """Split the earliest segment that is worth it, and return the later half."""
         if not self._in_order:
             return None
-        found = self._cuts.find([None if each.seam else each.survey for each in self._segments])
+        found = self._planner.next_split([None if each.boundary else each.estimate for each in self._segments])
         if found is None:
             return None
         segment = self._segments[found.number]
         later = Segment(found.key, segment.high)
-        segment.survey.high, segment.survey.guess = found.key, later.survey
-        self._cuts.locate(segment.survey, later.survey)
+        segment.estimate.high, segment.estimate.later = found.key, later.estimate
+        self._planner.update_coordinates(segment.estimate, later.estimate)
         self._segments.insert(found.number + 1, later)
         return later

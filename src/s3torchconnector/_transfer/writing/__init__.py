@@ -1,1 +1,1 @@
-"""Bytes into objects: parts, uploads and their end, conditions, and what nobody finished."""
+"""Written bytes to objects: parts, uploads and their end, write conditions, and uploads that nobody finished."""

@@ -1,7 +1,8 @@
-"""Arithmetic of multipart uploads.
+"""The sizes of an upload's parts, and the ETags of what is stored. Pure.
 
 S3 takes at most 10,000 parts of 5 MiB to 5 GiB (the last may be smaller), 50 TB in all. An upload whose length nobody
-knows starts with small parts and doubles them every 900: from 5 MiB it reaches 9 TiB, from the default 8 MiB 12 TiB.
+knows begins with small parts, and doubles their size every 900 parts. From 5 MiB it reaches 9 TiB, and from the default
+8 MiB 12 TiB.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 """
 
@@ -20,23 +21,23 @@ _PARTS_OF_ONE_SIZE = 900
 
 
 def size_of_part(number: int, part_size: int) -> int:
-    """Bytes of part ``number`` (from 1) of an upload that starts with parts of ``part_size`` bytes."""
+    """Bytes of part ``number`` (from 1) of an upload that begins with parts of ``part_size`` bytes."""
     return min(MAX_PART_SIZE, part_size << ((number - 1) // _PARTS_OF_ONE_SIZE))
 
 
 def least_of_part(number: int) -> int:
-    """The fewest bytes of a part with which such an upload still reaches the largest object."""
+    """The fewest bytes of part ``number`` with which an upload still reaches the largest object."""
     return size_of_part(number, MIN_PART_SIZE)
 
 
 def largest_upload(part_size: int) -> int:
-    """The most bytes that an upload holds that starts with parts of ``part_size`` bytes."""
-    starts = range(1, MAX_PARTS + 1, _PARTS_OF_ONE_SIZE)
-    return sum(min(_PARTS_OF_ONE_SIZE, MAX_PARTS + 1 - start) * size_of_part(start, part_size) for start in starts)
+    """The most bytes of an upload that begins with parts of ``part_size`` bytes."""
+    firsts = range(1, MAX_PARTS + 1, _PARTS_OF_ONE_SIZE)
+    return sum(min(_PARTS_OF_ONE_SIZE, MAX_PARTS + 1 - first) * size_of_part(first, part_size) for first in firsts)
 
 
 def too_large(bucket: str, key: str, part_size: int) -> S3Exception:
-    """The error for bytes that no part is left for."""
+    """The error for bytes after the last part that an upload may have."""
     largest = largest_upload(part_size)
     advice = "S3 stores no larger objects: split it"
     if part_size < MAX_PART_SIZE:
@@ -54,7 +55,7 @@ def too_large(bucket: str, key: str, part_size: int) -> S3Exception:
 
 
 def multipart_etag(parts: Sequence[CompletedPart]) -> str | None:
-    """The ETag S3 gives an object made of these parts; None where a part's is no MD5 (SSE-KMS, other servers).
+    """The ETag that S3 gives an object of these parts; None if that of a part is no MD5 (SSE-KMS, other servers).
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
     """
@@ -68,7 +69,7 @@ def multipart_etag(parts: Sequence[CompletedPart]) -> str | None:
 
 
 def md5_etag(body: Sequence[Buffer]) -> str:
-    """The ETag S3 gives an object of these bytes that comes in one request, unless it is encrypted by SSE-KMS."""
+    """The ETag that S3 gives an object of these bytes, sent in one request, unless it is encrypted by SSE-KMS."""
     digest = hashlib.md5(usedforsecurity=False)
     for piece in body:
         digest.update(piece)

@@ -1,8 +1,8 @@
-"""The checksums of one upload: it carries them, so that the server refuses what arrived wrong.
+"""The checksums of one upload: its requests carry them, so that the server refuses bytes that were damaged on the way.
 
-Each byte is summed once, by the thread that sends it; the checksum of the whole is put together from those of the
-parts, and can be had by who wants to keep it. A server that does not take checksums says so by an error: then it gets
-the request once more without, and that it takes it tells that they were the reason; see ``ChecksumSupport``.
+Each byte is summed once, by the thread that sends it. The checksum of the whole is combined from those of the parts,
+and the program can ask for it. A server that does not take checksums responds with an error. Then the request is sent
+once more without them, and if that succeeds, they were the reason; see ``ChecksumSupport``.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _T = TypeVar("_T")
 
 
 class UploadChecksums:
-    """One upload's. Any thread may ask for its part's; whoever completes comes after all of them.
+    """The checksums of one upload. Any thread may ask for its part's, and the last one for that of the whole.
 
     Args:
         caller: sends the requests.
         bucket: where they go.
-        wanted: whether the checksum of the whole is wanted also where uploads carry none.
+        wanted: whether to compute the checksum of the whole even if the server takes none.
     """
 
     def __init__(self, caller: Caller, bucket: str, wanted: bool) -> None:
@@ -43,12 +43,12 @@ class UploadChecksums:
         self._parts: dict[int, tuple[int, int]] = {}  # checksum and bytes, by the part's number
 
     def announced(self) -> Mapping[str, str]:
-        """For the request that begins a multipart upload."""
+        """The headers for the request that begins a multipart upload."""
         algorithm = self._carried
         return {} if algorithm is None else {ALGORITHM_HEADER: algorithm.name, TYPE_HEADER: "FULL_OBJECT"}
 
     def of_part(self, number: int, body: Sequence[Buffer]) -> Mapping[str, str]:
-        """For the request that sends a part, or an object in one: sums its bytes."""
+        """The headers for the request that sends a part, or the whole object: sums its bytes."""
         algorithm = self._algorithm
         if algorithm is None:
             return {}
@@ -57,14 +57,14 @@ class UploadChecksums:
         return {} if self._carried is None else {algorithm.header: algorithm.encode(crc)}
 
     def of_whole(self) -> Mapping[str, str]:
-        """For the request that completes."""
+        """The headers for the request that completes the upload."""
         algorithm = self._carried
         if algorithm is None:
             return {}
         return {algorithm.header: algorithm.encode(self._whole(algorithm)), TYPE_HEADER: "FULL_OBJECT"}
 
     def description(self) -> str | None:
-        """The checksum of all parts, as ``Algorithm.describe`` says it; None where nothing was summed."""
+        """The checksum of all parts, as ``Algorithm.describe`` says it; None if nothing was summed."""
         return None if self._algorithm is None else self._algorithm.describe(self._whole(self._algorithm))
 
     def _whole(self, algorithm: Algorithm) -> int:
@@ -74,7 +74,7 @@ class UploadChecksums:
         return whole
 
     def call(self, request: Request, consume: Callable[[Response], _T], cancel: CancelToken | None = None) -> _T:
-        """``Caller.call``, and once more without checksums where the server does not take them.
+        """``Caller.call``, and once more without checksums if the server does not take them.
 
         Raises:
             S3Exception: as there.

@@ -60,8 +60,8 @@ def test_keys_of_training_data_are_guessed_well(kind: str) -> None:
     listed: list[str] = []
     while not segments.exhausted:
         rounds += 1
-        for ask in segments.next_asks():
-            segments.take(ask, bucket.answer(ask))
+        for ask in segments.next_requests():
+            segments.add_page(ask, bucket.answer(ask))
             for objects in segments.ready():
                 listed += objects.keys
     assert listed == bucket.keys
@@ -75,8 +75,8 @@ def test_pages_that_are_half_empty_are_listed_many_at_a_time() -> None:
     segments, rounds = Segments("", width=24, most_waiting=256), 0
     while not segments.exhausted:
         rounds += 1
-        for ask in segments.next_asks():
-            segments.take(ask, bucket.answer(ask))
+        for ask in segments.next_requests():
+            segments.add_page(ask, bucket.answer(ask))
             list(segments.ready())
     assert rounds <= bucket.pages / 3
 
@@ -101,9 +101,9 @@ def test_places_are_in_the_order_of_keys(tails: set[str], prefix: str) -> None:
     keys = sorted(prefix + tail for tail in tails)
     space = KeySpace(prefix)
     space.learn(keys[::2])
-    places = [space.place(key) for key in keys]
+    places = [space.coordinate(key) for key in keys]
     assert all(first <= second + 1e-12 for first, second in pairwise(places))
     assert all(0.0 <= place <= 1.0 + 1e-12 for place in places)
     assert keys[::2][-1] < space.beyond()
     for place in places:
-        assert space.place(space.key(place, 1e-6)) <= place + 1e-9
+        assert space.coordinate(space.key_at(place, 1e-6)) <= place + 1e-9
