@@ -130,7 +130,7 @@ def test_lost_responses_alone_are_no_failure(world: World, before: bool) -> None
     explore(world, make, 3, look)
 
 
-def test_where_the_server_ignores_conditions(world: World) -> None:
+def test_with_a_server_that_ignores_conditions(world: World) -> None:
     """No data is lost as long as no response is. If one is, a retry, or a request carried out late, puts back a
     checkpoint whose files another save has deleted; nothing here can keep a server from doing so.
     """

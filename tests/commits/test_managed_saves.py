@@ -173,7 +173,7 @@ def test_a_loader_gets_all_of_one_checkpoint_or_an_error() -> None:
     assert loaded == {"old", "zombie", "not found"}
 
 
-def test_where_the_server_ignores_conditions() -> None:
+def test_with_a_server_that_ignores_conditions() -> None:
     """As of distributed saves: no data is lost as long as no response is."""
     with World(JOBS, STEP).open() as world:
         explore(world, scenario(before(2), both(), conditional=False), 0, check_data)

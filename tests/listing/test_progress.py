@@ -1,4 +1,4 @@
-"""A long listing shows how far it is, to who looks at a terminal; nothing else ever writes to stderr."""
+"""A long listing shows its progress on a terminal; nothing else is ever written to stderr."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_long_listing_shows_its_keys_and_clears_the_line(client: S3Client, mon
     assert terminal.is_cleared()
 
 
-def test_what_it_shows_goes_on_with_the_pages_and_goes_when_they_are_given_up(
+def test_it_counts_the_pages_and_clears_if_they_are_abandoned(
     client: S3Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = Terminal()
@@ -86,7 +86,7 @@ def test_what_it_shows_goes_on_with_the_pages_and_goes_when_they_are_given_up(
     assert terminal.is_cleared()
 
 
-def test_a_listing_that_fails_clears_the_line_before_the_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_listing_clears_the_line_before_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(_progress, "_SHOWN_AFTER", -1.0)
@@ -110,7 +110,7 @@ def test_a_short_listing_shows_nothing(client: S3Client, monkeypatch: pytest.Mon
     assert terminal.getvalue() == ""
 
 
-def test_nothing_is_written_where_stderr_is_no_terminal(client: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_written_if_stderr_is_no_terminal(client: S3Client, monkeypatch: pytest.MonkeyPatch) -> None:
     file = Terminal(is_terminal=False)
     monkeypatch.setattr(sys, "stderr", file)
     monkeypatch.setattr(_progress, "_SHOWN_AFTER", -1.0)

@@ -1,4 +1,4 @@
-"""Listing in pieces: whatever the keys and whatever order the answers come in, every key comes out once, in order."""
+"""Listing in segments: whatever the keys, and whichever page comes first, each key is returned once, in order."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ class FakeBucket:
         self._dice = random.Random(seed)
         self._change = change
 
-    def answer(self, ask: PageRequest) -> ListPage:
+    def respond(self, request: PageRequest) -> ListPage:
         self.pages += 1
         self._change(self.keys)
         keys = self.keys
-        if ask.token is not None:
-            assert ask.start_after is None
-            keys = self._after(ask.token.partition("|")[2])
-        elif ask.start_after is not None:
-            keys = self._after(ask.start_after)
+        if request.token is not None:
+            assert request.start_after is None
+            keys = self._after(request.token.partition("|")[2])
+        elif request.start_after is not None:
+            keys = self._after(request.start_after)
         count = self._dice.randrange(self.page) if self._dice.random() < self._scarce else self.page
         here = keys[:count]
-        last = here[-1] if here else ask.token.partition("|")[2] if ask.token else ask.start_after or ""
+        last = here[-1] if here else request.token.partition("|")[2] if request.token else request.start_after or ""
         token = f"{self.pages}|{last}" if count < len(keys) else None
         in_order = all(map(lt, here, here[1:]))
         return ListPage(ObjectInfos.of(ObjectInfo(key, "", 1, 0) for key in here), [], token, in_order)
@@ -78,10 +78,10 @@ def list_with(
     while not segments.exhausted:
         under_way += segments.next_requests()
         assert 1 <= len(under_way) <= width
-        ask = under_way.pop(order.randrange(len(under_way)))
-        page = bucket.answer(ask)
-        ask.check(page.next_token)
-        segments.add_page(ask, page)
+        request = under_way.pop(order.randrange(len(under_way)))
+        page = bucket.respond(request)
+        request.check(page.next_token)
+        segments.add_page(request, page)
         for objects in segments.ready():
             listed += objects.keys
         if segments.has_restarted():
@@ -116,7 +116,7 @@ keys_like_names = st.builds(
 def test_every_key_comes_out_once_and_in_order(
     keys: set[str], page: int, width: int, most_waiting: int, scarce: float, prefix: str, itself: bool, seed: int
 ) -> None:
-    """Also where S3 sends pages with fewer keys than there is room for, or none, before the last one."""
+    """Also if S3 sends pages with fewer keys than fit, or none, before the last one."""
     there = {prefix + key for key in keys} | ({prefix} if itself and prefix else set())
     bucket = FakeBucket(there, page, scarce, seed)
     assert list_with(bucket, width, most_waiting, seed, prefix=prefix) == sorted(there)
@@ -151,7 +151,7 @@ def test_a_bucket_without_order_is_listed_in_the_one_it_has(
 def test_a_bucket_in_any_other_order_is_listed_in_that(
     keys: set[str], order: Callable[[str], Any], page: int, width: int, most_waiting: int, scarce: float, seed: int
 ) -> None:
-    """Nothing but the pages tell that it is another: every key comes out once all the same."""
+    """Only the pages tell that it is another order: each key is returned once all the same."""
     places = {key: (order(key), key) for key in keys}
     bucket = FakeBucket(keys, page, scarce, seed, order=lambda key: places.get(key, (order(key), key)))
     assert list_with(bucket, width, most_waiting, seed) == bucket.keys
@@ -168,10 +168,10 @@ STEMS = ["", "0", "05", "z", "\ue000", "\uff5e", "\U0001f600", "\U0001f601"]
     most_waiting=st.integers(4, 32),
     seed=st.integers(0, 1000),
 )
-def test_blocks_of_keys_that_utf_16_sorts_otherwise_are_not_lost(
+def test_keys_that_utf_16_sorts_otherwise_are_not_lost(
     sizes: list[int], page: int, width: int, most_waiting: int, seed: int
 ) -> None:
-    """Nearly all pages are in the order of UTF-8 then, and it shows only where one segment meets the next."""
+    """Nearly all pages are in the order of UTF-8 then, and it shows only at the boundary of two segments."""
     keys = {f"{stem}{number:03d}" for stem, size in zip(STEMS, sizes, strict=True) for number in range(size)}
     bucket = FakeBucket(keys, page, seed=seed, order=utf_16)
     assert list_with(bucket, width, most_waiting, seed) == bucket.keys
@@ -179,9 +179,7 @@ def test_blocks_of_keys_that_utf_16_sorts_otherwise_are_not_lost(
 
 @settings(max_examples=50, deadline=None)
 @given(page=st.integers(1, 20), width=st.integers(1, 16), seed=st.integers(0, 1000), rate=st.floats(0, 1))
-def test_keys_written_and_deleted_meanwhile_cost_none_of_the_others(
-    page: int, width: int, seed: int, rate: float
-) -> None:
+def test_concurrent_writes_and_deletes_lose_no_other_keys(page: int, width: int, seed: int, rate: float) -> None:
     dice, stay = random.Random(seed), [f"{number:04d}" for number in range(0, 1000, 2)]
 
     def change(keys: list[str]) -> None:
@@ -200,54 +198,54 @@ def test_keys_written_and_deleted_meanwhile_cost_none_of_the_others(
 
 
 def test_pages_without_keys_cost_no_trust_in_guesses() -> None:
-    """They are S3's doing; only a guess behind the last key is a bad one."""
+    """They are S3's doing; only a guess after the last key is a bad one."""
     bucket = FakeBucket([f"{i:08d}" for i in range(20_000)], page=100)
     segments = Segments("", width=16, most_waiting=256)
     (first,) = segments.next_requests()
-    segments.add_page(first, bucket.answer(first))
+    segments.add_page(first, bucket.respond(first))
     first, guess = segments.next_requests()
     for number in range(50):
         segments.add_page(first, _page(token=f"nothing yet {number}"))
         (first, *more) = segments.next_requests()
         assert not more
-    segments.add_page(guess, bucket.answer(guess))
+    segments.add_page(guess, bucket.respond(guess))
     assert len(segments.next_requests()) >= 2  # beside the one under way
 
 
 @pytest.mark.parametrize("keys", [["a", "b"], ["d", "c"], ["c", "c"]], ids=["repeated", "disordered", "twice"])
-def test_a_page_that_is_out_of_order_is_asked_for_again_and_believed(keys: list[str]) -> None:
+def test_a_page_out_of_order_is_requested_again_and_believed(keys: list[str]) -> None:
     """From then on, nothing is guessed."""
     segments = Segments("", width=8, most_waiting=8)
-    (ask,) = segments.next_requests()
-    segments.add_page(ask, _page("a", "b", token="t"))
+    (request,) = segments.next_requests()
+    segments.add_page(request, _page("a", "b", token="t"))
     assert [page.keys for page in segments.ready()] == [["a", "b"]]
-    ask = segments.next_requests()[0]
-    assert (ask.token, ask.start_after) == ("t", None)
-    segments.add_page(ask, _page(*keys, token="u"))
+    request = segments.next_requests()[0]
+    assert (request.token, request.start_after) == ("t", None)
+    segments.add_page(request, _page(*keys, token="u"))
     assert segments.disordered
     assert segments.has_restarted()
     assert not segments.has_restarted()
-    (ask,) = segments.next_requests()
-    assert (ask.token, ask.start_after) == ("t", None)
-    segments.add_page(ask, _page(*keys, token="u"))
+    (request,) = segments.next_requests()
+    assert (request.token, request.start_after) == ("t", None)
+    segments.add_page(request, _page(*keys, token="u"))
     assert [page.keys for page in segments.ready()] == [keys]
-    (ask,) = segments.next_requests()
-    segments.add_page(ask, _page("0"))
+    (request,) = segments.next_requests()
+    segments.add_page(request, _page("0"))
     assert [page.keys for page in segments.ready()] == [["0"]]
     assert segments.exhausted
 
 
 @pytest.mark.parametrize("circle", [1, 2, 3, 17])
 @pytest.mark.parametrize("before", [0, 1, 40])
-def test_tokens_that_go_round_in_a_circle_are_refused(before: int, circle: int) -> None:
+def test_tokens_in_a_circle_are_refused(before: int, circle: int) -> None:
     segments = Segments("", width=1, most_waiting=1)
 
     def list_all() -> None:
         for number in range(3 * (before + circle) + 1):
             token = str(number) if number < before else f"again {number % circle}"
-            (ask,) = segments.next_requests()
-            ask.check(token)
-            segments.add_page(ask, _page(token=token))
+            (request,) = segments.next_requests()
+            request.check(token)
+            segments.add_page(request, _page(token=token))
 
     with pytest.raises(S3ProtocolError, match="would not end"):
         list_all()

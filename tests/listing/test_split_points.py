@@ -1,4 +1,4 @@
-"""Where a listing is cut: few requests in vain and many pages at a time, for the keys that people have."""
+"""Where a listing is split: few requests in vain and many pages at a time, for the keys that people have."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ TRAINING_DATA = keys_of_training_data()
 
 @pytest.mark.parametrize("kind", TRAINING_DATA)
 def test_keys_of_training_data_are_guessed_well(kind: str) -> None:
-    """Little is asked for in vain, and many pages at a time: answers come in rounds here."""
+    """Few pages are requested in vain, and many at a time: the responses come in rounds here."""
     bucket = FakeBucket(TRAINING_DATA[kind], page=100)
     segments, rounds = Segments("", width=24, most_waiting=256), 0
     listed: list[str] = []
     while not segments.exhausted:
         rounds += 1
-        for ask in segments.next_requests():
-            segments.add_page(ask, bucket.answer(ask))
+        for request in segments.next_requests():
+            segments.add_page(request, bucket.respond(request))
             for objects in segments.ready():
                 listed += objects.keys
     assert listed == bucket.keys
@@ -70,13 +70,13 @@ def test_keys_of_training_data_are_guessed_well(kind: str) -> None:
 
 
 def test_pages_that_are_half_empty_are_listed_many_at_a_time() -> None:
-    """S3 sends such where it had to pass deleted keys: they are none that came in vain."""
+    """S3 sends such pages if it had to pass deleted keys: they did not come in vain."""
     bucket = FakeBucket([f"{i:08d}" for i in range(20_000)], page=100, scarce=0.5)
     segments, rounds = Segments("", width=24, most_waiting=256), 0
     while not segments.exhausted:
         rounds += 1
-        for ask in segments.next_requests():
-            segments.add_page(ask, bucket.answer(ask))
+        for request in segments.next_requests():
+            segments.add_page(request, bucket.respond(request))
             list(segments.ready())
     assert rounds <= bucket.pages / 3
 
@@ -87,7 +87,7 @@ def test_a_short_listing_asks_little_more_than_it_has_pages() -> None:
     assert bucket.pages <= 4
 
 
-def test_keys_that_cannot_be_guessed_cost_a_bounded_number_of_requests() -> None:
+def test_keys_that_cannot_be_guessed_cost_few_requests() -> None:
     """Their directories are random, and each has one page."""
     dice = random.Random(0)
     directories = ["".join(dice.choices("abcdefghijklmnopqrstuvwxyz/", k=dice.randrange(1, 30))) for _ in range(100)]
@@ -97,7 +97,7 @@ def test_keys_that_cannot_be_guessed_cost_a_bounded_number_of_requests() -> None
 
 
 @given(st.sets(st.text("ab/019-\U0001f600", max_size=6), min_size=2), st.sampled_from(["", "a", "9/"]))
-def test_places_are_in_the_order_of_keys(tails: set[str], prefix: str) -> None:
+def test_coordinates_are_in_the_order_of_keys(tails: set[str], prefix: str) -> None:
     keys = sorted(prefix + tail for tail in tails)
     space = KeySpace(prefix)
     space.learn(keys[::2])

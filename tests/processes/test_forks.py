@@ -23,7 +23,7 @@ from s3torchconnector._types import ObjectInfo
 from s3torchconnector.testing import S3Server
 from tests.datasets.support import config, key_and_bytes
 from tests.datasets.test_workers import loading
-from tests.listing.test_listing import Pages
+from tests.listing.support import Pages
 from tests.reading.support import KIB, client_of, content, open_object
 from tests.reading.test_reader_fork import Child, digest
 from tests.resources import threads_become

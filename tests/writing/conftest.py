@@ -14,7 +14,9 @@ import pytest
 
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.testing import S3Server
-from tests.writing.support import client_of
+from tests.servers.moto_server import MotoServer
+from tests.servers.proxy import RecordingProxy
+from tests.writing.support import PREVIOUS, SIZES, STORED_BY, client_of, noise, writer_of
 
 _ROOT = Path(__file__).parents[2]
 
@@ -25,12 +27,12 @@ class Interrupted:
     def __init__(self, saver: subprocess.Popen[str], how: str, endpoint: str, bucket: str) -> None:
         assert saver.stdin is not None
         assert saver.stdout is not None
-        self._answers = saver.stdout
+        self._lines = saver.stdout
         saver.stdin.write(f"{how} {endpoint} {bucket}\n")
         saver.stdin.flush()
-        first = self._answers.readline()
+        first = self._lines.readline()
         self.said = [] if first.strip().isdigit() else [first.strip()]  # the child may speak before its parent
-        self.pid = int(first) if first.strip().isdigit() else int(self._answers.readline())
+        self.pid = int(first) if first.strip().isdigit() else int(self._lines.readline())
         self.status: int | None = None
 
     def wait_for(self, word: str) -> None:
@@ -49,7 +51,7 @@ class Interrupted:
 
     def _next(self) -> bool:
         if self.status is None:
-            line = self._answers.readline().strip()
+            line = self._lines.readline().strip()
             assert line, "the saver has ended"
             self.said.append(line)
             if line.startswith("ended "):
@@ -77,6 +79,34 @@ class Saver:
 @pytest.fixture
 def client(s3_server: S3Server) -> Iterator[S3Client]:
     with client_of(s3_server.endpoint) as client:
+        yield client
+
+
+@pytest.fixture
+def saved(client: S3Client, bucket: str) -> str:
+    """A bucket with a good checkpoint at both keys."""
+    for key in SIZES:
+        with writer_of(client, bucket, key) as writer:
+            writer.write(PREVIOUS)
+    return bucket
+
+
+@pytest.fixture(params=STORED_BY)
+def data(request: pytest.FixtureRequest) -> bytes:
+    """An object's bytes, for one request and for several."""
+    return noise(STORED_BY[request.param], seed=1)
+
+
+@pytest.fixture
+def moto(moto_server: MotoServer) -> Iterator[RecordingProxy]:
+    """A proxy before moto, which honours conditions."""
+    with RecordingProxy(moto_server.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def moto_client(moto: RecordingProxy) -> Iterator[S3Client]:
+    with client_of(moto.endpoint) as client:
         yield client
 
 

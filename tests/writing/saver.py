@@ -18,10 +18,8 @@ import warnings
 from collections.abc import Callable
 
 from s3torchconnector import S3Exception, S3Writer
-from s3torchconnector._config import KIB, MIB
-from tests.writing.support import client_of, noise, writer_of
-
-SIZES = {"small": KIB, "large": 50 * MIB}
+from s3torchconnector._config import MIB
+from tests.writing.support import SIZES, client_of, noise, writer_of
 
 
 def say(word: str) -> None:
@@ -139,5 +137,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run in a shell's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in its background
     main()

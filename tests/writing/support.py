@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import random
 import re
+import threading
 from collections.abc import Callable
 
 from s3torchconnector import S3ClientConfig, S3Writer
 from s3torchconnector import _wire as wire
-from s3torchconnector._config import MIB
+from s3torchconnector._config import KIB, MIB
 from s3torchconnector._errors import S3NotFoundError
 from s3torchconnector._s3client import S3Client
 from tests.servers.http_messages import ReceivedRequest
-from tests.servers.proxy import RecordedExchange, RecordingProxy
+from tests.servers.proxy import Fault, RecordedExchange, RecordingProxy, StallBody
 
 REGION = "us-east-1"
 PART = 5 * MIB
 SMALL_PARTS = S3ClientConfig(part_size=PART)
+SIZES = {"small": KIB, "large": 50 * MIB}  # bytes of the two writers that are interrupted
+PREVIOUS = b"the previous checkpoint"
+STORED_BY = {"one request": 1000, "multipart": 2 * PART + 7}  # bytes of an object
 
 
 def client_of(endpoint: str, config: S3ClientConfig | None = SMALL_PARTS) -> S3Client:
@@ -69,6 +73,11 @@ def is_put(request: ReceivedRequest) -> bool:
     return request.method == "PUT" and "partNumber" not in request.query
 
 
+def stores_object(request: ReceivedRequest) -> bool:
+    """Whether it makes the object appear."""
+    return is_put(request) or is_complete(request)
+
+
 def matching(proxy: RecordingProxy, kind: Callable[[ReceivedRequest], bool]) -> list[RecordedExchange]:
     return [each for each in proxy.exchanges if kind(each.request)]
 
@@ -89,7 +98,48 @@ def assert_no_upload_remains(client: S3Client, bucket: str, proxy: RecordingProx
     """The server holds no upload, and was told of the end of every one that was created."""
     created = [each for each in matching(proxy, is_create) if each.status == 200]
     ended = {each.query["uploadId"]: each.status for each in proxy.exchanges if is_end(each.request)}
-    # 404: rclone gives an upload up by itself when a part breaks off.
+    # 404: rclone aborts an upload by itself if a part breaks off.
     assert len(created) == len(ended), f"{len(created)} uploads were created, these ended: {ended}"
     assert set(ended.values()) <= {200, 204, 404}
     assert uploads_of(client, bucket) == []
+
+
+def assert_untouched(client: S3Client, bucket: str, proxy: RecordingProxy) -> None:
+    assert [read_back(client, bucket, key) for key in SIZES] == [PREVIOUS] * len(SIZES)
+    assert not matching(proxy, is_complete)
+    assert not matching(proxy, is_put)
+
+
+class PartsSeen:
+    """A hook of the proxy: says when the first part arrives, and stalls the response if told to."""
+
+    def __init__(self, stall: bool = False) -> None:
+        self.arrived = threading.Event()
+        self.release = threading.Event()
+        self._stall = stall
+
+    def __call__(self, request: ReceivedRequest) -> Fault | None:
+        if not is_part(request):
+            return None
+        self.arrived.set()
+        return StallBody(self.release) if self._stall else None
+
+
+class Begun:
+    """A hook of the proxy: ``wait`` returns once the upload has begun, if that is what the key's size leads to."""
+
+    def __init__(self, key: str) -> None:
+        self._created = threading.Event()
+        if key == "small":
+            self._created.set()
+
+    def __call__(self, request: ReceivedRequest) -> None:
+        if is_create(request):
+            self._created.set()
+
+    def wait(self) -> None:
+        assert self._created.wait(30)
+
+
+def assert_upload_created(proxy: RecordingProxy, key: str) -> None:
+    assert len(matching(proxy, is_create)) == (1 if key == "large" else 0), "the case is not what it is meant to be"

@@ -1,4 +1,4 @@
-"""The last request of a multipart upload: a lost answer, a late error, an upload that is gone.
+"""The last request of a multipart upload: a lost response, a late error, an upload that is gone.
 
 The faults are the recording proxy's, between the client and a real server.
 """
@@ -53,7 +53,7 @@ def client(proxy: RecordingProxy, bucket: str) -> Iterator[S3Client]:
 
 
 @pytest.mark.parametrize("server", ["rclone", "moto"])
-def test_a_lost_answer_to_the_completion(request: pytest.FixtureRequest, server: str, caplog: Any) -> None:
+def test_a_lost_response_to_the_completion(request: pytest.FixtureRequest, server: str, caplog: Any) -> None:
     endpoint, bucket = _place(request, server)
     caplog.set_level(logging.INFO, "s3torchconnector")
     with RecordingProxy(endpoint) as proxy, client_of(proxy.endpoint) as client:
@@ -63,7 +63,7 @@ def test_a_lost_answer_to_the_completion(request: pytest.FixtureRequest, server:
         assert len(matching(proxy, is_complete)) == 2
         assert not matching(proxy, is_abort)
         assert uploads_of(client, bucket) == []
-    if server == "rclone":  # moto answers 200 again
+    if server == "rclone":  # moto responds with 200 again
         assert "was stored by an attempt whose response was lost" in caplog.text
 
 
@@ -73,8 +73,8 @@ def _place(request: pytest.FixtureRequest, server: str) -> tuple[str, str]:
     return request.getfixturevalue("moto_server").endpoint, request.getfixturevalue("moto_bucket")
 
 
-def test_a_lost_answer_with_no_attempt_left(s3_server: S3Server, bucket: str, proxy: RecordingProxy) -> None:
-    """What cannot be asked again is looked at: the object is there."""
+def test_a_lost_response_with_no_attempt_left(s3_server: S3Server, bucket: str, proxy: RecordingProxy) -> None:
+    """No attempt is left, so the key is looked at: the object is there."""
     config = S3ClientConfig(part_size=PART, max_attempts=1)
     with client_of(proxy.endpoint, config) as client:
         proxy.misbehave = first(1, LoseResponse(), when=is_complete)
@@ -105,21 +105,21 @@ def test_a_late_error_that_stays(client: S3Client, bucket: str, proxy: Recording
 
 
 def test_an_upload_that_somebody_else_aborted(client: S3Client, bucket: str, proxy: RecordingProxy) -> None:
-    """NoSuchUpload at the first attempt is no lost answer, whatever is stored at the key."""
+    """NoSuchUpload at the first attempt is no lost response, whatever is stored at the key."""
     proxy.misbehave = lambda request: Replace(s3_error(404, "NoSuchUpload")) if is_complete(request) else None
     with pytest.raises(S3NotFoundError, match="multipart upload does not exist"):
         save(client, bucket, LARGE)
     assert read_back(client, bucket) == OLD
 
 
-def test_an_old_object_of_the_same_size_is_not_taken_for_the_new_one(
+def test_an_old_object_of_the_same_size_is_not_taken_for_ours(
     bucket: str, moto_server: MotoServer, moto_bucket: str
 ) -> None:
-    """The first answer to the completion is 503, the next NoSuchUpload: nothing was stored."""
-    answers = iter([SLOW_DOWN, Replace(s3_error(404, "NoSuchUpload"))])
+    """The first response to the completion is 503, the next NoSuchUpload: nothing was stored."""
+    responses = iter([SLOW_DOWN, Replace(s3_error(404, "NoSuchUpload"))])
     with RecordingProxy(moto_server.endpoint) as proxy, client_of(proxy.endpoint) as client:
         old = save(client, moto_bucket, LARGE)
-        proxy.misbehave = lambda request: next(answers, None) if is_complete(request) else None
+        proxy.misbehave = lambda request: next(responses, None) if is_complete(request) else None
         writer = writer_of(client, moto_bucket)
         writer.write(noise(LARGE, seed=5))
         with pytest.raises(S3NotFoundError):
@@ -128,8 +128,8 @@ def test_an_old_object_of_the_same_size_is_not_taken_for_the_new_one(
 
 
 @pytest.mark.parametrize("checksum", ["when_supported", "off"])
-@pytest.mark.parametrize("moment", ["before", "meanwhile"])
-def test_an_object_of_one_put_is_not_taken_for_the_new_one(
+@pytest.mark.parametrize("moment", ["before", "during"])
+def test_an_object_of_one_put_is_not_taken_for_ours(
     s3_server: S3Server, bucket: str, proxy: RecordingProxy, moment: str, checksum: str
 ) -> None:
     """The upload was aborted. What is stored has the same size, an ETag that tells nothing, and is as new as ours."""
@@ -143,7 +143,7 @@ def test_an_object_of_one_put_is_not_taken_for_the_new_one(
     def misbehave(request: ReceivedRequest) -> Fault | None:
         if not is_complete(request):
             return None
-        if moment == "meanwhile":
+        if moment == "during":
             store_another()
         return Replace(s3_error(404, "NoSuchUpload"))
 
@@ -189,7 +189,7 @@ class Forgetful:
     def __init__(self, stored: dict[str, str], begun: str | None = BEGUN) -> None:
         self._stored = {"content-length": str(len(DATA)), "date": BEGUN, "last-modified": BEGUN} | stored
         self._date = {"date": begun} if begun else {}
-        self._answers = iter([s3_error(503, "SlowDown")])
+        self._responses = iter([s3_error(503, "SlowDown")])
 
     def __call__(self, request: ReceivedRequest) -> bytes:
         if is_create(request):
@@ -198,7 +198,7 @@ class Forgetful:
         if is_part(request):
             return response(200, headers={"etag": f'"{request.query["partNumber"]:0>32}"'})
         if is_complete(request):
-            return next(self._answers, s3_error(404, "NoSuchUpload"))
+            return next(self._responses, s3_error(404, "NoSuchUpload"))
         return response(200, headers=self._stored) if request.method == "HEAD" else response(204)
 
 

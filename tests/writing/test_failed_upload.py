@@ -74,7 +74,9 @@ def test_a_fault_that_passes_is_not_seen(
 
 
 @pytest.mark.parametrize("kind", ["PUT", "part"])
-def test_a_lost_answer_is_asked_for_again(client: S3Client, bucket: str, proxy: RecordingProxy, kind: str) -> None:
+def test_a_request_whose_response_is_lost_is_sent_again(
+    client: S3Client, bucket: str, proxy: RecordingProxy, kind: str
+) -> None:
     proxy.misbehave = first(1, LoseResponse(), when=_EVERY[kind])
     data = save(client, bucket, 1000 if kind == "PUT" else LARGE)
     assert read_back(client, bucket) == data
@@ -129,7 +131,7 @@ def test_the_next_write_after_a_refused_part_raises(client: S3Client, bucket: st
     assert_no_upload_remains(client, bucket, proxy)
 
 
-def test_after_a_failed_close_nothing_publishes(client: S3Client, bucket: str, proxy: RecordingProxy) -> None:
+def test_after_a_failed_close_nothing_is_stored(client: S3Client, bucket: str, proxy: RecordingProxy) -> None:
     proxy.misbehave = first(1, DENIED, when=is_put)
     writer = writer_of(client, bucket)
     writer.write(b"new")
@@ -167,7 +169,7 @@ def _interrupted(*args: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_write_that_was_interrupted_cannot_be_published(
+def test_after_an_interrupted_write_nothing_is_stored(
     client: S3Client, bucket: str, proxy: RecordingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = writer_of(client, bucket)
@@ -182,7 +184,7 @@ def test_a_write_that_was_interrupted_cannot_be_published(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("can't start new thread")])
 @pytest.mark.parametrize("end", [lambda writer: writer.write(bytearray(PART)), lambda writer: writer.close()])
-def test_a_part_that_is_not_handed_over_gives_its_memory_back(
+def test_a_part_that_no_worker_takes_gives_its_memory_back(
     client: S3Client, bucket: str, proxy: RecordingProxy, monkeypatch: pytest.MonkeyPatch, end: Any, error: Any
 ) -> None:
     def refuse(job: object) -> None:
@@ -198,7 +200,7 @@ def test_a_part_that_is_not_handed_over_gives_its_memory_back(
     assert read_back(client, bucket) == OLD
 
 
-def test_a_client_that_was_closed_under_a_writer(s3_server: S3Server, bucket: str) -> None:
+def test_a_writer_fails_after_its_client_was_closed(s3_server: S3Server, bucket: str) -> None:
     client = client_of(s3_server.endpoint)
     writer = writer_of(client, bucket)
     writer.write(noise(10))
@@ -212,7 +214,9 @@ def test_a_client_that_was_closed_under_a_writer(s3_server: S3Server, bucket: st
 
 
 @pytest.mark.parametrize("end", [lambda writer: writer.abort(), lambda writer: writer.close()])
-def test_the_budget_is_whole_again(s3_server: S3Server, bucket: str, end: Callable[[Any], None]) -> None:
+def test_the_end_of_an_upload_gives_its_memory_back(
+    s3_server: S3Server, bucket: str, end: Callable[[Any], None]
+) -> None:
     with client_of(s3_server.endpoint, SMALL_PARTS) as client:
         writer = writer_of(client, bucket)
         writer.write(bytearray(noise(LARGE)))

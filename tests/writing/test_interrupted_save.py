@@ -1,12 +1,12 @@
-"""A save that is interrupted leaves the object what it was, and no multipart upload behind.
+"""A save that is interrupted leaves the object what it was, and no multipart upload.
 
-Each way of ending is tried with a writer of 1 KiB (one PUT, if it were to complete) and one of 50 MiB (ten parts).
+Each way of ending is tried with a writer of 1 KiB (one PUT, if it were to complete) and one of 50 MiB (ten parts). What
+happens when the process ends as well is in ``test_ended_processes``.
 """
 
 from __future__ import annotations
 
 import pickle
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -23,18 +23,20 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer.writing import _abandoned_uploads, _part_buffer, _put_object_stream, _upload
 from tests.reading.support import wait_until
 from tests.servers.http_messages import ReceivedRequest, s3_error
-from tests.servers.proxy import Fault, RecordingProxy, Replace, StallBody
-from tests.writing.conftest import Saver
-from tests.writing.saver import SIZES
+from tests.servers.proxy import Fault, RecordingProxy, Replace
 from tests.writing.support import (
     PART,
+    PREVIOUS,
+    SIZES,
     SMALL_PARTS,
+    Begun,
+    PartsSeen,
     assert_no_upload_remains,
+    assert_untouched,
+    assert_upload_created,
     client_of,
     is_abort,
     is_complete,
-    is_create,
-    is_part,
     is_put,
     matching,
     noise,
@@ -43,54 +45,6 @@ from tests.writing.support import (
     uploads_of,
     writer_of,
 )
-
-PREVIOUS = b"the previous checkpoint"
-
-
-@pytest.fixture
-def saved(client: S3Client, bucket: str) -> str:
-    """A bucket with a good checkpoint at both keys."""
-    for key in SIZES:
-        with writer_of(client, bucket, key) as writer:
-            writer.write(PREVIOUS)
-    return bucket
-
-
-def assert_untouched(client: S3Client, bucket: str, proxy: RecordingProxy) -> None:
-    assert [read_back(client, bucket, key) for key in SIZES] == [PREVIOUS] * len(SIZES)
-    assert not matching(proxy, is_complete)
-    assert not matching(proxy, is_put)
-
-
-class PartsSeen:
-    """A hook of the proxy: says when the first part arrives, and stalls its answer if asked to."""
-
-    def __init__(self, stall: bool = False) -> None:
-        self.arrived = threading.Event()
-        self.release = threading.Event()
-        self._stall = stall
-
-    def __call__(self, request: ReceivedRequest) -> Fault | None:
-        if not is_part(request):
-            return None
-        self.arrived.set()
-        return StallBody(self.release) if self._stall else None
-
-
-class Begun:
-    """A hook of the proxy: ``wait`` returns once the upload has begun, if that is what the key's size leads to."""
-
-    def __init__(self, key: str) -> None:
-        self._created = threading.Event()
-        if key == "small":
-            self._created.set()
-
-    def __call__(self, request: ReceivedRequest) -> None:
-        if is_create(request):
-            self._created.set()
-
-    def wait(self) -> None:
-        assert self._created.wait(30)
 
 
 class Unpicklable:
@@ -119,31 +73,26 @@ def wait_for_aborts(client: S3Client, bucket: str) -> None:
     assert ended.wait(30)
 
 
-# -- in a process that goes on ------------------------------------------------------------------------------------
-
-
 @pytest.fixture(params=SIZES)
 def key(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def expect_uploads(proxy: RecordingProxy, key: str) -> None:
-    assert len(matching(proxy, is_create)) == (1 if key == "large" else 0), "the case is not what it is meant to be"
-
-
-def test_an_exception_in_the_with_block(client: S3Client, saved: str, proxy: RecordingProxy, key: str) -> None:
+def test_an_exception_in_the_with_block_aborts(client: S3Client, saved: str, proxy: RecordingProxy, key: str) -> None:
     proxy.misbehave = begun = Begun(key)
     writer = writer_of(client_of(proxy.endpoint), saved, key)
     with pytest.raises(ZeroDivisionError):
         write_and_raise(writer, noise(SIZES[key]), ZeroDivisionError(), begun)
     assert writer.closed
-    expect_uploads(proxy, key)
+    assert_upload_created(proxy, key)
     assert_untouched(client, saved, proxy)
     assert_no_upload_remains(client, saved, proxy)
 
 
 @pytest.mark.parametrize("zip_format", [True, False])
-def test_a_failing_torch_save(client: S3Client, saved: str, proxy: RecordingProxy, key: str, zip_format: bool) -> None:
+def test_a_failing_torch_save_aborts(
+    client: S3Client, saved: str, proxy: RecordingProxy, key: str, zip_format: bool
+) -> None:
     proxy.misbehave = begun = Begun(key)
     checkpoint = S3Checkpoint("us-east-1", proxy.endpoint, SMALL_PARTS)
 
@@ -155,7 +104,7 @@ def test_a_failing_torch_save(client: S3Client, saved: str, proxy: RecordingProx
 
     with pytest.raises(pickle.PicklingError, match="as the test says"):
         save_twice()
-    expect_uploads(proxy, key)
+    assert_upload_created(proxy, key)
     assert_untouched(client, saved, proxy)
     assert_no_upload_remains(client, saved, proxy)
 
@@ -171,7 +120,7 @@ def test_del_without_close_warns_and_aborts(client: S3Client, saved: str, proxy:
         del writer  # no garbage collection is needed
     assert key == "small" or abort_arrived.wait(30)
     wait_for_aborts(sender, saved)
-    expect_uploads(proxy, key)
+    assert_upload_created(proxy, key)
     assert_untouched(client, saved, proxy)
     assert_no_upload_remains(client, saved, proxy)
 
@@ -186,19 +135,17 @@ def test_abort_by_the_program(client: S3Client, saved: str, proxy: RecordingProx
     writer.close()
     with pytest.raises(ValueError, match="closed"):
         writer.write(b"more")
-    expect_uploads(proxy, key)
+    assert_upload_created(proxy, key)
     assert_untouched(client, saved, proxy)
     assert_no_upload_remains(client, saved, proxy)
 
 
-def test_abort_does_not_wait_for_a_server_that_does_not_answer(
-    client: S3Client, saved: str, proxy: RecordingProxy
-) -> None:
+def test_abort_does_not_wait_for_a_silent_server(client: S3Client, saved: str, proxy: RecordingProxy) -> None:
     proxy.misbehave = parts = PartsSeen(stall=True)
     writer = writer_of(client_of(proxy.endpoint), saved, "large")
     writer.write(noise(SIZES["large"]))
     assert parts.arrived.wait(30)
-    writer.abort()  # stalled parts are never answered: this returns all the same
+    writer.abort()  # there is no response to stalled parts: this returns all the same
     assert_untouched(client, saved, proxy)
     assert len(matching(proxy, is_abort)) == 1
 
@@ -227,9 +174,7 @@ def test_abort_while_another_thread_writes(client: S3Client, saved: str, proxy: 
     assert_untouched(client, saved, proxy)
 
 
-def test_abort_lets_the_end_that_is_under_way_come(
-    client: S3Client, saved: str, proxy: RecordingProxy, key: str
-) -> None:
+def test_abort_waits_for_a_completion_under_way(client: S3Client, saved: str, proxy: RecordingProxy, key: str) -> None:
     """The server has all of it: what it makes of that must be known when ``abort`` returns."""
     arrived, aborted = threading.Event(), threading.Event()
 
@@ -254,7 +199,7 @@ def test_abort_lets_the_end_that_is_under_way_come(
     assert not matching(proxy, is_abort)
 
 
-def test_abort_keeps_a_refused_put_from_being_tried_again(client: S3Client, saved: str, proxy: RecordingProxy) -> None:
+def test_abort_prevents_the_retry_of_a_refused_put(client: S3Client, saved: str, proxy: RecordingProxy) -> None:
     arrived = threading.Event()
 
     def unavailable(request: ReceivedRequest) -> Fault | None:
@@ -289,7 +234,7 @@ _INTERRUPTED = {module.__file__ for module in (_put_object_stream, _upload, _aba
 
 
 def interrupted_at(number: int, action: Callable[[], object]) -> str | None:
-    """Ctrl-C where ``action`` calls for the n-th time what belongs to uploads: at what; None if it calls no more."""
+    """Ctrl-C at the n-th call of a function of uploads by ``action``: which; None if there are fewer calls."""
     left = number
     struck: str | None = None
 
@@ -318,7 +263,7 @@ def interrupted_at(number: int, action: Callable[[], object]) -> str | None:
     [lambda writer: writer.write(b"more"), lambda writer: writer.close(), lambda writer: writer.stream.abort()],
     ids=["write", "close", "abort"],
 )
-def test_an_interrupt_at_any_point(
+def test_an_interrupt_at_any_call_leaves_nothing(
     client: S3Client, saved: str, proxy: RecordingProxy, action: Callable[[S3Writer], object]
 ) -> None:
     sender = client_of(proxy.endpoint)
@@ -351,99 +296,6 @@ def test_a_write_inside_a_write_is_refused_and_stores_nothing(
     with pytest.raises(S3UploadAbortedError, match="on the same thread"):
         writer.close()
     assert read_back(client, saved, "small") == PREVIOUS
-
-
-# -- in a process that ends ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("how", "status"),
-    [("sys_exit", 3), ("uncaught_exception", 1), ("globals_at_exit", 0),
-     ("multiprocessing_child_leaves_writers_open", 0)],
-)  # fmt: skip
-def test_the_program_ends(
-    client: S3Client, saved: str, proxy: RecordingProxy, saver: Saver, how: str, status: int
-) -> None:
-    with saver.save(how, proxy.endpoint, saved) as process:
-        assert process.wait() == status
-    expect_uploads(proxy, "large")
-    assert_untouched(client, saved, proxy)
-    assert_no_upload_remains(client, saved, proxy)
-
-
-@pytest.mark.parametrize(
-    ("how", "number", "status", "stall"),
-    [
-        ("wait_for_a_signal", signal.SIGTERM, -signal.SIGTERM, False),
-        ("wait_for_a_signal", signal.SIGTERM, -signal.SIGTERM, True),
-        ("wait_for_a_signal", signal.SIGINT, -signal.SIGINT, True),
-        ("wait_for_a_signal_with_a_handler", signal.SIGTERM, 7, False),
-        ("write_until_a_signal", signal.SIGTERM, -signal.SIGTERM, False),
-        ("write_until_a_signal", signal.SIGTERM, -signal.SIGTERM, True),
-        ("write_until_a_signal", signal.SIGINT, -signal.SIGINT, False),
-    ],
-)
-def test_a_signal_ends_the_program(
-    client: S3Client,
-    saved: str,
-    proxy: RecordingProxy,
-    saver: Saver,
-    how: str,
-    number: signal.Signals,
-    status: int,
-    stall: bool,
-) -> None:
-    proxy.misbehave = parts = PartsSeen(stall)
-    with saver.save(how, proxy.endpoint, saved) as process:
-        process.wait_for("written")
-        assert parts.arrived.wait(30)
-        process.kill(number)
-        assert process.wait() == status
-    expect_uploads(proxy, "large")
-    assert_untouched(client, saved, proxy)
-    assert_no_upload_remains(client, saved, proxy)
-
-
-def test_nothing_is_opened_once_sigterm_has_come(
-    client: S3Client, saved: str, proxy: RecordingProxy, saver: Saver
-) -> None:
-    """A save on another thread goes on while uploads are aborted, and begins others."""
-    ended = threading.Event()
-    proxy.misbehave = lambda request: StallBody(ended) if is_abort(request) else None
-    with saver.save("open_another_after_a_signal", proxy.endpoint, saved) as process:
-        process.wait_for("written")
-        process.kill(signal.SIGTERM)
-        process.wait_for("refused")
-        ended.set()
-        assert process.wait() == -signal.SIGTERM
-    assert_untouched(client, saved, proxy)
-    assert_no_upload_remains(client, saved, proxy)
-
-
-def test_sigkill_leaves_the_object_alone(client: S3Client, saved: str, proxy: RecordingProxy, saver: Saver) -> None:
-    proxy.misbehave = parts = PartsSeen()
-    with saver.save("wait_for_a_signal", proxy.endpoint, saved) as process:
-        process.wait_for("written")
-        assert parts.arrived.wait(30)
-        process.kill(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    expect_uploads(proxy, "large")
-    assert_untouched(client, saved, proxy)
-    assert len(uploads_of(client, saved)) == 1, "the server shows what remains, so the other tests would see it"
-
-
-# -- a fork in the middle -----------------------------------------------------------------------------------------
-
-
-def test_a_forked_child_that_drops_its_parents_writer_does_not_disturb_it(
-    client: S3Client, saved: str, proxy: RecordingProxy, saver: Saver
-) -> None:
-    with saver.save("forked_child_drops_the_writers", proxy.endpoint, saved) as process:
-        assert process.wait() == 0
-    for key, size in SIZES.items():
-        assert read_back(client, saved, key) == noise(size, seed=len(key))
-    assert len(matching(proxy, is_complete)) == len(matching(proxy, is_put)) == 1
-    assert not matching(proxy, is_abort)
 
 
 def test_a_failed_save_can_be_tried_again(client: S3Client, saved: str, key: str) -> None:

@@ -1,6 +1,6 @@
-"""An object is stored and nobody is told: before a save is called a failure, what is stored is looked at.
+"""An object is stored and the response is lost: the writer looks at what is stored before it reports a failure.
 
-The faults are the recording proxy's, between the client and a real server; what is no longer answered was carried out.
+The faults are the recording proxy's, between the client and a real server, which has carried the request out.
 """
 
 from __future__ import annotations
@@ -13,23 +13,21 @@ from s3torchconnector import S3ClientConfig, S3Writer
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ObjectExistsError, S3ServiceError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.testing import S3Server
-from tests.servers.http_messages import ReceivedRequest, response, s3_error
+from tests.servers.http_messages import response, s3_error
 from tests.servers.moto_server import MotoServer
 from tests.servers.proxy import Drop, Fault, LoseResponse, RecordingProxy, Replace
 from tests.writing.support import (
     PART,
     client_of,
-    is_complete,
-    is_put,
     matching,
     noise,
     read_back,
+    stores_object,
     uploads_of,
 )
 
 INTERNAL_ERROR = Replace(s3_error(500, "InternalError"))
 SLOW_DOWN = Replace(s3_error(503, "SlowDown"))
-SIZES = {"one request": 1000, "multipart": PART + 7}
 
 
 @pytest.fixture(params=["rclone", "moto"])
@@ -40,23 +38,14 @@ def place(request: pytest.FixtureRequest) -> Iterator[tuple[RecordingProxy, str]
         yield proxy, request.getfixturevalue("bucket" if request.param == "rclone" else "moto_bucket")
 
 
-@pytest.fixture(params=SIZES)
-def data(request: pytest.FixtureRequest) -> bytes:
-    return noise(SIZES[request.param], seed=1)
-
-
-def is_condition(request: ReceivedRequest) -> bool:
-    return is_put(request) or is_complete(request)
-
-
 def hesitant(proxy: RecordingProxy, checksum: str = "when_supported", attempts: int = 1) -> S3Client:
     return client_of(proxy.endpoint, S3ClientConfig(part_size=PART, max_attempts=attempts, checksum=checksum))
 
 
 def in_turn(proxy: RecordingProxy, *faults: Fault) -> None:
-    """These for the first publications, the last of them for all that follow."""
+    """These for the first requests that store an object, the last of them for all that follow."""
     left = list(faults)
-    proxy.misbehave = lambda request: (left.pop(0) if len(left) > 1 else left[0]) if is_condition(request) else None
+    proxy.misbehave = lambda request: (left.pop(0) if len(left) > 1 else left[0]) if stores_object(request) else None
 
 
 def store(client: S3Client, bucket: str, data: bytes, *, overwrite: bool = True) -> None:
@@ -94,7 +83,7 @@ def test_a_save_that_is_refused_after_a_lost_response_succeeds(
 
 @pytest.mark.parametrize("checksum", ["when_supported", "off"])
 @pytest.mark.parametrize("fault", [Drop(), INTERNAL_ERROR])
-def test_an_older_object_of_the_same_size_is_not_taken_for_the_new_one(
+def test_an_older_object_of_the_same_size_is_not_taken_for_ours(
     place: tuple[RecordingProxy, str], fault: Fault, checksum: str
 ) -> None:
     proxy, bucket = place
@@ -132,9 +121,7 @@ def test_the_error_says_that_nobody_could_look(place: tuple[RecordingProxy, str]
             stream.close()
 
 
-def test_a_create_only_retry_that_is_refused_and_cannot_be_looked_at_says_so(
-    moto_server: MotoServer, moto_bucket: str
-) -> None:
+def test_a_refused_create_only_retry_says_that_nobody_could_look(moto_server: MotoServer, moto_bucket: str) -> None:
     """What is in the way may be its own object."""
     with RecordingProxy(moto_server.endpoint) as proxy, hesitant(proxy, attempts=2) as client:
         stream = client.put_object(moto_bucket, "key", overwrite=False)

@@ -44,7 +44,7 @@ def test_open_writers_hold_the_smallest_part_each(
     assert set(sizes) <= {MIN_PART_SIZE, len(data) - MIN_PART_SIZE}
 
 
-def test_writers_of_a_few_bytes_take_a_few_bytes_where_there_is_no_room(client: S3Client, bucket: str) -> None:
+def test_small_writers_take_little_memory_if_none_is_free(client: S3Client, bucket: str) -> None:
     budget = client.runtime().budget
     writers = [writer_of(client, bucket, str(number)) for number in range(40)]
     for writer in writers:
@@ -63,7 +63,7 @@ def test_a_writer_alone_sends_whole_parts(client: S3Client, bucket: str, proxy: 
     assert not matching(proxy, is_put)
 
 
-def test_a_writer_has_idle_readers_let_go(client: S3Client, bucket: str) -> None:
+def test_a_writer_has_idle_readers_release_memory(client: S3Client, bucket: str) -> None:
     budget = client.runtime().budget
     budget.idle_after = 0.0
     with writer_of(client, bucket, "read") as writer:

@@ -74,7 +74,7 @@ def test_growing_parts_are_used(
     assert [parts[number] for number in sorted(parts)] == [*growth[:4], 5]
 
 
-def test_the_first_byte_too_many_for_the_parts_is_an_error_with_advice(
+def test_the_first_byte_too_many_is_an_error_with_advice(
     s3_server: S3Server, bucket: str, proxy: RecordingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not when it has filled a part that S3 would not take, of up to 5 GiB, and not only at ``close``."""
@@ -140,7 +140,7 @@ def test_300_mib_saved_and_loaded_in_bounded_memory(s3_server: S3Server, bucket:
 
 
 class Gate:
-    """A hook of the proxy that holds the answers to parts back until it is opened."""
+    """A hook of the proxy that holds the responses to parts back until it is opened."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
@@ -163,7 +163,7 @@ def gate(proxy: RecordingProxy) -> Iterator[Gate]:
 
 def test_parts_go_up_while_the_program_goes_on(bucket: str, proxy: RecordingProxy, gate: Gate) -> None:
     with client_of(proxy.endpoint) as client, writer_of(client, bucket) as writer:
-        writer.write(noise(3 * PART + 1))  # returns although no part is answered
+        writer.write(noise(3 * PART + 1))  # returns although no part has a response
         for _ in range(3):
             assert gate.arrived.acquire(timeout=30)
         assert writer.tell() == 3 * PART + 1
@@ -214,7 +214,7 @@ def test_a_writer_waits_when_the_budget_is_used_up(
         assert read_back(client, bucket) == noise(6 * PART)
 
 
-def test_a_part_larger_than_the_budget_is_still_moved(s3_server: S3Server, bucket: str) -> None:
+def test_a_part_larger_than_the_budget_is_still_sent(s3_server: S3Server, bucket: str) -> None:
     config = S3ClientConfig(part_size=PART, memory_budget=1)
     with client_of(s3_server.endpoint, config) as client:
         with writer_of(client, bucket) as writer:

@@ -59,7 +59,7 @@ def test_bytes_are_sent_from_where_they_are() -> None:
     assert budget.taken == 0
 
 
-def test_what_may_change_and_what_is_small_is_gathered_in_buffers() -> None:
+def test_what_may_change_or_is_small_is_copied_into_buffers() -> None:
     budget = ByteBudget(64 * MIB)
     part = PartBuffer(budget, lambda: False, LEAST)
     part.add(memoryview(bytearray(MIB)), immutable=False)

@@ -66,7 +66,7 @@ _ARRAYS = {
     ids=["bytes", "a view of bytes", "bytearray", "a read-only view of a bytearray"],
 )
 def test_only_what_may_change_is_copied(client: S3Client, bucket: str, kind: Any, taken: int) -> None:
-    """Of ``bytes``, also behind a view, the budget holds their own size; of anything else, a buffer for the copy."""
+    """Of ``bytes``, also in a view, the budget holds their own size; of anything else, a buffer for the copy."""
     data = noise(MIB)
     with writer_of(client, bucket) as writer:
         writer.write(kind(data))
@@ -100,7 +100,7 @@ def test_other_bytes_like_objects(client: S3Client, bucket: str) -> None:
     "value", [np.arange(12).reshape(3, 4).T, np.arange(10)[::2], memoryview(b"abcdef")[::-1]],
     ids=["transposed", "strided", "reversed"],
 )  # fmt: skip
-def test_of_memory_with_gaps_the_bytes_are_stored_in_order(client: S3Client, bucket: str, value: Any) -> None:
+def test_bytes_of_memory_with_gaps_are_stored_in_order(client: S3Client, bucket: str, value: Any) -> None:
     with writer_of(client, bucket) as writer:
         writer.write(b"<")
         assert writer.write(value) == memoryview(value).nbytes
@@ -109,7 +109,7 @@ def test_of_memory_with_gaps_the_bytes_are_stored_in_order(client: S3Client, buc
 
 
 @pytest.mark.parametrize("value", ["text", 1, None, [1, 2]])
-def test_what_is_no_memory_is_refused(client: S3Client, bucket: str, value: Any) -> None:
+def test_objects_without_memory_are_refused(client: S3Client, bucket: str, value: Any) -> None:
     with writer_of(client, bucket) as writer:
         with pytest.raises(TypeError):
             writer.write(value)
@@ -118,9 +118,7 @@ def test_what_is_no_memory_is_refused(client: S3Client, bucket: str, value: Any)
 
 
 @pytest.mark.parametrize("size", [1, 100 * KIB, 2 * PART + 7])
-def test_memory_that_is_changed_after_write_does_not_change_the_object(
-    client: S3Client, bucket: str, size: int
-) -> None:
+def test_memory_may_be_changed_as_soon_as_write_returns(client: S3Client, bucket: str, size: int) -> None:
     data = noise(size)
     buffer = np.frombuffer(data, dtype="u1").copy()
     with writer_of(client, bucket) as writer:
@@ -208,7 +206,7 @@ def test_an_empty_object(counted: S3Client, bucket: str, proxy: RecordingProxy) 
         assert read_back(counted, bucket, key) == b""
 
 
-def test_over_a_stream_of_the_programs_own() -> None:
+def test_a_writer_of_a_stream_of_the_programs_own() -> None:
     class Kept:
         def __init__(self) -> None:
             self.calls: list[object] = []

@@ -5,7 +5,7 @@ moto honours the conditions, except ``If-Match`` of CompleteMultipartUpload, whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -15,20 +15,15 @@ from s3torchconnector._transfer import CommitObject, Seen, refused_for_sure
 from tests.servers.http_messages import ReceivedRequest, s3_error
 from tests.servers.moto_server import MotoServer
 from tests.servers.proxy import Fault, LoseResponse, RecordingProxy, Replace, first
-from tests.writing.support import PART, client_of, is_complete, is_put, matching, noise, read_back, uploads_of
-
-SIZES = {"one request": 1000, "multipart": PART + 7}
-
-
-@pytest.fixture(params=SIZES)
-def data(request: pytest.FixtureRequest) -> bytes:
-    return noise(SIZES[request.param], seed=1)
-
-
-@pytest.fixture
-def moto(moto_server: MotoServer) -> Iterator[RecordingProxy]:
-    with RecordingProxy(moto_server.endpoint) as proxy:
-        yield proxy
+from tests.writing.support import (
+    client_of,
+    is_complete,
+    is_put,
+    matching,
+    read_back,
+    stores_object,
+    uploads_of,
+)
 
 
 def refusing(server: MotoServer, bucket: str) -> Callable[[ReceivedRequest], Fault | None]:
@@ -46,36 +41,26 @@ def refusing(server: MotoServer, bucket: str) -> Callable[[ReceivedRequest], Fau
     return hook
 
 
-@pytest.fixture
-def client(moto: RecordingProxy) -> Iterator[S3Client]:
-    with client_of(moto.endpoint) as client:
-        yield client
-
-
 def put(client: S3Client, bucket: str, data: bytes) -> None:
     stream = client.put_object(bucket, "key")
     stream.write(data)
     stream.close()
 
 
-def is_commit(request: ReceivedRequest) -> bool:
-    return is_put(request) or is_complete(request)
-
-
-def test_what_was_seen_is_replaced(client: S3Client, moto_bucket: str, moto: RecordingProxy, data: bytes) -> None:
+def test_what_was_seen_is_replaced(moto_client: S3Client, moto_bucket: str, moto: RecordingProxy, data: bytes) -> None:
     for content, condition in ((b"first", "if-none-match"), (data, "if-match")):
-        commit = CommitObject(client.runtime, moto_bucket, "key")
+        commit = CommitObject(moto_client.runtime, moto_bucket, "key")
         seen = commit.look()
         commit.replace(seen, content)
-        [*_, exchange] = matching(moto, is_commit)
+        [*_, exchange] = matching(moto, stores_object)
         assert exchange.request.headers[condition] == (seen.etag or "*")
         assert commit.stands(seen)
-        assert read_back(client, moto_bucket) == content
+        assert read_back(moto_client, moto_bucket) == content
 
 
 @pytest.mark.parametrize("there", [b"seen", None])
 def test_what_was_not_seen_is_left_alone(
-    client: S3Client,
+    moto_client: S3Client,
     moto_bucket: str,
     moto: RecordingProxy,
     moto_server: MotoServer,
@@ -84,28 +69,28 @@ def test_what_was_not_seen_is_left_alone(
 ) -> None:
     moto.misbehave = refusing(moto_server, moto_bucket)
     if there is not None:
-        put(client, moto_bucket, there)
-    commit = CommitObject(client.runtime, moto_bucket, "key")
+        put(moto_client, moto_bucket, there)
+    commit = CommitObject(moto_client.runtime, moto_bucket, "key")
     seen = commit.look()
     assert seen.data == there
-    put(client, moto_bucket, b"another writer's")
+    put(moto_client, moto_bucket, b"another writer's")
     with pytest.raises(S3ObjectChangedError, match=r"is not committed: .* another job is saving to the same") as caught:
         commit.replace(seen, data)
     assert caught.value.status == 412
     assert refused_for_sure(caught.value)
-    assert read_back(client, moto_bucket) == b"another writer's"
+    assert read_back(moto_client, moto_bucket) == b"another writer's"
     assert not commit.stands(seen)
-    assert uploads_of(client, moto_bucket) == []
+    assert uploads_of(moto_client, moto_bucket) == []
 
 
 def test_what_was_deleted_is_not_replaced(
-    client: S3Client, moto_bucket: str, moto: RecordingProxy, moto_server: MotoServer, data: bytes
+    moto_client: S3Client, moto_bucket: str, moto: RecordingProxy, moto_server: MotoServer, data: bytes
 ) -> None:
     moto.misbehave = refusing(moto_server, moto_bucket)
-    put(client, moto_bucket, b"seen")
-    commit = CommitObject(client.runtime, moto_bucket, "key")
+    put(moto_client, moto_bucket, b"seen")
+    commit = CommitObject(moto_client.runtime, moto_bucket, "key")
     seen = commit.look()
-    client.delete_object(moto_bucket, "key")
+    moto_client.delete_object(moto_bucket, "key")
     with pytest.raises(S3ObjectChangedError, match="is not committed"):
         commit.replace(seen, data)
     assert commit.look().data is None
@@ -113,24 +98,24 @@ def test_what_was_deleted_is_not_replaced(
 
 @pytest.mark.parametrize("there", [b"seen", None])
 def test_a_lost_response_is_no_failure(
-    client: S3Client, moto_bucket: str, moto: RecordingProxy, there: bytes | None, data: bytes
+    moto_client: S3Client, moto_bucket: str, moto: RecordingProxy, there: bytes | None, data: bytes
 ) -> None:
     if there is not None:
-        put(client, moto_bucket, there)
-    commit = CommitObject(client.runtime, moto_bucket, "key")
+        put(moto_client, moto_bucket, there)
+    commit = CommitObject(moto_client.runtime, moto_bucket, "key")
     seen = commit.look()
-    moto.misbehave = first(1, LoseResponse(), when=is_commit)
+    moto.misbehave = first(1, LoseResponse(), when=stores_object)
     commit.replace(seen, data)
     assert commit.stands(seen)
-    assert read_back(client, moto_bucket) == data
+    assert read_back(moto_client, moto_bucket) == data
 
 
 def test_a_lost_response_and_another_commit(
-    client: S3Client, moto_bucket: str, moto: RecordingProxy, moto_server: MotoServer
+    moto_client: S3Client, moto_bucket: str, moto: RecordingProxy, moto_server: MotoServer
 ) -> None:
     """It was carried out, and replaced: put back by the retry, it would name what the other has deleted."""
-    put(client, moto_bucket, b"seen")
-    commit = CommitObject(client.runtime, moto_bucket, "key")
+    put(moto_client, moto_bucket, b"seen")
+    commit = CommitObject(moto_client.runtime, moto_bucket, "key")
     seen = commit.look()
     attempts: list[ReceivedRequest] = []
 
@@ -149,20 +134,20 @@ def test_a_lost_response_and_another_commit(
         commit.replace(seen, b"ours")
     assert len(attempts) == 2
     assert not refused_for_sure(caught.value)
-    assert read_back(client, moto_bucket) == b"another's"
+    assert read_back(moto_client, moto_bucket) == b"another's"
 
 
 def test_a_conflict_that_passes_and_one_that_stays(
-    client: S3Client, moto_bucket: str, moto: RecordingProxy, data: bytes
+    moto_client: S3Client, moto_bucket: str, moto: RecordingProxy, data: bytes
 ) -> None:
-    put(client, moto_bucket, b"seen")
-    commit = CommitObject(client.runtime, moto_bucket, "key")
+    put(moto_client, moto_bucket, b"seen")
+    commit = CommitObject(moto_client.runtime, moto_bucket, "key")
     conflict = Replace(s3_error(409, "ConditionalRequestConflict"))
-    moto.misbehave = first(1, conflict, when=is_commit)
+    moto.misbehave = first(1, conflict, when=stores_object)
     commit.replace(commit.look(), data)
-    assert read_back(client, moto_bucket) == data
-    moto.misbehave = lambda request: conflict if is_commit(request) else None
-    with client_of(moto.endpoint, type(client.s3client_config)(max_attempts=2)) as other:
+    assert read_back(moto_client, moto_bucket) == data
+    moto.misbehave = lambda request: conflict if stores_object(request) else None
+    with client_of(moto.endpoint, type(moto_client.s3client_config)(max_attempts=2)) as other:
         commit = CommitObject(other.runtime, moto_bucket, "key")
         with pytest.raises(S3ObjectChangedError, match="ConditionalRequestConflict"):
             commit.replace(commit.look(), b"new")
@@ -170,27 +155,27 @@ def test_a_conflict_that_passes_and_one_that_stays(
 
 @pytest.mark.parametrize("etag", ['W/"weak"', "", None])
 def test_an_etag_that_never_matches_is_no_condition(
-    client: S3Client, moto_bucket: str, moto: RecordingProxy, etag: str | None
+    moto_client: S3Client, moto_bucket: str, moto: RecordingProxy, etag: str | None
 ) -> None:
-    put(client, moto_bucket, b"seen")
-    CommitObject(client.runtime, moto_bucket, "key").replace(Seen(True, etag, b"seen"), b"new")
+    put(moto_client, moto_bucket, b"seen")
+    CommitObject(moto_client.runtime, moto_bucket, "key").replace(Seen(True, etag, b"seen"), b"new")
     assert "if-match" not in matching(moto, is_put)[-1].request.headers
-    assert read_back(client, moto_bucket) == b"new"
+    assert read_back(moto_client, moto_bucket) == b"new"
 
 
-def test_what_is_there_again_is_an_error(client: S3Client, moto_bucket: str) -> None:
+def test_what_is_there_again_is_an_error(moto_client: S3Client, moto_bucket: str) -> None:
     """As on a server that ignores conditions, and carries out an old request again."""
-    put(client, moto_bucket, b"seen")
-    commit = CommitObject(client.runtime, moto_bucket, "key")
+    put(moto_client, moto_bucket, b"seen")
+    commit = CommitObject(moto_client.runtime, moto_bucket, "key")
     seen = commit.look()
     commit.replace(seen, b"new")
-    put(client, moto_bucket, b"seen")
+    put(moto_client, moto_bucket, b"seen")
     with pytest.raises(S3ObjectChangedError, match=r"is again what it was before.*ignores conditions"):
         commit.stands(seen)
 
 
-def test_what_cannot_be_looked_at_is_unknown(client: S3Client, moto_bucket: str, moto: RecordingProxy) -> None:
-    commit = CommitObject(client.runtime, moto_bucket, "key")
+def test_what_cannot_be_looked_at_is_unknown(moto_client: S3Client, moto_bucket: str, moto: RecordingProxy) -> None:
+    commit = CommitObject(moto_client.runtime, moto_bucket, "key")
     moto.misbehave = lambda request: Replace(s3_error(403, "AccessDenied"))
     assert commit.look() == Seen(False)
     with pytest.raises(S3Exception):
