@@ -1,9 +1,10 @@
-"""The object that commits a checkpoint: what it names is there, and what it does not name is not.
+"""The object that commits a checkpoint: a file belongs to the checkpoint if the commit names it, and only then.
 
-A save looks at the commit that is there, stores its data under new names, and then replaces exactly the commit that it
-saw (``If-Match``, or ``If-None-Match: *``). So of the saves that saw one commit at most one succeeds, also if responses
-get lost; the others are told so, and their data never was part of a checkpoint. Only then may the data go that the
-replaced commit named, after one more look: servers that ignore conditions may have carried out an old request again.
+A save looks at the commit that exists, stores its data under new names, and then replaces exactly the commit that it
+saw (``If-Match``, or ``If-None-Match: *``). So of all saves that saw one commit at most one succeeds, even if responses
+are lost. The others fail, and their data was never part of a checkpoint. Only after that, and after one more look, may
+the data be deleted that the replaced commit named: servers that ignore conditions may have carried out an old request
+again.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ _log = logging.getLogger(__name__)
 
 
 class Seen(NamedTuple):
-    """The commit that a save saw, before it replaces it.
+    """The commit that a save saw before it replaces it.
 
     Attributes:
-        known: whether S3 told.
-        etag: of the commit; None if there was none, or S3 tells no ETag.
+        known: whether S3 said what there is.
+        etag: of the commit; None if there was none, or S3 said no ETag.
         data: its content; None if there was none.
     """
 
@@ -39,7 +40,7 @@ class Seen(NamedTuple):
     data: bytes | None = None
 
     def condition(self) -> Overwrite:
-        """How to take its place."""
+        """The write condition that replaces exactly this commit."""
         if not self.known:
             return Overwrite()
         if self.data is None:
@@ -62,10 +63,10 @@ class CommitObject:
         return display_uri(self._bucket, self._key)
 
     def read(self) -> Seen:
-        """What is there.
+        """The commit that exists now.
 
         Raises:
-            S3Exception: S3 does not tell.
+            S3Exception: an error occurred accessing S3.
         """
         version = ObjectVersion(self._bucket, self._key)
         reader = ObjectReader(self._open_runtime, version, ADAPTIVE)
@@ -79,7 +80,7 @@ class CommitObject:
             reader.close()
 
     def look(self) -> Seen:
-        """``read``, for who is about to replace it: that it cannot be read is no reason to lose what was saved."""
+        """``read``, for a save: if the commit cannot be read, that is no reason to lose what was saved."""
         try:
             return self.read()
         except S3Exception as error:
@@ -109,12 +110,12 @@ class CommitObject:
             raise
 
     def stands(self, seen: Seen) -> bool:
-        """Whether what ``replace`` stored is still what is there, or not; then another save has replaced it.
+        """Whether what ``replace`` stored is still the commit. If not, another save has replaced it.
 
         Raises:
-            S3ObjectChangedError: what was ``seen`` is there again: a request that was sent long ago was carried out
-                now, on a server that ignores conditions.
-            S3Exception: S3 does not tell.
+            S3ObjectChangedError: the commit is again what was ``seen``: a request that was sent long ago was carried
+                out now, on a server that ignores conditions.
+            S3Exception: an error occurred accessing S3.
         """
         request = operations.head_object(self._bucket, self._key)
         headers: Mapping[str, str] = self._open_runtime().caller.call(request, lambda response: response.headers)
@@ -140,6 +141,6 @@ class CommitObject:
 
 
 def refused_for_sure(error: S3Exception) -> bool:
-    """Whether the one request that was sent was refused, so that what it would have named can be deleted."""
+    """Whether only one request was sent, and refused, so that the files that it would have named can be deleted."""
     refused = error.status is not None and 400 <= error.status < 500 and error.status not in (408, 499)
     return refused and (error.attempts or 1) == 1 and not error.resent

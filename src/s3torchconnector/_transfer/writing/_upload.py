@@ -49,7 +49,7 @@ class State(Enum):
     COMPLETED = "completed"
 
 
-_OPEN, _IN_USE = State.OPEN, State.IN_USE  # a member of an enum costs every write 0.1 us where it is looked up
+_OPEN, _IN_USE = State.OPEN, State.IN_USE  # looking a member up takes 0.1 us, at every write (CPython 3.11)
 
 
 class Upload:
