@@ -141,5 +141,12 @@ class Begun:
         assert self._created.wait(30)
 
 
+def write_and_raise(writer: S3Writer, data: bytes, error: BaseException, begun: Begun) -> None:
+    with writer:
+        writer.write(data)
+        begun.wait()
+        raise error
+
+
 def assert_upload_created(proxy: RecordingProxy, key: str) -> None:
     assert len(matching(proxy, is_create)) == (1 if key == "large" else 0), "the case is not what it is meant to be"

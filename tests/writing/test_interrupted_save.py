@@ -1,7 +1,6 @@
 """A save that is interrupted leaves the object what it was, and no multipart upload.
 
-Each way of ending is tried with a writer of 1 KiB (one PUT, if it were to complete) and one of 50 MiB (ten parts). What
-happens when the process ends as well is in ``test_ended_processes``.
+Each way of ending is tried with a writer of 1 KiB (one PUT) and one of 50 MiB (ten parts), in a process that goes on.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ from tests.writing.support import (
     read_back,
     save,
     uploads_of,
+    write_and_raise,
     writer_of,
 )
 
@@ -54,13 +54,6 @@ class Unpicklable:
     def __reduce__(self) -> str:
         self._begun.wait()
         raise pickle.PicklingError("as the test says")
-
-
-def write_and_raise(writer: S3Writer, data: bytes, error: BaseException, begun: Begun) -> None:
-    with writer:
-        writer.write(data)
-        begun.wait()
-        raise error
 
 
 def wait_for_aborts(client: S3Client, bucket: str) -> None:
