@@ -221,6 +221,7 @@ def test_a_program_that_handles_sigterm_decides(proxy: RecordingProxy, bucket: s
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+@pytest.mark.xfail((3, 12, 0) <= sys.version_info[:3] < (3, 12, 2), reason="starts no thread at its end", strict=True)
 def test_an_end_before_a_distributed_save_begins(proxy: RecordingProxy, bucket: str) -> None:
     """It is carried out to the end: its data, its commit, and the deletion of what it replaces."""
     path = f"s3://{bucket}/distributed"

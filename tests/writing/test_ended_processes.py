@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 
 import pytest
 
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer.writing import _abandoned_uploads
 from tests.servers.proxy import RecordingProxy, StallBody
 from tests.writing.conftest import Saver
 from tests.writing.support import (
@@ -114,3 +116,26 @@ def test_a_forked_child_may_drop_its_parents_writer(
         assert read_back(client, saved, key) == noise(size, seed=len(key))
     assert len(matching(proxy, is_complete)) == len(matching(proxy, is_put)) == 1
     assert not matching(proxy, is_abort)
+
+
+def test_aborts_without_threads_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        """An upload that S3 does not respond for: to abort it takes as long as it may."""
+
+        def __init__(self) -> None:
+            self.allowed = 0.0
+
+        def abort(self, seconds: float | None = None) -> None:
+            assert seconds is not None
+            self.allowed = seconds
+            threading.Event().wait(seconds)
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    uploads = [Silent() for _ in range(4)]
+    began = time.perf_counter()
+    _abandoned_uploads.abort_together(uploads, 0.4)
+    assert time.perf_counter() - began < 4 * 0.4
+    assert all(0.0 < upload.allowed < 0.2 for upload in uploads)

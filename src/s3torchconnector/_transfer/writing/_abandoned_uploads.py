@@ -105,7 +105,10 @@ def seconds_to_abort() -> float:
 
 
 def abort_together(uploads: Iterable[Abortable], seconds: float | None = None) -> None:
-    """Abort all of them at a time, so that one that S3 does not respond for delays no other. Waits no longer."""
+    """Abort all of them at a time, so that one that S3 does not respond for delays no other. Waits no longer.
+
+    If no thread can be started for that, they are aborted one after the other, and share the time.
+    """
     seconds = seconds_to_abort() if seconds is None else seconds
     until = time.perf_counter() + seconds + _GRACE
     aborts = {
@@ -115,9 +118,10 @@ def abort_together(uploads: Iterable[Abortable], seconds: float | None = None) -
     try:
         for abort in aborts.values():
             abort.start()
-    except RuntimeError:  # no more threads can be started
-        for upload in aborts:
-            _abort(upload, seconds)
+    except RuntimeError:  # no more threads can be started, as at the end of CPython 3.12.0 and 3.12.1
+        end = time.perf_counter() + seconds
+        for done, upload in enumerate(aborts):
+            _abort(upload, max(0.0, end - time.perf_counter()) / (len(aborts) - done))
         return
     for upload, abort in aborts.items():
         abort.join(max(0.0, until - time.perf_counter()))
