@@ -297,13 +297,13 @@ def test_places_are_looked_for_before_the_requests_are_sent(bucket: str, monkeyp
     state = {f"{number:03}": torch.full((10, 2000), number, dtype=torch.float32) for number in range(600)}
     dcp.save(state, storage_writer=writer_of(f"s3://{bucket}"))
     events: list[str] = []
-    start = FetchGroup.start
+    start = FetchGroup.submit
 
     def send(group: FetchGroup, fetch: Fetch) -> None:
         events.append("send")
         start(group, fetch)
 
-    monkeypatch.setattr(FetchGroup, "start", send)
+    monkeypatch.setattr(FetchGroup, "submit", send)
     read = blank(state)
     dcp.load(read, storage_reader=reader_of(f"s3://{bucket}"), planner=_Telling(events))
     assert same(read, state)

@@ -24,7 +24,7 @@ class Fetch:
     def __init__(self, action: Callable[[CancelToken], Any]) -> None:
         self._action = action
 
-    def run(self, caller: Any, cancel: CancelToken) -> Any:
+    def fetch(self, caller: Any, cancel: CancelToken) -> Any:
         return self._action(cancel)
 
 
@@ -59,11 +59,11 @@ def test_an_error_waits_for_whoever_could_still_be_writing(lane: Lane, where: st
 
     def use() -> None:
         with group:
-            group.start(Fetch(write_until_cancelled))
+            group.submit(Fetch(write_until_cancelled))
             if where == "in the block":
-                group.run(Fetch(fail))
+                group.fetch_here(Fetch(fail))
             else:
-                group.start(Fetch(fail))
+                group.submit(Fetch(fail))
 
     with pytest.raises(ZeroDivisionError):
         use()
@@ -82,8 +82,8 @@ def test_after_an_error_nothing_begins_that_had_not_begun(lane: Lane) -> None:
     def use() -> None:
         with group_on(lane) as group:
             for event in entered:  # as many as run at a time
-                group.start(Fetch(lambda cancel, event=event: stay(event, cancel)))
-            group.start(Fetch(lambda cancel: begun.append(1)))
+                group.submit(Fetch(lambda cancel, event=event: stay(event, cancel)))
+            group.submit(Fetch(lambda cancel: begun.append(1)))
             assert all(event.wait(30) for event in entered)
             raise ZeroDivisionError
 
@@ -96,13 +96,13 @@ def test_without_an_error_all_have_ended(lane: Lane) -> None:
     done: list[int] = []
     with group_on(lane) as group:
         for number in range(20):
-            group.start(Fetch(lambda cancel, number=number: done.append(number)))
+            group.submit(Fetch(lambda cancel, number=number: done.append(number)))
     assert sorted(done) == list(range(20))
 
 
 MOMENTS = (
     FetchGroup.__exit__,
-    FetchGroup._give_up,
+    FetchGroup._stop_writers,
     CancelToken.cancel,
     Outcome.claim,
     Outcome.join,
@@ -124,7 +124,7 @@ def test_no_second_interrupt_leaves_a_thread_that_writes(lane: Lane) -> None:
 
         def use(moment: int, write: Any, entered: threading.Event) -> None:
             with contextlib.ExitStack() as striking, group_on(lane) as group:
-                group.start(Fetch(write))
+                group.submit(Fetch(write))
                 assert entered.wait(30)
                 striking.enter_context(interrupted_at(moment, *MOMENTS))
                 raise KeyboardInterrupt
@@ -160,7 +160,7 @@ def test_interrupts_while_a_worker_does_not_end_are_waited_out(lane: Lane) -> No
 
         def use() -> None:
             with group_on(lane) as group:
-                group.start(Fetch(write))
+                group.submit(Fetch(write))
                 assert entered.wait(30)
                 leaving.set()
                 raise KeyboardInterrupt

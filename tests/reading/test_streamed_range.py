@@ -236,6 +236,7 @@ def test_no_interrupt_of_the_withdrawal_leaves_memory_to_a_train(client: S3Clien
             with interrupted_at(
                 moment,
                 Destinations.__exit__,
+                Destinations._stop_writers,
                 StreamedBlock.withdraw,
                 StreamedRange.stop,
                 CancelToken.cancel,

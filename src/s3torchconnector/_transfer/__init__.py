@@ -13,6 +13,7 @@ from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import OpenRuntime, Runtime
 from s3torchconnector._transfer.engine._workers import Lane, Workers
 from s3torchconnector._transfer.reading._compare import Loaded, prepare_verification
+from s3torchconnector._transfer.reading._discard import discarded
 from s3torchconnector._transfer.reading._fetch import RangeFetch
 from s3torchconnector._transfer.reading._fetch_group import FetchGroup
 from s3torchconnector._transfer.reading._object_reader import ObjectReader
@@ -59,6 +60,7 @@ __all__ = [
     "abort_together",
     "address_of",
     "count_workers_by",
+    "discarded",
     "expect_no_more_uploads",
     "expect_uploads",
     "leave_to_collector",

@@ -17,11 +17,9 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlanner, Read
 
 from s3torchconnector._config import KIB
 from s3torchconnector._tensor_memory import memory_of
-from s3torchconnector._transfer import FillableBytes, Range, address_of
+from s3torchconnector._transfer import FillableBytes, Range, address_of, discarded
 from s3torchconnector.dcp._layout import TensorLayout, layout_of
 from s3torchconnector.dcp._plan import is_large
-
-_TRASH = 256 * KIB  # bytes received at a time of what nobody wants
 
 
 class _Place(NamedTuple):
@@ -156,10 +154,10 @@ class StoredItem:
             return
         wanted, memory = self._straight
         first, last = (min(max(start, place), stop) for place in wanted)
-        yield from dropped(first - start)
+        yield from discarded(first - start)
         if first < last:
             yield memory[first - wanted.start : last - wanted.start]
-        yield from dropped(stop - last)
+        yield from discarded(stop - last)
 
     def _span(self, layout: TensorLayout) -> Range | None:
         """The bytes of the item that can be received straight into the target; None if they cannot."""
@@ -171,13 +169,3 @@ class StoredItem:
 
 
 _ENOUGH = 16 * KIB  # bytes of an item in which its tensor's numbers must begin to be used where they are
-
-
-def dropped(count: int) -> Iterator[memoryview]:
-    """Where to receive ``count`` bytes that nobody wants."""
-    # Not shared with other threads: what comes is summed, and must be what came until that is done.
-    trash = memoryview(bytearray(max(0, min(count, _TRASH))))
-    while count > 0:
-        view = trash[:count]
-        yield view
-        count -= len(view)

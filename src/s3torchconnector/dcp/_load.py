@@ -24,11 +24,12 @@ from s3torchconnector._transfer import (
     Range,
     RangeFetch,
     Runtime,
+    discarded,
     prepare_verification,
 )
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Caller, CancelToken
-from s3torchconnector.dcp._item import StoredItem, dropped
+from s3torchconnector.dcp._item import StoredItem
 from s3torchconnector.dcp._plan import Gather, Piece, Request, Skip, is_large, requests_for, steps_of
 
 _Event = Callable[[], None]
@@ -72,13 +73,13 @@ class _Job:
         items = self.file.items
         return [items[number] for number, start, _ in self.request.pieces if start == items[number].extent.start]
 
-    def run(self, caller: Caller, cancel: CancelToken | None = None, /) -> Range:
+    def fetch(self, caller: Caller, cancel: CancelToken | None = None, /) -> Range:
         """Receive; runs on a worker."""
         try:
             views = self._views()
             wanted = Range(self.request.start, self.request.stop)
             fetch = RangeFetch(self.file.version, wanted.start, wanted.stop, partial(self._next, views))
-            received = fetch.run(caller, cancel)
+            received = fetch.fetch(caller, cancel)
             next(views, None)  # which looks at the last of them
         except BaseException as error:
             self._load.tell(partial(_raise, error))
@@ -99,7 +100,7 @@ class _Job:
     def _views(self) -> Iterator[memoryview]:
         for step in steps_of(self.request, self.file.extents):
             if isinstance(step, Skip):
-                yield from dropped(step.count)
+                yield from discarded(step.count)
             elif isinstance(step, Gather):
                 buffer = FillableBytes(bytes(step.stop - step.start)).getbuffer()
                 yield buffer
@@ -148,7 +149,7 @@ class Load:
                 while self._ready or self._in_flight:
                     while jobs := self._admitted():
                         for job in jobs:
-                            group.start(job)
+                            group.submit(job)
                     self._events.get()()
             self._verify(files)
         finally:

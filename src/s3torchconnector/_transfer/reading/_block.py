@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
 
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._transfer.engine._budget import ByteBudget
@@ -11,6 +10,7 @@ from s3torchconnector._transfer.engine._memory import LargeBuffer
 from s3torchconnector._transfer.engine._outcome import Outcome
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.reading._ledger import NOT_SUMMED, Ledger
+from s3torchconnector._transfer.reading._memory_guard import MemoryGuard
 from s3torchconnector._wire import CancelledByCaller, is_retryable
 
 
@@ -143,11 +143,10 @@ class Block:
                 self._budget.give(reserved, [block] if block is not None else ())
 
 
-class Destinations:
+class Destinations(MemoryGuard):
     """Gives each missing block its place in a reader's memory: ``with Destinations(budget, blocks, wanted, view)``.
 
-    Whatever way the block is left, nothing touches the memory afterwards; also where that is waited for and the wait is
-    interrupted.
+    When the block of code is left, all of that memory is the reader's alone again.
     """
 
     def __init__(self, budget: ByteBudget, parts: Sequence[Block], wanted: Range, view: memoryview) -> None:
@@ -165,20 +164,8 @@ class Destinations:
             self._budget.wake()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        interrupt: BaseException | None = None
-        over = False
-        while not over:
-            try:
-                for part in self._missing:
-                    part.withdraw()
-                over = True
-            except BaseException as latest:
-                interrupt = latest
-        try:
-            if interrupt is not None:
-                raise interrupt
-        finally:
-            interrupt = None  # it refers to this frame
+    def _stop_writers(self) -> None:
+        for part in self._missing:
+            part.withdraw()
+
+    _await_writers = _stop_writers  # who reads has waited for what it wants

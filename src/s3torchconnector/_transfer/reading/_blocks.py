@@ -118,7 +118,7 @@ class Blocks:
         if part is not None:
             self.data_of(part)
         else:
-            RangeFetch(self._version, -1, None, lambda got: memoryview(bytearray(got.size))).run(self._runtime.caller)
+            RangeFetch(self._version, -1, None, lambda got: memoryview(bytearray(got.size))).fetch(self._runtime.caller)
 
     def await_heads(self) -> None:
         """Wait until answers for all parts have begun."""
@@ -163,7 +163,7 @@ class Blocks:
                     self.index.discard_lapsed()
                     missing = Range(max(position, part.start), min(stop, part.stop))
                     fetch = direct(self._version, missing, view, position)
-                    fetch.run(self._runtime.caller)
+                    fetch.fetch(self._runtime.caller)
                     self._verification.note_request(fetch, view, position)
                     continue
                 begin, end = max(position, part.start), min(stop, part.stop)  # known now that it is here

@@ -8,6 +8,7 @@ from typing import cast
 from s3torchconnector._errors import S3ChecksumError, S3ProtocolError
 from s3torchconnector._transfer.engine._memory import populate
 from s3torchconnector._transfer.engine._ranges import ContentRange, Range, parse_content_range
+from s3torchconnector._transfer.reading._discard import discarded
 from s3torchconnector._transfer.reading._integrity import ObjectIntegrity, Sum
 from s3torchconnector._transfer.reading._ledger import NOT_SUMMED, Sums
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
@@ -15,7 +16,6 @@ from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Caller, CancelToken, Exchange, Request, Response, operations
 
 _FULL = memoryview(b"")
-_SKIP = 256 * 1024  # bytes received at a time of what was not asked for
 
 
 Allocate = Callable[[Range], memoryview]
@@ -85,7 +85,7 @@ class RangeFetch:
         self._begun, self._size_untold = None, received is None
         return received
 
-    def run(self, caller: Caller, cancel: CancelToken | None = None) -> Range:
+    def fetch(self, caller: Caller, cancel: CancelToken | None = None) -> Range:
         """Fetch.
 
         Raises:
@@ -169,7 +169,7 @@ class RangeFetch:
         if not self._done:  # only now, when the answer may have told what to sum with
             self._sum = Sum(cast(ObjectIntegrity, self._version.integrity))
         if wanted and wanted.start + self._done > content.start:  # of nothing, as behind the end, nothing precedes it
-            _skip(response, wanted.start + self._done - content.start)
+            _discard(response, wanted.start + self._done - content.start)
         self._verified = response
         return True
 
@@ -268,11 +268,11 @@ def _content_of(response: Response) -> ContentRange | None:
     return ContentRange(0, response.length, response.length)
 
 
-def _skip(response: Response, count: int) -> None:
-    """Receive and drop the bytes before the wanted ones, from a server that does not know ranges."""
-    scratch = memoryview(bytearray(min(count, _SKIP)))
-    while count:
-        received = response.readinto(scratch[:count])
-        if not received:
-            raise S3ProtocolError("the answer ended before the bytes that were asked for")
-        count -= received
+def _discard(response: Response, count: int) -> None:
+    """Receive the bytes before the wanted ones, from a server that ignores ranges, and throw them away."""
+    for view in discarded(count):
+        while view:
+            received = response.readinto(view)
+            if not received:
+                raise S3ProtocolError("the answer ended before the bytes that were asked for")
+            view = view[received:]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
 from s3torchconnector._transfer.engine._outcome import Outcome
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._workers import Lane
+from s3torchconnector._transfer.reading._memory_guard import MemoryGuard
 from s3torchconnector._wire import Caller, CancelToken
 
 
 class Fetch(Protocol):
     """A ``RangeFetch``, or something that does more with one."""
 
-    def run(self, caller: Caller, cancel: CancelToken | None = None, /) -> Range:
+    def fetch(self, caller: Caller, cancel: CancelToken | None = None, /) -> Range:
         """Fetch; ends early when cancelled."""
         ...
 
@@ -24,44 +24,44 @@ class Fetch(Protocol):
 _F = TypeVar("_F", bound=Fetch)
 
 
-class FetchGroup(Generic[_F]):
+class FetchGroup(MemoryGuard, Generic[_F]):
     """Fetches that succeed or fail together: ``with FetchGroup(...) as group``.
 
-    Leaving the block waits for all of them and raises the first error. Whatever way it is left (an error, a
-    ``KeyboardInterrupt``, another one while it waits), nothing touches the destination memory afterwards.
+    Leaving the block waits for all of them and raises the first error. After an error or an interrupt, those under way
+    are cancelled and waited for, and the others never start.
 
     Attributes:
-        fetches: all of them; when the block was left without an error, all that was fetched.
+        fetches: all of them; if the block was left without an error, all that was fetched.
     """
 
     def __init__(self, lane: Lane, caller: Caller) -> None:
         self._lane = lane
         self._caller = caller
         self._cancel = CancelToken()
-        self._started: list[Outcome] = []
-        self._begun: list[Outcome] = []  # by a worker, if it could claim them: what an interrupt has to wait for
+        self._submitted: list[Outcome] = []
+        self._started: list[Outcome] = []  # by a worker, if it could claim them: what an interrupt has to wait for
         self._ended: SimpleQueue[Outcome] = SimpleQueue()
         self.fetches: list[_F] = []
 
-    def start(self, fetch: _F) -> None:
+    def submit(self, fetch: _F) -> None:
         """Have a worker fetch."""
         self.fetches.append(fetch)
         outcome = Outcome()
-        self._started.append(outcome)  # before anybody can begin: an interrupt must find it
+        self._submitted.append(outcome)  # before anybody can start: an interrupt must find it
         self._lane.submit(partial(self._fetch, fetch, outcome))
 
-    def run(self, fetch: _F) -> Range:
-        """Fetch on the calling thread, which would only wait otherwise."""
+    def fetch_here(self, fetch: _F) -> Range:
+        """Fetch on the calling thread, which otherwise would only wait."""
         self.fetches.append(fetch)
-        return fetch.run(self._caller, self._cancel)
+        return fetch.fetch(self._caller, self._cancel)
 
     def _fetch(self, fetch: _F, outcome: Outcome) -> None:
-        self._begun.append(outcome)
-        if not outcome.claim():  # given up: nobody waits for its end
+        self._started.append(outcome)
+        if not outcome.claim():  # cancelled: nobody waits for its end
             outcome.settle()
             return
         try:
-            fetch.run(self._caller, self._cancel)
+            fetch.fetch(self._caller, self._cancel)
         except BaseException as error:
             outcome.settle(error)
         else:
@@ -71,34 +71,13 @@ class FetchGroup(Generic[_F]):
     def __enter__(self) -> FetchGroup[_F]:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        failure: BaseException | None = None
-        over = False
-        while not over:
-            try:
-                if error is None and failure is None:
-                    self._await_all()
-                else:
-                    self._give_up()
-                over = True
-            except BaseException as latest:  # of a fetch; or an interrupt, after which others may still be writing
-                failure = latest
-        try:
-            if failure is not None:
-                raise failure
-        finally:
-            failure = None  # it refers to this frame
-
-    def _await_all(self) -> None:
-        for _ in self._started:
+    def _await_writers(self) -> None:
+        for _ in self._submitted:
             self._ended.get().wait()
 
-    def _give_up(self) -> None:
-        """Cancel, and wait until nobody fetches. Can be interrupted and called again."""
+    def _stop_writers(self) -> None:
         self._cancel.cancel()
+        for outcome in self._submitted:
+            outcome.claim()  # no worker starts it any more
         for outcome in self._started:
-            outcome.claim()  # nobody begins it any more
-        for outcome in self._begun:
             outcome.join()

@@ -114,7 +114,7 @@ class FetchedBlock(Block):
 
     def _fetch_and_settle(self) -> None:
         try:
-            received = self._fetch.run(self._runtime.caller, self._cancel)
+            received = self._fetch.fetch(self._runtime.caller, self._cancel)
         except BaseException as error:
             self._settle_failed(error)
         else:

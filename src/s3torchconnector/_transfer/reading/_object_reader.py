@@ -197,13 +197,13 @@ class ObjectReader:
         """Fetch what is planned straight into ``view``, and what comes next unasked."""
         is_blind = self._version.size is None and len(plan) > 1
         for wanted in [] if is_blind else plan[:-1]:
-            group.start(direct(self._version, wanted, view, position))
+            group.submit(direct(self._version, wanted, view, position))
         if self._pattern.in_order:
             self._read_ahead(stop)
         if is_blind:
             fetch_unsized(group, self._version, plan, view, position)
         elif plan:
-            group.run(direct(self._version, plan[-1], view, position))
+            group.fetch_here(direct(self._version, plan[-1], view, position))
 
     def read_to_end(self, position: int) -> bytes:
         """Everything from ``position`` on, received straight into the ``bytes`` that are returned."""

@@ -1,8 +1,8 @@
 """Chosen pieces of one object, received straight into many places, with few and large requests.
 
 Pieces that lie close together are asked for as one range, whose bytes go where they belong as they arrive: into the
-memory of the pieces, and, in the gaps between them, into a scrap that all share. Nothing is copied or held in between,
-so that the memory taken is that of the pieces. The first request reads the object's beginning, where formats keep their
+memory of the pieces; those of the gaps between them are thrown away. Nothing is copied or held in between, so that the
+memory taken is that of the pieces. The first request reads the object's beginning, where formats keep their
 directory, and pins its version; every other is held to that.
 """
 
@@ -18,11 +18,10 @@ from s3torchconnector._transfer.engine._memory import copy
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import Runtime
 from s3torchconnector._transfer.reading._compare import Loaded, prepare_verification
+from s3torchconnector._transfer.reading._discard import discarded
 from s3torchconnector._transfer.reading._fetch import RangeFetch
 from s3torchconnector._transfer.reading._fetch_group import FetchGroup
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
-
-_SCRAP = 64 * 1024  # bytes received at a time of what nobody wants
 
 
 class Piece(NamedTuple):
@@ -37,21 +36,21 @@ class Piece(NamedTuple):
 
 
 def places(pieces: Sequence[Piece], starts: Sequence[int], received: Range) -> Iterator[memoryview]:
-    """Where the bytes of one range go, in their order: ``pieces``, which begin at ``starts``, and a scrap between."""
-    scrap = memoryview(bytearray(_SCRAP))
+    """Where the bytes of one range go, in order: into ``pieces``, which begin at ``starts``, or nowhere between."""
     position = received.start
     following = max(0, bisect_right(starts, position) - 1)
     while position < received.stop:
         piece = pieces[following] if following < len(pieces) else None
         if piece is None or position < piece.start:
             stop = received.stop if piece is None else min(piece.start, received.stop)
-            view = scrap[: stop - position]
+            yield from discarded(stop - position)
+            position = stop
         else:
             view = piece.view[position - piece.start : received.stop - piece.start]
             following += 1
-        if len(view):
-            yield view
-        position += len(view)
+            if len(view):
+                yield view
+            position += len(view)
 
 
 def plan(pieces: Iterable[Piece], max_gap: int, most: int) -> Iterator[Range]:
@@ -107,7 +106,7 @@ class PiecesReader:
         """
         if self._version.size is None:
             fetch = RangeFetch(self._version, 0, count, self._new_head)
-            fetch.run(self._runtime.caller)
+            fetch.fetch(self._runtime.caller)
             self._loaded.add(fetch)
         elif count > len(self._head):
             longer = memoryview(bytearray(min(count, self.size)))
@@ -140,9 +139,9 @@ class PiecesReader:
                     self._version, wanted.start, wanted.stop, partial(_next_of, places(missing, starts, wanted))
                 )
                 if wanted is ranges[-1]:
-                    group.run(fetch)
+                    group.fetch_here(fetch)
                 else:
-                    group.start(fetch)
+                    group.submit(fetch)
         for fetch in group.fetches:
             self._loaded.add(fetch)
         self._loaded.verify(self._runtime.caller)

@@ -53,7 +53,7 @@ class _Again:
         self._position = self.range.start  # of what is being filled
 
     def run(self, version: ObjectVersion, caller: Caller) -> Iterator[tuple[Range, Sums | None]]:
-        RangeFetch(version, self.range.start, self.range.stop, self._next).run(caller)
+        RangeFetch(version, self.range.start, self.range.stop, self._next).fetch(caller)
         self._take()
         return ((check.piece, check.result()) for check in self._checks)
 

@@ -54,7 +54,7 @@ class StreamedRange:
             return
         error: BaseException | None = None
         try:
-            self._fetch.run(self._caller, self._cancel)
+            self._fetch.fetch(self._caller, self._cancel)
         except BaseException as failure:
             error = failure
         self._end(error)

@@ -21,14 +21,14 @@ def fetch_unsized(
     def allocate(got: Range) -> memoryview:
         for late in wanted[_BLINDLY:]:
             if late.start < (version.size or 0):
-                group.start(direct(version, late, view, position))
+                group.submit(direct(version, late, view, position))
         place = view[got.start - position : got.stop - position]
         populate(place)
         return place
 
     for early in wanted[1:_BLINDLY]:
-        group.start(direct(version, early, view, position))
-    group.run(RangeFetch(version, wanted[0].start, wanted[0].stop, allocate))
+        group.submit(direct(version, early, view, position))
+    group.fetch_here(RangeFetch(version, wanted[0].start, wanted[0].stop, allocate))
 
 
 class UnsizedRead:
@@ -60,12 +60,12 @@ class UnsizedRead:
             if got.stop < stop and len(view) == size:
                 whole_in_parts()
             for piece in split_on_grid(got.stop, stop, part_size):
-                group.start(direct(self._version, piece, view, position))
+                group.submit(direct(self._version, piece, view, position))
             return view[: got.size]
 
         end = position + part_size - position % part_size
         if self._count is not None:
             end = min(end, position + self._count)
         with group:
-            group.run(RangeFetch(self._version, position, end, allocate))
+            group.fetch_here(RangeFetch(self._version, position, end, allocate))
         return self._buffer

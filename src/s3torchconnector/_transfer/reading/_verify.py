@@ -186,7 +186,7 @@ class Verification:
         """Fetch a whole object into ``view``."""
         with FetchGroup[RangeFetch](lane, self._runtime.caller) as group:
             for piece in split_on_grid(0, len(view), self._runtime.config.part_size):
-                group.start(direct(self._version, piece, view, 0))
+                group.submit(direct(self._version, piece, view, 0))
         self._own_ledger = None
         self.note_requests(group, view, 0)
         return self._ledger
