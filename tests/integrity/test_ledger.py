@@ -73,7 +73,7 @@ def is_found_right(ledger: Ledger) -> bool:
 
 
 def _combined(ledger: Ledger, settled: dict[Range, Sums]) -> int | None:
-    ledger.settle({piece: sums for piece, sums in settled.items() if piece in ledger._tiles})
+    ledger.confirm({piece: sums for piece, sums in settled.items() if piece in ledger._tiles})
     return ledger.combined(CRC32, SIZE)
 
 

@@ -136,9 +136,9 @@ def test_what_a_failed_read_received_in_its_own_memory_is_fetched_again(
         failing = threading.Thread(target=read_the_rest)
         failing.start()
         third = [part for part in index if 2 * PART <= part.start < 3 * PART]
-        wait_until(lambda: all(part._offered is not None for part in third))
+        wait_until(lambda: all(part._destination is not None for part in third))
         good.set()
-        wait_until(lambda: all(part.elsewhere and part.ready for part in third))
+        wait_until(lambda: all(part.received_in_place and part.ready for part in third))
         bad.set()
         failing.join()
         assert errors == [S3AccessDeniedError]

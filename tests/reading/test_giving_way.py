@@ -13,7 +13,7 @@ import pytest
 
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer.engine._budget import BUFFER_SIZE
-from s3torchconnector._transfer.reading import _blocks, _object_reader
+from s3torchconnector._transfer.reading import _blocks, _object_reader, _plan_executor
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector.s3reader import S3ReaderConstructor
 from tests.reading.support import (
@@ -149,7 +149,7 @@ def interrupted_at(moment: int) -> contextlib.AbstractContextManager[None]:
 def at_line(moment: int, do: Callable[[], None]) -> Iterator[None]:
     """Calls ``do`` when so many lines of a reader have been carried out."""
     lines = itertools.count(1)
-    files = (_object_reader.__file__, _blocks.__file__)
+    files = (_object_reader.__file__, _plan_executor.__file__, _blocks.__file__)
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         if frame.f_code.co_filename not in files or frame.f_code.co_name == "__del__":

@@ -22,9 +22,9 @@ pytestmark = pytest.mark.usefixtures("s3_server")  # for its keys
 _OUTAGE = s3_error(500, "InternalError")
 
 
-def _wait_for_early_parts(reader: Any) -> None:
-    for part in list(reader._object._index):
-        part._outcome.join()
+def _await_blocks(reader: Any) -> None:
+    for block in list(reader._object._index):
+        block.outcome.join()
 
 
 @pytest.mark.parametrize("size", [1000, 20 * MIB], ids=["small", "large"])
@@ -33,7 +33,7 @@ def test_an_object_that_was_fetched_early_in_an_outage_is_read_after_it(size: in
     with ScriptedServer(handler=served) as server, client_of(server.endpoint, max_attempts=1) as client:
         reader = open_object(client, "b")
         reader.start_early(size)
-        _wait_for_early_parts(reader)
+        _await_blocks(reader)
         served.before = lambda request: None
         assert reader.read() == content(0, size)
 
@@ -43,7 +43,7 @@ def test_what_trying_again_cannot_help_is_not_asked_twice() -> None:
     with ScriptedServer(handler=served) as server, client_of(server.endpoint) as client:
         reader = open_object(client, "b")
         reader.start_early(1000)
-        _wait_for_early_parts(reader)
+        _await_blocks(reader)
         with pytest.raises(S3AccessDeniedError):
             reader.read()
     assert len(served.requests) == 1
@@ -60,10 +60,10 @@ def test_an_outage_while_reading_ahead_is_over_for_the_next_read() -> None:
     served = VirtualObject(size, before=answer)
     with ScriptedServer(handler=served) as server, client_of(server.endpoint, max_attempts=1) as client:
         reader = open_object(client, "b")
-        while not any(part.failed for part in reader._object._index):
+        while not any(block.failed for block in reader._object._index):
             assert reader.read(MIB) == content(reader.tell() - MIB, reader.tell())
             assert reader.tell() < far
-            _wait_for_early_parts(reader)
+            _await_blocks(reader)
         outage.clear()
         while data := reader.read(MIB):
             assert data == content(reader.tell() - len(data), reader.tell())
@@ -79,7 +79,7 @@ def test_a_read_that_failed_leaves_nothing_that_fails_the_next() -> None:
         outage.set()
         with pytest.raises(S3Exception, match="InternalError"):
             reader.readinto(buffer)
-        assert not any(part.failed for part in reader._object._index)
+        assert not any(block.failed for block in reader._object._index)
         outage.clear()
         assert reader.readinto(buffer) == len(buffer)
         assert buffer == content(200, 200 + len(buffer))
@@ -104,8 +104,8 @@ class _Impatient(ScriptedServer):
 
 
 def test_a_server_that_does_not_wait_for_a_slow_program_is_no_failure() -> None:
-    served, part = VirtualObject(64 * MIB), 16 * MIB
-    settings: dict[str, Any] = {"part_size": part, "memory_budget": part, "max_attempts": 1}
+    served, block = VirtualObject(64 * MIB), 16 * MIB
+    settings: dict[str, Any] = {"part_size": block, "memory_budget": block, "max_attempts": 1}
     with _Impatient(served) as server, client_of(server.endpoint, **settings) as client:
         reader = open_object(client, "b", reader_constructor=S3ReaderConstructor.sequential())
         drops = 0

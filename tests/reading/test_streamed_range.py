@@ -15,7 +15,7 @@ from s3torchconnector._transfer.engine._outcome import Outcome
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.reading._block import Destinations
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
-from s3torchconnector._transfer.reading._streamed_range import StreamedBlock, StreamedRange, deposit
+from s3torchconnector._transfer.reading._streamed_range import StreamedBlock, StreamedRange, reservation
 from s3torchconnector._wire import CancelToken
 from tests.interrupts import interrupted_at
 from tests.reading.support import MIB, client_of, content, wait_until
@@ -57,135 +57,135 @@ def client(slow: Slow) -> Iterator[S3Client]:
 
 
 @pytest.fixture
-def train(client: S3Client) -> StreamedRange:
-    """Under way, with its first part here."""
+def streamed(client: S3Client) -> StreamedRange:
+    """Under way, with its first block here."""
     version = ObjectVersion("bucket", "key")
     version.hold_to(SIZE, '"e"')
     runtime = client.runtime()
-    runtime.budget.take(deposit(SIZE))
-    train = StreamedRange(runtime, version, Range(0, SIZE))
-    runtime.workers.run(train.fetch)
-    train.parts[0].data()
-    return train
+    runtime.budget.take(reservation(SIZE))
+    streamed = StreamedRange(runtime, version, Range(0, SIZE))
+    runtime.workers.run(streamed.fetch)
+    streamed.blocks[0].data()
+    return streamed
 
 
-def discard(parts: list[StreamedBlock]) -> None:
-    for part in parts:
-        part.discard()
+def discard(blocks: list[StreamedBlock]) -> None:
+    for block in blocks:
+        block.discard()
 
 
-def test_each_part_is_here_when_it_is_full(train: StreamedRange, slow: Slow) -> None:
-    assert [part.ready for part in train.parts] == [True, False, False, False, False]
+def test_each_part_is_here_when_it_is_full(streamed: StreamedRange, slow: Slow) -> None:
+    assert [block.ready for block in streamed.blocks] == [True, False, False, False, False]
     slow.first.set()
-    assert train.parts[1].data() == content(BUFFER_SIZE, 2 * BUFFER_SIZE)
-    assert not train.parts[2].ready
+    assert streamed.blocks[1].data() == content(BUFFER_SIZE, 2 * BUFFER_SIZE)
+    assert not streamed.blocks[2].ready
     slow.second.set()
-    assert b"".join(part.data() for part in train.parts) == content(0, SIZE)
-    assert not any(part.elsewhere for part in train.parts)
-    discard(train.parts)
+    assert b"".join(block.data() for block in streamed.blocks) == content(0, SIZE)
+    assert not any(block.received_in_place for block in streamed.blocks)
+    discard(streamed.blocks)
 
 
-def test_an_offered_place_is_filled_and_takes_no_budget(client: S3Client, train: StreamedRange, slow: Slow) -> None:
+def test_an_offered_place_is_filled_and_takes_no_budget(client: S3Client, streamed: StreamedRange, slow: Slow) -> None:
     memory = memoryview(bytearray(3 * BUFFER_SIZE))
-    for i, part in enumerate(train.parts[2:]):
-        part.offer(memory[i * BUFFER_SIZE : (i + 1) * BUFFER_SIZE])
+    for i, block in enumerate(streamed.blocks[2:]):
+        block.set_destination(memory[i * BUFFER_SIZE : (i + 1) * BUFFER_SIZE])
     slow.first.set()
     slow.second.set()
-    for part in train.parts:
-        part.data()
+    for block in streamed.blocks:
+        block.data()
     assert memory == content(2 * BUFFER_SIZE, SIZE)
-    assert [part.elsewhere for part in train.parts] == [False, False, True, True, True]
+    assert [block.received_in_place for block in streamed.blocks] == [False, False, True, True, True]
     assert client.runtime().budget.taken <= 2 * BUFFER_SIZE
-    discard(train.parts)
+    discard(streamed.blocks)
 
 
-def test_what_is_offered_too_late_is_copied_there_by_who_receives_it(
-    client: S3Client, train: StreamedRange, slow: Slow
+def test_what_is_destination_too_late_is_copied_there_by_who_receives_it(
+    client: S3Client, streamed: StreamedRange, slow: Slow
 ) -> None:
     memory = memoryview(bytearray(BUFFER_SIZE))
     slow.first.set()
-    coming = train.parts[2]
-    wait_until(lambda: coming._begun)
-    coming.offer(memory)
+    coming = streamed.blocks[2]
+    wait_until(lambda: coming._is_next)
+    coming.set_destination(memory)
     slow.second.set()
     coming.data()
-    assert coming.elsewhere
+    assert coming.received_in_place
     assert memory == content(2 * BUFFER_SIZE, 3 * BUFFER_SIZE)
-    train.parts[4].data()
+    streamed.blocks[4].data()
     assert client.runtime().budget.taken <= 4 * BUFFER_SIZE
-    discard([part for part in train.parts if part is not coming])
+    discard([block for block in streamed.blocks if block is not coming])
 
 
-def test_memory_that_was_offered_too_late_and_withdrawn_is_left_alone(train: StreamedRange, slow: Slow) -> None:
+def test_memory_that_was_offered_too_late_and_withdrawn_is_left_alone(streamed: StreamedRange, slow: Slow) -> None:
     memory = memoryview(bytearray(BUFFER_SIZE))
     slow.first.set()
-    coming = train.parts[2]
-    wait_until(lambda: coming._begun)
-    coming.offer(memory)
-    coming.withdraw()
+    coming = streamed.blocks[2]
+    wait_until(lambda: coming._is_next)
+    coming.set_destination(memory)
+    coming.take_back_destination()
     slow.second.set()
     with pytest.raises(S3Exception):
-        train.parts[4].data()
+        streamed.blocks[4].data()
     assert memory == bytes(BUFFER_SIZE)
-    discard(train.parts)
+    discard(streamed.blocks)
 
 
-def test_nothing_touches_memory_that_was_withdrawn(train: StreamedRange, slow: Slow) -> None:
+def test_nothing_touches_memory_that_was_withdrawn(streamed: StreamedRange, slow: Slow) -> None:
     memory = memoryview(bytearray(2 * BUFFER_SIZE))
-    receiving, coming = train.parts[2:4]
-    receiving.offer(memory[:BUFFER_SIZE])
-    coming.offer(memory[BUFFER_SIZE:])
+    receiving, coming = streamed.blocks[2:4]
+    receiving.set_destination(memory[:BUFFER_SIZE])
+    coming.set_destination(memory[BUFFER_SIZE:])
     slow.first.set()
     wait_until(lambda: memory[:1] == content(2 * BUFFER_SIZE, 2 * BUFFER_SIZE + 1))
-    coming.withdraw()
-    receiving.withdraw()
+    coming.take_back_destination()
+    receiving.take_back_destination()
     memory[:] = untouched = b"\xa5" * len(memory)
     slow.second.set()
     with pytest.raises(S3Exception):
-        train.parts[4].data()
+        streamed.blocks[4].data()
     assert memory == untouched
-    discard(train.parts)
+    discard(streamed.blocks)
 
 
 def test_a_part_that_is_here_is_withdrawn_while_its_readers_are_being_told(
-    train: StreamedRange, slow: Slow, monkeypatch: pytest.MonkeyPatch
+    streamed: StreamedRange, slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its thread may lose the interpreter lock between the two; the rest of the train is wanted all the same."""
     here, told = threading.Event(), threading.Event()
     settle = Outcome.settle
 
     def settle_late(outcome: Outcome, error: BaseException | None = None) -> None:
-        if outcome is train.parts[1]._outcome:
+        if outcome is streamed.blocks[1].outcome:
             here.set()
             assert told.wait(30)
         settle(outcome, error)
 
     monkeypatch.setattr(Outcome, "settle", settle_late)
-    train.parts[1].offer(memoryview(bytearray(BUFFER_SIZE)))
+    streamed.blocks[1].set_destination(memoryview(bytearray(BUFFER_SIZE)))
     slow.first.set()
     assert here.wait(30)
-    train.parts[1].withdraw()
+    streamed.blocks[1].take_back_destination()
     told.set()
     slow.second.set()
-    assert train.parts[4].data() == content(4 * BUFFER_SIZE, SIZE)
-    discard(train.parts)
+    assert streamed.blocks[4].data() == content(4 * BUFFER_SIZE, SIZE)
+    discard(streamed.blocks)
 
 
-def test_a_train_that_nobody_wants_stops(train: StreamedRange, slow: Slow) -> None:
-    discard(train.parts[1:])
+def test_a_train_that_nobody_wants_stops(streamed: StreamedRange, slow: Slow) -> None:
+    discard(streamed.blocks[1:])
     with pytest.raises(S3Exception):
-        train.parts[4].data()  # although the server has sent no more
-    assert train.parts[0].data() == content(0, BUFFER_SIZE)
-    discard(train.parts[:1])
+        streamed.blocks[4].data()  # although the server has sent no more
+    assert streamed.blocks[0].data() == content(0, BUFFER_SIZE)
+    discard(streamed.blocks[:1])
     slow.first.set()
 
 
-def test_a_train_goes_on_for_the_parts_that_are_wanted(train: StreamedRange, slow: Slow) -> None:
-    discard(train.parts[:4])
+def test_a_train_goes_on_for_the_parts_that_are_wanted(streamed: StreamedRange, slow: Slow) -> None:
+    discard(streamed.blocks[:4])
     slow.first.set()
     slow.second.set()
-    assert train.parts[4].data() == content(4 * BUFFER_SIZE, SIZE)
-    discard(train.parts[4:])
+    assert streamed.blocks[4].data() == content(4 * BUFFER_SIZE, SIZE)
+    discard(streamed.blocks[4:])
 
 
 def test_a_read_in_order_waits_for_no_more_than_its_block() -> None:
@@ -222,32 +222,32 @@ def test_no_interrupt_of_the_withdrawal_leaves_memory_to_a_train(client: S3Clien
     runtime = client.runtime()
     for moment in itertools.count(2):  # not where ``__exit__`` begins
         slow.first.clear()
-        runtime.budget.take(deposit(SIZE))
-        train = StreamedRange(runtime, version, Range(0, SIZE))
-        runtime.workers.run(train.fetch)
-        train.parts[0].data()
+        runtime.budget.take(reservation(SIZE))
+        streamed = StreamedRange(runtime, version, Range(0, SIZE))
+        runtime.workers.run(streamed.fetch)
+        streamed.blocks[0].data()
         memory = memoryview(bytearray(3 * BUFFER_SIZE))
         interrupted = False
-        offers = Destinations(runtime.budget, train.parts[2:], Range(2 * BUFFER_SIZE, SIZE), memory)
-        offers.__enter__()
+        destinations = Destinations(runtime.budget, streamed.blocks[2:], Range(2 * BUFFER_SIZE, SIZE), memory)
+        destinations.__enter__()
         slow.first.set()
-        wait_until(lambda train=train: train.parts[2]._begun)
+        wait_until(lambda streamed=streamed: streamed.blocks[2]._is_next)
         try:
             with interrupted_at(
                 moment,
                 Destinations.__exit__,
                 Destinations._stop_writers,
-                StreamedBlock.withdraw,
-                StreamedRange.stop,
+                StreamedBlock.take_back_destination,
+                StreamedRange.cancel_request,
                 CancelToken.cancel,
                 Outcome.join,
             ):
-                offers.__exit__(None, None, None)
+                destinations.__exit__(None, None, None)
         except KeyboardInterrupt:
             interrupted = True
-        assert train.parts[2]._outcome.settled, moment
-        assert [part._offered for part in train.parts] == [None] * 5, moment
-        discard(train.parts)
+        assert streamed.blocks[2].outcome.settled, moment
+        assert [block._destination for block in streamed.blocks] == [None] * 5, moment
+        discard(streamed.blocks)
         if not interrupted:
             break
     assert moment > 10

@@ -102,7 +102,7 @@ class S3Reader(io.BufferedIOBase):
     def deliver(self) -> int | None:
         """The loop has come to this object: from now on its memory is its user's. Returns its size, if known."""
         source = self._source()
-        return None if source is None else source.hand_over()
+        return None if source is None else source.hand_out()
 
     def _source(self) -> BytesByPosition | None:
         return self.__dict__.get("_object")

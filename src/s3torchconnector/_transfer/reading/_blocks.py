@@ -1,6 +1,6 @@
-"""The parts of one version of an object in one process: how they are asked for, waited for and handed out.
+"""The blocks of one version of an object in one process: how they are requested, waited for and copied from.
 
-Whatever goes wrong on the way, what was taken of the budget for a part is given back: it is on the shelf before.
+A block is in the index before memory is reserved for it: whatever goes wrong, what it has reserved is given back.
 """
 
 from __future__ import annotations
@@ -8,27 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from s3torchconnector._config import KIB, MIB
-from s3torchconnector._transfer.engine._budget import BUFFER_SIZE
 from s3torchconnector._transfer.engine._memory import copy
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import Runtime
 from s3torchconnector._transfer.engine._workers import Lane
-from s3torchconnector._transfer.reading._block import Block, Destinations, GivenUp
+from s3torchconnector._transfer.reading._block import Block, Destinations, Released
 from s3torchconnector._transfer.reading._block_index import BlockIndex
 from s3torchconnector._transfer.reading._fetch import RangeFetch, direct
-from s3torchconnector._transfer.reading._fetched_block import FetchedBlock
+from s3torchconnector._transfer.reading._fetched_block import BlockRequest, FetchedBlock
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
-from s3torchconnector._transfer.reading._streamed_range import StreamedRange, deposit
+from s3torchconnector._transfer.reading._request_planner import LARGE, Gap
+from s3torchconnector._transfer.reading._streamed_range import StreamedRange, reservation
 from s3torchconnector._transfer.reading._verify import Verification
 
-LARGE = BUFFER_SIZE // 2 + 1
-"""Bytes of a part from which on it is not kept for reads that go back a little."""
-_SMALL = 1 * MIB  # objects up to here are fetched by the carrier, many on one thread
-_LITTLE = 256 * KIB  # fetched where there is no room for more
+_MULTIPLEXED = 1 * MIB  # objects up to here are fetched by the multiplexer, many on one thread
+_LITTLE = 256 * KIB  # fetched if there is no room for more
 
 
 class Blocks:
-    """A shelf, and the threads that fill it. ``inherited`` are the parts of a parent process that are here."""
+    """An index of blocks, and the threads that fill them. ``inherited`` are those that a parent process had."""
 
     def __init__(
         self, runtime: Runtime, version: ObjectVersion, verification: Verification, inherited: Iterable[Block] = ()
@@ -39,8 +37,8 @@ class Blocks:
         self._version = version
         self._own_lane: Lane | None = None
         self._own_ahead_lane: Lane | None = None
-        for part in inherited:
-            self.index.add(part)
+        for block in inherited:
+            self.index.add(block)
 
     # Made when they are needed, by a small object never. Not by ``cached_property``, whose lock (before Python 3.12)
     # another thread may hold while this process is forked.
@@ -54,126 +52,149 @@ class Blocks:
 
     @property
     def _ahead_lane(self) -> Lane:
-        """Of trains, which may wait for memory: nothing that a read waits for stands behind them."""
+        """Of streamed ranges, which may wait for memory: nothing that a read waits for is queued after them."""
         if self._own_ahead_lane is None:
             self._own_ahead_lane = self._runtime.lane()
         return self._own_ahead_lane
 
-    def fetch(self, wanted: Range, *, reserved: int, carried: bool = False) -> Block | None:
-        """Have a part fetched, by a thread of its own or by the carrier; ``reserved`` bytes are taken for it.
+    # -- requests -----------------------------------------------------------------------------------------------------
 
-        None where there is no room for them.
-        """
-        part = FetchedBlock(self._runtime, self._version, wanted)
+    def _fetch(self, wanted: Range, *, reserved: int, multiplexed: bool = False) -> Block | None:
+        """Have a block fetched by a request of its own; None if there is no room for ``reserved`` bytes."""
+        block = FetchedBlock(self._runtime.budget, wanted)
         try:
-            self.index.add(part)
-            if not part.reserve(reserved, unread=self.index.lost <= 0):
-                self.index.remove(part)
+            self.index.add(block)
+            if not block.reserve(reserved, unread=self.index.lost <= 0):
+                self.index.remove(block)
                 return None
-            if carried:
-                self._runtime.multiplexer.submit(part)
+            request = BlockRequest(self._runtime, self._version, block)
+            if multiplexed:
+                self._runtime.multiplexer.submit(request)
             else:
-                self.lane.submit(part.fetch)
+                self.lane.submit(request.fetch)
         except BaseException:  # also an interrupt
             self.index.discard_missing()
             raise
-        return part
+        return block
 
     def fetch_beginning(self, size: int, reserved: int) -> None:
-        """Have the object's first bytes fetched that nobody waits for yet: ``size`` of them, or as many as fit."""
-        part = self.fetch(Range(0, size), reserved=reserved, carried=reserved <= _SMALL)
-        if part is None and reserved > _LITTLE:
-            self.fetch(Range(0, _LITTLE), reserved=_LITTLE, carried=True)
+        """Have the object's first bytes fetched, for which nobody waits yet: ``size``, or as many as there is room for.
 
-    def fetch_around(self, piece: Range, wanted: Range) -> bool:
-        """Have a part fetched that has ``piece`` and more, or a little more; False where there is room for neither."""
-        if self.fetch(wanted, reserved=wanted.size) is not None:
+        ``reserved`` is how many there probably are.
+        """
+        block = self._fetch(Range(0, size), reserved=reserved, multiplexed=reserved <= _MULTIPLEXED)
+        if block is None and reserved > _LITTLE:
+            self._fetch(Range(0, _LITTLE), reserved=_LITTLE, multiplexed=True)
+
+    def fetch_around(self, gap: Gap) -> bool:
+        """Have the block fetched that a gap asks for, or a smaller one; False if there is no room for either."""
+        wanted, wider = gap
+        if wider is None:
+            return False
+        if self._fetch(wider, reserved=wider.size) is not None:
             return True
-        start = max(wanted.start, min(piece.start, piece.stop - _LITTLE)) if wanted.start < piece.start else piece.start
-        less = Range(start, min(wanted.stop, max(piece.stop, start + _LITTLE)))
-        return piece.size < less.size < wanted.size and self.fetch(less, reserved=less.size) is not None
+        before = max(wider.start, min(wanted.start, wanted.stop - _LITTLE))
+        start = before if wider.start < wanted.start else wanted.start
+        less = Range(start, min(wider.stop, max(wanted.stop, start + _LITTLE)))
+        return wanted.size < less.size < wider.size and self._fetch(less, reserved=less.size) is not None
 
-    def fetch_ahead(self, wanted: Range) -> bool:
-        """Have parts fetched that nobody waits for, by one request; False where there is no room for that."""
-        size, taken, train = deposit(wanted.size), False, None
+    def read_ahead(self, wanted: Range) -> bool:
+        """Have a range streamed into blocks for which nobody waits; False if there is no room for that."""
+        size, reserved, streamed = reservation(wanted.size), False, None
         try:
-            taken = self._runtime.budget.try_take(size, to_come=True, unread=self.index.lost <= 0)
-            if taken:
-                train = StreamedRange(self._runtime, self._version, wanted)
-                for part in train.parts:
-                    self.index.add(part)
-                self._ahead_lane.submit(train.fetch)
+            reserved = self._runtime.budget.try_take(size, to_come=True, unread=self.index.lost <= 0)
+            if reserved:
+                streamed = StreamedRange(self._runtime, self._version, wanted)
+                for block in streamed.blocks:
+                    self.index.add(block)
+                self._ahead_lane.submit(streamed.fetch)
         except BaseException:  # also an interrupt
-            if train is not None:
-                train.call_off()
-            elif taken:
+            if streamed is not None:
+                streamed.cancel()
+            elif reserved:
                 self._runtime.budget.give(size, to_come=size)
             self.index.discard_missing()
             raise
-        return taken
+        return reserved
 
     def fetch_tail(self, length: int) -> None:
-        """Wait for the object's last bytes, which tell its size: ``length``, or one where there is no room for them."""
-        part = self.fetch(Range(-length, 0), reserved=length)
-        if part is not None:
-            self.data_of(part)
+        """Wait for the object's last bytes, which tell its size: ``length``, or one if there is no room for them."""
+        block = self._fetch(Range(-length, 0), reserved=length)
+        if block is not None:
+            self.data_of(block)
         else:
             RangeFetch(self._version, -1, None, lambda got: memoryview(bytearray(got.size))).fetch(self._runtime.caller)
 
-    def await_heads(self) -> None:
-        """Wait until answers for all parts have begun."""
-        for part in self.index:
-            part.await_head()
-            if part.failed and not part.given_up:
-                self.wait_for(part)
+    # -- what has come ------------------------------------------------------------------------------------------------
 
-    def wait_for(self, part: Block) -> memoryview | bytes:
-        """A part's bytes. After an error all is forgotten that is not here, so that the next read asks again."""
+    def await_heads(self) -> None:
+        """Wait until responses for all blocks have begun."""
+        for block in self.index:
+            block.await_head()
+            if block.failed and not block.released:
+                self._wait_for(block)
+
+    def _wait_for(self, block: Block) -> memoryview | bytes:
+        """A block's bytes. An error discards all that is not here, so that the next read asks again."""
         try:
-            return part.data()
-        except GivenUp:
+            return block.data()
+        except Released:
             raise
         except BaseException:
             # What is under way meets the same trouble, and must not bring it up again when that is over.
             self.index.discard_missing()
             raise
 
-    def data_of(self, part: Block) -> memoryview | bytes | None:
-        """``wait_for``; None where others needed the memory."""
+    def data_of(self, block: Block) -> memoryview | bytes | None:
+        """Wait for a block's bytes; None if others needed the memory."""
         try:
-            return self.wait_for(part)
-        except GivenUp:
+            return self._wait_for(block)
+        except Released:
             return None
 
-    def take(self, position: int, stop: int, view: memoryview, after_each: Callable[[], None] | None) -> None:
-        """Have the bytes of parts in ``view``: received into it, where that is not too late, or else copied.
+    def fill(self, read: Range, view: memoryview, after_each: Callable[[], None] | None) -> None:
+        """Put what blocks have of a read into ``view``: received there if it is not too late for that, or else copied.
 
-        What is here comes first, whatever its place: the others arrive meanwhile, in the memory that it makes free.
+        What is here comes first, wherever it lies: the rest arrives meanwhile, in the memory that this frees.
 
         Args:
-            after_each: called for each part, where reads are in order: then those that were read to their end are
-                let go of, since their memory is worth more for what comes next, now and not when the next read begins.
+            after_each: called after each block if reads are in order. Large blocks that were read to their end are
+                discarded before: their memory is needed for what comes next, now and not when the next read begins.
         """
-        parts = self.index.overlapping(position, stop)
-        with Destinations(self._runtime.budget, parts, Range(position, stop), view):
-            for part in sorted(parts, key=lambda part: not part.ready):
-                try:
-                    data = self.wait_for(part)
-                except GivenUp:
-                    self.index.discard_lapsed()
-                    missing = Range(max(position, part.start), min(stop, part.stop))
-                    fetch = direct(self._version, missing, view, position)
-                    fetch.fetch(self._runtime.caller)
-                    self._verification.note_request(fetch, view, position)
-                    continue
-                begin, end = max(position, part.start), min(stop, part.stop)  # known now that it is here
-                if part.elsewhere:
-                    self._verification.note_part(part, begin, end, view[begin - position : end - position])
-                    self.index.remove(part)
-                elif begin < end:
-                    self._verification.note_part(part, begin, end, data)
-                    copy(view[begin - position : end - position], data[begin - part.start : end - part.start])
-                if after_each is not None:
-                    if not part.elsewhere and end == part.stop and end - part.start >= LARGE:
-                        self.index.discard(part)
-                    after_each()
+        blocks = self.index.overlapping(*read)
+        if all(block.ready for block in blocks):
+            self._copy_each(blocks, read, view, after_each)
+            return
+        with Destinations(self._runtime.budget, blocks, read, view):
+            self._copy_each(sorted(blocks, key=lambda block: not block.ready), read, view, after_each)
+
+    def _copy_each(
+        self, blocks: list[Block], read: Range, view: memoryview, after_each: Callable[[], None] | None
+    ) -> None:
+        for block in blocks:
+            if self._copy(block, read, view) and after_each is not None:
+                is_read = block.stop <= read.stop and not block.received_in_place
+                if is_read and block.stop - block.start >= LARGE:
+                    self.index.discard(block)
+                after_each()
+
+    def _copy(self, block: Block, read: Range, view: memoryview) -> bool:
+        """Wait until ``view`` has what a block has of a read; False if others released that: it is fetched again."""
+        position = read.start
+        try:
+            data = self._wait_for(block)
+        except Released:
+            self.index.discard_retryable()
+            fetch = direct(self._version, Range(max(position, block.start), min(read.stop, block.stop)), view, position)
+            fetch.fetch(self._runtime.caller)
+            self._verification.note_fetch(fetch, view, position)
+            return False
+        start, stop = max(position, block.start), min(read.stop, block.stop)  # known now that it is here
+        place = view[start - position : stop - position]
+        if block.received_in_place:
+            self._verification.note_block(block, start, stop, place)
+            self.index.remove(block)
+        elif start < stop:
+            self._verification.note_block(block, start, stop, data)
+            copy(place, data[start - block.start : stop - block.start])
+        return True

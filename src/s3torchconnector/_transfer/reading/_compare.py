@@ -1,6 +1,7 @@
-"""What was handed out of an object, against the checksum that S3 keeps of it: asked for in time, and compared.
+"""Compares what was handed out of an object with the checksum that S3 stores, which is requested in time for that.
 
-An object that was handed out whole was compared; or that is an error, or told in the log, by the configuration.
+An object that was handed out whole was compared. If it could not be, that is an error or a warning in the log, as the
+configuration says.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from s3torchconnector._transfer.reading._read_again import read_again
 from s3torchconnector._wire import Algorithm, Caller, operations
 
 
-def ask_early(version: ObjectVersion, caller: Caller) -> None:
-    """Learn the checksum of the whole object, unless it is known. Does not raise."""
+def ask_for_checksum(version: ObjectVersion, caller: Caller) -> None:
+    """Request the checksum of the whole object, unless it is known. Does not raise."""
     integrity = version.integrity_by(caller)
     if integrity.knows(version.size, version.etag):
         return
@@ -33,54 +34,59 @@ def ask_early(version: ObjectVersion, caller: Caller) -> None:
 
 
 def ask_in_background(version: ObjectVersion, caller: Caller, lane: Lane) -> None:
-    """``ask_early``, by a worker; what comes in the meantime waits to be summed, for as long as that pays."""
+    """``ask_for_checksum`` by a worker. What comes meanwhile waits to be summed, as long as that pays."""
     version.integrity_by(caller).announce()
-    lane.submit(partial(ask_early, version, caller))
+    lane.submit(partial(ask_for_checksum, version, caller))
 
 
 def prepare_verification(version: ObjectVersion, runtime: Runtime, *, whole: bool) -> None:
-    """Before an object is asked for in many ranges: whether these are all of it, so that its checksum will be compared,
-    or not, so that nothing needs to be summed."""
+    """Call this before many ranges of an object are requested.
+
+    Args:
+        whole: whether they are all of it: then its checksum will be compared, else nothing needs to be summed.
+    """
     if whole:
         ask_in_background(version, runtime.caller, runtime.lane())
     else:
-        version.integrity_by(runtime.caller).give_up()
+        version.integrity_by(runtime.caller).skip()
 
 
-def demand(version: ObjectVersion, caller: Caller, integrity: ObjectIntegrity) -> tuple[Algorithm, int] | None:
-    """The checksum of all of an object that has come; None where there is none, which the log tells.
+def expected_checksum(
+    version: ObjectVersion, caller: Caller, integrity: ObjectIntegrity
+) -> tuple[Algorithm, int] | None:
+    """The checksum of a whole object, all of which has come; None if there is none, which is logged.
 
     Raises:
         S3ChecksumError: there is none, although the configuration requires one.
     """
-    ask_early(version, caller)
-    return integrity.demand(version.size or 0, version.etag)
+    ask_for_checksum(version, caller)
+    return integrity.expected_checksum(version.size or 0, version.etag)
 
 
 def compare(version: ObjectVersion, caller: Caller, integrity: ObjectIntegrity, ledger: Ledger) -> None:
     """Compare what the ledger has, which is all of the object.
 
     Raises:
-        S3ChecksumError: some bytes are wrong, or cannot be verified although they must be.
+        S3ChecksumError: some bytes are wrong, or cannot be verified although the configuration requires it.
     """
     ledger.note_compared()
     if ledger.wrong is not None:
         raise integrity.mismatch(ledger.wrong)
-    expected = demand(version, caller, integrity)
+    expected = expected_checksum(version, caller, integrity)
     if expected is None:
         return
     if ledger.overflowed:
-        integrity.go_without("it was read in more pieces than checksums are kept of")
+        integrity.report_unverified("it was read in more pieces than checksums are kept of")
         return
     if not ledger.is_summed:
-        integrity.go_without("some of it came while its bucket was not expected to have checksums")
+        integrity.report_unverified("some of it came while its bucket was not expected to have checksums")
         return
     try:
         read_again(version, caller, ledger, expected[0])
     except S3ChecksumError:
         raise
     except S3Exception as error:
-        integrity.go_without(f"some of it had to be read again for that, which failed: {error}")
+        integrity.report_unverified(f"some of it had to be read again for that, which failed: {error}")
         return
     if ledger.wrong is not None:
         raise integrity.mismatch(ledger.wrong)
@@ -90,20 +96,20 @@ def compare(version: ObjectVersion, caller: Caller, integrity: ObjectIntegrity, 
 
 
 def is_right(ledger: Ledger, expected: tuple[Algorithm, int], size: int) -> bool:
-    """Whether the tiles have the checksum of all of the object; False where that cannot be told."""
+    """Whether the tiles have the checksum of the whole object; False if that is unknown."""
     algorithm, crc = expected
     return ledger.combined(algorithm, size) == crc
 
 
 class Loaded:
-    """What a load has received of one object, straight into where it belongs."""
+    """What a load has received of one object, each byte straight into its place."""
 
     def __init__(self, version: ObjectVersion) -> None:
         self._version = version
         self._ledger = Ledger()
 
     def add(self, fetch: RangeFetch) -> None:
-        """What has been fetched, all of which is wanted."""
+        """This was fetched, and all of it is wanted."""
         integrity = self._version.integrity
         if integrity is not None and integrity.matters:
             received = fetch.received
@@ -114,7 +120,7 @@ class Loaded:
         """Compare, if every byte of the object has been loaded.
 
         Raises:
-            S3ChecksumError: some are wrong, or cannot be verified although they must be.
+            S3ChecksumError: some are wrong, or cannot be verified although the configuration requires it.
         """
         integrity, size = self._version.integrity, self._version.size
         if integrity is not None and size and integrity.matters and self._ledger.is_due(size):

@@ -1,15 +1,21 @@
-"""A part that has a request of its own: by a worker, or as an errand of the carrier."""
+"""A block that is filled by a request of its own, and that request: for a worker, or for the multiplexer.
+
+The request refers to the block, never the other way round: the cycle would keep both, and the object's bytes, until the
+next garbage collection, which costs a small object a quarter of its processor time.
+"""
 
 from __future__ import annotations
 
 from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._latch import Latch
+from s3torchconnector._transfer.engine._budget import ByteBudget
 from s3torchconnector._transfer.engine._memory import FillableBytes, new_buffer
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import Runtime
-from s3torchconnector._transfer.reading._block import Block, GivenUp
+from s3torchconnector._transfer.reading._block import Block, Released
 from s3torchconnector._transfer.reading._fetch import RangeFetch
+from s3torchconnector._transfer.reading._ledger import Sums
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
 from s3torchconnector._wire import CancelToken, Exchange, NoIdleConnection, NotYet, PoolIsFull, WouldBlock
 
@@ -17,148 +23,165 @@ _LARGE = 4 * MIB  # bytes from which memory is worth a mapping of its own
 
 
 class FetchedBlock(Block):
-    """A part that fetches itself; its size may be known only when the first answer tells it."""
+    """A block whose size may be known only when the response tells it. ``BlockRequest`` fills it.
 
-    def __init__(self, runtime: Runtime, version: ObjectVersion, wanted: Range) -> None:
-        super().__init__(runtime.budget, wanted)
-        self._runtime = runtime
-        self._bucket = version.bucket
-        self._cancel = CancelToken()
-        stop = None if wanted.start < 0 else wanted.stop
-        self._fetch = RangeFetch(version, wanted.start, stop, self._allocate, self._accept)
+    Attributes:
+        cancel: ends the request when the block is discarded.
+    """
+
+    def __init__(self, budget: ByteBudget, wanted: Range) -> None:
+        super().__init__(budget, wanted)
+        self.cancel = CancelToken()
         self._small: FillableBytes | None = None
-        self._to_be_settled = False  # by ``conclude``
-        self._has_begun = False  # an answer's head is here
-        self._on_begin: Latch | None = None
+        self._has_head = False  # the head of a response is here
+        self._on_head: Latch | None = None
 
-    def begin(self, *, wait: bool, connect: bool) -> Exchange | None:
-        """Send the request, for ``proceed`` to receive its answer: the part as an errand of the carrier."""
-        if not self._outcome.claim():
-            return None
-        try:
-            return self._fetch.begin(self._runtime.caller, self._cancel, wait=wait, connect=connect)
-        except (PoolIsFull, NoIdleConnection):
-            self._outcome.unclaim()
-            raise
-        except Exception:  # whatever it is, one object's trouble must not take the others' carrier
-            self.go_on()
-            return None
+    def allocate(self, actual: Range) -> memoryview:
+        """The head of a response is here: memory for these bytes, which will come.
 
-    def connect(self) -> None:
-        """Have a connection ready for ``begin``, or say why there is none; runs on a worker. Does not raise."""
-        try:
-            self._runtime.caller.connect(self._bucket, self._cancel)
-        except Exception:  # to be raised where this part is read, after the usual attempts
-            if self._outcome.claim():
-                self.go_on()
-
-    def proceed(self, scratch: bytearray) -> bool:
-        """Receive what is here; True once there is nothing more to wait for. Does not raise.
-
-        Who waits for the part is woken by ``conclude``, or by whoever goes on elsewhere.
+        Raises:
+            Released: there is no room for them.
         """
-        try:
-            received = self._fetch.proceed(self._runtime.caller, scratch)
-        except NotYet:
-            return False
-        except WouldBlock:
-            self.go_on()
-            return True
-        except BaseException as error:
-            if self._cancel.cancelled or not isinstance(error, S3Exception) or isinstance(error, GivenUp):
-                self._settle_failed(error)
-            else:
-                self.go_on()
-            return True
-        if received is None:
-            self.go_on()
-        else:
-            self._take(received)
-            self._to_be_settled = True
-        return True
-
-    def conclude(self) -> None:
-        """Wake who waits for what ``proceed`` has received."""
-        if self._to_be_settled:
-            self._outcome.settle()
-
-    def fail(self, error: Exception) -> None:
-        """Tell who waits for the part that nobody will ask for it."""
-        if self._outcome.claim():
-            self._outcome.settle(error)
-
-    def fetch(self) -> None:
-        """Receive the bytes, unless nobody wants them any more; runs on a worker. Does not raise."""
-        if self._outcome.claim():
-            self._fetch_and_settle()
-
-    def await_head(self) -> None:
-        self._on_begin = begins = Latch()
-        if not self._has_begun:  # asked behind the assignment, as the other thread assigns before it looks
-            self._outcome.when_settled(begins.open)
-            begins.wait()
-
-    def discard(self) -> None:
-        self._cancel.cancel()
-        if self._outcome.claim():
-            self.hand_over()
-        else:
-            super().discard()
-
-    def go_on(self) -> None:
-        """Have a worker try again and say what is wrong if it still is: the carrier has no time to wait for that."""
-        try:
-            self._runtime.workers.run(self._fetch_and_settle)
-        except RuntimeError as error:
-            self._outcome.settle(error)
-
-    def _fetch_and_settle(self) -> None:
-        try:
-            received = self._fetch.fetch(self._runtime.caller, self._cancel)
-        except BaseException as error:
-            self._settle_failed(error)
-        else:
-            self._land(received)
-
-    def _settle_failed(self, error: BaseException) -> None:
-        self._small, self._data = None, None
-        self.given_up = isinstance(error, GivenUp)
-        self._outcome.settle(error)
-
-    def _land(self, received: Range) -> None:
-        self._take(received)
-        self._outcome.settle()
-
-    def _take(self, received: Range) -> None:
-        if self._small is not None:
-            # Nobody else holds the buffer now, so getvalue() returns it without a copy.
-            self._data = self._small.getvalue()
-            self._small = None
-        self.start, self.stop = received
-        self.sums = self._fetch.take_sums()
-        self.ready = True
-
-    def _accept(self, actual: Range, data: bytes) -> None:
-        self._settle_account(len(data))
-        self._data = data
-
-    def _settle_account(self, size: int) -> None:
-        self._has_begun = True
-        if self._on_begin is not None:
-            self._on_begin.open()
-        more = size - self._reserved
-        if more > 0 and not self._budget.try_take(more):
-            raise GivenUp("given up: it is larger than was thought, and there is no room")
-        if more < 0:
-            self._budget.give(-more)
-        self._reserved = size
-
-    def _allocate(self, actual: Range) -> memoryview:
         size = actual.size
-        self._settle_account(size)
+        self._adjust_reservation(size)
         if size >= _LARGE:
             view = memoryview(new_buffer(size))
             self._data = view
             return view
         self._small = FillableBytes(bytes(size))
         return self._small.getbuffer()
+
+    def accept(self, actual: Range, data: bytes) -> None:
+        """All bytes came together with the head.
+
+        Raises:
+            Released: there is no room for them.
+        """
+        self._adjust_reservation(len(data))
+        self._data = data
+
+    def _adjust_reservation(self, size: int) -> None:
+        self._has_head = True
+        if self._on_head is not None:
+            self._on_head.open()
+        more = size - self._reserved
+        if more > 0 and not self._budget.try_take(more):
+            raise Released("released: it is larger than was thought, and there is no room")
+        if more < 0:
+            self._budget.give(-more)
+        self._reserved = size
+
+    def fill(self, received: Range, sums: Sums) -> None:
+        """All bytes are in the memory."""
+        if self._small is not None:
+            # Nobody else holds the buffer now, so getvalue() returns it without a copy.
+            self._data = self._small.getvalue()
+            self._small = None
+        self.start, self.stop = received
+        self.sums = sums
+        self.ready = True
+
+    def fail(self, error: BaseException) -> None:
+        """The bytes will not come."""
+        self._small, self._data = None, None
+        self.released = isinstance(error, Released)
+        self.outcome.settle(error)
+
+    def await_head(self) -> None:
+        self._on_head = head_is_here = Latch()
+        if not self._has_head:  # asked after the assignment, as the other thread assigns before it looks
+            self.outcome.when_settled(head_is_here.open)
+            head_is_here.wait()
+
+    def discard(self) -> None:
+        self.cancel.cancel()
+        if self.outcome.claim():
+            self.unreserve()
+        else:
+            super().discard()
+
+
+class BlockRequest:
+    """Fetches one block: a ``MultiplexedRequest``, and a worker's job (``fetch``)."""
+
+    def __init__(self, runtime: Runtime, version: ObjectVersion, block: FetchedBlock) -> None:
+        self._runtime = runtime
+        self._bucket = version.bucket
+        self._block = block
+        stop = None if block.start < 0 else block.stop
+        self._fetch = RangeFetch(version, block.start, stop, block.allocate, block.accept)
+        self._is_received = False
+
+    # -- for a worker -------------------------------------------------------------------------------------------------
+
+    def fetch(self) -> None:
+        """Receive the bytes, unless nobody wants them any more. Does not raise."""
+        if self._block.outcome.claim():
+            self._fetch_claimed()
+
+    def _fetch_claimed(self) -> None:
+        block = self._block
+        try:
+            received = self._fetch.fetch(self._runtime.caller, block.cancel)
+        except BaseException as error:
+            block.fail(error)
+        else:
+            block.fill(received, self._fetch.take_sums())
+            block.outcome.settle()
+
+    # -- for the multiplexer ------------------------------------------------------------------------------------------
+
+    def begin(self, *, wait: bool, connect: bool) -> Exchange | None:
+        if not self._block.outcome.claim():
+            return None
+        try:
+            return self._fetch.send(self._runtime.caller, self._block.cancel, wait=wait, connect=connect)
+        except (PoolIsFull, NoIdleConnection):
+            self._block.outcome.unclaim()
+            raise
+        except Exception:  # whatever it is: the other requests of the multiplexer must not suffer from it
+            self.go_on()
+            return None
+
+    def connect(self) -> None:
+        try:
+            self._runtime.caller.connect(self._bucket, self._block.cancel)
+        except Exception:  # a worker makes the usual attempts, and the error is raised where this block is read
+            if self._block.outcome.claim():
+                self.go_on()
+
+    def proceed(self, scratch: bytearray) -> bool:
+        try:
+            received = self._fetch.receive_available(self._runtime.caller, scratch)
+        except NotYet:
+            return False
+        except WouldBlock:
+            self.go_on()
+            return True
+        except BaseException as error:
+            if self._block.cancel.cancelled or not isinstance(error, S3Exception) or isinstance(error, Released):
+                self._block.fail(error)
+            else:
+                self.go_on()
+            return True
+        if received is None:
+            self.go_on()
+        else:
+            self._block.fill(received, self._fetch.take_sums())
+            self._is_received = True
+        return True
+
+    def conclude(self) -> None:
+        if self._is_received:
+            self._block.outcome.settle()
+
+    def go_on(self) -> None:
+        # The multiplexer has no time for a second attempt: a worker makes it, and reports what is still wrong then.
+        try:
+            self._runtime.workers.run(self._fetch_claimed)
+        except RuntimeError as error:
+            self._block.outcome.settle(error)
+
+    def fail(self, error: Exception) -> None:
+        if self._block.outcome.claim():
+            self._block.outcome.settle(error)

@@ -1,8 +1,8 @@
-"""What S3 keeps as the checksum of an object, and what its bytes are summed with as they come.
+"""The checksum that S3 stores of an object, and the sums of its bytes as they come.
 
-Ranges are summed by the threads that receive them. S3 tells the checksum of the whole with an answer that holds the
-whole object; an object that came in several ranges is asked for its checksum separately, once. Until it is known which
-kind of checksum the objects of a bucket have, ranges are summed with each that is possible.
+The threads that receive ranges sum them. A response that holds a whole object tells its checksum; if an object comes in
+several ranges, one more request asks for it. Until it is known which algorithm the objects of a bucket have, ranges are
+summed with each that is possible.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Algorithm, Buffer, ChecksumSupport, offered, why_none
 
 _log = logging.getLogger(__name__)
-# Many servers keep no checksums. A program that has not set up logging does not get a line on stderr for each of them.
+# Many servers store no checksums. A program that has not set up logging gets no line on stderr for each of them.
 _log.addHandler(logging.NullHandler())
-# Bytes of an object kept to be summed when S3 has told what with: a first read, or a directory at an object's ends.
+# Bytes of an object kept until S3 has told which algorithm to sum them with: a first read, or a directory at its ends.
 # Many readers never read more, many servers have no checksums, and the first sum imports awscrt.
 _MOST_KEPT = 1 * MIB
-_WORTH_WAITING = 0.2  # seconds for S3 to tell what to sum with: what has been received is not late yet
+_WORTH_WAITING = 0.2  # seconds for S3 to tell the algorithm: what has been received is not late yet
 
 
 class ObjectIntegrity:
     """The checksum of one version, as far as S3 has told it. Thread-safe.
 
     Attributes:
-        algorithms: what to sum ranges with: several until S3 has told, none where that is of no use.
+        algorithms: what to sum ranges with: several until S3 has told, none if that is of no use.
         expected: the checksums of the whole object; None until S3 has told.
     """
 
@@ -44,21 +44,21 @@ class ObjectIntegrity:
         self._lock = threading.Lock()
         self._asking = threading.Lock()
         self._told: threading.Event | None = None  # while S3 is asked in the background
-        self._about: tuple[int, str | None] | None = None  # size and ETag of what S3 told them of
-        self._why = "the last objects of its bucket had no checksum, so that S3 was not asked for that of this one"
+        self._about: tuple[int, str | None] | None = None  # size and ETag of the version that S3 told them of
+        self._reason = "the last objects of its bucket had no checksum, so that S3 was not asked for that of this one"
         self._room = _MOST_KEPT if len(self.algorithms) > 1 else 0
         self._is_read_whole = True
 
     def fork(self) -> ObjectIntegrity:
-        """What is known, for a forked child or for another reader, with locks that nobody holds."""
+        """What is known, for a forked child or for another reader; its locks are new, so nobody holds them."""
         integrity = ObjectIntegrity(self._support, self._bucket, self._key)
         integrity.algorithms, integrity.expected, integrity._about = self.algorithms, self.expected, self._about
-        integrity._why, integrity._room = self._why, 0
+        integrity._reason, integrity._room = self._reason, 0
         return integrity
 
     @property
     def matters(self) -> bool:
-        """Whether it makes a difference what is handed out of this object."""
+        """Whether what is handed out of this object has to be recorded."""
         if self._support.off or not self._is_read_whole:
             return False
         return bool(self.algorithms) or self._support.required or not self._support.is_unverified(self._bucket)
@@ -66,7 +66,7 @@ class ObjectIntegrity:
     # -- what is expected -----------------------------------------------------------------------------------------
 
     def learn(self, headers: Mapping[str, str], size: int) -> None:
-        """Take the checksums of the whole object from the headers of an answer that is about all of it."""
+        """Take the checksums of the whole object from the headers of a response about all of it."""
         about = size, headers.get("etag")
         if self._about == about or self._support.off:
             return
@@ -74,18 +74,18 @@ class ObjectIntegrity:
         self._support.note(self._bucket, found)
         with self._lock:
             self._about, self.expected = about, found
-            if not found and self.matters:  # not for each small object of a bucket of which the log has told
-                self._why = why_none(headers)
+            if not found and self.matters:  # not for each small object of a bucket that was logged already
+                self._reason = why_none(headers)
             if self._is_read_whole:
                 self.algorithms = tuple([each for each in self.algorithms if each in found] or found)[:1]
             self._room = 0
 
     def announce(self) -> None:
-        """``ask`` will be called soon, by another thread: what comes in the meantime is better summed after that."""
+        """``ask`` will be called soon, by another thread: what comes before that is better summed after it."""
         self._told = threading.Event()
 
     def ask(self, send: Callable[[], object], size: int | None = None, etag: str | None = None) -> None:
-        """Have ``send`` ask S3, whose answer is to be learnt, unless that was done or is of no use. Does not raise.
+        """Call ``send``, which asks S3 and learns the response, unless that was done or is of no use. Does not raise.
 
         Args:
             size, etag: of the version that is being read, if that is known.
@@ -95,29 +95,29 @@ class ObjectIntegrity:
                 if not self.knows(size, etag) and self._support.candidates(self._bucket):
                     send()
         except S3Exception as error:
-            # The bytes come anyway, and nothing is wrong with them as far as anybody knows.
-            self._why = f"S3 could not be asked for its checksum: {error}"
-            _log.info("%s: %s", display_uri(self._bucket, self._key), self._why)
+            # The bytes come anyway, and nothing is known to be wrong with them.
+            self._reason = f"the request for its checksum failed: {error}"
+            _log.info("%s: %s", display_uri(self._bucket, self._key), self._reason)
         finally:
             if self._told is not None:
                 self._told.set()
 
     def knows(self, size: int | None, etag: str | None) -> bool:
-        """Whether S3 has told of this version; asked early, it may have told of another."""
+        """Whether S3 has told the checksum of this version: asked before the first byte came, it may be another's."""
         if self.expected is None or self._about is None:
             return False
         told_size, told_etag = self._about
         return size in (None, told_size) and (etag is None or told_etag in (None, etag))
 
-    def await_answer(self) -> None:
-        """Wait until S3 has told what to sum with, if it is being asked and the answer does not take long."""
+    def await_algorithm(self) -> None:
+        """Wait until S3 has told what to sum with, if it is being asked and does not take long."""
         told = self._told
         if told is not None and not told.is_set():
             told.wait(_WORTH_WAITING)
             told.set()  # if it has not come, nobody waits for it again
 
-    def demand(self, size: int, etag: str | None) -> tuple[Algorithm, int] | None:
-        """The checksum of the whole object of this size and ETag; None where there is none, which the log tells.
+    def expected_checksum(self, size: int, etag: str | None) -> tuple[Algorithm, int] | None:
+        """The checksum of the whole object of this size and ETag; None if there is none, which is logged.
 
         Raises:
             S3ChecksumError: there is none, although the configuration requires one.
@@ -128,28 +128,28 @@ class ObjectIntegrity:
             algorithm = next((each for each in self.algorithms if each in expected), next(iter(expected)))
             return algorithm, expected[algorithm]
         if self.expected is not None and not known:
-            self._why = "it was overwritten while it was being read, and the checksum of what was read is not known"
-        self.go_without(self._why)
+            self._reason = "it was overwritten while it was being read, and the checksum of what was read is not known"
+        self.report_unverified(self._reason)
         return None
 
-    def go_without(self, why: str) -> None:
-        """All of the object is handed out, and cannot be compared: the log tells why, once for each bucket.
+    def report_unverified(self, reason: str) -> None:
+        """All of the object is handed out and cannot be compared: logs why, once for each bucket.
 
         Raises:
             S3ChecksumError: the configuration requires a comparison.
         """
         if self._support.required:
-            raise self._error(f'{why}, and the configuration says checksum="required"', None)
+            raise self._error(f'{reason}, and the configuration says checksum="required"', None)
         if self._support.note_unverified(self._bucket):
             _log.warning(
                 "%s was read and not verified: %s. Other objects of the bucket that are not verified are not mentioned "
                 'here; checksum="required" makes it an error',
                 display_uri(self._bucket, self._key),
-                why,
+                reason,
             )
 
-    def give_up(self) -> None:
-        """Not all of the object will be read: nothing can be compared, and nothing needs to be summed."""
+    def skip(self) -> None:
+        """Not all of the object will be read: nothing can be compared, so nothing needs to be summed."""
         with self._lock:
             self._is_read_whole = False
             self._room = 0
@@ -158,9 +158,9 @@ class ObjectIntegrity:
     # -- what has come ----------------------------------------------------------------------------------------------
 
     def may_keep(self, data: Buffer) -> bool:
-        """Whether these bytes are better summed once S3 has told what with, and few enough to be kept until then.
+        """Whether to keep these bytes until S3 has told what to sum them with: if it has not, and they are few enough.
 
-        If so, that much less may be kept of what follows.
+        If so, that many fewer of the following bytes may be kept.
         """
         with self._lock:
             fits = 0 < len(data) <= self._room
@@ -195,7 +195,7 @@ class ObjectIntegrity:
 
 
 class Sum:
-    """The checksums of one range while it is received into one piece of memory after the other."""
+    """The checksums of one range while it is received, into one piece of memory after the other."""
 
     __slots__ = ("_begun", "_crcs", "_integrity", "_kept", "_useless")
 
@@ -214,26 +214,26 @@ class Sum:
         if not begun and self._integrity.may_keep(data):
             self._kept = bytes(data)
             return
-        self._integrity.await_answer()
+        self._integrity.await_algorithm()
         if self._is_of_use():
             crcs = self._so_far()
             self._crcs = {algorithm: algorithm.update(data, crc) for algorithm, crc in crcs.items()}
 
     def _is_of_use(self) -> bool:
-        """Whether there is anything to compare with, as far as S3 has told meanwhile."""
+        """Whether there may be anything to compare with, by what S3 has told meanwhile."""
         if not self._integrity.algorithms:
             self._useless, self._crcs, self._kept = True, {}, None
         return not self._useless
 
     def _so_far(self) -> dict[Algorithm, int]:
-        """The checksums to go on from, of the kinds that S3 has told meanwhile."""
+        """The checksums to continue, with the algorithms that S3 has told meanwhile."""
         algorithms = self._integrity.algorithms
         kept, self._kept = self._kept, None
         if kept is not None:
             return {algorithm: algorithm.update(kept, 0) for algorithm in algorithms}
         if not self._crcs:
             return dict.fromkeys(algorithms, 0)
-        # Summed in vain, the range will be read again, and this shows then whether it is the same.
+        # If none of these is S3's, the range will be read again, and this shows then whether the bytes are the same.
         return {each: self._crcs[each] for each in algorithms if each in self._crcs} or self._crcs
 
     def sums(self) -> Sums:
@@ -241,7 +241,7 @@ class Sum:
         return Sums(self._crcs, self._kept)
 
     def check(self, received: Range) -> None:
-        """All of the object has come, and nothing of it was handed out.
+        """All of the object has come, and nothing of it was handed out yet: compare it.
 
         Raises:
             S3ChecksumError: it is wrong.

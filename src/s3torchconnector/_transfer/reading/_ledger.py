@@ -1,8 +1,8 @@
-"""Which bytes of an object were handed out, and their checksums: what a comparison with S3's is made of. Pure.
+"""Which bytes of an object were handed out, and their checksums, to be compared with S3's. Pure.
 
-The checksum of the whole is put together from those of *tiles*, which are disjoint. A checksum cannot be split, so
-bytes that are handed out again, by another request, are cut where tiles begin and end, and compared with them. Where
-they lie inside a tile they are a *copy*: only who reads the tile again can tell whether both were the same.
+The checksum of the whole is combined from those of *tiles*, which are disjoint. A checksum cannot be split, so bytes
+that are handed out again, by another request, are cut where tiles begin and end, and compared with them. If they lie
+inside a tile they are a *copy*: only reading the tile again shows whether both were the same.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.reading._spans import Spans
 from s3torchconnector._wire import Algorithm, Buffer
 
-# Whoever reads small ranges at random would collect them for ever. Each of these takes 1 MiB.
+# A reader of small ranges at random would collect them for ever. Each of these limits allows 1 MiB.
 _MOST_PIECES = 2_000
 _MOST_SPANS = 65_536
 
 
 class Sums:
-    """The checksums of some bytes, of one or more kinds; or the bytes, if they are to be summed later.
+    """The checksums of some bytes, by one or more algorithms; or the bytes, if they are to be summed later.
 
-    Neither, where they were not summed: there was nothing to compare with.
+    Neither, if they were not summed: there was nothing to compare with.
     """
 
     __slots__ = ("_crcs", "_kept")
@@ -32,7 +32,7 @@ class Sums:
         self._kept = kept
 
     def of(self, algorithm: Algorithm) -> int | None:
-        """The checksum of this kind; None where it is not known."""
+        """The checksum by this algorithm; None if it is not known."""
         crc = self._crcs.get(algorithm)
         if crc is None and self._kept is not None:
             crc = self._crcs[algorithm] = algorithm.update(self._kept, 0)
@@ -49,7 +49,7 @@ class Sums:
         return tuple(self._crcs)
 
     def agree(self, other: Sums) -> bool | None:
-        """Whether both are of the same bytes; None where that cannot be told."""
+        """Whether both are of the same bytes; None if that is unknown."""
         if self._kept is not None and other._kept is not None:
             return self._kept == other._kept
         for algorithm in (*self._crcs, *other._crcs):
@@ -59,9 +59,9 @@ class Sums:
         return None
 
     def followed_by(self, other: Sums, size: int) -> Sums | None:
-        """Those of these bytes followed by ``size`` others; None where no kind is known of both."""
-        kinds = [algorithm for algorithm in self._crcs if other.of(algorithm) is not None]
-        crcs = {kind: kind.combine(self._crcs[kind], other.of(kind) or 0, size) for kind in kinds}
+        """Those of these bytes followed by ``size`` others; None if no algorithm is known of both."""
+        shared = [algorithm for algorithm in self._crcs if other.of(algorithm) is not None]
+        crcs = {each: each.combine(self._crcs[each], other.of(each) or 0, size) for each in shared}
         return Sums(crcs) if crcs else None
 
 
@@ -70,11 +70,11 @@ Summing = Callable[[Buffer], Sums]
 
 
 class Ledger:
-    """What has come, and what of it was handed out, since all that was handed out was compared.
+    """What has come, and what of it was handed out, since everything handed out was last compared.
 
     Attributes:
-        wrong: bytes that came twice, and not the same.
-        overflowed: there were too many pieces, whose checksums are not known any more.
+        wrong: bytes that came twice and differed.
+        overflowed: there were too many pieces; their checksums are not known any more.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Ledger:
         self._copies: dict[Range, list[Sums]] = {}
 
     def hand_out(self, start: int, stop: int) -> None:
-        """These bytes, which have come, become the program's."""
+        """These bytes, which have come, are handed out."""
         self._counted += stop - start
         if self._spans_fit:
             self._handed_out.add(start, stop)
@@ -100,7 +100,7 @@ class Ledger:
                 self._overflow()
 
     def is_handed_out(self, size: int) -> bool:
-        """Whether all of the object was handed out; after too many ranges, whether that may be."""
+        """Whether all of the object was handed out; after too many ranges, whether it may have been."""
         return (self._handed_out.total if self._spans_fit else self._counted) >= size
 
     def is_due(self, size: int) -> bool:
@@ -118,7 +118,7 @@ class Ledger:
         """These bytes have come, and are about to be handed out, at least some of them.
 
         Args:
-            memory: where they are, for those that have to be summed by themselves; None where they are gone.
+            memory: where they are, to sum some of them separately if need be; None if they are gone.
         """
         if piece.stop <= piece.start:
             return
@@ -177,7 +177,7 @@ class Ledger:
             copies.append(sums)
 
     def _join(self) -> None:
-        """Have fewer pieces: neighbours become one. Where that does not help, nothing is known any more."""
+        """Have fewer pieces: neighbours become one. If that does not help, nothing is known any more."""
         joined: list[Range] = []
         for tile in self._order:
             before = joined[-1] if joined else tile
@@ -202,7 +202,7 @@ class Ledger:
     # -- the comparison ---------------------------------------------------------------------------------------------
 
     def combined(self, algorithm: Algorithm, size: int) -> int | None:
-        """The checksum of an object of this size; None where tiles are missing, or not summed with this."""
+        """The checksum of an object of this size; None if tiles are missing, or not summed with this algorithm."""
         if self._came.total != size or self.overflowed:
             return None
         crc = 0
@@ -210,7 +210,7 @@ class Ledger:
             its = self._tiles[tile].of(algorithm)
             if its is None:
                 return None
-            # Of the first, nothing comes before it: the way to combine costs 0.3 ms for each new length.
+            # Nothing comes before the first, and the first combination of each length costs 0.3 ms.
             crc = algorithm.combine(crc, its, tile.stop - tile.start) if tile.start else its
         return crc
 
@@ -221,9 +221,9 @@ class Ledger:
         return not self.overflowed and all(sums.are_known for sums in (*self._tiles.values(), *copies))
 
     def doubtful(self, algorithm: Algorithm) -> dict[Range, list[tuple[Range, Sums]]]:
-        """The tiles that must be read again: not summed with this kind, or handed out again otherwise cut.
+        """The tiles that must be read again: not summed with this algorithm, or handed out again, cut in another way.
 
-        Each with what to hold it to: the pieces of it that were handed out, as often as they came differently.
+        Each with what to compare it with: the pieces of it that were handed out, once for each time they differed.
         """
         copies = sorted(self._copies)
         found = {}
@@ -238,23 +238,23 @@ class Ledger:
         return found
 
     def differing(self, other: Ledger, algorithm: Algorithm) -> Range | None:
-        """From the first to the last tile that the other has with another checksum; None where there is none."""
+        """From the first to the last tile that the other has with another checksum; None if there is none."""
         tiles = [tile for tile in self._order if tile in other._tiles]
         wrong = [tile for tile in tiles if self._tiles[tile].of(algorithm) != other._tiles[tile].of(algorithm)]
         return Range(wrong[0].start, wrong[-1].stop) if wrong else None
 
     def differing_from(self, data: memoryview, algorithm: Algorithm) -> Range | None:
-        """A piece that is not what is there in ``data``, which is all of the object; None where there is none."""
+        """A piece that differs from ``data``, which is the whole object; None if there is none."""
         pieces = [*self._tiles.items(), *((piece, sums) for piece, copies in self._copies.items() for sums in copies)]
         for piece, sums in pieces:
-            kinds = sums.algorithms or (algorithm,)
-            crc = sums.of(kinds[0])
-            if crc is not None and kinds[0].update(data[piece.start : piece.stop], 0) != crc:
+            known = (sums.algorithms or (algorithm,))[0]
+            crc = sums.of(known)
+            if crc is not None and known.update(data[piece.start : piece.stop], 0) != crc:
                 return piece
         return self.wrong
 
-    def settle(self, tiles: dict[Range, Sums]) -> None:
-        """The doubtful tiles were read again, and are what had come."""
+    def confirm(self, tiles: dict[Range, Sums]) -> None:
+        """The doubtful tiles were read again, and are the same as before."""
         self._tiles.update(tiles)
         self._copies = {}
 

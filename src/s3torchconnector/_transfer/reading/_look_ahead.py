@@ -1,8 +1,12 @@
-"""Objects of a sequence fetched before they are asked for, delivered in order.
+"""Objects of a sequence, fetched before the program asks for them, and handed out in order.
 
-A window of objects is in flight: at most so many, and at most so many bytes, by the sizes a listing told or that
-were seen so far. Half of the byte budget is left for the object that is being read. Whatever way the loop is left,
-what is in flight is given up. A forked child asks for what its parent has in flight anew, and goes on.
+A window of objects is in flight: at most so many, and at most so many bytes, estimated from the sizes that a listing
+told or that were seen so far. Half of the byte budget is left for the object that is being read. When the loop is left,
+in whatever way, what is in flight is cancelled. A forked child requests again what its parent has in flight, and goes
+on.
+
+Three words for what is fetched early: *look-ahead* is about objects that come later in a sequence, *prefetch* about the
+beginning of one object, *read-ahead* about the bytes after those that a reader reads in order.
 """
 
 from __future__ import annotations
@@ -25,10 +29,10 @@ class Prefetchable(Protocol):
         """Begin fetching, and take memory for it from the budget. Whether it is of a kind that can."""
 
     def deliver(self) -> int | None:
-        """The program gets the reader, and its memory goes on the program's account. Its size, if it is known."""
+        """The program gets the reader, and its memory counts as the program's. Returns its size, if that is known."""
 
     def close(self) -> None:
-        """Give up."""
+        """Cancel what is under way and free the memory."""
 
 
 _R = TypeVar("_R", bound=Prefetchable)
@@ -46,11 +50,11 @@ class Window:
         self.mean_size: int | None = None
 
     def note(self, size: int) -> None:
-        """An object of this size was met: recent ones count more."""
+        """An object had this size: recent ones count more."""
         self.mean_size = size if self.mean_size is None else (7 * self.mean_size + size) // 8
 
     def shut(self) -> None:
-        """Nothing would be gained by making more readers before their turn, and they may hold whole objects."""
+        """Make no more readers early: nothing would be gained, and they may hold whole objects."""
         self._most = 0
 
     def has_room(self, in_flight: int) -> bool:
@@ -67,13 +71,13 @@ class Window:
 
 
 class _Source(Generic[_R]):
-    """The readers to come. An error in making one waits until those before it are delivered."""
+    """The readers to come. An error in making one is raised after those before it were handed out."""
 
     def __init__(self, readers: Iterable[_R]) -> None:
         self._readers = iter(readers)
         self._error: Exception | None = None
 
-    def take(self) -> _R | None:
+    def next(self) -> _R | None:
         """The next reader; None at the end, or at an error."""
         if self._error is None:
             try:
@@ -82,8 +86,8 @@ class _Source(Generic[_R]):
                 self._error = error
         return None
 
-    def end(self) -> None:
-        """All readers were delivered: raise what came instead of the next one."""
+    def raise_error(self) -> None:
+        """All readers were handed out: raise the error of the next one, if that is why there is none."""
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -95,8 +99,8 @@ def look_ahead(readers: Iterable[_R], open_runtime: OpenRuntime, most: int | Non
     Args:
         readers: made one at a time, as the window moves on.
         open_runtime: gives the process's threads and budget.
-        most: at most so many in flight beside the one that was yielded; by default as many as
-            ``throughput_target_gbps`` and the server's distance ask for. 0 fetches nothing before it is asked for.
+        most: at most so many in flight besides the one that was yielded; by default as many as
+            ``throughput_target_gbps`` and the server's distance ask for. 0 fetches nothing early.
     """
     source = _Source(readers)
     window = Window(open_runtime, most)
@@ -104,7 +108,7 @@ def look_ahead(readers: Iterable[_R], open_runtime: OpenRuntime, most: int | Non
     pid = os.getpid()
     try:
         _fill(in_flight, source, window)
-        while (reader := in_flight.popleft() if in_flight else source.take()) is not None:
+        while (reader := in_flight.popleft() if in_flight else source.next()) is not None:
             if pid != os.getpid():
                 pid = os.getpid()
                 for each in in_flight:
@@ -114,7 +118,7 @@ def look_ahead(readers: Iterable[_R], open_runtime: OpenRuntime, most: int | Non
                 window.note(size)
             _fill(in_flight, source, window)
             yield reader
-        source.end()
+        source.raise_error()
     finally:
         for reader in in_flight:
             reader.close()
@@ -122,7 +126,7 @@ def look_ahead(readers: Iterable[_R], open_runtime: OpenRuntime, most: int | Non
 
 def _fill(in_flight: deque[_R], source: _Source[_R], window: Window) -> None:
     while window.has_room(len(in_flight)):
-        reader = source.take()
+        reader = source.next()
         if reader is None:
             return
         in_flight.append(reader)

@@ -1,7 +1,7 @@
-"""Where a reader's bytes come from: one object of one client.
+"""One object of one client, as readers and custom reader constructors get it.
 
-``ObjectSource`` is the ``get_stream`` that readers and custom reader constructors are given. Called, it streams
-(``GetObjectStream``, the documented type); our own reader asks it for random access instead.
+``ObjectSource`` is their ``get_stream``. A call returns a stream (``GetObjectStream``, the documented type); our own
+reader opens it for random access instead.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from s3torchconnector._transfer.reading._object_version import ObjectVersion
 from s3torchconnector._transfer.reading._read_policy import SEQUENTIAL, ReadPolicy
 from s3torchconnector._types import ObjectInfo
 
-_PIECE = 1 * MIB
+_AT_A_TIME = 1 * MIB
 
 
 class GetObjectStream(Iterator[bytes]):
-    """An object's bytes in order, as ``bytes`` of at most 1 MiB; more is fetched in the background."""
+    """An object's bytes in order, as ``bytes`` of at most 1 MiB; reads ahead in the background."""
 
     def __init__(self, reader: ObjectReader, start: int = 0, stop: int | None = None) -> None:
         self._reader = reader
@@ -27,7 +27,7 @@ class GetObjectStream(Iterator[bytes]):
         self._stop = stop
 
     def __next__(self) -> bytes:
-        count = _PIECE if self._stop is None else min(_PIECE, self._stop - self._position)
+        count = _AT_A_TIME if self._stop is None else min(_AT_A_TIME, self._stop - self._position)
         data = self._reader.read(self._position, count) if count > 0 else b""
         if not data:
             self._reader.close()

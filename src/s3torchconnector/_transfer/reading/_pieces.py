@@ -1,9 +1,9 @@
 """Chosen pieces of one object, received straight into many places, with few and large requests.
 
-Pieces that lie close together are asked for as one range, whose bytes go where they belong as they arrive: into the
-memory of the pieces; those of the gaps between them are thrown away. Nothing is copied or held in between, so that the
-memory taken is that of the pieces. The first request reads the object's beginning, where formats keep their
-directory, and pins its version; every other is held to that.
+Pieces that lie close together are requested as one range, whose bytes go where they belong as they arrive: into the
+memory of the pieces; those of the gaps between them are discarded. Nothing is copied or buffered, so the memory used is
+that of the pieces. The first request reads the object's beginning, where formats keep their directory, and pins its
+version; every other request is held to that.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def places(pieces: Sequence[Piece], starts: Sequence[int], received: Range) -> I
 
 
 def plan(pieces: Iterable[Piece], max_gap: int, most: int) -> Iterator[Range]:
-    """The ranges to ask for: pieces no more than ``max_gap`` bytes apart together, cut evenly to ``most`` bytes.
+    """The ranges to request: pieces no more than ``max_gap`` bytes apart together, cut evenly to ``most`` bytes.
 
     ``pieces`` are in order, disjoint, and not empty.
     """
@@ -119,7 +119,7 @@ class PiecesReader:
         return self._head
 
     def prepare_verification(self, *, whole: bool) -> None:
-        """All of the object is going to be read, by however many calls of ``read``, or only some of it."""
+        """Say whether all of the object is going to be read, by however many calls of ``read``, or only some of it."""
         if not whole or self.size > self._runtime.config.part_size:
             prepare_verification(self._version, self._runtime, whole=whole)
 
@@ -127,13 +127,14 @@ class PiecesReader:
         """Fill the pieces, which must be disjoint and inside the object, many ranges at a time.
 
         Raises:
-            S3Exception: an error occurred accessing S3; what the pieces hold is then undefined.
+            S3Exception: an error occurred accessing S3; the content of the pieces is then undefined.
         """
         missing = [rest for piece in pieces if len((rest := self._from_head(piece)).view)]
         missing.sort(key=lambda piece: piece.start)
         starts = [piece.start for piece in missing]
         ranges = list(plan(missing, self._max_gap, self._runtime.config.part_size))
-        with FetchGroup[RangeFetch](self._runtime.lane(), self._runtime.caller) as group:
+        group: FetchGroup[RangeFetch] = FetchGroup(self._runtime.lane(), self._runtime.caller)
+        with group:
             for wanted in ranges:
                 fetch = RangeFetch(
                     self._version, wanted.start, wanted.stop, partial(_next_of, places(missing, starts, wanted))
@@ -147,7 +148,7 @@ class PiecesReader:
         self._loaded.verify(self._runtime.caller)
 
     def _from_head(self, piece: Piece) -> Piece:
-        """Fill the beginning of a piece with what is here already, and return what is not."""
+        """Fill the beginning of a piece with what is here already, and return the rest."""
         here = self._head[piece.start : piece.stop]
         if len(here):
             copy(piece.view[: len(here)], here)

@@ -1,6 +1,6 @@
-"""Tiles of an object read again, to learn whether what was handed out of them was right.
+"""Reads tiles of an object again, to learn whether what was handed out of them was right.
 
-Needed where a checksum was of another kind than S3's, or of bytes that were handed out again otherwise cut. What was
+That is needed if they were summed with another algorithm than S3's, or handed out again, cut in another way. What was
 handed out is gone; if the sums of what comes now are the same, so were the bytes.
 """
 
@@ -15,14 +15,14 @@ from s3torchconnector._transfer.reading._ledger import Ledger, Sums
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
 from s3torchconnector._wire import Algorithm, Buffer, Caller
 
-_SCRAP = 1024 * 1024  # bytes received at a time
+_BUFFER = 1024 * 1024  # bytes received and summed at a time
 _MOST = 64 * 1024 * 1024  # bytes of one request
 
 Pieces = dict[Range, list[tuple[Range, Sums]]]
 
 
 class _Check:
-    """What was handed out of a range, against what comes now."""
+    """Compares what was handed out of a range with what comes now."""
 
     def __init__(self, piece: Range, sums: Sums, algorithm: Algorithm) -> None:
         self.piece = piece
@@ -33,66 +33,66 @@ class _Check:
         self._crcs = {algorithm: algorithm.update(data, crc) for algorithm, crc in self._crcs.items()}
 
     def result(self) -> Sums | None:
-        """The checksums, of the kind that is wanted too; None where other bytes were handed out."""
+        """The checksums, with the wanted algorithm among them; None if other bytes were handed out."""
         found = Sums(self._crcs)
         return found if self._sums.agree(found) else None
 
 
 class _Again:
-    """One request for tiles that follow each other."""
+    """One request, for tiles that follow each other."""
 
     def __init__(self, tiles: Pieces, algorithm: Algorithm) -> None:
         self._checks = [_Check(piece, sums, algorithm) for pieces in tiles.values() for piece, sums in pieces]
         self._checks.sort(key=lambda check: check.piece)
-        self._to_come = deque(self._checks)
-        self._open: list[_Check] = []  # those that some, but not all, of the bytes have come of
+        self._following = deque(self._checks)
+        self._open: list[_Check] = []  # some of their bytes have come, but not all
         self.range = Range(min(tiles).start, max(tiles).stop)
         self._edges = deque(sorted({edge for check in self._checks for edge in (check.piece.start, check.piece.stop)}))
-        self._scrap = memoryview(bytearray(min(_SCRAP, self.range.stop - self.range.start)))
-        self._filled = self._scrap[:0]
+        self._buffer = memoryview(bytearray(min(_BUFFER, self.range.stop - self.range.start)))
+        self._filled = self._buffer[:0]
         self._position = self.range.start  # of what is being filled
 
-    def run(self, version: ObjectVersion, caller: Caller) -> Iterator[tuple[Range, Sums | None]]:
+    def fetch(self, version: ObjectVersion, caller: Caller) -> Iterator[tuple[Range, Sums | None]]:
         RangeFetch(version, self.range.start, self.range.stop, self._next).fetch(caller)
-        self._take()
+        self._sum()
         return ((check.piece, check.result()) for check in self._checks)
 
     def _next(self, rest: Range) -> memoryview:
-        self._take()
+        self._sum()
         self._position = rest.start
         while self._edges[0] <= rest.start:
             self._edges.popleft()
-        self._filled = self._scrap[: self._edges[0] - rest.start]
+        self._filled = self._buffer[: self._edges[0] - rest.start]
         return self._filled
 
-    def _take(self) -> None:
-        """What was given out to be filled is full."""
+    def _sum(self) -> None:
+        """The memory given last is full."""
         stop = self._position + len(self._filled)
-        while self._to_come and self._to_come[0].piece.start < stop:
-            self._open.append(self._to_come.popleft())
+        while self._following and self._following[0].piece.start < stop:
+            self._open.append(self._following.popleft())
         for check in self._open:
             check.add(self._filled)
         self._open = [check for check in self._open if check.piece.stop > stop]
 
 
 def read_again(version: ObjectVersion, caller: Caller, ledger: Ledger, algorithm: Algorithm) -> None:
-    """Have every tile of the ledger summed with this kind, and ``ledger.wrong`` if something else had come before.
+    """Have every tile of the ledger summed with this algorithm. Sets ``ledger.wrong`` if other bytes came before.
 
     Raises:
         S3Exception: an error occurred accessing S3.
     """
-    settled: dict[Range, Sums] = {}
+    confirmed: dict[Range, Sums] = {}
     for tiles in _requests(ledger.doubtful(algorithm)):
-        for piece, sums in _Again(tiles, algorithm).run(version, caller):
+        for piece, sums in _Again(tiles, algorithm).fetch(version, caller):
             if sums is None:
                 ledger.wrong = piece
             elif piece in tiles:
-                settled[piece] = sums
-    ledger.settle(settled)
+                confirmed[piece] = sums
+    ledger.confirm(confirmed)
 
 
 def _requests(doubtful: Pieces) -> Iterator[Pieces]:
-    """The tiles that one request brings: neighbours."""
+    """The tiles of each request: neighbours."""
     tiles: Pieces = {}
     for tile, pieces in doubtful.items():
         if tiles and (max(tiles).stop != tile.start or tile.stop - min(tiles).start > _MOST):

@@ -8,10 +8,10 @@ from s3torchconnector._config import KIB, MIB
 
 # Every step waits for a first byte: doubling took half a second to reach full speed, 8 times a third of one.
 _TIMES_AHEAD = 16
-# A run of so many reads is no accident. Each shorter one that a jump ends makes the next one less ambitious: a reader
-# that takes a record's head, its body, and then another record was sent seventeen times what it read.
+# So many reads in a row are no accident. After each shorter run that ends with a jump, less is read ahead: a reader of
+# a record's head, its body, and then another record was sent seventeen times what it read.
 _PROVEN = 4
-_PROVEN_BACKWARDS = 2  # an archive's directory lies before its end, and is read after that: once
+_PROVEN_BACKWARDS = 2  # an archive's directory lies in front of its end, and is read after that: once
 
 
 class ReadPolicy(NamedTuple):
@@ -20,10 +20,10 @@ class ReadPolicy(NamedTuple):
     Attributes:
         smallest: the least that is fetched into a buffer when a small, scattered read needs bytes.
         read_ahead: whether reads in order make the reader fetch what comes next.
-        eager: take the very first read as the beginning of a read in order.
+        eager: take the very first read as the first of reads in order.
         near: a jump forward by no more than this still counts as reading in order.
-        max_gap: bytes that nobody wants, between two wanted ranges, that are fetched to save a request, where the
-            ranges are known beforehand (distributed checkpoints); None: as many as pay.
+        max_gap: unwanted bytes between two wanted ranges that are fetched to save a request, if the ranges are known
+            beforehand (distributed checkpoints); None: as many as pay.
     """
 
     smallest: int = 256 * KIB
@@ -43,8 +43,9 @@ def range_based(buffer_size: int) -> ReadPolicy:
 
 
 def is_read_whole(beginning: bytes | memoryview) -> bool:
-    """Whether an object that begins like this is read to its end, wherever its readers look first: an archive of
-    ``torch.save``, whose directory is its end.
+    """Whether an object that begins like this is read to its end, wherever its readers look first.
+
+    That is an archive of ``torch.save``: its directory is at its end.
 
     Its first entry is the pickle, see https://docs.pytorch.org/docs/stable/notes/serialization.html; what an entry
     begins with is in 4.3.7 of https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
@@ -54,25 +55,33 @@ def is_read_whole(beginning: bytes | memoryview) -> bool:
 
 
 class ReadPattern:
-    """Whether a reader's recent reads follow each other, and for how long they have."""
+    """Whether a reader's recent reads follow each other, and for how long they have.
+
+    Attributes:
+        policy: the reader's.
+        run: bytes read in order so far, forwards or backwards.
+        expects_all: whether the object will probably be read whole, wherever the reader is now: blocks are kept for
+            reads that have not come to them yet.
+    """
 
     def __init__(self, policy: ReadPolicy) -> None:
-        self._policy = policy
+        self.policy = policy
+        self.run = 0
+        self.expects_all = False
         self._start = self._end = 0  # of the last read
         self._reads = 0  # reads in order so far
         self._times_ahead = _TIMES_AHEAD
         self._reads_back = 0  # reads so far that each ended where the one before it began
-        self.run = 0  # bytes read in order so far, either way
 
     def note(self, start: int, stop: int) -> None:
         """A read of these bytes begins."""
-        if 0 <= start - self._end <= self._policy.near and self._reads:
+        if 0 <= start - self._end <= self.policy.near and self._reads:
             self._reads += 1
             self.run += stop - self._end
             self._reads_back = 0
             if self._reads >= _PROVEN:
                 self._times_ahead = _TIMES_AHEAD
-        elif 0 <= self._start - stop <= self._policy.near and self._reads:
+        elif 0 <= self._start - stop <= self.policy.near and self._reads:
             self.run = self.run * (self._reads_back > 0) + self._start - start
             self._reads, self._reads_back = 1, self._reads_back + 1
         else:
@@ -85,13 +94,13 @@ class ReadPattern:
 
     @property
     def continues(self) -> bool:
-        """Whether the last read began where the one before it ended, or not far behind."""
+        """Whether the last read began where the one before it ended, or a little after that."""
         return self._reads > 1
 
     @property
     def in_order(self) -> bool:
         """Whether what follows the last read is worth fetching unasked."""
-        return self._policy.read_ahead and (self.continues or self._policy.eager)
+        return self.policy.read_ahead and (self.continues or self.policy.eager)
 
     @property
     def goes_back(self) -> bool:
@@ -100,8 +109,8 @@ class ReadPattern:
 
     def ahead(self, most: int) -> int:
         """How many bytes to be ahead of a reader that reads in order: a few times what it has read so far."""
-        return most if self._policy.eager else min(self._times_ahead * self.run, most)
+        return most if self.policy.eager else min(self._times_ahead * self.run, most)
 
     def before(self, most: int) -> int:
-        """How many bytes to fetch before a read, where the next one is expected."""
-        return min(_TIMES_AHEAD * self.run, most) if self.goes_back and self._policy.read_ahead else 0
+        """How many bytes to fetch in front of a read, where the next one is expected."""
+        return min(_TIMES_AHEAD * self.run, most) if self.goes_back and self.policy.read_ahead else 0

@@ -10,7 +10,7 @@ from s3torchconnector._transfer.engine._ranges import Range
 
 
 class Spans:
-    """Ranges that are joined where they touch or overlap.
+    """Ranges, joined if they touch or overlap.
 
     Attributes:
         total: how many positions there are.

@@ -1,4 +1,4 @@
-"""A read of an object of which nothing is known yet: one round trip, and memory only when its size is known."""
+"""Reads of an object of which nothing is known yet: one round trip, and memory only when its size is known."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from s3torchconnector._transfer.reading._fetch import RangeFetch, direct
 from s3torchconnector._transfer.reading._fetch_group import FetchGroup
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
 
-_BLINDLY = 16  # requests of a read before its object's size is known: enough to keep the network busy until then
+_BLIND = 16  # requests of a read before the object's size is known: enough to keep the network busy until then
 
 
 def fetch_unsized(
     group: FetchGroup[RangeFetch], version: ObjectVersion, wanted: Sequence[Range], view: memoryview, position: int
 ) -> None:
-    """Fetch ranges into memory that the caller has for them: what the object does not have is hardly asked for."""
+    """Fetch ranges into memory that the caller has for them, with few requests for bytes beyond its end."""
 
     def allocate(got: Range) -> memoryview:
-        for late in wanted[_BLINDLY:]:
+        for late in wanted[_BLIND:]:
             if late.start < (version.size or 0):
                 group.submit(direct(version, late, view, position))
         place = view[got.start - position : got.stop - position]
         populate(place)
         return place
 
-    for early in wanted[1:_BLINDLY]:
+    for early in wanted[1:_BLIND]:
         group.submit(direct(version, early, view, position))
     group.fetch_here(RangeFetch(version, wanted[0].start, wanted[0].stop, allocate))
 
@@ -34,7 +34,7 @@ def fetch_unsized(
 class UnsizedRead:
     """Up to ``count`` bytes, or all, from ``position`` on.
 
-    The first answer tells how much there is; while its bytes are still to come, the other parts are asked for.
+    The first response tells how much there is. While its bytes are still to come, the other parts are requested.
     """
 
     def __init__(self, version: ObjectVersion, part_size: int, position: int, count: int | None) -> None:
@@ -44,8 +44,8 @@ class UnsizedRead:
         self._count = count
         self._buffer = FillableBytes()
 
-    def run(self, group: FetchGroup[RangeFetch], whole_in_parts: Callable[[], None]) -> FillableBytes:
-        """Read; ``whole_in_parts`` is called if this turns out to be a whole object, in several requests.
+    def fetch(self, group: FetchGroup[RangeFetch], whole_in_parts: Callable[[], None]) -> FillableBytes:
+        """Fetch; ``whole_in_parts`` is called if this turns out to be a whole object, in several requests.
 
         Raises:
             S3Exception: an error occurred accessing S3.

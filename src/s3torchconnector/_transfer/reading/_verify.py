@@ -1,4 +1,4 @@
-"""The moment when all of an object has come: its checksum is compared before its last bytes are handed over."""
+"""Verifies what one reader hands out: the checksum of an object is compared before its last bytes are handed out."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from s3torchconnector._transfer.engine._runtime import Runtime
 from s3torchconnector._transfer.engine._workers import Lane
 from s3torchconnector._transfer.reading._block import Block
 from s3torchconnector._transfer.reading._block_index import BlockIndex
-from s3torchconnector._transfer.reading._compare import ask_in_background, compare, demand, is_right
+from s3torchconnector._transfer.reading._compare import ask_in_background, compare, expected_checksum, is_right
 from s3torchconnector._transfer.reading._fetch import RangeFetch, direct
 from s3torchconnector._transfer.reading._fetch_group import FetchGroup
 from s3torchconnector._transfer.reading._integrity import ObjectIntegrity
 from s3torchconnector._transfer.reading._ledger import Ledger
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
 
-_IN_EARNEST = 2  # parts, read or fetched ahead: a reader of everything, not one that looks at a beginning
+_PARTS_OF_A_LONG_READ = 2  # read or read ahead: by a reader of everything, not one that looks at a beginning
 
 
 class Verification:
-    """What one reader hands out, against the checksum of its object."""
+    """What one reader hands out, compared with the checksum of its object."""
 
     def __init__(self, version: ObjectVersion, runtime: Runtime) -> None:
         self._version = version
         self._runtime = runtime
         self._asked = False
         self._own_ledger: Ledger | None = None
-        self._earlier: Ledger | None = None  # of before the read of all of the object that is under way
+        self._earlier: Ledger | None = None  # from before the read of the whole object that is under way
 
     @property
     def _ledger(self) -> Ledger:
@@ -37,18 +37,24 @@ class Verification:
 
     @property
     def _integrity(self) -> ObjectIntegrity | None:
-        """None where nothing is verified."""
+        """None if nothing is verified."""
         integrity = self._version.integrity
         return integrity if integrity is not None and integrity.matters else None
 
-    def ask_early(self, lane: Lane, position: int, run: int, ahead: int) -> None:
-        """``run`` bytes are being read in order, the last from ``position`` on, and ``ahead`` more fetched unasked: ask
-        for the checksum of a large object that may well be read to its end, before its bytes come: those would be
-        summed in vain if there is none."""
+    def ask_if_large(self, lane: Lane, position: int, run: int, ahead: int) -> None:
+        """Request the checksum of a large object that may well be read to its end, before its bytes come.
+
+        They would be summed in vain if there is none.
+
+        Args:
+            position: where the current read begins.
+            run: bytes read in order so far, with those of this read.
+            ahead: bytes that are read ahead.
+        """
         size, part_size = self._version.size, self._runtime.config.part_size
         if size is None:
-            size = run if position == 0 else 0  # a large first read from the beginning is of all
-        if not self._asked and size > part_size and run + ahead >= min(size // 2, _IN_EARNEST * part_size):
+            size = run if position == 0 else 0  # a large first read from the beginning wants everything
+        if not self._asked and size > part_size and run + ahead >= min(size // 2, _PARTS_OF_A_LONG_READ * part_size):
             self.ask_in_background(lane)
 
     def ask_in_background(self, lane: Lane) -> None:
@@ -57,47 +63,42 @@ class Verification:
 
     # -- what is handed out -------------------------------------------------------------------------------------------
 
-    def begin(self, position: int, stop: int) -> None:
-        """A read of these bytes begins. One of all of the object is compared by itself: it can be put right."""
-        if self._earlier is not None:  # the read of all before has failed
+    def begin_read(self, position: int, stop: int) -> None:
+        """A read of these bytes begins. One of the whole object is compared by itself: it can be corrected."""
+        if self._earlier is not None:  # the last read of the whole object has failed
             self._own_ledger, self._earlier = self._earlier, None
         if position == 0 and stop == self._version.size:
             self._earlier, self._own_ledger = self._own_ledger, None
 
-    def note_part(self, part: Block, start: int, stop: int, data: memoryview | bytes) -> None:
-        """The bytes from ``start`` to ``stop`` become the program's; ``data`` is all of their part.
+    def note_block(self, block: Block, start: int, stop: int, data: memoryview | bytes) -> None:
+        """The bytes from ``start`` to ``stop`` are handed out; ``data`` is their whole block.
 
-        The checksum of the part counts from now on, whatever becomes of the part.
+        The checksum of the block counts from now on, whatever becomes of the block.
         """
         integrity = self._integrity
         if integrity is None:
             return
         ledger = self._ledger
-        if part.ledger is not ledger:
-            part.ledger = ledger
-            ledger.add(Range(part.start, part.stop), part.sums, data, integrity.sums_of)
+        if block.ledger is not ledger:
+            block.ledger = ledger
+            ledger.add(Range(block.start, block.stop), block.sums, data, integrity.sums_of)
         ledger.hand_out(start, stop)
 
-    def hand_over_within(self, part: Block, start: int, stop: int, data: memoryview | bytes, index: BlockIndex) -> None:
-        """``note_part`` and ``check``, for the smallest of reads.
+    def hand_out_within(self, block: Block, start: int, stop: int, data: memoryview | bytes, index: BlockIndex) -> None:
+        """``note_block`` and ``verify_if_due``, for the smallest of reads.
 
         Raises:
-            S3ChecksumError: see ``hand_over``.
+            S3ChecksumError: see ``verify_read``.
         """
-        ledger = part.ledger
+        ledger = block.ledger
         if ledger is not None and ledger is self._own_ledger:  # as nearly always
             ledger.hand_out(start, stop)
         else:
-            self.note_part(part, start, stop, data)
-        self.check(index)
+            self.note_block(block, start, stop, data)
+        self.verify_if_due(index)
 
-    def note_requests(self, group: FetchGroup[RangeFetch], view: memoryview, position: int) -> None:
-        """``note_request`` for each of these."""
-        for fetch in group.fetches:
-            self.note_request(fetch, view, position)
-
-    def note_request(self, fetch: RangeFetch, view: memoryview, position: int) -> None:
-        """What was fetched into ``view``, which holds the object from ``position`` on, becomes the program's."""
+    def note_fetch(self, fetch: RangeFetch, view: memoryview, position: int) -> None:
+        """What was fetched into ``view``, which holds the object from ``position`` on, is handed out."""
         integrity = self._integrity
         if integrity is not None:
             piece = fetch.received
@@ -107,17 +108,17 @@ class Verification:
 
     # -- the comparison -----------------------------------------------------------------------------------------------
 
-    def hand_over(self, position: int, view: memoryview, lane: Lane, index: BlockIndex) -> None:
-        """What is in ``view`` is about to be the program's, and so is all that was read before.
+    def verify_read(self, position: int, view: memoryview, lane: Lane, index: BlockIndex) -> None:
+        """The content of ``view`` is about to be handed out, read from ``position`` on: compare if that is due.
 
         Raises:
-            S3ChecksumError: bytes are wrong, or cannot be verified although they must be.
+            S3ChecksumError: bytes are wrong, or cannot be verified although the configuration requires it.
         """
         integrity = self._integrity
         if integrity is None or not len(view):
             return
         if position > 0 or len(view) != self._version.size:
-            self.check(index)
+            self.verify_if_due(index)
             return
         try:
             self._compare_read(integrity, view, lane, index)
@@ -127,29 +128,30 @@ class Verification:
         finally:
             self._own_ledger = self._earlier = None
 
-    def hand_over_part(self, part: Block, data: memoryview | bytes, index: BlockIndex) -> None:
-        """A part that is all of the object becomes the program's, at once.
+    def hand_out_whole(self, block: Block, data: memoryview | bytes, index: BlockIndex) -> None:
+        """A block that is the whole object is handed out at once.
 
         Raises:
-            S3ChecksumError: see ``hand_over``.
+            S3ChecksumError: see ``verify_read``.
         """
         integrity, version = self._integrity, self._version
         if integrity is None:
             return
         if self._own_ledger is None and integrity.knows(version.size, version.etag):  # as nearly always
-            expected = integrity.demand(part.stop, version.etag)
-            if expected is None or part.sums.of(expected[0]) == expected[1]:
+            expected = integrity.expected_checksum(block.stop, version.etag)
+            if expected is None or block.sums.of(expected[0]) == expected[1]:
                 return
-        self.note_part(part, 0, part.stop, data)
-        self.check(index)
+        self.note_block(block, 0, block.stop, data)
+        self.verify_if_due(index)
 
-    def check(self, index: BlockIndex) -> None:
-        """Compare, once every byte of the object has come, and again once every byte was handed out.
+    def verify_if_due(self, index: BlockIndex) -> None:
+        """Compare when every byte of the object has come, and again when every byte was handed out.
 
-        Some may never be: archives have gaps that nobody reads. And what was handed out may have come another time.
+        The second may never happen: archives have gaps that nobody reads. And it is not the same: what was handed out
+        may have been received more than once.
 
         Raises:
-            S3ChecksumError: see ``hand_over``.
+            S3ChecksumError: see ``verify_read``.
         """
         ledger, size = self._own_ledger, self._version.size
         if ledger is None or size is None:
@@ -166,13 +168,13 @@ class Verification:
             self._own_ledger = None
 
     def _compare_read(self, integrity: ObjectIntegrity, view: memoryview, lane: Lane, index: BlockIndex) -> None:
-        """Compare all of the object that one read has put into ``view``, and fetch it again once if it is wrong."""
-        expected = demand(self._version, self._runtime.caller, integrity)
+        """Compare the whole object, which one read has put into ``view``; fetch it again, once, if it is wrong."""
+        expected = expected_checksum(self._version, self._runtime.caller, integrity)
         if expected is None:
             return
         algorithm, crc = expected
         first = self._ledger
-        # Summed otherwise, or not at all, the bytes are still here.
+        # The bytes are still here to be summed, if they were not, or with another algorithm.
         if not is_right(first, expected, len(view)) and algorithm.update(view, 0) != crc:
             index.discard_all()
             second = self._fetch_all(view, lane)
@@ -184,9 +186,11 @@ class Verification:
 
     def _fetch_all(self, view: memoryview, lane: Lane) -> Ledger:
         """Fetch a whole object into ``view``."""
-        with FetchGroup[RangeFetch](lane, self._runtime.caller) as group:
+        group: FetchGroup[RangeFetch] = FetchGroup(lane, self._runtime.caller)
+        with group:
             for piece in split_on_grid(0, len(view), self._runtime.config.part_size):
                 group.submit(direct(self._version, piece, view, 0))
         self._own_ledger = None
-        self.note_requests(group, view, 0)
+        for fetch in group.fetches:
+            self.note_fetch(fetch, view, 0)
         return self._ledger
