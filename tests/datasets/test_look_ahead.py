@@ -1,6 +1,6 @@
-"""Look-ahead: objects on their way before they are asked for, in order, within bounds, given up when not wanted.
+"""Look-ahead: objects in flight before they are asked for, in order, within bounds, cancelled if nobody wants them.
 
-No test waits for time to pass. The server holds answers until the test has seen what it wants to see.
+No test waits for time to pass. The server holds responses until the test has seen what it wants to see.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def test_transforms_run_in_the_iterating_thread_in_order(way: str) -> None:
 
 
 @pytest.mark.parametrize("look_ahead", [1, 2, 5])
-def test_exactly_look_ahead_objects_are_on_their_way_while_one_is_used(look_ahead: int) -> None:
+def test_exactly_look_ahead_objects_are_in_flight(look_ahead: int) -> None:
     count = 12
     with HeldObjects(count, hold=range(count)) as server:
 
@@ -86,7 +86,7 @@ def test_exactly_look_ahead_objects_are_on_their_way_while_one_is_used(look_ahea
         assert server.most == look_ahead + 1
 
 
-def test_look_ahead_0_asks_for_nothing_before_the_transform_reads() -> None:
+def test_look_ahead_0_requests_nothing_before_a_transform_reads() -> None:
     with HeldObjects(6) as server:
 
         def transform(reader: S3Reader) -> bytes:
@@ -117,7 +117,7 @@ def test_by_default_small_objects_use_all_connections() -> None:
 
 
 @pytest.mark.parametrize(("size", "ahead"), [(KIB, 10), (4 * KIB, 3), (16 * KIB, 2)])
-def test_as_many_are_on_their_way_as_the_throughput_target_asks_for(size: int, ahead: int) -> None:
+def test_the_throughput_target_sets_how_many_are_in_flight(size: int, ahead: int) -> None:
     """By the sizes seen so far: what the target brings in 0.1 s, here 9.5 KiB, but no fewer than two objects."""
     count, taught = 60, 20  # the first ones teach the size
     with HeldObjects(count, size, hold=range(taught, count)) as server:
@@ -159,7 +159,7 @@ def test_large_objects_stay_within_the_memory_budget(budget: int) -> None:
         wait_until_budget_is_free(dataset)
 
 
-def test_objects_larger_than_a_part_arrive_with_their_first_part_under_way() -> None:
+def test_of_objects_larger_than_a_part_one_part_is_prefetched() -> None:
     with HeldObjects(3, size=12 * MIB, hold=range(3)) as server:
         readers = iter(server.dataset(identity, part_size=5 * MIB, look_ahead=1))
         first = next(readers)
@@ -212,7 +212,7 @@ def test_a_missing_object_fails_after_all_samples_before_it() -> None:
         wait_until_budget_is_free(dataset)
 
 
-def test_a_listing_that_breaks_off_fails_after_all_samples_before_it() -> None:
+def test_a_broken_listing_fails_after_the_samples_before_it() -> None:
     def answer(request: ReceivedRequest) -> bytes:
         if request.path.rstrip("/") != "/bucket":
             return response(200, b"content")
@@ -258,8 +258,8 @@ def _fail(samples: Iterator[Any]) -> None:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("leave", [_break, _close, _garbage, _fail])
-def test_leaving_gives_up_what_is_under_way(leave: Callable[[Iterator[Any]], None]) -> None:
-    """The server answers nothing but object 0 until the end: only giving up can free the memory and the threads."""
+def test_leaving_the_loop_cancels_what_is_in_flight(leave: Callable[[Iterator[Any]], None]) -> None:
+    """The server sends nothing but object 0 until the end: only cancelling can free the memory and the threads."""
     with HeldObjects(30, hold=range(1, 30)) as server:
 
         def transform(reader: S3Reader) -> bytes:
@@ -268,7 +268,7 @@ def test_leaving_gives_up_what_is_under_way(leave: Callable[[Iterator[Any]], Non
             server.wait_for(6)
             return reader.read()
 
-        kept: list[S3Reader] = []  # so that it is not the garbage collector that gives up
+        kept: list[S3Reader] = []  # so that it is not the garbage collector that cancels
 
         def construct(bucket: str, key: str, get_object_info: Any, get_stream: Any) -> S3Reader:
             reader = S3ReaderConstructor.default()(bucket, key, get_object_info, get_stream)

@@ -31,12 +31,12 @@ HEADS = (PROMPT, REFUSED, OUTDATED)
 
 
 class FlippedObject(ChecksummedObject):
-    """One bit is wrong, in each answer that has its byte or only in one of them.
+    """One bit is wrong, in each response that has its byte or only in one of them.
 
     Args:
         kinds: the checksums that the server keeps.
         flipped: where the bit is; None for an object that comes as it is.
-        only: in which of the answers that have the byte; None for each.
+        only: in which of the responses that have the byte; None for each.
         head: how the first HEAD is answered: as it should be, by an error, or with another version's checksum.
         late: HEAD is not answered before so many bytes were sent.
 

@@ -1,4 +1,4 @@
-"""A server of one object that keeps checksums of it, and changes bytes of its answers."""
+"""A server of one object that keeps checksums of it, and changes bytes of its responses."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class ChecksummedObject:
     Args:
         data: the object.
         algorithm: what it keeps; None for a server that knows no checksums.
-        spoil: whether to change a byte of the answer with these bytes, told their start and how often they were sent.
+        spoil: whether to change a byte of the response with these bytes, told their start and how often they were sent.
 
     Attributes:
         requests: all of them, in the order of arrival.
-        spoilt: the starts of the answers that were changed.
+        spoilt: the starts of the responses that were changed.
     """
 
     def __init__(

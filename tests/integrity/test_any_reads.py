@@ -85,7 +85,7 @@ def play(buckets: Bucket, data: bytes, draw: st.DataObject, *, most: int, steps:
 
 @settings(max_examples=80, deadline=None)
 @given(draw=st.data())
-def test_whatever_is_read_no_whole_object_ends_well_with_a_flipped_bit(buckets: Bucket, draw: st.DataObject) -> None:
+def test_no_whole_read_succeeds_with_a_flipped_bit(buckets: Bucket, draw: st.DataObject) -> None:
     play(buckets, SMALL, draw, most=12, steps=(5_000, 30_000, 100_001))
 
 

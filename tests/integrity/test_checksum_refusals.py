@@ -45,7 +45,7 @@ def refusing_checksums(request: ReceivedRequest) -> Reply:
     return NOT_IMPLEMENTED if carries(request) and request.path.startswith("/refusing/") else STORED
 
 
-def test_a_refusal_counts_for_its_bucket_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refusal_counts_for_its_bucket_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with ScriptedServer(handler=refusing_checksums) as server, client_of(server.endpoint) as client:
         for bucket in ("refusing", "refusing", "other", "other"):
             put(client, bucket)

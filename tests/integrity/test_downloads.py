@@ -111,9 +111,7 @@ def streamed(reader: Any) -> bytes:
 
 @pytest.mark.parametrize("how", [prefetched, streamed])
 @pytest.mark.parametrize("data", [SMALL[: 200 * KIB], SMALL[:2000]], ids=["200 KiB", "with its head"])
-def test_an_object_in_one_answer_is_asked_for_again_before_anybody_sees_it(
-    data: bytes, how: Callable[[Any], bytes]
-) -> None:
+def test_a_wrong_object_in_one_response_is_fetched_again(data: bytes, how: Callable[[Any], bytes]) -> None:
     obj = ChecksummedObject(data, spoil=lambda start, times: times == 1)
     assert read(obj, how) == data
     assert obj.spoilt
@@ -156,7 +154,7 @@ def counting(summed: list[int]) -> Algorithm:
     return replace(CRC32, update=lambda data, crc: summed.append(len(data)) or 0)
 
 
-def test_what_a_bucket_had_before_does_not_keep_another_kind_from_being_compared() -> None:
+def test_an_algorithm_that_is_new_to_a_bucket_is_compared() -> None:
     integrity = integrity_of(known=CRC64NVME)
     integrity.learn(headers_of(CRC32, b"as it is stored"), 15)
     received = Sum(integrity)
@@ -165,7 +163,7 @@ def test_what_a_bucket_had_before_does_not_keep_another_kind_from_being_compared
         received.check(Range(0, 15))
 
 
-def test_until_s3_has_told_what_is_summed_is_summed_with_each_kind() -> None:
+def test_until_s3_tells_one_every_algorithm_is_summed() -> None:
     integrity = integrity_of()
     received = Sum(integrity)
     received.add(MUCH)
@@ -187,7 +185,7 @@ def test_what_was_summed_in_vain_is_summed_on_to_be_recognised() -> None:
     assert received.sums().of(CRC64NVME) == CRC64NVME.of([MUCH, b"after"])
 
 
-def test_nothing_more_is_summed_once_s3_has_told_of_no_checksum() -> None:
+def test_nothing_more_is_summed_after_s3_told_of_no_checksum() -> None:
     summed: list[int] = []
     integrity = integrity_of(known=counting(summed))
     received = Sum(integrity)
@@ -198,8 +196,8 @@ def test_nothing_more_is_summed_once_s3_has_told_of_no_checksum() -> None:
     assert summed == [len(MUCH)]
 
 
-def test_the_little_that_came_before_s3_told_is_summed_with_what_it_told() -> None:
-    """As it is for who reads the directory of an archive first, where its objects have another kind of checksum."""
+def test_bytes_kept_until_s3_told_are_summed_with_its_algorithm() -> None:
+    """As for a reader of an archive's directory first, if its objects have another algorithm."""
     integrity = integrity_of()
     little = Sum(integrity)
     little.add(MUCH[:500])
@@ -208,7 +206,7 @@ def test_the_little_that_came_before_s3_told_is_summed_with_what_it_told() -> No
     assert sums.of(CRC32) == CRC32.of([MUCH[:500]])
 
 
-def test_little_is_not_summed_before_s3_has_told_what_with() -> None:
+def test_few_bytes_wait_to_be_summed_for_s3_to_tell_the_algorithm() -> None:
     """The first sum of a process is an import of 40 ms, and many servers keep no checksums."""
     summed: list[int] = []
     integrity = integrity_of()
@@ -218,14 +216,14 @@ def test_little_is_not_summed_before_s3_has_told_what_with() -> None:
     assert summed == [500 * KIB]  # the third: no more than 1 MiB is kept
 
 
-def test_what_was_kept_to_be_summed_later_is_summed_with_what_follows_it() -> None:
+def test_bytes_kept_to_be_summed_are_summed_with_the_next() -> None:
     received = Sum(integrity_of())
     received.add(b"as it ")
     received.add(b"came")
     assert received.sums().of(CRC64NVME) == CRC64NVME.of([b"as it came"])
 
 
-def test_where_it_is_known_what_a_bucket_is_summed_with_nothing_is_kept() -> None:
+def test_nothing_is_kept_if_the_buckets_algorithm_is_known() -> None:
     summed: list[int] = []
     Sum(integrity_of(known=counting(summed))).add(b"as it came")
     assert summed == [10]
@@ -248,7 +246,7 @@ def test_what_comes_while_s3_is_being_asked_is_summed_after_that(monkeypatch: py
     assert summed == []
 
 
-def test_what_a_long_read_in_order_is_to_be_summed_with_is_asked_for_at_its_beginning() -> None:
+def test_a_long_read_in_order_requests_the_checksum_first() -> None:
     asked = threading.Event()
 
     class Watched(ChecksummedObject):
@@ -267,7 +265,7 @@ def test_what_a_long_read_in_order_is_to_be_summed_with_is_asked_for_at_its_begi
         assert asked.wait(30)
 
 
-def test_an_answer_that_does_not_come_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_checksum_response_is_awaited_once(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
 
     class Unanswered(threading.Event):
@@ -286,7 +284,7 @@ def test_an_answer_that_does_not_come_is_waited_for_once(monkeypatch: pytest.Mon
     assert received.sums().of(CRC64NVME) == CRC64NVME.of([MUCH, b"and more"])
 
 
-def test_where_nothing_is_summed_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_for_an_algorithm_if_nothing_is_summed(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float | None] = []
     integrity = integrity_of("off")
     integrity.announce()
@@ -341,7 +339,7 @@ def test_torch_load_never_returns_wrong_tensors() -> None:
 
 @pytest.mark.parametrize("how", WHOLE)
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
-def test_required_needs_an_offer(data: bytes, how: str) -> None:
+def test_required_checksums_need_a_server_that_has_them(data: bytes, how: str) -> None:
     assert read(ChecksummedObject(data), WHOLE[how], checksum="required") == data
     with pytest.raises(S3ChecksumError, match=r'offers no checksum .* checksum="required"'):
         read(ChecksummedObject(data, None), WHOLE[how], checksum="required")

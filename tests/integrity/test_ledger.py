@@ -26,7 +26,7 @@ def sums_of(data: bytes | memoryview, kinds: tuple[_ledger.Algorithm, ...] = (CR
 
 
 class Come(NamedTuple):
-    """A piece comes, and some of it is handed out. ``flipped`` is where a bit is wrong; no ``kinds``: it is kept."""
+    """A piece comes, and some of it is handed out. ``flipped`` says which bit is wrong; no ``kinds``: it is kept."""
 
     start: int
     stop: int
@@ -61,19 +61,19 @@ def rest(step: int, flipped: int | None) -> list[Come]:
 
 def is_found_right(ledger: Ledger) -> bool:
     """As ``compare`` does it, with what S3 has at hand."""
-    settled = {}
+    confirmed = {}
     for pieces in ledger.doubtful(CRC32).values():
         for piece, sums in pieces:
             stored = DATA[piece.start : piece.stop]
             if not sums.agree(sums_of(stored, KINDS)):
                 return False
-            settled[piece] = sums_of(stored)
+            confirmed[piece] = sums_of(stored)
     ledger.note_compared()
-    return ledger.wrong is None and Sums({CRC32: CRC32.of([DATA])}).of(CRC32) == _combined(ledger, settled)
+    return ledger.wrong is None and Sums({CRC32: CRC32.of([DATA])}).of(CRC32) == _combined(ledger, confirmed)
 
 
-def _combined(ledger: Ledger, settled: dict[Range, Sums]) -> int | None:
-    ledger.confirm({piece: sums for piece, sums in settled.items() if piece in ledger._tiles})
+def _combined(ledger: Ledger, confirmed: dict[Range, Sums]) -> int | None:
+    ledger.confirm({piece: sums for piece, sums in confirmed.items() if piece in ledger._tiles})
     return ledger.combined(CRC32, SIZE)
 
 
@@ -103,9 +103,7 @@ def test_what_is_right_is_found_right(steps: list[Come], step: int) -> None:
 
 @settings(deadline=None)
 @given(st.lists(comings(flips=True), max_size=12), st.integers(1, SIZE), st.none() | st.integers(0, SIZE - 1))
-def test_all_that_was_handed_out_with_a_whole_object_is_right(
-    steps: list[Come], step: int, flipped: int | None
-) -> None:
+def test_all_bytes_handed_out_of_a_whole_object_are_right(steps: list[Come], step: int, flipped: int | None) -> None:
     play([*steps, *rest(step, flipped)])
 
 

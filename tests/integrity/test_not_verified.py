@@ -20,9 +20,7 @@ pytestmark = pytest.mark.usefixtures("s3_server")  # for its keys
 
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("how", ["read", "in pieces"])
-def test_what_is_not_verified_is_told_once_for_a_bucket(
-    data: bytes, how: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unverified_objects_are_logged_once_per_bucket(data: bytes, how: str, caplog: pytest.LogCaptureFixture) -> None:
     obj = FlippedObject(data, [])
     with ScriptedServer(handler=obj) as server, client_of(server.endpoint) as client:
         for key in ("one", "two", "three"):
@@ -37,7 +35,7 @@ def test_what_is_not_verified_is_told_once_for_a_bucket(
     assert told[1].startswith("s3://c/one ")
 
 
-def test_a_server_that_never_tells_the_checksum_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_never_tells_the_checksum_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Silent(FlippedObject):
         def __call__(self, request: Any) -> Any:
             self._head = REFUSED
@@ -50,7 +48,7 @@ def test_a_server_that_never_tells_the_checksum_is_told_of(caplog: pytest.LogCap
     assert "the request for its checksum failed" in str(error)
 
 
-def test_a_checksum_told_of_another_version_is_asked_for_again() -> None:
+def test_a_checksum_of_another_version_is_requested_again() -> None:
     def program(recorder: Recorder) -> None:
         recorder.read_to_end(0)
 
@@ -60,7 +58,7 @@ def test_a_checksum_told_of_another_version_is_asked_for_again() -> None:
     assert recorder.is_whole
 
 
-def test_what_is_read_in_too_many_pieces_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_read_in_too_many_pieces_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3torchconnector._transfer.reading._ledger._MOST_PIECES", 10)
 
     def program(recorder: Recorder) -> None:
@@ -106,7 +104,7 @@ print(read(b"123456789", OTHER, "when_supported"))
 """
 
 
-def test_without_awscrt_crc32_is_compared_and_the_others_are_told_of() -> None:
+def test_without_awscrt_only_crc32_is_compared() -> None:
     command = [sys.executable, "-c", _WITHOUT_AWSCRT]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=60)

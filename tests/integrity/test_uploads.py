@@ -33,7 +33,7 @@ class Bucket:
         requests: all of them, in the order of arrival.
         objects: what was stored.
         damaged: how many bodies to change on their way.
-        refusal: the answer to every request with a checksum, for a server that does not take them.
+        refusal: the response to every request with a checksum, for a server that does not take them.
     """
 
     def __init__(self, damaged: int = 0, refusal: bytes | None = None) -> None:
@@ -86,7 +86,7 @@ def save(client: S3Client, data: bytes, key: str = "key") -> None:
 
 
 @pytest.mark.parametrize("damaged", [0, 1])
-def test_one_put_carries_its_checksum_and_is_sent_again_when_damaged(damaged: int) -> None:
+def test_one_put_has_a_checksum_and_is_resent_when_damaged(damaged: int) -> None:
     bucket = Bucket(damaged)
     with ScriptedServer(handler=bucket) as server, client_of(server.endpoint) as client:
         save(client, SMALL)
@@ -109,7 +109,7 @@ def test_a_multipart_upload_carries_those_of_parts_and_whole(damaged: int) -> No
     assert complete.headers[CRC64NVME.header] == CRC64NVME.encode(CRC64NVME.of([LARGE]))
 
 
-def test_what_always_arrives_damaged_is_an_error() -> None:
+def test_an_object_that_always_arrives_damaged_is_an_error() -> None:
     bucket = Bucket(damaged=10**6)
     with (
         ScriptedServer(handler=bucket) as server,
@@ -129,7 +129,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=["501", "400"])
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
-def test_a_server_that_takes_no_checksums_gets_none_after_the_first(refusal: bytes, data: bytes) -> None:
+def test_a_server_that_refuses_checksums_gets_only_the_first(refusal: bytes, data: bytes) -> None:
     bucket = Bucket(refusal=refusal)
     with ScriptedServer(handler=bucket) as server, client_of(server.endpoint) as client:
         save(client, data)
@@ -139,7 +139,7 @@ def test_a_server_that_takes_no_checksums_gets_none_after_the_first(refusal: byt
     assert refused == [True, *[False] * (len(refused) - 1)]
 
 
-def test_required_is_not_given_up() -> None:
+def test_required_checksums_stay_required_after_a_refusal() -> None:
     bucket = Bucket(refusal=REFUSALS[0])
     with (
         ScriptedServer(handler=bucket) as server,

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("s3_server")  # for its keys
 
 @pytest.mark.parametrize("kinds", KINDS)
 @pytest.mark.parametrize("mode", ["required", "when_supported"])
-def test_the_first_object_is_verified_if_s3_tells_its_checksum_last(kinds: tuple[Algorithm, ...], mode: str) -> None:
+def test_a_first_object_is_verified_by_a_late_checksum(kinds: tuple[Algorithm, ...], mode: str) -> None:
     """Whatever kind was guessed before."""
     for flipped in (None, PART + 5):
         obj = FlippedObject(LARGE, kinds, flipped, late=len(LARGE))
@@ -88,7 +88,7 @@ def test_what_was_summed_in_vain_is_read_again(flipped: int | None, only: int | 
 
 
 @pytest.mark.parametrize("flipped", [False, True])
-def test_streams_whose_read_ahead_makes_way_are_verified(flipped: bool) -> None:
+def test_streams_whose_read_ahead_was_released_are_verified(flipped: bool) -> None:
     data = content(0, 4 * PART)
     with ScriptedServer(handler=lambda request: objects[request.path](request)) as server:
         objects = {f"/b/{n}": FlippedObject(data, [CRC64NVME], n * PART + 5 if flipped else None) for n in range(4)}
@@ -184,7 +184,7 @@ def test_after_wrong_bytes_an_object_can_be_read_again() -> None:
     assert (error, recorder.is_wrong) == (None, False)
 
 
-def test_what_was_compared_is_not_read_again_for_a_second_reading() -> None:
+def test_a_second_reading_does_not_fetch_tiles_again() -> None:
     def program(recorder: Recorder) -> None:
         recorder.read_all(500)
         recorder.read_all(1_700)  # otherwise cut
@@ -197,7 +197,7 @@ def test_what_was_compared_is_not_read_again_for_a_second_reading() -> None:
 
 
 @pytest.mark.parametrize("head", [PROMPT, REFUSED])
-def test_bytes_that_come_twice_and_differently_are_an_error_at_once(head: str) -> None:
+def test_bytes_that_come_twice_and_differ_are_an_error(head: str) -> None:
     def program(recorder: Recorder) -> None:
         recorder.read(100)
         recorder.seek(0)
@@ -223,6 +223,6 @@ def test_what_a_forked_child_has_from_its_parent_is_compared(flipped: int | None
     with ScriptedServer(handler=obj) as server, client_of(server.endpoint) as client:
         reader = open_object(client, "b", reader_constructor=POLICIES["sequential"])
         assert len(reader.read(MIB)) == MIB
-        wait_until(lambda: obj.sent == len(LARGE) and all(part.ready for part in reader._object._index))
+        wait_until(lambda: obj.sent == len(LARGE) and all(block.ready for block in reader._object._index))
         recorder = Recorder(reader, LARGE)
         assert Child(read_in_child).result() == (b"error" if flipped else b"whole")

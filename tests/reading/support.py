@@ -20,7 +20,7 @@ GIB = 1024 * MIB
 PART = 5 * MIB  # the smallest part size there is
 
 _PERIOD = 1_000_003  # prime, so that bytes from a wrong place never look right
-_MOST = 20 * MIB  # bytes of one answer
+_MOST = 20 * MIB  # bytes of one response
 _TIMEOUT = 30.0  # seconds
 _TILE = random.Random(1).randbytes(_PERIOD) * (_MOST // _PERIOD + 2)
 
@@ -55,7 +55,7 @@ def put(client: S3Client, bucket: str, key: str, data: bytes) -> None:
 
 
 def asked(range_header: str | None, size: int) -> tuple[int, int] | None:
-    """The half-open range that a Range header selects of ``size`` bytes; None where there is nothing to select."""
+    """The half-open range that a Range header selects of ``size`` bytes; None if there is nothing to select."""
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", range_header or "bytes=0-")
     assert match is not None, range_header
     if not match[1]:
@@ -72,7 +72,7 @@ class VirtualObject:
     Attributes:
         size, etag: change them to have the object overwritten.
         shift: the place in the endless object where this version begins.
-        before: called with each request; what it returns, if anything, is the answer.
+        before: called with each request; what it returns, if anything, is the response.
         served: the half-open ranges that were sent.
         requests: all of them, in the order of arrival.
     """

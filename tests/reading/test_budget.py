@@ -62,7 +62,7 @@ def test_a_stream_stays_within_the_budget(client: S3Client, policy: str) -> None
         assert most > BUDGET // 2  # it is used, too
 
 
-def test_read_ahead_that_waits_for_memory_makes_way(virtual: VirtualObject) -> None:
+def test_read_ahead_that_waits_for_memory_is_released(virtual: VirtualObject) -> None:
     """Every thread is at read-ahead for which there is no room, when others are read, and when the client closes."""
     with ScriptedServer(handler=virtual) as server:
         client = client_of(server.endpoint, memory_budget=BUDGET, max_connections=4)
@@ -94,7 +94,7 @@ def test_what_is_here_is_taken_while_what_is_not_is_waited_for(client: S3Client,
     with open_object(client, "bucket", reader_constructor=POLICIES["sequential"]) as reader:
         assert reader.read(MIB) == content(0, MIB)
         index = reader._object._index
-        wait_until(lambda: [part.ready for part in index if part.start >= 2 * PART] == [True] * 4)
+        wait_until(lambda: [block.ready for block in index if block.start >= 2 * PART] == [True] * 4)
         rest = threading.Thread(target=reader.readinto, args=(buffer,))
         rest.start()
         try:
@@ -106,9 +106,7 @@ def test_what_is_here_is_taken_while_what_is_not_is_waited_for(client: S3Client,
     assert buffer == content(MIB, 4 * PART)
 
 
-def test_what_a_failed_read_received_in_its_own_memory_is_fetched_again(
-    client: S3Client, virtual: VirtualObject
-) -> None:
+def test_what_a_failed_read_received_in_place_is_fetched_again(client: S3Client, virtual: VirtualObject) -> None:
     virtual.size = 4 * PART
     good, bad = threading.Event(), threading.Event()
 
@@ -135,10 +133,10 @@ def test_what_a_failed_read_received_in_its_own_memory_is_fetched_again(
 
         failing = threading.Thread(target=read_the_rest)
         failing.start()
-        third = [part for part in index if 2 * PART <= part.start < 3 * PART]
-        wait_until(lambda: all(part._destination is not None for part in third))
+        third = [block for block in index if 2 * PART <= block.start < 3 * PART]
+        wait_until(lambda: all(block._destination is not None for block in third))
         good.set()
-        wait_until(lambda: all(part.received_in_place and part.ready for part in third))
+        wait_until(lambda: all(block.received_in_place and block.ready for block in third))
         bad.set()
         failing.join()
         assert errors == [S3AccessDeniedError]
@@ -161,7 +159,7 @@ def test_many_streams_share_the_budget(client: S3Client) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_what_scattered_reads_leave_behind_is_bounded(client: S3Client, policy: str) -> None:
+def test_memory_of_scattered_reads_is_bounded(client: S3Client, policy: str) -> None:
     budget = client.runtime().budget
     with open_object(client, "bucket", reader_constructor=POLICIES[policy]) as reader:
         for number in range(60):
@@ -209,7 +207,7 @@ def test_readers_that_nobody_reads_or_closes(client: S3Client, virtual: VirtualO
 )
 @pytest.mark.parametrize("good", [0, 1, 3])
 def test_everything_comes_back_after_errors(client: S3Client, virtual: VirtualObject, answer: Any, good: int) -> None:
-    """The first answers are good, then none is."""
+    """The first responses are good, then none is."""
     virtual.before = lambda request: answer if len(virtual.requests) > good else None
     with open_object(client, "bucket") as reader:
         reader.start_early()
@@ -224,7 +222,7 @@ def test_everything_comes_back_after_errors(client: S3Client, virtual: VirtualOb
             reader.readinto(bytearray(40 * MIB))
 
 
-def test_everything_comes_back_after_an_object_that_was_listed_larger(client: S3Client, virtual: VirtualObject) -> None:
+def test_the_budget_comes_back_after_an_object_listed_larger(client: S3Client, virtual: VirtualObject) -> None:
     virtual.size = 10 * KIB
     info = ObjectInfo("key", "", 3 * PART, 0)
     with open_object(client, "bucket", object_info=info) as reader:
@@ -289,7 +287,7 @@ def test_a_closed_client_leaves_no_thread_and_no_socket(s3_server: S3Server, buc
     assert descriptors_become(descriptors)
 
 
-def test_a_closing_client_ends_what_is_under_way(client: S3Client, virtual: VirtualObject) -> None:
+def test_closing_a_client_ends_what_is_under_way(client: S3Client, virtual: VirtualObject) -> None:
     """More small objects than one thread carries, and large ones."""
     virtual.size = 1000
     for _ in range(8):
@@ -312,7 +310,7 @@ def test_a_client_can_be_used_again(s3_server: S3Server, bucket: str) -> None:
             assert reader.read() == content(0, 16 * MIB)
 
 
-def test_blocks_are_used_again_where_the_rest_is_taken_for_bytes_to_come() -> None:
+def test_buffers_are_reused_while_the_rest_is_reserved() -> None:
     budget = ByteBudget(8 * BUFFER_SIZE)
     assert budget.try_take(8 * BUFFER_SIZE, to_come=True)
     blocks = [budget.buffer(to_come=BUFFER_SIZE) for _ in range(4)]
@@ -322,14 +320,14 @@ def test_blocks_are_used_again_where_the_rest_is_taken_for_bytes_to_come() -> No
     assert {id(block) for block in again} == {id(block) for block in blocks}
 
 
-def test_blocks_kept_for_later_make_way_for_other_memory() -> None:
+def test_spare_buffers_are_freed_for_other_memory() -> None:
     budget = ByteBudget(8 * BUFFER_SIZE)
     assert budget.try_take(8 * BUFFER_SIZE, to_come=True)
     blocks = [budget.buffer(to_come=BUFFER_SIZE) for _ in range(8)]
     seen = [weakref.ref(block) for block in blocks]
     budget.give(7 * BUFFER_SIZE, blocks)
     del blocks
-    assert budget.reserve == BUFFER_SIZE  # where one of them may lie
+    assert budget.reserve == BUFFER_SIZE  # room for one of them
     assert sum(block() is not None for block in seen) == 8  # beside the bytes of one that are still taken
     assert budget.try_take(5 * BUFFER_SIZE)
     assert sum(block() is not None for block in seen) == 3
@@ -347,19 +345,21 @@ def streams_in_turns(client: S3Client, count: int, rounds: int) -> Iterator[int]
         reader.close()
 
 
-def test_many_streams_in_turns_stay_within_the_budget(client: S3Client, virtual: VirtualObject) -> None:
+def test_many_alternating_streams_stay_within_the_budget(client: S3Client, virtual: VirtualObject) -> None:
     assert max(streams_in_turns(client, 30, 3)) <= BUDGET + BUFFER_SIZE
     assert virtual.transferred <= 30 * 3 * MIB + BUDGET + BUFFER_SIZE + PART  # no more than the reads want
 
 
-def test_idle_readers_let_go_for_others_but_not_again_and_again(client: S3Client, virtual: VirtualObject) -> None:
+def test_idle_readers_release_memory_but_not_over_and_over(client: S3Client, virtual: VirtualObject) -> None:
     client.runtime().budget.idle_after = 0.0
     assert max(streams_in_turns(client, 12, 12)) <= BUDGET + BUFFER_SIZE
     wait_until(lambda: client.runtime().budget.taken == 0)
-    assert virtual.transferred <= 6 * 12 * 12 * MIB  # 1.7 to 3.3 times what was read; 14 if they let go each time
+    assert (
+        virtual.transferred <= 6 * 12 * 12 * MIB
+    )  # 1.7 to 3.3 times what was read; 14 if they released memory each time
 
 
-def test_a_reader_finds_again_what_it_had_to_let_go(client: S3Client) -> None:
+def test_a_reader_fetches_again_what_it_had_to_release(client: S3Client) -> None:
     budget = client.runtime().budget
     budget.idle_after = 0.0
     idle = open_object(client, "bucket", reader_constructor=POLICIES["range_based"])
@@ -378,7 +378,7 @@ def test_a_reader_finds_again_what_it_had_to_let_go(client: S3Client) -> None:
 
 
 @pytest.mark.parametrize("reads", [1, 3])
-def test_what_a_read_does_not_want_yet_is_taken_from_an_idle_reader_only(client: S3Client, reads: int) -> None:
+def test_read_ahead_takes_memory_only_from_idle_readers(client: S3Client, reads: int) -> None:
     budget = client.runtime().budget
     budget.idle_after = 1000.0
     with open_object(client, "bucket", reader_constructor=POLICIES["range_based"]) as reader:
@@ -387,10 +387,10 @@ def test_what_a_read_does_not_want_yet_is_taken_from_an_idle_reader_only(client:
             reader.read(KIB)
         assert budget.taken == reads * MIB
         assert not budget.try_take(BUDGET, unread=True)
-        assert budget.taken == MIB  # what was read before was given up, though
+        assert budget.taken == MIB  # but what was read before was released
 
 
-def test_reading_a_little_backwards_keeps_no_more_than_half_the_budget(client: S3Client) -> None:
+def test_reading_backwards_keeps_at_most_half_the_budget(client: S3Client) -> None:
     budget = client.runtime().budget
     with open_object(client, "bucket") as reader:
         for place in range(150 * MIB, 0, -MIB):
@@ -419,14 +419,14 @@ def test_a_prefetch_without_room_still_tells_of_a_missing_object(client: S3Clien
     budget.give(BUDGET)
 
 
-def test_objects_larger_than_foretold_stay_within_the_budget(client: S3Client, virtual: VirtualObject) -> None:
+def test_objects_larger_than_expected_stay_within_the_budget(client: S3Client, virtual: VirtualObject) -> None:
     virtual.size = PART
     budget = client.runtime().budget
     readers = [open_object(client, "bucket", str(number)) for number in range(12)]
     for reader in readers:
         reader.start_early(KIB)
     for reader in readers:
-        reader.prefetch()  # waits until an answer has begun, or the part was given up
+        reader.prefetch()  # waits until a response has begun, or the block was released
         assert budget.taken <= BUDGET
     for reader in readers:
         assert reader.read() == content(0, PART)

@@ -107,8 +107,8 @@ def test_lines_cost_about_what_they_cost_of_a_text_wrapper(s3_server: S3Server, 
 
 
 @pytest.mark.parametrize("kind", ["default", "range_based"])
-def test_lines_and_other_reads_take_turns(client: S3Client, virtual: VirtualObject, kind: str) -> None:
-    """Whatever was read to find a line in: the next read goes on behind the line."""
+def test_lines_and_other_reads_alternate(client: S3Client, virtual: VirtualObject, kind: str) -> None:
+    """Whatever was read to find a line in: the next read goes on after the line."""
     expected = io.BytesIO(content(0, 6 * MIB))
     virtual.size = 6 * MIB
     chosen = random.Random(3)

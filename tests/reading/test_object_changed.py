@@ -71,7 +71,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("honours_if_match", [True, False])
-def test_a_later_answer_is_of_another_version(
+def test_a_later_response_is_of_another_version(
     virtual: VirtualObject, client: S3Client, policy: str, change: str, honours_if_match: bool
 ) -> None:
     virtual.honours_if_match = honours_if_match
@@ -89,7 +89,7 @@ def test_a_later_answer_is_of_another_version(
             assert reader.read(5) == content(2, 7)
 
 
-def test_the_same_version_of_another_size_is_a_wrong_answer(virtual: VirtualObject, client: S3Client) -> None:
+def test_the_same_version_of_another_size_is_a_wrong_response(virtual: VirtualObject, client: S3Client) -> None:
     """Asked for again, and not taken for a change: the ETag says that there was none."""
     with open_object(client, "bucket", reader_constructor=POLICIES["range_based"]) as reader:
         assert reader.read(10) == content(0, 10)
@@ -109,9 +109,7 @@ def test_the_same_version_of_another_size_is_a_wrong_answer(virtual: VirtualObje
 
 
 @pytest.mark.parametrize("told", [f"bytes 1-1000/{SIZE + 9}", f"bytes 0-998/{SIZE + 9}"], ids=["shifted", "shorter"])
-def test_what_a_wrong_first_answer_says_of_the_object_is_not_believed(
-    virtual: VirtualObject, client: S3Client, told: str
-) -> None:
+def test_a_wrong_first_response_does_not_pin_the_version(virtual: VirtualObject, client: S3Client, told: str) -> None:
     lies = [response(206, bytes(1000 if told[6] == "1" else 999), {"Content-Range": told, "ETag": '"lie"'})]
     virtual.before = lambda request: lies.pop() if lies else None
     with open_object(client, "bucket", reader_constructor=POLICIES["range_based"]) as reader:
@@ -131,7 +129,7 @@ def test_what_a_wrong_first_answer_says_of_the_object_is_not_believed(
     ids=["read()", "read(size)", "readinto", "pieces"],
 )
 def test_changed_in_the_middle_of_a_read(virtual: VirtualObject, client: S3Client, read: Callable[[Any], Any]) -> None:
-    """After the first part, whichever comes first, every answer is of another version with the same size."""
+    """After the first part, whichever comes first, every response is of another version with the same size."""
     virtual.honours_if_match = False
     answered: list[str] = []
 
@@ -179,7 +177,7 @@ def test_a_change_of_a_weak_etag_is_noticed(virtual: VirtualObject, client: S3Cl
             reader.read(2 * MIB)
 
 
-def test_a_listing_told_another_size(virtual: VirtualObject, client: S3Client) -> None:
+def test_an_object_of_another_size_than_listed(virtual: VirtualObject, client: S3Client) -> None:
     """An old listing costs nothing as long as nobody counts on it."""
     info = ObjectInfo("key", '"zero"', SIZE - 5, 0)
     with open_object(client, "bucket", object_info=info) as reader:
@@ -193,7 +191,7 @@ def test_a_listing_told_another_size(virtual: VirtualObject, client: S3Client) -
 
 
 @pytest.mark.parametrize("size", [0, 1000, PART])
-def test_behind_the_end_of_an_object_whose_size_is_not_known(
+def test_reading_after_the_end_of_an_object_of_unknown_size(
     client: S3Client, virtual: VirtualObject, size: int
 ) -> None:
     """The server tells it with 416, as RFC 9110, 15.5.17 recommends: of what was asked for, nothing is there."""

@@ -103,7 +103,7 @@ def test_a_body_that_breaks_off_is_resumed_at_its_last_good_byte(
 )
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("part", [0, 2])
-def test_a_part_that_keeps_failing_fails_the_read_and_nothing_else(
+def test_a_part_that_keeps_failing_fails_only_its_read(
     client: S3Client, bucket: str, proxy: RecordingProxy, fault: Fault, kind: type[S3Exception], read: str, part: int
 ) -> None:
     ill = begins_at(part * PART)
@@ -121,7 +121,7 @@ def test_a_part_that_keeps_failing_fails_the_read_and_nothing_else(
         assert reader.read() == content(0, SIZE)
 
 
-def test_a_part_read_ahead_in_vain_is_nobodys_error(client: S3Client, bucket: str, proxy: RecordingProxy) -> None:
+def test_an_unused_block_that_failed_is_nobodys_error(client: S3Client, bucket: str, proxy: RecordingProxy) -> None:
     """Until it is read."""
     proxy.misbehave = lambda request: None if begins_at(0)(request) else Replace(s3_error(403, "AccessDenied"))
     constructor = S3ReaderConstructor.sequential()
@@ -165,7 +165,7 @@ def test_nothing_writes_into_a_buffer_after_an_error(
         assert buffer == sentinel
 
 
-def test_a_silent_server_is_given_up(s3_server: S3Server, bucket: str, proxy: RecordingProxy) -> None:
+def test_a_silent_server_is_abandoned(s3_server: S3Server, bucket: str, proxy: RecordingProxy) -> None:
     (s3_server.folder / bucket / "key").write_bytes(content(0, SIZE))
     release = threading.Event()
     proxy.misbehave = first(1, StallBody(release, after=1000))

@@ -29,7 +29,7 @@ def client(s3_server: S3Server, bucket: str) -> Iterator[S3Client]:
 
 
 class BareReader(S3Reader):
-    """As programs wrote them for 1.5.0, where ``S3Reader`` is abstract: its constructor is never called."""
+    """As programs wrote them for 1.5.0, in which ``S3Reader`` is abstract: its constructor is never called."""
 
     def __init__(self, key: str, data: bytes) -> None:
         self._file = io.BytesIO(data)
@@ -98,9 +98,7 @@ def test_leaving_an_epoch_with_readers_that_cannot_be_closed(
     samples.close()  # type: ignore[attr-defined]
 
 
-def test_readers_that_cannot_begin_early_are_made_in_their_turn(
-    s3_server: S3Server, client: S3Client, bucket: str
-) -> None:
+def test_readers_that_cannot_prefetch_are_made_one_by_one(s3_server: S3Server, client: S3Client, bucket: str) -> None:
     """Each may hold its whole object."""
     made: list[str] = []
 

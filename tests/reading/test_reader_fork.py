@@ -95,7 +95,7 @@ def test_with_a_prefetch_under_way(client: S3Client, bucket: str) -> None:
     assert child.result() == digest(content(0, SIZE))
 
 
-def test_with_parts_that_never_land_in_the_parent(
+def test_with_blocks_that_the_parent_never_receives(
     client: S3Client, s3_server: S3Server, bucket: str, proxy: RecordingProxy
 ) -> None:
     """The child asks for itself while the parent's reader waits."""

@@ -158,7 +158,7 @@ def test_reading_the_tail_of_a_huge_object(far: S3Client, large: VirtualObject, 
     assert len(large.served) <= 2
 
 
-def test_an_archive_of_torch_is_fetched_while_its_directory_is_looked_for(
+def test_a_torch_archive_is_read_ahead_during_its_directory(
     s3_server: S3Server, bucket: str, proxy: RecordingProxy
 ) -> None:
     data = archive_of_torch(content(0, 4 * PART) * 3)
@@ -169,7 +169,7 @@ def test_an_archive_of_torch_is_fetched_while_its_directory_is_looked_for(
     def hook(request: ReceivedRequest) -> None:
         start, stop = asked(request.range, len(data)) or (0, 0)
         if stop == len(data) and stop - start < MIB:
-            in_time.append(begun.wait(30))  # the directory's answer waits for the request of what it describes
+            in_time.append(begun.wait(30))  # the directory's response waits for the request of what it describes
         elif start == PART:
             begun.set()
 
@@ -198,7 +198,7 @@ def test_an_archive_of_torch_is_fetched_while_its_directory_is_looked_for(
         b"",
     ],
 )
-def test_of_what_is_no_archive_of_torch_only_what_is_read_is_fetched(
+def test_only_torch_archives_are_read_ahead_from_a_first_read(
     s3_server: S3Server, bucket: str, client: S3Client, proxy: RecordingProxy, beginning: bytes
 ) -> None:
     data = beginning + content(len(beginning), 4 * PART)
@@ -210,9 +210,7 @@ def test_of_what_is_no_archive_of_torch_only_what_is_read_is_fetched(
     assert len(proxy.of("GET")) == 2
 
 
-def test_looking_into_an_archive_of_torch_leaves_nothing_behind(
-    s3_server: S3Server, bucket: str, client: S3Client
-) -> None:
+def test_a_look_into_a_torch_archive_keeps_no_memory(s3_server: S3Server, bucket: str, client: S3Client) -> None:
     """And what was fetched ahead, though nobody read it, is within the budget."""
     data = archive_of_torch(content(0, 4 * PART) * 3)
     (s3_server.folder / bucket / "key").write_bytes(data[:-1])
@@ -227,7 +225,7 @@ def test_looking_into_an_archive_of_torch_leaves_nothing_behind(
 
 
 def test_zip_directory_of_a_huge_object(far: S3Client, large: VirtualObject) -> None:
-    """An archive's end is searched for with a few small reads, which one request answers."""
+    """An archive's end is searched for with a few small reads, which one request serves."""
     with open_object(far, "bucket") as reader, pytest.raises(zipfile.BadZipFile):
         zipfile.ZipFile(reader)
     assert len(large.served) == 1
@@ -276,7 +274,7 @@ def test_skipping_forward_keeps_reading_ahead(large: VirtualObject, far: S3Clien
     assert len(large.served) <= large.size / PART + 16
 
 
-def test_a_buffer_answers_small_reads_close_to_each_other(large: VirtualObject, far: S3Client) -> None:
+def test_a_buffer_serves_small_reads_close_to_each_other(large: VirtualObject, far: S3Client) -> None:
     with open_object(far, "bucket", reader_constructor=S3ReaderConstructor.range_based(MIB)) as reader:
         reader.seek(7 * PART)
         for start in range(7 * PART, 7 * PART + MIB, 10 * KIB):
@@ -289,7 +287,7 @@ def test_a_buffer_answers_small_reads_close_to_each_other(large: VirtualObject, 
 
 
 def test_a_stream_of_a_range_fetches_that_range(large: VirtualObject, far: S3Client) -> None:
-    """What custom reader constructors are given: nothing behind ``end`` is fetched."""
+    """What custom reader constructors are given: nothing after ``end`` is fetched."""
     got: list[Any] = []
 
     def constructor(bucket: str, key: str, get_object_info: Any, get_stream: Any) -> Any:

@@ -187,7 +187,7 @@ def test_a_closed_reader(reader: Any, call: Callable[[Any], Any], used: bool) ->
         call(reader)
 
 
-def test_a_closed_reader_tells_where_it_ended(reader: Any) -> None:
+def test_a_closed_reader_keeps_its_position(reader: Any) -> None:
     reader.read(3)
     reader.close()
     assert reader.tell() == 3

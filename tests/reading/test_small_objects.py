@@ -22,8 +22,8 @@ def answer_to(number: int, first: int = 0) -> bytes:
 
 
 @pytest.mark.parametrize("tls", [False, True])
-@pytest.mark.parametrize("after", [0, 40, 2000, SIZE])  # bytes: nothing, in the head, behind it, near the end
-def test_an_answer_that_stalls_holds_back_no_other(
+@pytest.mark.parametrize("after", [0, 40, 2000, SIZE])  # bytes: nothing, in the head, after it, near the end
+def test_a_response_that_stalls_holds_back_no_other(
     private_ca: PrivateCA, monkeypatch: pytest.MonkeyPatch, after: int, tls: bool
 ) -> None:
     release = threading.Event()
@@ -46,8 +46,8 @@ def test_an_answer_that_stalls_holds_back_no_other(
         assert readers[3].read() == content(3, 3 + SIZE)
 
 
-def test_failures_are_tried_again_elsewhere() -> None:
-    """Refused, cut off in the middle, closed without an answer, missing: each among others that arrive."""
+def test_failures_are_retried_by_a_worker() -> None:
+    """Refused, cut off in the middle, closed without a response, missing: each among others that arrive."""
     seen: set[int] = set()
 
     def answer(request: ReceivedRequest) -> Reply:

@@ -1,4 +1,4 @@
-"""Parts that one request fills: each readable as soon as it is full, and never into memory that was withdrawn."""
+"""Blocks that one request fills: each can be read when it is full; memory that was taken back is left alone."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def discard(blocks: list[StreamedBlock]) -> None:
         block.discard()
 
 
-def test_each_part_is_here_when_it_is_full(streamed: StreamedRange, slow: Slow) -> None:
+def test_each_block_is_ready_when_it_is_full(streamed: StreamedRange, slow: Slow) -> None:
     assert [block.ready for block in streamed.blocks] == [True, False, False, False, False]
     slow.first.set()
     assert streamed.blocks[1].data() == content(BUFFER_SIZE, 2 * BUFFER_SIZE)
@@ -85,7 +85,7 @@ def test_each_part_is_here_when_it_is_full(streamed: StreamedRange, slow: Slow) 
     discard(streamed.blocks)
 
 
-def test_an_offered_place_is_filled_and_takes_no_budget(client: S3Client, streamed: StreamedRange, slow: Slow) -> None:
+def test_a_destination_is_filled_and_takes_no_budget(client: S3Client, streamed: StreamedRange, slow: Slow) -> None:
     memory = memoryview(bytearray(3 * BUFFER_SIZE))
     for i, block in enumerate(streamed.blocks[2:]):
         block.set_destination(memory[i * BUFFER_SIZE : (i + 1) * BUFFER_SIZE])
@@ -99,9 +99,7 @@ def test_an_offered_place_is_filled_and_takes_no_budget(client: S3Client, stream
     discard(streamed.blocks)
 
 
-def test_what_is_destination_too_late_is_copied_there_by_who_receives_it(
-    client: S3Client, streamed: StreamedRange, slow: Slow
-) -> None:
+def test_a_late_destination_is_copied_to_by_the_receiver(client: S3Client, streamed: StreamedRange, slow: Slow) -> None:
     memory = memoryview(bytearray(BUFFER_SIZE))
     slow.first.set()
     coming = streamed.blocks[2]
@@ -116,7 +114,7 @@ def test_what_is_destination_too_late_is_copied_there_by_who_receives_it(
     discard([block for block in streamed.blocks if block is not coming])
 
 
-def test_memory_that_was_offered_too_late_and_withdrawn_is_left_alone(streamed: StreamedRange, slow: Slow) -> None:
+def test_a_late_destination_taken_back_is_left_alone(streamed: StreamedRange, slow: Slow) -> None:
     memory = memoryview(bytearray(BUFFER_SIZE))
     slow.first.set()
     coming = streamed.blocks[2]
@@ -130,7 +128,7 @@ def test_memory_that_was_offered_too_late_and_withdrawn_is_left_alone(streamed: 
     discard(streamed.blocks)
 
 
-def test_nothing_touches_memory_that_was_withdrawn(streamed: StreamedRange, slow: Slow) -> None:
+def test_nothing_touches_a_destination_that_was_taken_back(streamed: StreamedRange, slow: Slow) -> None:
     memory = memoryview(bytearray(2 * BUFFER_SIZE))
     receiving, coming = streamed.blocks[2:4]
     receiving.set_destination(memory[:BUFFER_SIZE])
@@ -147,10 +145,10 @@ def test_nothing_touches_memory_that_was_withdrawn(streamed: StreamedRange, slow
     discard(streamed.blocks)
 
 
-def test_a_part_that_is_here_is_withdrawn_while_its_readers_are_being_told(
+def test_taking_back_a_filled_destination_does_not_stop_the_range(
     streamed: StreamedRange, slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its thread may lose the interpreter lock between the two; the rest of the train is wanted all the same."""
+    """Its thread may lose the interpreter lock between the two; the rest of the range is wanted all the same."""
     here, told = threading.Event(), threading.Event()
     settle = Outcome.settle
 
@@ -171,7 +169,7 @@ def test_a_part_that_is_here_is_withdrawn_while_its_readers_are_being_told(
     discard(streamed.blocks)
 
 
-def test_a_train_that_nobody_wants_stops(streamed: StreamedRange, slow: Slow) -> None:
+def test_a_streamed_range_that_nobody_wants_stops(streamed: StreamedRange, slow: Slow) -> None:
     discard(streamed.blocks[1:])
     with pytest.raises(S3Exception):
         streamed.blocks[4].data()  # although the server has sent no more
@@ -180,7 +178,7 @@ def test_a_train_that_nobody_wants_stops(streamed: StreamedRange, slow: Slow) ->
     slow.first.set()
 
 
-def test_a_train_goes_on_for_the_parts_that_are_wanted(streamed: StreamedRange, slow: Slow) -> None:
+def test_a_streamed_range_goes_on_for_wanted_blocks(streamed: StreamedRange, slow: Slow) -> None:
     discard(streamed.blocks[:4])
     slow.first.set()
     slow.second.set()
@@ -215,7 +213,7 @@ def test_a_read_in_order_waits_for_no_more_than_its_block() -> None:
         assert reader.read() == content(3 * MIB, size)
 
 
-def test_no_interrupt_of_the_withdrawal_leaves_memory_to_a_train(client: S3Client, slow: Slow) -> None:
+def test_no_interrupt_leaves_a_destination_to_a_range(client: S3Client, slow: Slow) -> None:
     """At any moment of it: what was being received stops, and what had not begun is not received into it."""
     version = ObjectVersion("bucket", "key")
     version.hold_to(SIZE, '"e"')

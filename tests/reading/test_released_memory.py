@@ -1,4 +1,4 @@
-"""What is fetched ahead stands in nobody's way, and an interrupt at any moment costs no memory."""
+"""Read-ahead gives back memory and connections that others need, and no interrupt costs memory."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def reading(virtual: VirtualObject, **settings: Any) -> Iterator[S3Client]:
 
 
 def has_waiting(client: S3Client, count: int) -> bool:
-    """Whether so many trains wait for memory."""
+    """Whether so many streamed ranges wait for memory."""
     return client.runtime().budget._waiting == count
 
 
-def test_a_train_that_is_needed_waits_for_no_other_of_its_lane() -> None:
+def test_an_awaited_range_waits_for_no_other_of_its_lane() -> None:
     """All that the lane has threads for wait for memory, which only the reader that waits for one more could free."""
     virtual = VirtualObject(400 * MIB)
 
@@ -59,7 +59,7 @@ def test_a_train_that_is_needed_waits_for_no_other_of_its_lane() -> None:
         return response(206, archive_of_torch(content(*selected)), headers)
 
     virtual.before = begin_as_archive
-    # Four trains, each with a block: there is no room for another.
+    # Four streamed ranges, each with a block: there is no room for another.
     settings = {"part_size": 2 * BUFFER_SIZE, "memory_budget": 4 * BUFFER_SIZE + 2 * MIB, "throughput_target_gbps": 0.1}
     with reading(virtual, operation_timeout=20, **settings) as client, open_object(client, "bucket") as reader:
         reader.read(4)
@@ -71,9 +71,9 @@ def test_a_train_that_is_needed_waits_for_no_other_of_its_lane() -> None:
 
 
 @pytest.mark.parametrize("what", ["head", "read"])
-def test_connections_of_trains_that_wait_for_memory_are_given_away(what: str) -> None:
+def test_ranges_that_wait_for_memory_free_their_connections(what: str) -> None:
     virtual = VirtualObject(400 * MIB)
-    # A part, and as many trains as there are connections, each with a block: there is no room for another.
+    # A block, and as many streamed ranges as there are connections, each with a block: there is no room for another.
     settings = {"part_size": 2 * BUFFER_SIZE, "memory_budget": 6 * BUFFER_SIZE + 2 * MIB, "max_connections": 4}
     with (
         reading(virtual, operation_timeout=20, **settings) as client,
@@ -113,7 +113,7 @@ def test_an_interrupt_at_any_moment_costs_no_memory() -> None:
         assert moment > 100
 
 
-def test_bytes_that_others_take_the_memory_of_at_any_moment_are_right() -> None:
+def test_blocks_released_at_any_moment_are_read_right() -> None:
     virtual = VirtualObject(30 * MIB)
     with reading(virtual, memory_budget=24 * MIB) as client:
         for moment in itertools.count(1):
