@@ -68,7 +68,7 @@ def test_an_object_read_in_too_many_pieces_is_logged(monkeypatch: pytest.MonkeyP
 
     obj = FlippedObject(SMALL[:100], [CRC64NVME], 5)
     error, _ = outcome(obj, program, "range_based-0", checksum="required")
-    assert "more pieces than checksums are kept of" in str(error)
+    assert "more pieces than checksums are kept for" in str(error)
 
 
 # -- without awscrt ----------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ class Blocks:
             raise
         return block
 
-    def fetch_beginning(self, size: int, reserved: int) -> None:
+    def prefetch(self, size: int, reserved: int) -> None:
         """Have the object's first bytes fetched, for which nobody waits yet: ``size``, or as many as there is room for.
 
         ``reserved`` is how many there probably are.

@@ -76,17 +76,17 @@ def compare(version: ObjectVersion, caller: Caller, integrity: ObjectIntegrity, 
     if expected is None:
         return
     if ledger.overflowed:
-        integrity.report_unverified("it was read in more pieces than checksums are kept of")
+        integrity.report_unverified("it was read in more pieces than checksums are kept for")
         return
     if not ledger.is_summed:
-        integrity.report_unverified("some of it came while its bucket was not expected to have checksums")
+        integrity.report_unverified("some of it was received while its bucket was not expected to have checksums")
         return
     try:
         read_again(version, caller, ledger, expected[0])
     except S3ChecksumError:
         raise
     except S3Exception as error:
-        integrity.report_unverified(f"some of it had to be read again for that, which failed: {error}")
+        integrity.report_unverified(f"some of it had to be read again to verify it, which failed: {error}")
         return
     if ledger.wrong is not None:
         raise integrity.mismatch(ledger.wrong)

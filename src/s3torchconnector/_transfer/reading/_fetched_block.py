@@ -104,6 +104,8 @@ class FetchedBlock(Block):
 class BlockRequest:
     """Fetches one block: a ``MultiplexedRequest``, and a worker's job (``fetch``)."""
 
+    __slots__ = ("_block", "_bucket", "_fetch", "_is_received", "_runtime")
+
     def __init__(self, runtime: Runtime, version: ObjectVersion, block: FetchedBlock) -> None:
         self._runtime = runtime
         self._bucket = version.bucket

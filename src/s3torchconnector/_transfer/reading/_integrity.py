@@ -45,7 +45,7 @@ class ObjectIntegrity:
         self._asking = threading.Lock()
         self._told: threading.Event | None = None  # while S3 is asked in the background
         self._about: tuple[int, str | None] | None = None  # size and ETag of the version that S3 told them of
-        self._reason = "the last objects of its bucket had no checksum, so that S3 was not asked for that of this one"
+        self._reason = "the last objects of its bucket had no checksum, so none was requested for this one"
         self._room = _MOST_KEPT if len(self.algorithms) > 1 else 0
         self._is_read_whole = True
 
@@ -142,8 +142,8 @@ class ObjectIntegrity:
             raise self._error(f'{reason}, and the configuration says checksum="required"', None)
         if self._support.note_unverified(self._bucket):
             _log.warning(
-                "%s was read and not verified: %s. Other objects of the bucket that are not verified are not mentioned "
-                'here; checksum="required" makes it an error',
+                "%s was read and not verified: %s. Other unverified objects of this bucket are not logged; "
+                'checksum="required" makes this an error',
                 display_uri(self._bucket, self._key),
                 reason,
             )
@@ -176,8 +176,8 @@ class ObjectIntegrity:
     def mismatch(self, wrong: Range) -> S3ChecksumError:
         """The error for wrong bytes in this range."""
         return self._error(
-            f"bytes {wrong.start} to {wrong.stop} are not those that were stored: their checksum is another. They "
-            "were changed on their way or in memory, or are damaged in storage; read them again, by another way if you "
+            f"bytes {wrong.start} to {wrong.stop} are not those that were stored: their checksum differs. They were "
+            "changed on the way or in memory, or are damaged in storage. Read them again, over another network if you "
             "can",
             wrong,
         )

@@ -126,7 +126,7 @@ class ObjectReader:
         if not self._index and self._version.size is None:
             likely = likely_size if self._expected_size is None else self._expected_size
             reserved = self._part_size if likely is None else min(self._part_size, likely)
-            self._blocks.fetch_beginning(self._part_size, reserved)
+            self._blocks.prefetch(self._part_size, reserved)
 
     def await_head(self) -> None:
         """Wait for the head of the first response, if something was prefetched. Raises its error once.
