@@ -183,13 +183,13 @@ def test_closing_one_waits_for_what_it_has_under_way(
         order.append("closed")
 
     workers = one.runtime().workers
-    workers.run(job)
+    workers.submit(job)
     closing = threading.Thread(target=close)
     closing.start()
     wait_until(lambda: workers.are_wanted)
     with pytest.raises(RuntimeError, match="the S3 client is closed"):
-        workers.run(job)
-    other.runtime().workers.run(release.set)
+        workers.submit(job)
+    other.runtime().workers.submit(release.set)
     closing.join()
     assert order == ["done", "closed"]
 
@@ -198,7 +198,7 @@ def test_each_has_a_thread_for_small_objects(server: ScriptedServer, new_client:
     """However few there may be, and however long others keep theirs."""
     busy, other = new_client(server.endpoint, max_connections=1), new_client(server.endpoint, max_connections=1)
     release = threading.Event()
-    busy.runtime().workers.run(release.wait)
+    busy.runtime().workers.submit(release.wait)
     with other.get_object("b", "k", object_info=ObjectInfo("k", "", len(BODY), 0)) as reader:
         assert reader.start_early(None)
         assert reader.read() == BODY

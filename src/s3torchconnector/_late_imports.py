@@ -1,11 +1,11 @@
-"""Imports that wait until they are needed, and that no fork cuts in two: ``with no_fork: import ...``.
+"""Imports that are made when they are needed, and that no fork interrupts: ``with no_fork: import ...``.
 
-A child that is forked while another thread imports a module inherits that module's lock, which nobody will release
+A child that is forked while another thread imports a module inherits the lock of that module, which nobody releases
 there: the child waits for ever as soon as it imports the module itself. So a fork waits until such imports are over.
 
-No lock of ours is held during an import. Whoever waits for one may hold the lock of a module that the import needs: two
-threads that import each other's modules would wait for ever. Imports are counted instead, by operations on built-in
-types that are atomic, and each side looks at the other after it has announced itself.
+No lock of ours is held during an import. A thread that waited for it could hold the lock of a module that the import
+needs, and both would wait for ever. Imports are counted instead, by operations on built-in types that are atomic, and
+each side looks at the other after it has announced itself.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import Any
 
 from s3torchconnector._latch import Latch
 
-_TIMEOUT = 10.0  # seconds that a fork waits: whoever forks may hold what an import waits for
-_LOOK_AGAIN = 0.1  # seconds after which a fork looks for itself: an interrupt may have kept an import from telling
-_importing: list[int] = []  # the threads that import, once for each import under way
-_forking: dict[int, Latch] = {}  # the threads that fork, with what tells that this is over
-_waiting: dict[int, Latch] = {}  # the threads that want to fork, with what tells that an import is over
+_TIMEOUT = 10.0  # seconds that a fork waits: the thread that forks may hold what an import waits for
+_LOOK_AGAIN = 0.1  # seconds after which a fork looks again: an interrupt may have kept an import from waking it
+_importing: list[int] = []  # the threads that import, once for each import
+_forking: dict[int, Latch] = {}  # the threads that fork, and what is opened afterwards
+_waiting: dict[int, Latch] = {}  # the threads that want to fork, and what is opened after each import
 
 
 class _NoFork:
-    """Holds off the forks of other threads. A fork that has begun is waited for, as long as forks wait."""
+    """Keeps other threads from forking. If one forks already, waits for it as long as forks wait for imports."""
 
     def __enter__(self) -> None:
         me, until = get_ident(), time.monotonic() + _TIMEOUT
@@ -38,7 +38,7 @@ class _NoFork:
                 fork = next((over for thread, over in _forking.copy().items() if thread != me), None)
                 if fork is None or (left := until - time.monotonic()) <= 0:
                     return
-            except BaseException:  # an interrupt: who does not get in does not come out either
+            except BaseException:  # an interrupt: without ``__enter__`` there is no ``__exit__``
                 _end_import(me)
                 raise
             _end_import(me)
@@ -52,11 +52,11 @@ no_fork = _NoFork()
 
 
 def names_from(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's ``__getattr__`` (PEP 562): each name brings its module with it when it is first used.
+    """A package's ``__getattr__`` (PEP 562): imports each name's module when the name is first used.
 
     Args:
         package: the package's name.
-        modules: by name, the module of the package that has it.
+        modules: the module of the package that has each name.
     """
 
     def find(name: str) -> Any:
@@ -85,7 +85,7 @@ def _before_fork() -> None:
         over = _forking[me] = Latch()
         if all(thread == me for thread in list(_importing)) or (left := until - time.monotonic()) <= 0:
             return
-        del _forking[me]  # imports may begin while this waits: they may be what the others wait for
+        del _forking[me]  # others may import while this waits: their imports may be what those wait for
         over.open()
         changed.wait(min(left, _LOOK_AGAIN))
 
@@ -100,7 +100,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     me = get_ident()
-    _importing[:] = [thread for thread in _importing if thread == me]  # the others are the parent's
+    _importing[:] = [thread for thread in _importing if thread == me]  # the other threads are the parent's
     _forking.clear()
     _waiting.clear()
 

@@ -38,7 +38,7 @@ def wait_until_budget_is_free(dataset: S3IterableDataset | S3MapDataset) -> None
 
     def take_everything() -> None:
         budget.wait_take(budget.limit, need_not_wait=lambda: False)
-        budget.give(budget.limit)
+        budget.give_back(budget.limit)
 
     waiter = threading.Thread(target=take_everything, daemon=True)
     waiter.start()

@@ -305,7 +305,7 @@ def test_a_forked_child_fetches_ahead_by_itself() -> None:
         budget = runtime_of(dataset).budget
         full = budget.take(budget.limit)
         child = Child(lambda: b"".join(samples))
-        budget.give(full)
+        budget.give_back(full)
         server.wait_for(1 + look_ahead + 1 + look_ahead)  # the next one, and those ahead of it
         server.release()
         assert child.result() == b"".join(map(server.content, range(1, count)))

@@ -68,7 +68,7 @@ def test_the_end_of_a_client_waits_for_none_of_its_threads() -> None:
         in_time.append(release.wait(TIMEOUT))
         over.set()
 
-    client.runtime().workers.run(job)
+    client.runtime().workers.submit(job)
     del client
     gc.collect()
     release.set()  # what the thread waits for is held by the one on which the client ended
@@ -95,7 +95,7 @@ def test_bytes_that_come_back_as_a_wait_begins_are_seen() -> None:
     def need_not_wait() -> bool:  # asked last before the wait, under the lock: where a finaliser can give, too
         if not given:
             given.append(True)
-            budget.give(60)
+            budget.give_back(60)
         return False
 
     budget.wait_take(50, need_not_wait)
@@ -172,12 +172,12 @@ def test_a_turn_that_is_waited_for_ends_when_a_collection_cancels_it() -> None:
 BUDGET: list[Callable[..., Any]] = [
     ByteBudget.try_take,
     ByteBudget.take,
-    ByteBudget.give,
+    ByteBudget.give_back,
     ByteBudget.wait_take,
     ByteBudget.wake,
     ByteBudget.buffer,
     ByteBudget.has_room,
-    ByteBudget.arrived,
+    ByteBudget.use_reserved,
     ByteBudget._trim,
     ByteBudget._make_room,
 ]
@@ -188,7 +188,7 @@ def test_bytes_are_given_back_by_a_collection_on_a_thread_that_takes_some() -> N
     strikes = []
 
     def give() -> None:
-        budget.give(1)
+        budget.give_back(1)
         budget.wake()
 
     def strike() -> None:
@@ -199,11 +199,11 @@ def test_bytes_are_given_back_by_a_collection_on_a_thread_that_takes_some() -> N
         with struck(strike, *BUDGET):
             budget.wait_take(700, lambda: False)
             assert budget.try_take(100)
-            budget.give(budget.take(100))
-            budget.give(budget.take(BUFFER_SIZE), [budget.buffer()])
+            budget.give_back(budget.take(100))
+            budget.give_back(budget.take(BUFFER_SIZE), [budget.buffer()])
             assert not budget.has_room(2000, 1000)
             budget.wake()
-            budget.give(800)
+            budget.give_back(800)
 
     in_time(use)
     assert len(strikes) > 20
@@ -225,6 +225,6 @@ def test_who_asks_whether_it_need_not_wait_holds_up_no_collection() -> None:
         waiting = threading.Thread(target=budget.wait_take, args=(50, need_not_wait), daemon=True)
         waiting.start()
         assert asking.wait(TIMEOUT)
-        in_time(lambda: collect(lambda: budget.give(10)))
+        in_time(lambda: collect(lambda: budget.give_back(10)))
     waiting.join(TIMEOUT)
     assert budget.taken == 90

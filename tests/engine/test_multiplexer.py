@@ -41,10 +41,6 @@ CHUNKED = response(206, CHUNKS, {**FOUND, "Transfer-Encoding": "chunked"})
 SLOW_DOWN = s3_error(503, "SlowDown")
 
 
-def at(place: int, answer: bytes) -> list[bytes]:
-    return [answer[:place], answer[place:]]
-
-
 def cut(place: int, answer: bytes) -> list[bytes]:
     return [answer[:place], answer[place:]]
 
@@ -162,10 +158,10 @@ STEPS = [
     (Exchange, "keep_connection"),
     (Exchange, "fileno"),
     (PollLoop, "receive"),
-    (PollLoop, "begin"),
+    (PollLoop, "send"),
     (PollLoop, "_hedge"),
     (PollLoop, "_forget"),
-    (PollLoop, "_conclude"),
+    (PollLoop, "_notify"),
     (Multiplexer, "_next"),
 ]
 
@@ -200,8 +196,8 @@ def test_an_error_anywhere_in_the_multiplexer_ends_nothing(
 
 def test_a_job_that_fails_costs_no_thread() -> None:
     workers, done = Workers(1), threading.Event()
-    workers.run(lambda: 1 // 0)
-    workers.run(done.set)
+    workers.submit(lambda: 1 // 0)
+    workers.submit(done.set)
     assert done.wait(TIMEOUT)
     closing = threading.Thread(target=workers.close, daemon=True)
     closing.start()
@@ -260,14 +256,14 @@ def test_where_nobody_carries_everyone_is_told(monkeypatch: pytest.MonkeyPatch) 
         first, second = (client.get_object("b", f"{i}", object_info=ObjectInfo("", "", SIZE, 0)) for i in range(2))
         runtime = client.runtime()
         client.close()
-        run, asked, go_on = runtime.workers.run, threading.Event(), threading.Event()
+        run, asked, go_on = runtime.workers.submit, threading.Event(), threading.Event()
 
         def run_later(job: Callable[[], object]) -> None:
             asked.set()
             assert go_on.wait(TIMEOUT)
             run(job)
 
-        monkeypatch.setattr(runtime.workers, "run", run_later)
+        monkeypatch.setattr(runtime.workers, "submit", run_later)
         starting = threads.submit(first.start_early)
         assert asked.wait(TIMEOUT)
         second.start_early()  # while the first is about to be refused a thread
@@ -303,19 +299,19 @@ class Going:
     def connect(self) -> None:
         raise AssertionError("begin needs no connection")
 
-    def begin(self, *, wait: bool, connect: bool) -> Going:
+    def send(self, *, wait: bool, connect: bool) -> Going:
         self.started = time.perf_counter()
         return self
 
-    def proceed(self, scratch: bytearray) -> bool:
+    def receive(self, scratch: bytearray) -> bool:
         over = self._over()
         self.over_at = next(_clock) if over else None
         return over
 
-    def conclude(self) -> None:
+    def notify(self) -> None:
         assert self.over_at is not None
-        assert not self.done.is_set(), "concluded twice"
-        self.concluded_at = next(_clock)
+        assert not self.done.is_set(), "notified twice"
+        self.notified_at = next(_clock)
         self.done.set()
 
     def has_begun(self, descriptor: int) -> bool:
@@ -369,13 +365,13 @@ def test_what_is_over_is_let_go_of_though_another_is_not_answered() -> None:
 
 @pytest.mark.parametrize("has_idle_thread", [False, True])
 def test_an_interrupt_of_who_submits_stops_nothing_else(has_idle_thread: bool) -> None:
-    functions = (Multiplexer.submit, Multiplexer._have_carried, Workers.run, PollLoop.__init__)
+    functions = (Multiplexer.submit, Multiplexer._start, Workers.submit, PollLoop.__init__)
     for moment in itertools.count(1):
         workers = Workers(2)
         first, second = Going(True, lambda: True), Going(True, lambda: True)
         multiplexer = Multiplexer(workers, most=2, silence=30.0, hedging=Hedging(False))
         if has_idle_thread:
-            workers.run(int)
+            workers.submit(int)
             wait_until(lambda workers=workers: bool(workers._idle))
         interrupted = False
         try:
@@ -403,5 +399,5 @@ def test_those_who_wait_are_woken_for_several_requests_in_a_row_and_for_the_last
             multiplexer.submit(request)
         assert all(request.done.wait(TIMEOUT) for request in requests)
     for request in requests:
-        meanwhile = [each for each in requests if request.over_at < each.over_at < request.concluded_at]
+        meanwhile = [each for each in requests if request.over_at < each.over_at < request.notified_at]
         assert len(meanwhile) < 16

@@ -68,7 +68,7 @@ def play(buckets: Bucket, data: bytes, draw: st.DataObject, *, most: int, steps:
             if name == "squeeze":
                 squeezed += budget.take(20 * MIB)
             elif name == "relax":
-                budget.give(squeezed)
+                budget.give_back(squeezed)
                 squeezed = 0
             else:
                 getattr(recorder, name)(value)
@@ -79,7 +79,7 @@ def play(buckets: Bucket, data: bytes, draw: st.DataObject, *, most: int, steps:
         assert recorder.is_whole
         assert not recorder.is_wrong
     finally:
-        budget.give(squeezed)
+        budget.give_back(squeezed)
         recorder.reader.close()
 
 

@@ -312,22 +312,22 @@ def test_a_client_can_be_used_again(s3_server: S3Server, bucket: str) -> None:
 
 def test_buffers_are_reused_while_the_rest_is_reserved() -> None:
     budget = ByteBudget(8 * BUFFER_SIZE)
-    assert budget.try_take(8 * BUFFER_SIZE, to_come=True)
-    blocks = [budget.buffer(to_come=BUFFER_SIZE) for _ in range(4)]
-    budget.give(4 * BUFFER_SIZE, blocks)
-    assert budget.try_take(4 * BUFFER_SIZE, to_come=True)
-    again = [budget.buffer(to_come=BUFFER_SIZE) for _ in range(4)]
+    assert budget.try_take(8 * BUFFER_SIZE, reserved=True)
+    blocks = [budget.buffer(reserved=BUFFER_SIZE) for _ in range(4)]
+    budget.give_back(4 * BUFFER_SIZE, blocks)
+    assert budget.try_take(4 * BUFFER_SIZE, reserved=True)
+    again = [budget.buffer(reserved=BUFFER_SIZE) for _ in range(4)]
     assert {id(block) for block in again} == {id(block) for block in blocks}
 
 
 def test_spare_buffers_are_freed_for_other_memory() -> None:
     budget = ByteBudget(8 * BUFFER_SIZE)
-    assert budget.try_take(8 * BUFFER_SIZE, to_come=True)
-    blocks = [budget.buffer(to_come=BUFFER_SIZE) for _ in range(8)]
+    assert budget.try_take(8 * BUFFER_SIZE, reserved=True)
+    blocks = [budget.buffer(reserved=BUFFER_SIZE) for _ in range(8)]
     seen = [weakref.ref(block) for block in blocks]
-    budget.give(7 * BUFFER_SIZE, blocks)
+    budget.give_back(7 * BUFFER_SIZE, blocks)
     del blocks
-    assert budget.reserve == BUFFER_SIZE  # room for one of them
+    assert budget.overdraft == BUFFER_SIZE  # room for one of them
     assert sum(block() is not None for block in seen) == 8  # beside the bytes of one that are still taken
     assert budget.try_take(5 * BUFFER_SIZE)
     assert sum(block() is not None for block in seen) == 3
@@ -372,7 +372,7 @@ def test_a_reader_fetches_again_what_it_had_to_release(client: S3Client) -> None
         idle.seek(start)
         assert idle.peek()[:10] == content(start, start + 10)
         assert idle.read(KIB) == content(start, start + KIB)
-    budget.give(BUDGET)
+    budget.give_back(BUDGET)
     assert budget.taken < before  # nothing was kept while there was no room
     idle.close()
 
@@ -416,7 +416,7 @@ def test_a_prefetch_without_room_still_tells_of_a_missing_object(client: S3Clien
     budget.take(BUDGET)
     with open_object(client, "bucket") as reader, pytest.raises(S3Exception, match="NoSuchKey"):
         reader.prefetch()
-    budget.give(BUDGET)
+    budget.give_back(BUDGET)
 
 
 def test_objects_larger_than_expected_stay_within_the_budget(client: S3Client, virtual: VirtualObject) -> None:

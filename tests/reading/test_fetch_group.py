@@ -105,7 +105,7 @@ MOMENTS = (
     FetchGroup._stop_writers,
     CancelToken.cancel,
     Outcome.claim,
-    Outcome.join,
+    Outcome.wait_until_set,
 )
 
 
@@ -151,7 +151,7 @@ def test_interrupts_while_a_worker_does_not_end_are_waited_out(lane: Lane) -> No
     def strike_twice() -> None:
         assert leaving.wait(30)
         for _ in range(2):
-            wait_until(lambda: interrupts.strike_in("join") or interrupts.strike_in("wait"))
+            wait_until(lambda: interrupts.strike_in("wait_until_set") or interrupts.strike_in("wait"))
         may_end.set()
 
     with Interrupts() as interrupts:

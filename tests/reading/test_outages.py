@@ -24,7 +24,7 @@ _OUTAGE = s3_error(500, "InternalError")
 
 def _await_blocks(reader: Any) -> None:
     for block in list(reader._object._index):
-        block.outcome.join()
+        block.outcome.wait_until_set()
 
 
 @pytest.mark.parametrize("size", [1000, 20 * MIB], ids=["small", "large"])

@@ -34,7 +34,7 @@ class Reader:
         block = Block(self._budget, Range(start, stop))
         block.ready = ready
         if ready:
-            block.outcome.settle()
+            block.outcome.set()
         self.index.add(block)
         return block
 
@@ -154,7 +154,7 @@ def test_of_what_was_read_at_random_the_oldest_is_discarded() -> None:
 def test_a_failed_block_that_can_be_retried_is_requested_again() -> None:
     reader = Reader(range_based(0))
     failed = reader.block(0, MIB, ready=False)
-    failed.outcome.settle(S3ConnectionError("broken"))
+    failed.outcome.set(S3ConnectionError("broken"))
     plan = reader.plan(0, MIB)
     assert plan.discard == [failed]
     assert plan.gaps == [Gap(Range(0, MIB), None)]
@@ -163,7 +163,7 @@ def test_a_failed_block_that_can_be_retried_is_requested_again() -> None:
 def test_a_failed_block_that_cannot_be_retried_raises_its_error() -> None:
     reader = Reader(range_based(0))
     failed = reader.block(0, MIB, ready=False)
-    failed.outcome.settle(ZeroDivisionError())
+    failed.outcome.set(ZeroDivisionError())
     plan = reader.plan(0, MIB)
     assert (plan.discard, plan.gaps) == ([], [])
 

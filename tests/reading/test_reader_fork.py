@@ -149,7 +149,7 @@ def test_with_every_lock_of_the_budget_held(client: S3Client, bucket: str) -> No
         finally:
             release.set()
             holder.join()
-            budget.give(2**60)
+            budget.give_back(2**60)
 
 
 def test_children_of_children(client: S3Client, bucket: str) -> None:

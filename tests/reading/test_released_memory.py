@@ -44,7 +44,7 @@ def reading(virtual: VirtualObject, **settings: Any) -> Iterator[S3Client]:
 
 def has_waiting(client: S3Client, count: int) -> bool:
     """Whether so many streamed ranges wait for memory."""
-    return client.runtime().budget._waiting == count
+    return client.runtime().budget.waiting == count
 
 
 def test_an_awaited_range_waits_for_no_other_of_its_lane() -> None:
@@ -120,11 +120,11 @@ def test_blocks_released_at_any_moment_are_read_right() -> None:
             with open_object(client, "bucket", object_info=ObjectInfo("key", "", virtual.size, 0)) as reader:
                 taken = []
 
-                def let_go(reader: Any = reader, taken: list[bool] = taken) -> None:
+                def release(reader: Any = reader, taken: list[bool] = taken) -> None:
                     taken.append(True)
-                    reader._object._index.let_go(unread=True)
+                    reader._object._index.release_memory(unread=True)
 
-                with at_line(moment, let_go):
+                with at_line(moment, release):
                     reader.prefetch()
                     reader.seek(20 * MIB)
                     for start in (20 * MIB, 20 * MIB + 300 * KIB, 20 * MIB + 310 * KIB, 9 * MIB, 8 * MIB, 7 * MIB, 0):

@@ -64,7 +64,7 @@ def streamed(client: S3Client) -> StreamedRange:
     runtime = client.runtime()
     runtime.budget.take(reservation(SIZE))
     streamed = StreamedRange(runtime, version, Range(0, SIZE))
-    runtime.workers.run(streamed.fetch)
+    runtime.workers.submit(streamed.fetch)
     streamed.blocks[0].data()
     return streamed
 
@@ -150,7 +150,7 @@ def test_taking_back_a_filled_destination_does_not_stop_the_range(
 ) -> None:
     """Its thread may lose the interpreter lock between the two; the rest of the range is wanted all the same."""
     here, told = threading.Event(), threading.Event()
-    settle = Outcome.settle
+    settle = Outcome.set
 
     def settle_late(outcome: Outcome, error: BaseException | None = None) -> None:
         if outcome is streamed.blocks[1].outcome:
@@ -158,7 +158,7 @@ def test_taking_back_a_filled_destination_does_not_stop_the_range(
             assert told.wait(30)
         settle(outcome, error)
 
-    monkeypatch.setattr(Outcome, "settle", settle_late)
+    monkeypatch.setattr(Outcome, "set", settle_late)
     streamed.blocks[1].set_destination(memoryview(bytearray(BUFFER_SIZE)))
     slow.first.set()
     assert here.wait(30)
@@ -222,7 +222,7 @@ def test_no_interrupt_leaves_a_destination_to_a_range(client: S3Client, slow: Sl
         slow.first.clear()
         runtime.budget.take(reservation(SIZE))
         streamed = StreamedRange(runtime, version, Range(0, SIZE))
-        runtime.workers.run(streamed.fetch)
+        runtime.workers.submit(streamed.fetch)
         streamed.blocks[0].data()
         memory = memoryview(bytearray(3 * BUFFER_SIZE))
         interrupted = False
@@ -238,12 +238,12 @@ def test_no_interrupt_leaves_a_destination_to_a_range(client: S3Client, slow: Sl
                 StreamedBlock.take_back_destination,
                 StreamedRange.cancel_request,
                 CancelToken.cancel,
-                Outcome.join,
+                Outcome.wait_until_set,
             ):
                 destinations.__exit__(None, None, None)
         except KeyboardInterrupt:
             interrupted = True
-        assert streamed.blocks[2].outcome.settled, moment
+        assert streamed.blocks[2].outcome.is_set, moment
         assert [block._destination for block in streamed.blocks] == [None] * 5, moment
         discard(streamed.blocks)
         if not interrupted:

@@ -159,7 +159,7 @@ def test_abort_while_another_thread_writes(client: S3Client, saved: str, proxy: 
 
     writing = threading.Thread(target=write)
     writing.start()
-    wait_until(lambda: budget._waiting > 0)
+    wait_until(lambda: budget.waiting > 0)
     writer.stream.abort()
     writing.join(30)
     assert errors == [S3UploadAbortedError]

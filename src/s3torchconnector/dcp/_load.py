@@ -153,7 +153,7 @@ class Load:
                     self._events.get()()
             self._verify(files)
         finally:
-            self._runtime.budget.give(self._taken)
+            self._runtime.budget.give_back(self._taken)
 
     def _verify(self, files: Sequence[StoredFile]) -> None:
         lane, caller = self._runtime.lane(), self._runtime.caller
@@ -237,7 +237,7 @@ class Load:
 
     def _give(self, memory: int) -> None:
         self._taken -= memory
-        self._runtime.budget.give(memory)
+        self._runtime.budget.give_back(memory)
 
 
 def _raise(error: BaseException) -> None:

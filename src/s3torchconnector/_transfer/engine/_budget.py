@@ -1,19 +1,21 @@
-"""The bytes that one process may hold on behalf of one client, and the buffers of the usual size.
+"""The bytes that one client may hold in one process, and the buffers of the usual size.
 
-Whoever needs memory for bytes in flight takes it here and gives it back exactly once. Nothing is taken that is not
-there, so that resident memory stays within ``limit``; and nobody waits for what only another's program can give back:
+Whoever needs memory for bytes in flight takes it here and gives it back exactly once. No more is taken than is free, so
+that resident memory stays within ``limit``; and nobody waits for memory that only another part of the program can give
+back:
 
-- read-ahead, look-ahead and what a read fetches around its bytes *ask*, and go without if they are refused. Before that
-  others let go (``Holder``): of what was read, and, if their reader has been idle for a while, of what was not.
-- a train that a read waits for may overdraw by ``reserve``, or else gives up: the read fetches its bytes for itself.
-- a *writer* waits for room while its own parts are on their way, since their end makes some. After that it may overdraw
-  up to the smallest part that S3 takes, which it then sends.
+- Read-ahead, look-ahead and what a read fetches around its bytes *ask*, and do without if they are refused. Before they
+  are, the holders of memory (``MemoryHolder``) release some: blocks that were read and, if their reader has been idle
+  for a while, blocks that were not.
+- A streamed range that a read waits for may use the ``overdraft``, or else gives up: the read fetches its own bytes.
+- A *writer* waits while its own parts are being sent, because their end frees memory. After that it may exceed the
+  limit by up to the smallest part that S3 accepts, which it then sends.
 
-Bytes are given back by finalisers, too, which strike at any moment, on a thread that has the lock as well. So the lock
-is re-entrant, each section under it is one change, and nothing under it waits; holders that let go give back within it.
+Finalisers give bytes back as well. They run at any moment, also on a thread that has the lock. So the lock is
+re-entrant, each section under it makes one change, and nothing waits under it. Holders release memory under it.
 
-Large memory is handed out in blocks, which are kept and used again: fresh memory costs a page fault and a zeroing for
-each page.
+Large memory is handed out in buffers that are kept and used again: new memory costs a page fault and a zeroing for each
+page.
 """
 
 from __future__ import annotations
@@ -30,14 +32,14 @@ from s3torchconnector._config import MIB
 from s3torchconnector._latch import Latch
 from s3torchconnector._transfer.engine._memory import LargeBuffer, new_buffer
 
-BUFFER_SIZE = 4 * MIB  # smaller ones cost more turns of the interpreter lock, larger ones come later
-_IDLE_SPARE = 2  # blocks kept while nothing is in flight
-_SHARE = 8  # the part of the limit that may be overdrawn, and that is made free at a time
-_Waiting = deque[Latch]  # each is opened, and taken out, when it is worth another look
+BUFFER_SIZE = 4 * MIB  # smaller ones take the interpreter lock more often, larger ones are full later
+_IDLE_SPARE = 2  # buffers kept while nothing is in flight
+_SHARE = 8  # the limit divided by this may be overdrawn, and is made free at a time
+_Waiting = deque[Latch]  # each is opened, and removed, when it is worth another look
 
 
-class Holder(Protocol):
-    """Holds memory that others may have: the bytes can be fetched again.
+class MemoryHolder(Protocol):
+    """Holds memory that others may have: its bytes can be fetched again.
 
     Attributes:
         used: when its reader used it last, by ``time.monotonic``; infinite while it does.
@@ -45,35 +47,36 @@ class Holder(Protocol):
 
     used: float
 
-    def let_go(self, *, unread: bool) -> None:
-        """Give back what was read, and with ``unread`` all the rest. Called by any thread; does not wait or raise."""
+    def release_memory(self, *, unread: bool) -> None:
+        """Give back what was read, and with ``unread`` the rest, too. Any thread calls it; does not wait or raise."""
 
 
 class ByteBudget:
-    """``limit`` bytes, and a free list of blocks within it. Thread-safe.
+    """``limit`` bytes, and a free list of buffers within it. Thread-safe.
 
     Attributes:
-        lock: held while what a holder has is given back, by itself or because others need it.
-        reserve: bytes beyond ``limit`` for read-ahead that a read waits for.
-        idle_after: seconds after which a reader that was not used has to let go of what it has not read.
+        lock: held while a holder's memory is given back, by the holder or because others need it.
+        overdraft: bytes beyond ``limit`` for read-ahead that a read waits for.
+        idle_after: seconds after which a reader that was not used has to release what it has not read.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.reserve = max(BUFFER_SIZE, limit // _SHARE)
+        self.overdraft = max(BUFFER_SIZE, limit // _SHARE)
         self.idle_after = 1.0
         self.lock = threading.RLock()
-        self._writers: _Waiting = deque()  # each is told when bytes come back: they may be those of its own parts
-        self._trains: _Waiting = deque()  # told one after the other: a herd would find the room gone
+        self._writers: _Waiting = deque()  # all are woken when bytes come back: these may be of their own parts
+        self._queue: _Waiting = deque()  # woken one after the other: the first would leave no room for the rest
         self._taken = 0
-        self._to_come = 0  # of that, for blocks that nobody has yet
+        self._reserved = 0  # of that, for buffers that nobody has yet
         self._spare: list[LargeBuffer] = []
-        self._holders: dict[Holder, None] = {}
-        self._in_vain = [-math.inf, -math.inf]  # when holders were asked last and had nothing, without and with unread
+        self._holders: dict[MemoryHolder, None] = {}
+        # When holders were last asked and had nothing to release: only what was read, and also what was not.
+        self._last_in_vain = [-math.inf, -math.inf]
 
     @property
     def taken(self) -> int:
-        """Bytes in use: at most ``limit``, ``reserve``, and what writers need for their smallest parts."""
+        """Bytes in use: at most ``limit``, ``overdraft``, and what writers need for their smallest parts."""
         return self._taken
 
     @property
@@ -82,65 +85,71 @@ class ByteBudget:
         return self._taken >= self.limit
 
     @property
-    def _waiting(self) -> int:
+    def waiting(self) -> int:
         """How many threads wait for room."""
-        return len(self._writers) + len(self._trains)
+        return len(self._writers) + len(self._queue)
 
-    def add_holder(self, holder: Holder) -> None:
-        """Ask ``holder`` to let go where there is no room."""
+    def __repr__(self) -> str:
+        return (
+            f"<ByteBudget: {self._taken} of {self.limit} bytes taken, {self._reserved} of them reserved; "
+            f"{len(self._spare)} spare buffers, {self.waiting} threads wait for room>"
+        )
+
+    def add_holder(self, holder: MemoryHolder) -> None:
+        """Ask ``holder`` to release memory when there is no room."""
         self._holders[holder] = None
 
-    def remove_holder(self, holder: Holder) -> None:
-        """It has nothing any more."""
+    def remove_holder(self, holder: MemoryHolder) -> None:
+        """It holds nothing any more."""
         self._holders.pop(holder, None)
 
     def has_room(self, size: int, limit: int) -> bool:
-        """Whether ``size`` bytes more are no more than ``limit``, once holders have let go."""
+        """Whether ``size`` bytes more stay within ``limit``, after holders have released memory."""
         if self._taken + size > limit:
             with self.lock:
                 self._make_room(size, limit, unread=True)
         return self._taken + size <= limit
 
-    def try_take(self, size: int, *, to_come: bool = False, unread: bool = False, overdraw: bool = False) -> bool:
+    def try_take(self, size: int, *, reserved: bool = False, unread: bool = False, overdraw: bool = False) -> bool:
         """Take ``size`` bytes if they are free.
 
         Args:
-            to_come: they are for blocks, which ``block`` gives later.
-            unread: where there is no room, idle readers let go of what they have not read.
-            overdraw: the reserve may be used.
+            reserved: they are for buffers, which ``buffer`` gives later.
+            unread: if there is no room, idle readers release what they have not read.
+            overdraw: the overdraft may be used.
         """
-        limit = self.limit + self.reserve if overdraw else self.limit
+        limit = self.limit + self.overdraft if overdraw else self.limit
         with self.lock:
             if self._taken + size > limit:
                 self._make_room(size, limit, unread=unread)
                 if self._taken + size > limit:
                     return False
-            self._add(size, to_come)
+            self._add(size, reserved)
             return True
 
     def take(self, size: int) -> int:
-        """Take ``size`` bytes in any case, and return that."""
+        """Take ``size`` bytes whether or not they are free, and return ``size``."""
         with self.lock:
             self._add(size, False)
         return size
 
     def wait_take(
-        self, size: int, need_not_wait: Callable[[], bool], *, unread: bool = False, in_turn: bool = False
+        self, size: int, need_not_wait: Callable[[], bool], *, unread: bool = False, queued: bool = False
     ) -> bool:
-        """Wait until ``size`` bytes are free and take them; False, at once, where ``need_not_wait()`` says so.
+        """Wait until ``size`` bytes are free and take them; return False at once if ``need_not_wait()`` says so.
 
-        ``need_not_wait`` is asked again whenever bytes come back; with ``in_turn``, when it is this one's turn to take
-        them, and at ``wake``.
+        ``need_not_wait`` is asked again whenever bytes come back. With ``queued``, threads are woken one after the
+        other, and it is asked when this one is, and at ``wake``.
         """
-        waiting = self._trains if in_turn else self._writers
+        waiting = self._queue if queued else self._writers
         try:
             while not self.try_take(size, unread=unread):
                 latch = Latch()
                 try:
-                    waiting.append(latch)  # before the second look, as who gives back looks the other way round
+                    waiting.append(latch)  # before the second look: who gives back does it the other way round
                     if self.try_take(size, unread=unread):
                         return True
-                    if need_not_wait():  # not under the lock: it may wait for locks of others
+                    if need_not_wait():  # not under the lock: it may wait for other locks
                         return False
                     latch.wait()
                 finally:
@@ -148,88 +157,88 @@ class ByteBudget:
                         waiting.remove(latch)
             return True
         finally:
-            self._wake_one()  # there may be room for another, also where this one was interrupted
+            self._wake_one()  # there may be room for another, also if this wait was interrupted
 
-    def give(self, size: int, blocks: Iterable[LargeBuffer] = (), *, to_come: int = 0) -> None:
-        """Give ``size`` bytes back, ``to_come`` of them for blocks that were not asked for.
+    def give_back(self, size: int, buffers: Iterable[LargeBuffer] = (), *, reserved: int = 0) -> None:
+        """Give ``size`` bytes back, ``reserved`` of them for buffers that were not asked for.
 
-        ``blocks`` are kept for the next who need some. No view of them may be in use.
+        ``buffers`` are kept for others. No view of them may be in use.
         """
         with self.lock:
             self._taken -= size
-            self._to_come -= to_come
-            self._spare.extend(blocks)
+            self._reserved -= reserved
+            self._spare.extend(buffers)
             if self._spare:
                 self._trim()
         if self._writers:
             _open(self._writers, len(self._writers))
-        if self._trains:
+        if self._queue:
             self._wake_one()
 
     def wake(self) -> None:
-        """Have those who wait ask again whether they need to."""
+        """Have all that wait ask again whether they need to."""
         _open(self._writers, len(self._writers))
-        _open(self._trains, len(self._trains))
+        _open(self._queue, len(self._queue))
 
-    def buffer(self, *, to_come: int = 0) -> LargeBuffer:
-        """``BUFFER_SIZE`` bytes of any content. They must have been taken, ``to_come`` of them as such."""
+    def buffer(self, *, reserved: int = 0) -> LargeBuffer:
+        """``BUFFER_SIZE`` bytes of any content. They must have been taken, and ``reserved`` of them reserved."""
         with self.lock:
-            self._to_come -= to_come
+            self._reserved -= reserved
             if self._spare:
                 return self._spare.pop()
         return new_buffer(BUFFER_SIZE)
 
-    def arrived(self, size: int) -> None:
-        """Other memory than a block is used for so many bytes that were taken as to come."""
+    def use_reserved(self, size: int) -> None:
+        """So many reserved bytes are used for other memory than a buffer."""
         with self.lock:
-            self._to_come -= size
+            self._reserved -= size
             self._trim()
 
-    def _add(self, size: int, to_come: bool) -> None:
+    def _add(self, size: int, reserved: bool) -> None:
         self._taken += size
-        if to_come:
-            self._to_come += size
+        if reserved:
+            self._reserved += size
         elif self._spare:
             self._trim()
 
     def _trim(self) -> None:
-        """Under the lock: blocks that nobody uses are memory, too.
+        """Under the lock: free spare buffers for which there is no room, since they are memory, too.
 
-        They may use the reserve. Without it, a block would be dropped just as bytes are taken for its next use, and a
+        They may use the overdraft. Otherwise a buffer would be freed just when bytes are taken for its next use, and a
         new one costs its pages again.
         """
-        most = max(0, self.limit + self.reserve - self._taken + self._to_come) // BUFFER_SIZE
+        most = max(0, self.limit + self.overdraft - self._taken + self._reserved) // BUFFER_SIZE
         del self._spare[most if self._taken else min(most, _IDLE_SPARE) :]
 
     def _make_room(self, size: int, limit: int, *, unread: bool) -> None:
-        """Under the lock: have holders let go, the least recently used first."""
+        """Under the lock: have holders release memory, the least recently used first."""
         now = time.monotonic()
-        if size > limit or not self._holders or now < self._in_vain[unread] + self.idle_after / 8:
+        if size > limit or not self._holders or now < self._last_in_vain[unread] + self.idle_after / 8:
             return
-        enough = limit - max(size, limit // _SHARE)  # more than is asked for: not to be here again each time
+        enough = limit - max(size, limit // _SHARE)  # more than is asked for, so as not to come back each time
         holders = sorted(self._holders, key=_used)
         for each_unread in (False, True)[: 1 + unread]:
             for holder in holders:
                 if self._taken <= enough:
                     return
                 if not each_unread or now - holder.used >= self.idle_after:
-                    holder.let_go(unread=each_unread)
+                    holder.release_memory(unread=each_unread)
         if self._taken + size > limit:
-            self._in_vain[unread] = now
+            self._last_in_vain[unread] = now
 
     def _wake_one(self) -> None:
-        """There may be room for another train."""
-        if self._trains and self._taken < self.limit:
-            _open(self._trains, 1)
+        """There may be room for the first of the queue."""
+        if self._queue and self._taken < self.limit:
+            _open(self._queue, 1)
 
 
 def _open(waiting: _Waiting, count: int) -> None:
     for _ in range(count):
         try:
             waiting.popleft().open()
-        except IndexError:  # gone meanwhile
+        except IndexError:  # it has stopped waiting
             return
 
 
-def _used(holder: Holder) -> float:
+def _used(holder: MemoryHolder) -> float:
     return holder.used

@@ -1,8 +1,8 @@
 """What finalisers leave to a thread, since they must neither wait nor start one.
 
-A garbage collection strikes at any moment, on any thread, under any lock: also one that an end would wait for. So what
-ends there and has to wait, for S3 or for threads, is put into a queue, which takes no lock, and done by a thread that
-was started before: when the first thing was made that has such an end.
+A garbage collection runs at any moment, on any thread, under any lock: also under one that a finaliser would wait for.
+So a finaliser that has to wait, for S3 or for threads, puts its job into a queue, which takes no lock. The thread that
+does the job was started before, when the first object with such a finaliser was made.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from s3torchconnector._latch import Latch
 _Job = Callable[[], object]
 _log = logging.getLogger(__name__)
 _jobs: SimpleQueue[_Job | None] = SimpleQueue()
-_to_start = [True]  # popped by who starts the thread
+_to_start = [True]  # popped by whoever starts the thread
 _ended = Latch()  # by the thread
 
 
 def prepare_collector() -> None:
-    """Have the thread, from now on. Not for finalisers.
+    """Start the thread, unless it runs already. Not for finalisers.
 
     Raises:
-        RuntimeError: there is no thread to be had.
+        RuntimeError: no thread can be started.
     """
     global _ended
     try:
@@ -42,12 +42,12 @@ def prepare_collector() -> None:
 
 
 def leave_to_collector(job: _Job) -> None:
-    """Have the thread call ``job``. Waits for nothing, so that it may be called anywhere."""
+    """Have the thread call ``job``. Waits for nothing, so it may be called anywhere."""
     _jobs.put(job)
 
 
 def end_collector() -> Latch:
-    """Have the thread end when it has done what was left to it: then the latch is open."""
+    """Have the thread end after the jobs that were left to it; then the latch is open."""
     if _to_start:
         return _opened()
     _jobs.put(None)
@@ -65,14 +65,14 @@ def _work(jobs: SimpleQueue[_Job | None], ended: Latch) -> None:
     while (job := jobs.get()) is not None:
         try:
             job()
-        except BaseException:  # the others are to be done all the same
-            _log.exception("what a finaliser left to be done failed")
+        except BaseException:  # the other jobs are still to be done
+            _log.exception("a job that a finaliser left to be done failed")
         del job  # which keeps things alive
     ended.open()
 
 
 def _forget_parents() -> None:
-    """In a forked child: what was left is the parent's."""
+    """In a forked child: the jobs are the parent's."""
     global _jobs
     _jobs = SimpleQueue()
     _to_start[:] = [True]

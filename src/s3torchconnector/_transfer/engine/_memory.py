@@ -1,4 +1,4 @@
-"""Large buffers and large copies, with the interpreter lock held as little as can be."""
+"""Large buffers and large copies, holding the interpreter lock as little as possible."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 from s3torchconnector._config import MIB
 
-_LARGE = 1 * MIB  # bytes from which a copy is worth giving up the interpreter lock for
+_LARGE = 1 * MIB  # bytes from which a copy is worth releasing the interpreter lock for
 
 LargeBuffer = bytearray | mmap.mmap
 
@@ -25,14 +25,14 @@ if sys.platform == "linux":
 class FillableBytes(io.BytesIO):
     """``bytes`` that are filled through ``getbuffer`` and handed out by ``getvalue`` without a copy.
 
-    The garbage collector closes a ``BytesIO`` that it comes to before the view of it, and complains on stderr that it
-    cannot, as at an exit with transfers under way. There is nothing to close.
+    If the garbage collector comes to a ``BytesIO`` before its view, as at an exit with transfers under way, it closes
+    the ``BytesIO`` and complains on stderr that it cannot. There is nothing to close.
     """
 
     __slots__ = ()
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class CopiedBytes(FillableBytes):
@@ -61,8 +61,9 @@ if (3, 12, 0) <= sys.version_info[:3] < (3, 12, 2):
 def new_buffer(size: int) -> LargeBuffer:
     """``size`` writable bytes of any content.
 
-    Anonymous memory, which the kernel zeroes page by page as it is received into, where ``bytearray`` zeroes all of it
-    with the interpreter lock held. Private: a forked child must not see what its parent receives later.
+    The memory is anonymous: the kernel zeroes each page when something is received into it, while ``bytearray`` zeroes
+    everything with the interpreter lock held. It is private: a forked child must not see what its parent receives
+    later.
     """
     if hasattr(mmap, "MAP_PRIVATE"):
         return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -72,7 +73,7 @@ def new_buffer(size: int) -> LargeBuffer:
 def copy(destination: memoryview, source: memoryview | bytes) -> None:
     """Copy bytes into memory of the same length.
 
-    Assigning to a slice holds the interpreter lock, and with it every other transfer, while the destination's pages are
+    Assigning to a slice holds the interpreter lock, and so every other transfer, while the destination's pages are
     touched for the first time; ``ctypes.memmove`` does not.
     """
     if len(source) < _LARGE or isinstance(source, bytes):
@@ -83,10 +84,10 @@ def copy(destination: memoryview, source: memoryview | bytes) -> None:
 
 
 def populate(view: memoryview) -> None:
-    """Have the kernel find pages for new memory that is about to be filled, all at once.
+    """Have the kernel find all pages of new memory at once, before it is filled.
 
-    Found one by one, as each is touched for the first time, they take half as long again. Memory that has its pages is
-    left alone: whether its last one is there tells. Does nothing where the kernel does not know how (Linux below 5.14).
+    Finding them one by one, as each is touched for the first time, takes half as long again. Memory whose last page is
+    there has its pages, and is left alone. Does nothing if the kernel does not support it (Linux before 5.14).
     """
     if sys.platform != "linux" or len(view) < _LARGE:
         return
@@ -98,7 +99,7 @@ def populate(view: memoryview) -> None:
 
 
 def address_of(view: memoryview) -> int:
-    """Where C-contiguous memory begins, also where ``ctypes`` refuses because it is read-only."""
+    """Where C-contiguous memory begins, also if ``ctypes`` refuses because it is read-only."""
     if not view.readonly:
         return ctypes.addressof(ctypes.c_char.from_buffer(view))
     buffer = _PyBuffer()

@@ -1,18 +1,19 @@
 """Many small requests on one thread.
 
-A thread for each small object spends more time on taking the interpreter lock in turns than on the object, and even a
-second thread does: three system calls, and as many switches. The carrier sends many requests, waits for whichever
-answer goes on first, and receives what is here of it, without ever waiting for one answer while others are there.
+A thread for each small object spends more time on the interpreter lock, which threads hold one after the other, than on
+the object. Even a second thread does: three system calls, and as many switches. The multiplexer sends many requests,
+waits for whichever response arrives next, and receives as much of it as is here. It never waits for one response while
+others are here.
 
-Contract: ``submit`` queues an errand; the carrier calls its ``begin``, waits until its exchange is readable, calls its
-``proceed`` until that says that it is over, and soon after that its ``conclude``, for several errands in a row. The
-carrier runs on a worker thread while there are errands, and takes new ones between two receptions. An exchange that is
-not over after ``silence`` seconds is aborted, so that its errand can try again elsewhere; before, one whose answer does
-not begin in the usual time is sent again (``_wire/_hedging``).
+Contract: ``submit`` queues a request. The multiplexer calls its ``send``, waits until its exchange is readable, calls
+its ``receive`` until that says that nothing more is to come, and soon after that its ``notify``, for several requests
+one after the other. A poll loop runs on a worker thread while there are requests, and takes new ones between two
+receptions. An exchange that is not over after ``silence`` seconds is aborted, so that its request can be tried again by
+a worker. Before that, a request whose response does not begin in the usual time is sent again (``_wire/_hedging``).
 
-An error that nobody thought of ends a round, never what it carries: that goes on on workers, and a new round begins.
+An unexpected error ends a poll loop, but none of its requests: workers continue these, and a new loop is started.
 
-To open a connection may take long, and is waited for by workers: they put it into the pool, where the carrier finds it.
+Opening a connection may take long. Workers wait for that, and put it into the pool, where the multiplexer finds it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class Multiplexer:
-    """Runs errands on at most one of ``workers``' threads, ``most`` on their way at a time."""
+    """Sends and receives requests on at most one of ``workers``' threads, ``most`` of them under way at a time."""
 
     def __init__(self, workers: Threads, most: int, silence: float, hedging: Hedging) -> None:
         self._workers = workers
@@ -45,125 +46,134 @@ class Multiplexer:
         self._lock = threading.Lock()
         self._queue: deque[MultiplexedRequest] = deque()
         self._connecting = 0  # connections that are being opened
-        self._round: PollLoop | None = None  # while a thread is at it
+        self._loop: PollLoop | None = None  # while a thread runs it, or is about to
+
+    def __repr__(self) -> str:
+        loop = self._loop
+        load = 0 if loop is None else loop.load
+        return (
+            f"<Multiplexer: {load} of {self._most} requests under way, {len(self._queue)} queued, "
+            f"{self._connecting} connections being opened>"
+        )
 
     def submit(self, request: MultiplexedRequest) -> None:
-        """Have ``request`` begun and finished. Does not wait.
+        """Have ``request`` sent and received. Does not wait.
 
         Raises:
-            RuntimeError: the client is closed, or there is no thread to be had.
-            S3ConnectionError: there is no descriptor to be had.
+            RuntimeError: the client is closed, or no thread can be started.
+            S3ConnectionError: no file descriptor is left.
         """
-        current = None
+        loop = None
         try:
             with self._lock:
-                if self._round is None:  # before the errand is queued: it fails where no descriptor is left
-                    current = self._round = PollLoop(self._silence, self._hedging, self._have_connected)
+                if self._loop is None:  # before the request is queued: this fails if no descriptor is left
+                    loop = self._loop = PollLoop(self._silence, self._hedging, self._open_connections)
                 self._queue.append(request)
-                if current is None:
-                    self._round.wake()
+                if loop is None:
+                    self._loop.wake()
                     return
-            self._have_carried(current)
+            self._start(loop)
         except BaseException as error:
-            # Interrupted, it may have been before a thread was asked for, and others trust that there is one.
-            if current is not None and not isinstance(error, RuntimeError):
-                with contextlib.suppress(RuntimeError):  # which those who wait have been told
-                    self._have_carried(current)
+            # It may have been interrupted before a thread was asked for, and others rely on one.
+            if loop is not None and not isinstance(error, RuntimeError):
+                with contextlib.suppress(RuntimeError):  # those who wait have been told
+                    self._start(loop)
             raise
 
     def forget(self) -> None:
         """In a forked child: close our copies of what wakes the parent's thread. Takes no lock, for it may be held."""
-        if self._round is not None:
-            self._round.close()
+        if self._loop is not None:
+            self._loop.close()
 
-    def _have_carried(self, current: PollLoop) -> None:
-        """Have a thread carry this round, unless one does already."""
+    def _start(self, loop: PollLoop) -> None:
+        """Have a thread run this loop, unless one does already."""
         try:
-            self._workers.run(partial(self._carry, current))
+            self._workers.submit(partial(self._run, loop))
         except RuntimeError as error:
-            if self._claim(current):
+            if self._claim(loop):
                 with self._lock:
-                    self._round = None
-                    stranded = list(self._queue)  # others submitted meanwhile, and trust in this round
+                    self._loop = None
+                    stranded = list(self._queue)  # others submitted these meanwhile, and rely on this loop
                     self._queue.clear()
-                current.close()
+                loop.close()
                 for request in stranded:
                     request.fail(error)
             raise
 
-    def _claim(self, current: PollLoop) -> bool:
-        """Whether this round is the caller's, to be carried or to be ended."""
+    def _claim(self, loop: PollLoop) -> bool:
+        """Whether it is the caller's to run this loop, or to end it."""
         with self._lock:
-            claimed, current.claimed = current.claimed, True
+            claimed, loop.claimed = loop.claimed, True
             return not claimed
 
-    def _carry(self, current: PollLoop) -> None:
-        if not self._claim(current):
+    def _run(self, loop: PollLoop) -> None:
+        if not self._claim(loop):
             return
         try:
-            self._carry_on(current)
+            self._serve(loop)
         except BaseException:  # whatever it is, nobody may wait for ever
-            _log.exception("the thread that carries small reads met an error that nobody thought of, and begins anew")
-            self._begin_anew(current)
-        current.close()
+            _log.exception("the thread that fetches small objects met an unexpected error, and starts again")
+            self._replace(loop)
+        loop.close()
 
-    def _begin_anew(self, broken: PollLoop) -> None:
+    def _replace(self, broken: PollLoop) -> None:
+        """Have workers continue what a broken loop had under way, and a new loop send what is queued."""
         waiting: list[MultiplexedRequest] = []
         with self._lock:
-            if self._round is broken:
-                self._round = None
+            if self._loop is broken:
+                self._loop = None
                 waiting = list(self._queue)
                 self._queue.clear()
-        broken.abandon()
+        broken.continue_on_workers()
         for request in waiting:
             try:
                 self.submit(request)
             except Exception as error:
                 request.fail(error)
 
-    def _carry_on(self, current: PollLoop) -> None:
-        connects = False  # itself: there are no threads for that
+    def _serve(self, loop: PollLoop) -> None:
+        connects = False  # on this thread: no other is free to
         while True:
             longest = math.inf
-            while (request := self._next(current)) is not None:
+            while (request := self._next(loop)) is not None:
                 try:
                     # Who has connections in use must not wait for another: two who do could wait for each other.
-                    current.begin(request, wait=not current.load, connect=connects)
+                    loop.send(request, wait=not loop.load, connect=connects)
                 except PoolIsFull:
-                    self._put_back(request, current)
+                    self._put_back(request, loop)
                     longest = _TRY_AGAIN
                     break
                 except NoIdleConnection:
-                    self._put_back(request, current)
-                    connects = not self._have_connected(*self._unconnected()) or self._workers.are_wanted
+                    self._put_back(request, loop)
+                    connects = not self._open_connections(*self._without_connection()) or self._workers.are_wanted
                     break
                 except Exception:
-                    _log.exception("a small read could not be begun")
-                    request.go_on()
+                    _log.exception("the request for a small object could not be sent; a worker tries again")
+                    request.continue_on_worker()
             else:
-                if not current.load:
+                if not loop.load:
                     break
-            if current.load or not connects:
-                current.receive(longest)
+            if loop.load or not connects:
+                loop.receive(longest)
                 connects = False
 
-    def _put_back(self, request: MultiplexedRequest, current: PollLoop) -> None:
+    def _put_back(self, request: MultiplexedRequest, loop: PollLoop) -> None:
         with self._lock:
             self._queue.appendleft(request)
-            current.sleeping = True
+            loop.sleeping = True
 
-    def _unconnected(self) -> list[MultiplexedRequest]:
-        """Those in the queue for which connections are to be opened now."""
+    def _without_connection(self) -> list[MultiplexedRequest]:
+        """The queued requests for which connections are to be opened now."""
         with self._lock:
             return list(itertools.islice(self._queue, self._connecting, _CONNECTING))
 
-    def _have_connected(self, *requests: MultiplexedRequest) -> bool:
-        """Have workers open connections for these errands, or for who comes first; False if there are no threads."""
+    def _open_connections(self, *requests: MultiplexedRequest) -> bool:
+        """Have workers open a connection for each request, which any request may use; False if none has a thread."""
         for request in requests:
             with self._lock:
                 self._connecting += 1
             try:
-                self._workers.run(partial(self._connect, request))
+                self._workers.submit(partial(self._connect, request))
             except RuntimeError:
                 with self._lock:
                     self._connecting -= 1
@@ -176,15 +186,15 @@ class Multiplexer:
         finally:
             with self._lock:
                 self._connecting -= 1
-                if self._round is not None:
-                    self._round.wake(soon=True)
+                if self._loop is not None:
+                    self._loop.wake(always=True)
 
-    def _next(self, current: PollLoop) -> MultiplexedRequest | None:
-        """The next errand, if there is one and room for it; without any work left, the end of the round."""
+    def _next(self, loop: PollLoop) -> MultiplexedRequest | None:
+        """The next request, if there is one and room for it. Without anything left to do, the loop ends."""
         with self._lock:
-            if self._queue and current.load < self._most:
+            if self._queue and loop.load < self._most:
                 return self._queue.popleft()
-            current.sleeping = True
-            if not current.load:
-                self._round = None
+            loop.sleeping = True
+            if not loop.load:
+                self._loop = None
             return None

@@ -1,9 +1,9 @@
-"""This process's share of what the settings say of a node: data workers on one machine load for the same model.
+"""This process's share of the settings that are meant for a node: its data workers load for the same model.
 
-The throughput to aim for is divided by the data workers of the node: those of this process's loader, times the ranks of
-the node. Connections are divided only from the ninth worker on: a batch of small objects takes as many round trips as
-it is times larger than the connections, however many workers there are (with 48 each, four workers were a quarter
-slower on batches of 64). Memory is not: what one stream needs does not depend on others.
+The target throughput is divided by the data workers of the node, which are those of this process's loader times the
+ranks of the node. Connections are divided only from the ninth worker on: with fewer connections, a batch of small
+objects takes more round trips, however many workers there are (with 48 each, four workers were a quarter slower on
+batches of 64). Memory is not divided: what one stream needs does not depend on others.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _count_workers: Callable[[], int] = _none
 
 
 def count_workers_by(count: Callable[[], int]) -> None:
-    """``count`` tells how many data workers the loader has that this process is one of; 0 where it is none."""
+    """Have ``count`` tell how many data workers this process's loader has; 0 if the process is no data worker."""
     global _count_workers
     _count_workers = count
 
 
 def share_of_node(config: S3ClientConfig) -> S3ClientConfig:
-    """The settings for this process: a share of them where it is a data worker, or else as they are."""
+    """The settings for this process: a share of them if it is a data worker, otherwise unchanged."""
     sharers = _count_workers() * _ranks_of_node()
     if sharers <= 1:
         return config
@@ -45,6 +45,6 @@ def share_of_node(config: S3ClientConfig) -> S3ClientConfig:
 
 
 def _ranks_of_node() -> int:
-    """How many training processes torchrun, or who sets its variable, has started on this machine."""
+    """How many training processes torchrun, or whatever sets its variable, has started on this machine."""
     ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
     return max(1, int(ranks)) if ranks.isdecimal() else 1

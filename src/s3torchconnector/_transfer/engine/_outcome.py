@@ -1,8 +1,8 @@
-"""Whether something that another thread does is done: a future without its condition variable.
+"""Whether work on another thread is done: a future without its condition variable.
 
-A ``concurrent.futures.Future`` costs more to make and settle than everything else that happens to a small object.
-All that is needed here is one who starts or gives up, one who settles, and others who wait. Only operations that are
-atomic on built-in types are used, so that nothing is held at a fork.
+Making and setting a ``concurrent.futures.Future`` costs more than everything else that happens to a small object. Here
+one thread does the work or cancels it, one sets the outcome, and others wait. Only operations on built-in types that
+are atomic are used, so that no lock is held at a fork.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 
 class Outcome:
-    """Claimed at most once, by who does the work or who gives it up; settled at most once, maybe with an ``error``."""
+    """Claimed at most once, by who does the work or who cancels it; set at most once, perhaps to an ``error``."""
 
-    __slots__ = ("_callbacks", "_claims", "_latch", "error", "settled")
+    __slots__ = ("_callbacks", "_claims", "_latch", "error", "is_set")
 
     def __init__(self) -> None:
         self._latch = threading.Lock()
@@ -22,46 +22,46 @@ class Outcome:
         self._claims = [True]
         self._callbacks: list[Callable[[], None]] = []
         self.error: BaseException | None = None
-        self.settled = False
+        self.is_set = False
 
     def claim(self) -> bool:
-        """Whether the work is the caller's: to be started, or to be given up."""
+        """Whether the work is the caller's, to start or to cancel."""
         try:
             return self._claims.pop()
         except IndexError:
             return False
 
-    def unclaim(self) -> None:
+    def release_claim(self) -> None:
         """Leave the work to the next who claims it."""
         self._claims.append(True)
 
-    def settle(self, error: BaseException | None = None) -> None:
-        """It is done, or it failed: wake who waits."""
+    def set(self, error: BaseException | None = None) -> None:
+        """The work is done, or has failed with ``error``: wake all that wait."""
         self.error = error
-        self.settled = True
+        self.is_set = True
         self._latch.release()
         self._call_back()
 
     def wait(self) -> None:
-        """Wait until it is settled.
+        """Wait until it is set.
 
         Raises:
-            BaseException: the error it was settled with.
+            BaseException: the error it was set to.
         """
-        self.join()
+        self.wait_until_set()
         if self.error is not None:
             raise self.error
 
-    def join(self) -> None:
-        """Wait until it is settled, either way."""
-        if not self.settled:
+    def wait_until_set(self) -> None:
+        """Wait until it is set, to an error or not."""
+        if not self.is_set:
             self._latch.acquire()
             self._latch.release()  # for the next who waits
 
-    def when_settled(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once it is settled: at once if it is, otherwise on the thread that settles."""
+    def when_set(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when it is set: at once if it is already, otherwise on the thread that sets it."""
         self._callbacks.append(callback)
-        if self.settled:
+        if self.is_set:
             self._call_back()
 
     def _call_back(self) -> None:

@@ -1,4 +1,4 @@
-"""The errands of the carrier that are on their way: what is waited for, received and sent again."""
+"""The multiplexed requests that are under way: waiting for them, receiving, sending again what is late."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from typing import Protocol
 from s3torchconnector._wire import Exchange, Hedging, NoIdleConnection, open_descriptors
 
 _SCRATCH = 256 * 1024  # bytes: the head and the body of an object that is received in one system call
-# Objects received before those who wait are woken. Woken for each, a reader and the carrier take the interpreter lock
-# in turns, which costs a quarter of the time.
+# Objects received before those who wait for them are woken. If they are woken for each, a reader and the multiplexer
+# hold the interpreter lock one after the other, which costs a quarter of the time.
 _AT_ONCE = 16
 _log = logging.getLogger(__name__)
 
 
 class MultiplexedRequest(Protocol):
-    """A request that is sent and received in steps."""
+    """A request that is sent and received in steps. No step raises, but ``send`` as it says."""
 
     def connect(self) -> None:
-        """Open a connection that ``begin`` or a second request will find; where that fails, go on elsewhere, unless
-        it was begun meanwhile. Runs on a worker. Does not raise."""
+        """Open a connection that ``send``, or a second request, will find. If that fails, continue on a worker,
+        unless the request has been sent meanwhile. Runs on a worker."""
 
-    def begin(self, *, wait: bool, connect: bool) -> Exchange | None:
-        """Send; None where there is nothing to wait for: it was given up, or goes on elsewhere.
+    def send(self, *, wait: bool, connect: bool) -> Exchange | None:
+        """Send it; None if there is nothing to wait for: it was cancelled, or continues on a worker.
 
         Raises:
             PoolIsFull: all connections are in use, and ``wait`` is false. May be called again.
-            NoneIdle: a connection has to be opened, and ``connect`` is false. May be called again.
+            NoIdleConnection: a connection has to be opened, and ``connect`` is false. May be called again.
         """
 
-    def proceed(self, scratch: bytearray) -> bool:
-        """Receive what is here, by way of ``scratch``; whether there is nothing more to wait for. Does not raise."""
+    def receive(self, scratch: bytearray) -> bool:
+        """Receive what is here, by way of ``scratch``; whether there is nothing more to wait for."""
 
-    def conclude(self) -> None:
-        """Wake who waits for what was received. Does not raise."""
+    def notify(self) -> None:
+        """Wake who waits for what was received."""
 
-    def go_on(self) -> None:
-        """It was begun, and is not carried any more: go on elsewhere. Does not raise."""
+    def continue_on_worker(self) -> None:
+        """It was sent, and is not multiplexed any more: have a worker continue it."""
 
     def fail(self, error: Exception) -> None:
-        """It will not be begun: tell who waits. Does not raise."""
+        """It will not be sent: tell who waits."""
 
 
 class PollLoop:
-    """The errands that are on their way. All but ``wake`` is the carrying thread's."""
+    """The requests that are under way. Everything but ``wake`` belongs to the thread that runs the loop."""
 
     def __init__(self, silence: float, hedging: Hedging, connect: Callable[[MultiplexedRequest], bool]) -> None:
         self._silence = silence
@@ -61,19 +61,21 @@ class PollLoop:
         self._poll.register(self._wake_read, select.POLLIN)
         self._scratch = bytearray(_SCRATCH)
         self._under_way: dict[int, tuple[MultiplexedRequest, Exchange]] = {}  # by descriptor, the oldest first
-        # Not yet hedged, by when they were sent, or had a connection opened for that; the oldest first. Whose answer
-        # has begun is taken out, wherever it stands: it would be kept alive until all before it are answered.
+        # Requests not yet hedged, and when they were sent or had a connection opened for that; the oldest first. One
+        # whose response has begun is removed, wherever it stands: it would be kept alive until all before it are.
         self._unanswered: dict[Exchange, tuple[float, MultiplexedRequest]] = {}
-        self._over: deque[MultiplexedRequest] = deque()  # not concluded
-        self.claimed = False  # under the carrier's lock
-        self.sleeping = False  # under the carrier's lock: waiting, and not yet woken
+        self._received: deque[MultiplexedRequest] = deque()  # to be notified
+        self.claimed = False  # under the multiplexer's lock
+        self.sleeping = False  # under the multiplexer's lock: waiting, and not yet woken
 
     @property
     def load(self) -> int:
+        """How many requests are under way."""
         return len(self._under_way)
 
-    def begin(self, request: MultiplexedRequest, *, wait: bool, connect: bool) -> None:
-        exchange = request.begin(wait=wait, connect=connect)
+    def send(self, request: MultiplexedRequest, *, wait: bool, connect: bool) -> None:
+        """Send ``request``, and wait for its response from now on. Raises what its ``send`` does."""
+        exchange = request.send(wait=wait, connect=connect)
         if exchange is None:
             return
         self._watch(exchange.fileno(), request, exchange)
@@ -87,15 +89,15 @@ class PollLoop:
         del self._under_way[descriptor]
         self._poll.unregister(descriptor)
 
-    def wake(self, *, soon: bool = False) -> None:
-        """There is more to take; ``soon``: by a thread that may be about to sleep because there was not."""
-        if self.sleeping or soon:
+    def wake(self, *, always: bool = False) -> None:
+        """There is more to send; ``always``: the thread may be about to sleep, because there was not."""
+        if self.sleeping or always:
             os.write(self._wake_write, b"\0")
             self.sleeping = False  # last, for who is interrupted before
 
     def receive(self, longest: float) -> None:
-        """Wait until an answer goes on, there is more to take, silence has lasted too long, or for ``longest`` seconds;
-        receive what is here."""
+        """Wait until more of a response is here, there is more to send, silence has lasted too long, or for ``longest``
+        seconds; receive what is here."""
         now = time.perf_counter()
         self._hedge(now)
         oldest = next((exchange for _, exchange in self._under_way.values()), None)  # None: connections are opened
@@ -112,12 +114,12 @@ class PollLoop:
             if descriptor == self._wake_read:
                 os.read(descriptor, 4096)
             elif (entry := self._under_way.get(descriptor)) is not None:
-                self._proceed(descriptor, *entry, now)
-                if len(self._over) >= _AT_ONCE:
-                    self._conclude()
-        self._conclude()
+                self._receive_on(descriptor, *entry, now)
+                if len(self._received) >= _AT_ONCE:
+                    self._notify()
+        self._notify()
 
-    def _proceed(self, descriptor: int, request: MultiplexedRequest, exchange: Exchange, now: float) -> None:
+    def _receive_on(self, descriptor: int, request: MultiplexedRequest, exchange: Exchange, now: float) -> None:
         if not exchange.is_responding:
             if not exchange.has_begun(descriptor):
                 return
@@ -127,17 +129,17 @@ class PollLoop:
             if other is not None:
                 self._forget(other)
                 exchange.discard_spare()
-        # Before another round finds the connection in the pool, it is no longer watched: this thread does both.
-        if request.proceed(self._scratch):
-            self._over.append(request)
+        # Before another loop finds the connection in the pool, it is no longer watched: this thread does both.
+        if request.receive(self._scratch):
+            self._received.append(request)
             self._forget(descriptor)
 
-    def _conclude(self) -> None:
-        while self._over:
-            self._over.popleft().conclude()
+    def _notify(self) -> None:
+        while self._received:
+            self._received.popleft().notify()
 
     def _hedge(self, now: float) -> None:
-        """Send again what should have been answered by ``now``; each request has one chance of that."""
+        """Send again what should have been answered by ``now``. Each request is hedged at most once."""
         while self._unanswered:
             exchange, (since, request) = next(iter(self._unanswered.items()))
             if now < since + self._hedging.delay:
@@ -152,26 +154,26 @@ class PollLoop:
                 if first and self._connect(request):
                     self._unanswered[exchange] = now, request
                 continue
-            except Exception:  # nobody thought of it; the first request is still on its way
+            except Exception:  # unexpected; the first request is still under way
                 _log.exception("a late request could not be sent again")
                 exchange.discard_spare()
                 continue
             if descriptor is not None:
                 self._watch(descriptor, request, exchange)
 
-    def abandon(self) -> None:
-        """The carrying thread cannot go on: conclude what is over, and have all the rest go on elsewhere. Does not
-        raise."""
-        over = set(self._over)
-        under_way = {request: exchange for request, exchange in self._under_way.values() if request not in over}
-        while self._over:
-            _try(self._over.popleft().conclude)
+    def continue_on_workers(self) -> None:
+        """This loop is broken: notify what was received, and have workers continue the rest. Does not raise."""
+        received = set(self._received)
+        under_way = {request: exchange for request, exchange in self._under_way.values() if request not in received}
+        while self._received:
+            _try(self._received.popleft().notify)
         for request, exchange in under_way.items():
             _try(exchange.discard_spare)
-            _try(request.go_on)
+            _try(request.continue_on_worker)
         self._under_way.clear()
 
     def close(self) -> None:
+        """Close what wakes the thread."""
         os.close(self._wake_read)
         os.close(self._wake_write)
 
@@ -179,5 +181,5 @@ class PollLoop:
 def _try(step: Callable[[], object]) -> None:
     try:
         step()
-    except Exception:  # nobody thought of it, and the others are waited for, too
-        _log.exception("an errand could not be ended")
+    except Exception:  # unexpected, and others are waited for, too
+        _log.exception("a request for a small object could not be ended")

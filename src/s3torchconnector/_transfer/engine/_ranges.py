@@ -1,4 +1,4 @@
-"""Byte ranges as pure arithmetic: all are half-open, ``start`` up to but without ``stop``."""
+"""Byte ranges as pure arithmetic. All are half-open: ``start`` is included, ``stop`` is not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19})", re
 
 
 class Range(NamedTuple):
-    """Bytes ``start`` up to but without ``stop``."""
+    """Bytes ``start`` up to ``stop``, without ``stop``."""
 
     start: int
     stop: int
@@ -26,12 +26,12 @@ class Range(NamedTuple):
         return self.stop > self.start
 
     def __len__(self) -> NoReturn:
-        # Python takes the length of a tuple for how many items it has: ``f(*wanted)`` got memory for one for each byte.
-        raise TypeError("a Range is two numbers: ask for its size, which is in bytes")
+        # Python takes the length of a tuple for its number of items: ``f(*wanted)`` allocated one item for each byte.
+        raise TypeError("a Range is two numbers: use its size, which is in bytes")
 
 
 class ContentRange(NamedTuple):
-    """A Content-Range header: the bytes that follow (none when unsatisfied), and the object's size."""
+    """A Content-Range header: the bytes that follow (none if it was unsatisfied), and the object's size."""
 
     start: int
     stop: int
@@ -39,7 +39,7 @@ class ContentRange(NamedTuple):
 
 
 def split_on_grid(start: int, stop: int, step: int) -> Iterator[Range]:
-    """Cut a range at the multiples of ``step``, so that every reader asks for the same parts of an object."""
+    """Cut a range at the multiples of ``step``, so that every reader requests the same ranges of an object."""
     while start < stop:
         end = min(stop, start - start % step + step)
         yield Range(start, end)
@@ -54,11 +54,11 @@ def parse_content_range(text: str) -> ContentRange:
     """
     match = _CONTENT_RANGE.fullmatch(text)
     if match is None:
-        raise S3ProtocolError(f"the answer has a malformed Content-Range: {text[:60]!r}")
+        raise S3ProtocolError(f"the response has a malformed Content-Range: {text[:60]!r}")
     size = int(match[3])
     if match[1] is None:
         return ContentRange(0, 0, size)
     first, last = int(match[1]), int(match[2])
     if not first <= last < size:
-        raise S3ProtocolError(f"the answer has an impossible Content-Range: {text[:60]!r}")
+        raise S3ProtocolError(f"the response has an impossible Content-Range: {text[:60]!r}")
     return ContentRange(first, last + 1, size)

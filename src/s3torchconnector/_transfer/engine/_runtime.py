@@ -1,6 +1,6 @@
-"""What one client has in one process: its way to S3, and its use of connections, threads and the byte budget.
+"""What one client has in one process: its caller, and its use of connections, threads and the byte budget.
 
-A runtime is made at first use and never crosses a fork: a child lets go of its parent's and makes its own.
+A runtime is made at first use and never crosses a fork: a child forgets its parent's and makes its own.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from s3torchconnector._transfer.engine._worker_share import WorkerShare
 from s3torchconnector._transfer.engine._workers import Lane
 from s3torchconnector._wire import Caller
 
-# What one connection to S3 brings at worst. On average it is 70 MB/s: 90 while bytes flow, and 25 ms of waiting before
-# a part of 8 MiB; but some are slow, and a stream too many costs little. Measured, see docs/performance.md.
+# What one connection to S3 transfers at worst. The average is 70 MB/s: 90 MB/s while bytes flow, and 25 ms of waiting
+# before 8 MiB. But some are slow, and a stream too many costs little. Measured, see docs/performance.md.
 _BYTES_PER_SECOND_PER_STREAM = 20e6
-# A server that answers within so many seconds is in the same room, if not on this machine: fewer of its connections are
-# enough, and more of them only push each other's bytes out of the processors' caches.
+# A server that responds within so many seconds is in the same room, if not on this machine: fewer connections are
+# enough, and more would only push each other's bytes out of the processors' caches.
 _NEARBY = 8e-3
 _BYTES_PER_SECOND_PER_STREAM_NEARBY = 80e6
-_ERRANDS_NEARBY = 24  # small objects: what one process does with 5,000 of them a second
-# A processor decrypts 0.8 GB/s, what a dozen connections bring; more of them cost handshakes, and wait for each other.
+_REQUESTS_NEARBY = 24  # for small objects: enough for the 5,000 a second that one process can receive
+# A processor decrypts 0.8 GB/s, what a dozen connections transfer; more cost handshakes, and wait for each other.
 _ENCRYPTED_STREAMS_PER_PROCESSOR = 12
 
 
 class Runtime:
-    """One client in this process; connections, threads and budget are those of all that are configured alike.
+    """One client in this process. Clients that are configured alike share connections, threads and budget.
 
     Attributes:
-        config: the client's, or this process's share of what that says of the node.
+        config: the client's, or this process's share of it if it is a data worker.
     """
 
     def __init__(self, region: str, endpoint: str | None, config: S3ClientConfig, user_agent: str) -> None:
-        with contextlib.suppress(RuntimeError):  # no thread to be had: a later one tries again
+        with contextlib.suppress(RuntimeError):  # no thread can be started now: a later runtime tries again
             prepare_collector()  # for the client's end
         self.config = config = share_of_node(config)
         self._shared = shared = share(region, endpoint, config, user=self)
@@ -51,12 +51,12 @@ class Runtime:
             leave(shared, self)
             raise
         silence = min(config.read_timeout, config.operation_timeout)
-        self.disordered_buckets: set[str] = set()  # which are listed otherwise than in the order of keys
+        self.disordered_buckets: set[str] = set()  # whose listings are not in the order of keys
         self.multiplexer = Multiplexer(self.workers, config.max_connections, silence, self.caller.hedging)
 
     @property
     def streams(self) -> int:
-        """How many parts of one large object are in flight at a time."""
+        """How many requests for one large object are in flight at a time."""
         typical = self.caller.hedging.typical
         is_near = typical is not None and typical < _NEARBY
         each = _BYTES_PER_SECOND_PER_STREAM_NEARBY if is_near else _BYTES_PER_SECOND_PER_STREAM
@@ -67,36 +67,36 @@ class Runtime:
 
     @property
     def requests(self) -> int:
-        """How many small objects are in flight at a time: few until it is known that the server is far."""
+        """How many small objects are in flight at a time: few until the server is known to be far."""
         is_far = (self.caller.hedging.typical or 0.0) >= _NEARBY
-        return self.config.max_connections if is_far else min(self.config.max_connections, _ERRANDS_NEARBY)
+        return self.config.max_connections if is_far else min(self.config.max_connections, _REQUESTS_NEARBY)
 
     def lane(self) -> Lane:
         """A share of the threads for one large object."""
         return Lane(self.workers, self.streams)
 
     def close(self) -> None:
-        """Wait for what is under way; then, unless other clients share them, end threads and close connections."""
+        """Wait for what is under way. Then end threads and close connections, unless other clients share them."""
         self.workers.close()
         self.caller.close()
         leave(self._shared, self)
 
     def close_idle(self) -> None:
-        """At the end of the process: close the connections that serve no request, and keep none from now on."""
+        """At the end of the process: close connections that serve no request, and keep none idle from now on."""
         self._shared.pool.close()
 
     def forget(self) -> None:
-        """In a forked child: let go of what is the parent's."""
+        """In a forked child: forget what is the parent's."""
         self.caller.forget()
         self.multiplexer.forget()
 
 
 def _processors() -> int:
-    """How many this process may use, where the system tells; it is not told of a container's quota."""
+    """How many processors this process may use, if the system tells. It does not tell a container's quota."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 OpenRuntime = Callable[[], Runtime]
-"""Gives the calling process's runtime; cheap enough to ask at every use."""
+"""Returns the calling process's runtime; cheap enough to call at every use."""

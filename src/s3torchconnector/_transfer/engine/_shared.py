@@ -1,10 +1,10 @@
-"""What the clients of a process that are configured alike have open together: connections, threads and the byte budget.
+"""What the clients of a process share if they are configured alike: connections, threads and the byte budget.
 
-They share whatever does not depend on who asks: requests are signed one by one, so that a connection serves clients of
+They share whatever does not depend on who asks. Requests are signed one by one, so a connection serves clients with
 different credentials. What decides how a connection is opened is part of the ``Key``, or of the connection's address.
 
-A client that begins to use it calls ``share``, and ``leave`` when it is closed; with the last one, all of it ends. It
-never crosses a fork: a child lets go of its parent's.
+A client calls ``share`` at its first use, and ``leave`` when it is closed; after the last one, everything is closed.
+Nothing of it crosses a fork: a child forgets its parent's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TRUST = ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 class Key(NamedTuple):
-    """Clients with equal ones share: the same server, the same settings, the same certificates that are trusted."""
+    """Clients with equal keys share: the same server, the same settings, the same trusted certificates."""
 
     region: str
     endpoint: str | None
@@ -40,33 +40,33 @@ class Shared:
         self.budget = ByteBudget(config.memory_budget)
         wake = self.budget.wake
         self.workers = Workers(config.max_connections, wake)
-        self.pool = ConnectionPool(config, wake, self.workers.run, self.workers.ensure_one)
-        self.workers.look_after(self.pool)
+        self.pool = ConnectionPool(config, wake, self.workers.submit, self.workers.ensure_one)
+        self.workers.close_old_of(self.pool)
         self._users: set[object] = set()
 
     def add(self, user: object) -> None:
-        """Under the lock of all."""
+        """``user`` shares this from now on. Under the module's lock."""
         self._users.add(user)
         self._set_limit()
 
     def remove(self, user: object) -> bool:
-        """Under the lock of all; whether that was the last one."""
+        """``user`` has left; whether it was the last one. Under the module's lock."""
         self._users.discard(user)
         self._set_limit()
         return not self._users
 
     def _set_limit(self) -> None:
-        # One more for each further client: its carrier keeps a thread as long as there are small objects to fetch.
+        # One more for each further client: its poll loop keeps a thread as long as there are small objects to fetch.
         self.workers.limit = self._most + max(0, len(self._users) - 1)
 
 
 _lock = threading.Lock()
 _shared: dict[Key, Shared] = {}  # in use
-_all: weakref.WeakSet[Shared] = weakref.WeakSet()  # also those that are about to end
+_all: weakref.WeakSet[Shared] = weakref.WeakSet()  # also those that are being closed
 
 
 def share(region: str, endpoint: str | None, config: S3ClientConfig, user: object) -> Shared:
-    """What ``user``, a client with these settings, shares with others from now on."""
+    """What ``user``, a client with these settings, shares with other clients from now on."""
     key = Key(region, endpoint, config, _trust())
     with _lock:
         shared = _shared.get(key)
@@ -78,7 +78,7 @@ def share(region: str, endpoint: str | None, config: S3ClientConfig, user: objec
 
 
 def leave(shared: Shared, user: object) -> None:
-    """``user`` is closed, as it may have been already: without any other, end threads and close connections."""
+    """``user`` is closed, perhaps for the second time. If it was the last, end threads and close connections."""
     with _lock:
         if not shared.remove(user):
             return
@@ -89,13 +89,13 @@ def leave(shared: Shared, user: object) -> None:
 
 
 def _trust() -> tuple[object, ...]:
-    """Whose certificates connections that are opened now trust."""
+    """Which certificates a connection trusts that is opened now."""
     found: list[object] = []
     for name in _TRUST:
         path = os.environ.get(name)
         found.append(path)
         if path:
-            with contextlib.suppress(OSError):  # to be told when a connection is opened
+            with contextlib.suppress(OSError):  # the error is raised when a connection is opened
                 status = os.stat(path)
                 found.append((status.st_ino, status.st_size, status.st_mtime_ns))
     return tuple(found)

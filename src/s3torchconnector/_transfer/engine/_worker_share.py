@@ -1,4 +1,4 @@
-"""The threads as one client uses them, among others that use them as well."""
+"""The threads as one client uses them, while other clients use them as well."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Job = Callable[[], object]
 
 
 class WorkerShare:
-    """The use that one client makes of ``workers``: its end waits for the client's own jobs, and leaves the threads."""
+    """One client's use of ``workers``: closing it waits for the client's own jobs, and leaves the threads running."""
 
     def __init__(self, workers: Workers, when_wanted: Callable[[], None]) -> None:
         self._workers = workers
@@ -25,10 +25,14 @@ class WorkerShare:
 
     @property
     def are_wanted(self) -> bool:
-        """Whether threads are wanted by work that has none, or by ``close``."""
+        """Whether threads are wanted by jobs that have none, or by ``close``."""
         return self._closed or self._workers.are_wanted
 
-    def run(self, job: _Job) -> None:
+    def __repr__(self) -> str:
+        closed = ", closed" if self._closed else ""
+        return f"<WorkerShare: {len(self._jobs)} jobs of this client{closed}; {self._workers!r}>"
+
+    def submit(self, job: _Job) -> None:
         """Have a thread call ``job``, which must not raise."""
         entry = object()
         try:
@@ -36,9 +40,9 @@ class WorkerShare:
                 if self._closed:
                     raise RuntimeError("the S3 client is closed")
                 self._jobs.add(entry)
-            self._workers.run(partial(self._do, entry, job))
-        except BaseException:  # interrupted, it may be done all the same
-            self._leave(entry)
+            self._workers.submit(partial(self._do, entry, job))
+        except BaseException:  # if this was interrupted, the job may be done all the same
+            self._remove(entry)
             raise
 
     def close(self) -> None:
@@ -53,15 +57,15 @@ class WorkerShare:
 
     def _do(self, entry: object, job: _Job) -> None:
         with self._lock:
-            self._jobs.add(entry)  # also where who asked for it was interrupted
+            self._jobs.add(entry)  # also if ``submit`` was interrupted
         self._own.entry = entry
         try:
             job()
         finally:
             self._own.entry = None
-            self._leave(entry)
+            self._remove(entry)
 
-    def _leave(self, entry: object) -> None:
+    def _remove(self, entry: object) -> None:
         with self._lock:
             self._jobs.discard(entry)
             if self._closed:

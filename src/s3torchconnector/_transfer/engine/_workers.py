@@ -1,13 +1,13 @@
-"""Threads that carry requests, started on demand and ended when they have been idle for long.
+"""Threads that send and receive requests: started on demand, and ended after they have been idle for a while.
 
-``Workers`` owns the threads. A ``WorkerShare`` is the use that one client makes of them, which can be closed while
-others use them as well. A ``Lane`` is one purpose's share: its jobs start in order, at most ``width`` at a time, so
-that one large download cannot take every thread, and what is asked for first arrives first.
+``Workers`` owns the threads. A ``WorkerShare`` is one client's use of them, which can be closed while other clients use
+them, too. A ``Lane`` is the share of one purpose: its jobs start in order, at most ``width`` at a time, so that one
+large download cannot take every thread, and what is asked for first arrives first.
 
 Threads are started by ``_thread`` and not by ``threading``, which waits until each of them runs: while the first ones
-keep the processors busy with what they receive, thirty such waits took 75 ms. An interpreter that exits does not wait
-for such threads, nor for a transfer whose result nobody wants. After a fork the child has none of them and makes its
-own; it never touches the parent's objects.
+keep the processors busy, thirty such waits took 75 ms. An interpreter that exits does not wait for such threads, nor
+for a transfer whose result nobody wants. A forked child has none of the threads and starts its own; it never touches
+the parent's objects.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from typing import Any, Protocol, TypeVar
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Job = Callable[[], object]
-_STAYS = 20.0  # seconds that a thread is idle until it ends
+_STAYS = 20.0  # seconds after which an idle thread ends
 
 
 class Threads(Protocol):
-    """What needs threads for jobs asks this of ``Workers`` or of a share of them."""
+    """What calls jobs on threads: ``Workers``, or a share of them."""
 
     @property
     def are_wanted(self) -> bool:
-        """Whether threads are wanted by work that has none, or by ``close``."""
+        """Whether threads are wanted by jobs that have none, or by ``close``."""
 
-    def run(self, job: _Job) -> None:
+    def submit(self, job: _Job) -> None:
         """Have a thread call ``job``, which must not raise.
 
         Raises:
-            RuntimeError: closed, or there is no thread to be had.
+            RuntimeError: closed, or no thread can be started.
         """
 
 
-class Keeper(Protocol):
-    """Who keeps idle things that have to be closed after a while."""
+class IdleResources(Protocol):
+    """Things that are kept while they are idle, and closed after a while."""
 
     @property
     def has_idle(self) -> bool:
@@ -55,9 +55,9 @@ class Keeper(Protocol):
 
 
 class Workers:
-    """At most ``limit`` threads, which may be changed. ``run`` never blocks: what finds no thread waits its turn.
+    """At most ``limit`` threads; the limit may be changed. ``submit`` never blocks: jobs without a thread are queued.
 
-    ``when_wanted`` is called when threads that wait for something are wanted for other things.
+    ``when_wanted`` is called when threads that wait for something are wanted for other jobs.
     """
 
     def __init__(self, limit: int, when_wanted: Callable[[], None] = lambda: None) -> None:
@@ -71,30 +71,35 @@ class Workers:
         self._ended = threading.Condition(self._lock)
         self._own = threading.local()  # has ``entry`` on our threads
         self._closed = False
-        self._keeper: Keeper | None = None
+        self._resources: IdleResources | None = None
 
-    def look_after(self, keeper: Keeper) -> None:
-        """Call ``keeper.close_old`` from time to time, as long as it ``has_idle`` things and there are threads.
+    def close_old_of(self, resources: IdleResources) -> None:
+        """Call ``resources.close_old`` from time to time, while there are threads and it ``has_idle`` things.
 
         Whoever begins to have idle things calls ``ensure_one``.
         """
-        self._keeper = keeper
+        self._resources = resources
 
     def ensure_one(self) -> None:
-        """Have a thread that will be idle, and look after what is; without it if no thread is to be had."""
+        """Have a thread that will be idle, and closes what is old; without one if no thread can be started."""
         with self._lock:
             if self._alive or self._closed:
                 return
         with contextlib.suppress(RuntimeError):
-            self.run(_nothing)
+            self.submit(_nothing)
 
     @property
     def are_wanted(self) -> bool:
-        """Whether threads are wanted by work that has none, or by ``close``."""
+        """Whether threads are wanted by jobs that have none, or by ``close``."""
         return bool(self._backlog) or self._closed
 
-    def run(self, job: _Job) -> None:
-        """Have a thread call ``job``, whose errors nobody is told of, but for the log."""
+    def __repr__(self) -> str:
+        idle, alive = self._idle, len(self._alive)
+        busy, closed = max(0, alive - idle), ", closed" if self._closed else ""
+        return f"<Workers: {busy} busy and {idle} idle of {self.limit}, {len(self._backlog)} jobs queued{closed}>"
+
+    def submit(self, job: _Job) -> None:
+        """Have a thread call ``job``. Its errors are only logged."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("the S3 client is closed")
@@ -105,7 +110,7 @@ class Workers:
                 entry = object()
                 try:
                     _thread.start_new_thread(self._work, (entry, job))
-                except RuntimeError:  # no more threads to be had: one that is there does it later
+                except RuntimeError:  # no more threads can be started: one that is there does it later
                     if not self._alive:
                         raise
                     self._backlog.append(job)
@@ -117,7 +122,7 @@ class Workers:
             self._when_wanted()
 
     def close(self) -> None:
-        """End the threads once they have done what was asked of them, and wait for that."""
+        """End the threads after they have done the jobs that were submitted, and wait for that."""
         with self._lock:
             self._closed = True
             for _ in range(self._idle):
@@ -132,17 +137,17 @@ class Workers:
     def _work(self, entry: object, job: _Job | None) -> None:
         self._own.entry = entry
         with self._lock:
-            self._alive.add(entry)  # also where who started this thread was interrupted before doing that
+            self._alive.add(entry)  # also if ``submit`` was interrupted
         while job is not None:
             try:
                 job()
-            except BaseException:  # nobody thought of it; the thread, and who waits for its end, are others' as well
+            except BaseException:  # unexpected; the thread, and those who wait for its end, go on
                 _log.exception("a job of a worker failed")
             del job  # an idle thread keeps nothing alive
             job = self._next(entry)
 
     def _next(self, entry: object) -> _Job | None:
-        """What to do next, when there is something; None where the thread has ended."""
+        """Wait for the next job; None if the thread is to end."""
         with self._lock:
             if self._backlog:
                 return self._backlog.popleft()
@@ -154,11 +159,11 @@ class Workers:
             try:
                 job = self._promised.get(timeout=_STAYS)
             except Empty:
-                if self._keeper is not None:
-                    self._keeper.close_old()
+                if self._resources is not None:
+                    self._resources.close_old()
                 with self._lock:
-                    # In one step with the end of the thread, for ``ensure_one``. No idle ones: it was promised a job.
-                    is_kept = self._idle == 1 and self._keeper is not None and self._keeper.has_idle
+                    # In one step with the end of the thread, for ``ensure_one``. If none is idle, a job was promised.
+                    is_kept = self._idle == 1 and self._resources is not None and self._resources.has_idle
                     if self._idle and not is_kept:
                         self._idle -= 1
                         self._end(entry)
@@ -180,29 +185,32 @@ def _nothing() -> None:
 
 
 class Lane:
-    """Jobs that start in the order they were submitted, at most ``width`` running at a time."""
+    """Jobs that start in the order in which they were submitted, at most ``width`` at a time."""
 
     def __init__(self, workers: Threads, width: int) -> None:
         self._workers = workers
         self._width = width
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._queue: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._running = 0
 
+    def __repr__(self) -> str:
+        return f"<Lane: {self._running} of {self._width} jobs running, {len(self._queue)} queued>"
+
     def submit(self, job: Callable[[], _T]) -> Future[_T]:
-        """Call ``job`` on a worker; the future has its result, and can be cancelled until the job starts."""
+        """Have a worker call ``job``; the future has its result, and can be cancelled until the job starts."""
         future: Future[_T] = Future()
         with self._lock:
-            self._waiting.append((future, job))
+            self._queue.append((future, job))
             start = self._running < self._width
             if start:
                 self._running += 1
         if start:
             try:
-                self._workers.run(self._drain)
+                self._workers.submit(self._drain)
             except BaseException as error:
                 future.cancel()
-                # Interrupted while a thread was being started: it comes. Closed, or no thread to be had: nobody does.
+                # If it was interrupted, the thread comes. If it is closed or no thread can be started, none does.
                 if isinstance(error, RuntimeError):
                     with self._lock:
                         self._running -= 1
@@ -212,10 +220,10 @@ class Lane:
     def _drain(self) -> None:
         while True:
             with self._lock:
-                if not self._waiting:
+                if not self._queue:
                     self._running -= 1
                     return
-                future, job = self._waiting.popleft()
+                future, job = self._queue.popleft()
             if future.set_running_or_notify_cancel():
                 try:
                     result = job()

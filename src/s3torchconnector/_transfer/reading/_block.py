@@ -54,7 +54,7 @@ class Block:
         block._data = self._data  # the thread that would release it does not exist here
         block.sums = self.sums
         block.ready = True
-        block.outcome.settle()
+        block.outcome.set()
         return block
 
     def reserve(self, size: int, *, unread: bool) -> bool:
@@ -110,7 +110,7 @@ class Block:
     @property
     def failed(self) -> bool:
         """Whether the bytes will not come: ``data`` says why."""
-        return self.outcome.settled and not self.ready
+        return self.outcome.is_set and not self.ready
 
     @property
     def can_be_retried(self) -> bool:
@@ -124,7 +124,7 @@ class Block:
         with self._budget.lock:  # against ``release_memory``
             reserved, self._reserved = self._reserved, 0
             if reserved:
-                self._budget.give(reserved)
+                self._budget.give_back(reserved)
 
     def unreserve_when_ready(self) -> None:
         """``unreserve`` as soon as it will reserve no more."""
@@ -142,7 +142,7 @@ class Block:
         if self.ready:
             callback()
         else:
-            self.outcome.when_settled(callback)
+            self.outcome.when_set(callback)
 
     def _free(self) -> None:
         with self._budget.lock:  # against ``release_memory``
@@ -150,7 +150,7 @@ class Block:
             buffer, self._buffer = self._buffer, None
             reserved, self._reserved = self._reserved, 0
             if reserved:
-                self._budget.give(reserved, [buffer] if buffer is not None else ())
+                self._budget.give_back(reserved, [buffer] if buffer is not None else ())
 
 
 class Destinations(MemoryGuard):

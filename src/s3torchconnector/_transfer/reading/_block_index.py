@@ -67,8 +67,8 @@ class BlockIndex(Layout):
             self._budget.remove_holder(self)
             self._discard(list(self._blocks))
 
-    def let_go(self, *, unread: bool) -> None:
-        """Free memory that others need; see ``Holder``. The blocks stay here, and can be retried."""
+    def release_memory(self, *, unread: bool) -> None:
+        """Free memory that others need; see ``MemoryHolder``. The blocks stay here, and can be retried."""
         for block in list(self._blocks):
             if unread:
                 self.lost += block.stop - block.start if not block.can_be_retried else 0

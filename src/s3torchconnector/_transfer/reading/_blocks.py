@@ -102,7 +102,7 @@ class Blocks:
         """Have a range streamed into blocks for which nobody waits; False if there is no room for that."""
         size, reserved, streamed = reservation(wanted.size), False, None
         try:
-            reserved = self._runtime.budget.try_take(size, to_come=True, unread=self.index.lost <= 0)
+            reserved = self._runtime.budget.try_take(size, reserved=True, unread=self.index.lost <= 0)
             if reserved:
                 streamed = StreamedRange(self._runtime, self._version, wanted)
                 for block in streamed.blocks:
@@ -112,7 +112,7 @@ class Blocks:
             if streamed is not None:
                 streamed.cancel()
             elif reserved:
-                self._runtime.budget.give(size, to_come=size)
+                self._runtime.budget.give_back(size, reserved=size)
             self.index.discard_missing()
             raise
         return reserved

@@ -58,14 +58,14 @@ class FetchGroup(MemoryGuard, Generic[_F]):
     def _fetch(self, fetch: _F, outcome: Outcome) -> None:
         self._started.append(outcome)
         if not outcome.claim():  # cancelled: nobody waits for its end
-            outcome.settle()
+            outcome.set()
             return
         try:
             fetch.fetch(self._caller, self._cancel)
         except BaseException as error:
-            outcome.settle(error)
+            outcome.set(error)
         else:
-            outcome.settle()
+            outcome.set()
         self._ended.put(outcome)
 
     def __enter__(self) -> FetchGroup[_F]:
@@ -80,4 +80,4 @@ class FetchGroup(MemoryGuard, Generic[_F]):
         for outcome in self._submitted:
             outcome.claim()  # no worker starts it any more
         for outcome in self._started:
-            outcome.join()
+            outcome.wait_until_set()

@@ -68,7 +68,7 @@ class FetchedBlock(Block):
         if more > 0 and not self._budget.try_take(more):
             raise Released("released: it is larger than was thought, and there is no room")
         if more < 0:
-            self._budget.give(-more)
+            self._budget.give_back(-more)
         self._reserved = size
 
     def fill(self, received: Range, sums: Sums) -> None:
@@ -85,12 +85,12 @@ class FetchedBlock(Block):
         """The bytes will not come."""
         self._small, self._data = None, None
         self.released = isinstance(error, Released)
-        self.outcome.settle(error)
+        self.outcome.set(error)
 
     def await_head(self) -> None:
         self._on_head = head_is_here = Latch()
         if not self._has_head:  # asked after the assignment, as the other thread assigns before it looks
-            self.outcome.when_settled(head_is_here.open)
+            self.outcome.when_set(head_is_here.open)
             head_is_here.wait()
 
     def discard(self) -> None:
@@ -129,20 +129,20 @@ class BlockRequest:
             block.fail(error)
         else:
             block.fill(received, self._fetch.take_sums())
-            block.outcome.settle()
+            block.outcome.set()
 
     # -- for the multiplexer ------------------------------------------------------------------------------------------
 
-    def begin(self, *, wait: bool, connect: bool) -> Exchange | None:
+    def send(self, *, wait: bool, connect: bool) -> Exchange | None:
         if not self._block.outcome.claim():
             return None
         try:
             return self._fetch.send(self._runtime.caller, self._block.cancel, wait=wait, connect=connect)
         except (PoolIsFull, NoIdleConnection):
-            self._block.outcome.unclaim()
+            self._block.outcome.release_claim()
             raise
         except Exception:  # whatever it is: the other requests of the multiplexer must not suffer from it
-            self.go_on()
+            self.continue_on_worker()
             return None
 
     def connect(self) -> None:
@@ -150,40 +150,40 @@ class BlockRequest:
             self._runtime.caller.connect(self._bucket, self._block.cancel)
         except Exception:  # a worker makes the usual attempts, and the error is raised where this block is read
             if self._block.outcome.claim():
-                self.go_on()
+                self.continue_on_worker()
 
-    def proceed(self, scratch: bytearray) -> bool:
+    def receive(self, scratch: bytearray) -> bool:
         try:
             received = self._fetch.receive_available(self._runtime.caller, scratch)
         except NotYet:
             return False
         except WouldBlock:
-            self.go_on()
+            self.continue_on_worker()
             return True
         except BaseException as error:
             if self._block.cancel.cancelled or not isinstance(error, S3Exception) or isinstance(error, Released):
                 self._block.fail(error)
             else:
-                self.go_on()
+                self.continue_on_worker()
             return True
         if received is None:
-            self.go_on()
+            self.continue_on_worker()
         else:
             self._block.fill(received, self._fetch.take_sums())
             self._is_received = True
         return True
 
-    def conclude(self) -> None:
+    def notify(self) -> None:
         if self._is_received:
-            self._block.outcome.settle()
+            self._block.outcome.set()
 
-    def go_on(self) -> None:
+    def continue_on_worker(self) -> None:
         # The multiplexer has no time for a second attempt: a worker makes it, and reports what is still wrong then.
         try:
-            self._runtime.workers.run(self._fetch_claimed)
+            self._runtime.workers.submit(self._fetch_claimed)
         except RuntimeError as error:
-            self._block.outcome.settle(error)
+            self._block.outcome.set(error)
 
     def fail(self, error: Exception) -> None:
         if self._block.outcome.claim():
-            self._block.outcome.settle(error)
+            self._block.outcome.set(error)

@@ -79,7 +79,7 @@ class StreamedRange:
 
     def _finish(self, error: BaseException | None) -> None:
         reserved, self._reserved = self._reserved, 0
-        self._budget.give(reserved, to_come=reserved)
+        self._budget.give_back(reserved, reserved=reserved)
         if self._filling is not None:
             if error is None:
                 self._filling.sums = self._fetch.take_sums()
@@ -116,7 +116,7 @@ class StreamedRange:
         self._awaited = position
         if self._claims:
             # Those before it in its lane may all be waiting for memory, which only this reader could give back.
-            self._workers.run(self.fetch)
+            self._workers.submit(self.fetch)
         if self._filling is not None and self._filling.waits_for_memory:
             self._budget.wake()
 
@@ -162,10 +162,10 @@ class StreamedBlock(Block):
         self.from_reservation = reserved
         self._reserved += reserved
         if size < BUFFER_SIZE:
-            self._budget.arrived(reserved)
+            self._budget.use_reserved(reserved)
             self._data = view = memoryview(new_buffer(size))
         else:
-            self._buffer = self._budget.buffer(to_come=reserved)
+            self._buffer = self._budget.buffer(reserved=reserved)
             self._data = view = memoryview(self._buffer)
         return view
 
@@ -175,7 +175,7 @@ class StreamedBlock(Block):
             return not missing
         self.waits_for_memory = True  # before the look at the others, as set_destination and expedite do the reverse
         began = time.perf_counter()
-        took = self._budget.wait_take(missing, lambda: self._need_not_wait(cancel), in_turn=True)
+        took = self._budget.wait_take(missing, lambda: self._need_not_wait(cancel), queued=True)
         cancel.paused += time.perf_counter() - began  # the program took its time
         self.waits_for_memory = False
         if took:
@@ -198,9 +198,9 @@ class StreamedBlock(Block):
 
     def take_back_destination(self) -> None:
         self._destination = None
-        if self._is_next and not self.ready and not self.outcome.settled:
+        if self._is_next and not self.ready and not self.outcome.is_set:
             self._range.cancel_request()
-            self.outcome.join()
+            self.outcome.wait_until_set()
 
     def finish(self, error: BaseException | None) -> None:
         """The bytes are here, or will not come because of ``error``."""
@@ -212,7 +212,7 @@ class StreamedBlock(Block):
             self._free()
         self.ready = error is None
         self.released = isinstance(error, Released)
-        self.outcome.settle(error)
+        self.outcome.set(error)
         self._count_down()
 
     def cancel_and_release(self) -> None:

@@ -85,7 +85,7 @@ class PartBuffer:
         self._buffer = bytearray()
         reusable, self._reusable = self._reusable, []
         reserved, self._reserved = self._reserved, 0
-        self._budget.give(reserved, reusable)
+        self._budget.give_back(reserved, reusable)
 
     def _reserve(self, size: int) -> int:
         reserved = size if self._budget.wait_take(size, self._is_alone, unread=True) else 0
