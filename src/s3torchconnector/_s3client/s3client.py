@@ -6,7 +6,6 @@ lets go of its parent's without a word to the server; nothing has to be joined o
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import contextlib
 import os
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from s3torchconnector import _transfer
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError
+from s3torchconnector._threads import start_thread
 from s3torchconnector._transfer import ObjectSource, Runtime
 from s3torchconnector._types import HeadObjectResult, ObjectInfo, ObjectInfos, RestoreStatus, UploadInfo
 from s3torchconnector._version import __version__
@@ -223,6 +223,22 @@ class S3Client:
                     self._runtime = runtime
         return runtime
 
+    def debug_state(self) -> str:
+        """Describe what this process is doing, for a person who looks at a stalled job.
+
+        It names the requests under way, with their objects, their age and the bytes received so far, and what each
+        thread waits for: memory, a connection, a permit, credentials, a response. The client's budget, threads and
+        connections are this client's and of those that it shares them with; threads are all of the process that use
+        this package, but for the one that asks. Bytes are counted whenever a buffer is full, at most every 8 MiB.
+
+        It waits for nothing, and can be called at any time, from any thread. The text is for people and may change.
+
+        Example:
+            >>> client = S3Client("us-east-1")
+            >>> print(client.debug_state())  # doctest: +SKIP
+        """
+        return _transfer.debug_state(repr(self), self._runtime)
+
     def close(self) -> None:
         """End what this process has open for it: threads and connections, unless other clients of equal settings share
         them. What is under way ends first. The client can be used again."""
@@ -273,7 +289,7 @@ def _close_in_same_process(runtime: Runtime, pid: int) -> None:
 def _close_on_a_thread(runtime: Runtime) -> None:
     # There is no thread to be had, or the interpreter ends: CPython 3.12 starts none then. What is idle ends by itself.
     with contextlib.suppress(RuntimeError):
-        _thread.start_new_thread(runtime.close, ())
+        start_thread("close", runtime.close)
 
 
 def _close_idle_at_exit() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from s3torchconnector._late_imports import names_from
 from s3torchconnector._transfer.engine._collector import leave_to_collector
+from s3torchconnector._transfer.engine._debug_state import debug_state
 from s3torchconnector._transfer.engine._memory import FillableBytes, address_of
 from s3torchconnector._transfer.engine._node import count_workers_by
 from s3torchconnector._transfer.engine._ranges import Range
@@ -60,6 +61,7 @@ __all__ = [
     "abort_together",
     "address_of",
     "count_workers_by",
+    "debug_state",
     "discarded",
     "expect_no_more_uploads",
     "expect_uploads",

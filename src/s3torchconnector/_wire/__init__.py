@@ -16,7 +16,7 @@ from s3torchconnector._wire._checksums import (
     offered,
     why_none,
 )
-from s3torchconnector._wire._connection import Buffer, NotYet
+from s3torchconnector._wire._connection import Buffer, NotYet, WouldBlock
 from s3torchconnector._wire._continuation import Continuation
 from s3torchconnector._wire._descriptors import open_descriptors
 from s3torchconnector._wire._dialer import NoIdleConnection
@@ -27,7 +27,7 @@ from s3torchconnector._wire._documents import (
     parse_upload_id,
     parse_uploads_page,
 )
-from s3torchconnector._wire._exchange import Exchange, WouldBlock
+from s3torchconnector._wire._exchange import Exchange
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull

@@ -55,6 +55,14 @@ class CallState:
         self._throttle: Throttle | None = None  # while this operation holds a permit
         self._is_paced = False  # whether the pause before the next attempt follows the throttle's pace
 
+    def __str__(self) -> str:
+        attempt = f" (attempt {self.attempts + 1}, {self.age():.1f} s after the first)" if self.attempts else ""
+        return f"{self.request.description}{attempt}"
+
+    def age(self) -> float:
+        """Seconds since it began."""
+        return time.perf_counter() - self._started
+
     @property
     def attempts(self) -> int:
         """How many attempts have failed."""

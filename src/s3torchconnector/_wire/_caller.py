@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, TypeVar
 
+from s3torchconnector._activity import activity
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3ThrottledError, S3WrongRegionError
 from s3torchconnector._identity import Endpoint
@@ -23,9 +24,10 @@ from s3torchconnector._wire._authenticator import Authenticator, Identity
 from s3torchconnector._wire._call_state import CallState, add_context
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
 from s3torchconnector._wire._checksum_support import ChecksumSupport
+from s3torchconnector._wire._connection import StaleConnection
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._dialer import Route
-from s3torchconnector._wire._exchange import Exchange, StaleConnection
+from s3torchconnector._wire._exchange import Exchange
 from s3torchconnector._wire._head import HeadBuilder
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._operations import Request
@@ -135,6 +137,7 @@ class Caller:
         with contextlib.suppress(PoolIsFull):
             self._pool.open_ahead(route, deadline)
 
+    @activity("{}", "state")
     def call(
         self,
         request: Request | Callable[[], Request],
@@ -145,8 +148,7 @@ class Caller:
     ) -> _T:
         """Send ``request`` until S3 sends a good response, and return what ``consume`` makes of that.
 
-        ``sent`` is the first attempt, if ``send`` has sent it already. ``limit`` is how many seconds the call may take,
-        if that is less than ``operation_timeout``.
+        ``sent`` is the first attempt, if ``send`` has sent it. ``limit`` seconds may be below ``operation_timeout``.
 
         Raises:
             S3Exception: all attempts failed, or a retry cannot help.
@@ -267,10 +269,8 @@ class Caller:
     def _route_to(self, endpoint: Endpoint) -> tuple[Route, Throttle]:
         """The way to an endpoint, and its throttle."""
         key = (endpoint.scheme, endpoint.host, endpoint.port)
-        route = self._routes.get(key)
-        if route is None:
-            route = self._routes.setdefault(key, (Route(*key, proxy_for(*key)), Throttle(self._max_connections)))
-        return route
+        found = self._routes.get(key)
+        return found or self._routes.setdefault(key, (Route(*key, proxy_for(*key)), Throttle(self._max_connections)))
 
     def _error_of(self, request: Request, response: Response) -> S3Exception:
         """The error that an error response stands for."""

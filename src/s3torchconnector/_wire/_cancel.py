@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from typing import Protocol
 
+from s3torchconnector._activity import activity
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._latch import Latch
 
@@ -59,6 +60,7 @@ class CancelToken:
         if self._cancelled:
             raise CancelledByCaller("cancelled: the result is no longer wanted")
 
+    @activity("pauses before it is sent")
     def wait(self, seconds: float) -> None:
         """Sleep; ends early, with ``CancelledByCaller``, when the token is cancelled."""
         sleeper = _Sleeper()

@@ -14,7 +14,8 @@ import ssl
 import sys
 from collections.abc import Sequence
 
-from s3torchconnector._errors import S3ConnectionError, S3ProtocolError, S3TimeoutError
+from s3torchconnector._activity import activity
+from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ProtocolError, S3TimeoutError
 from s3torchconnector._wire._framing import MAX_HEAD, ResponseHead, parse_head
 from s3torchconnector._wire._timed_socket import AWAITING_RESPONSE, TimedSocket
 
@@ -32,6 +33,14 @@ Buffer = bytes | bytearray | memoryview
 
 class NotYet(Exception):
     """In non-blocking mode: the requested bytes have not arrived. Never reaches users."""
+
+
+class StaleConnection(S3ConnectionError):
+    """A connection that was used before broke without a response: most likely the server had closed it while idle."""
+
+
+class WouldBlock(S3Exception):
+    """The length of what follows is unknown, so a thread that may wait must receive it. Never reaches users."""
 
 
 class Connection(TimedSocket):
@@ -68,6 +77,7 @@ class Connection(TimedSocket):
         """Whether it is in non-blocking mode."""
         return self._scratch is not None
 
+    @activity("sends the request")
     def send(self, head: bytes, body: Sequence[Buffer] = ()) -> bool:
         """Send a request: its head and the buffers of its body, without joining large ones.
 
@@ -136,6 +146,7 @@ class Connection(TimedSocket):
     def _receive_nonblocking(self) -> int:
         return self._sock.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
 
+    @activity("waits for the response")
     def receive_head(self) -> ResponseHead:
         """Receive the next final response head; interim (1xx) responses are skipped."""
         for _ in range(_MOST_INTERIM + 1):
@@ -176,6 +187,7 @@ class Connection(TimedSocket):
                 raise S3ConnectionError(f"{self._description} closed the connection in the middle of a response head")
             data += self._buffer[:count]
 
+    @activity("waits for more of the response")
     def readinto(self, view: memoryview, *, fill: bool) -> int:
         """Receive into ``view``; 0 at the connection's end.
 

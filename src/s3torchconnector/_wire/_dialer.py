@@ -9,6 +9,7 @@ import threading
 import time
 from typing import NamedTuple
 
+from s3torchconnector._activity import activity
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError, S3Exception, S3TimeoutError
 from s3torchconnector._wire import _descriptors
@@ -50,6 +51,7 @@ class Dialer:
         self._tls_sessions: dict[Route, ssl.SSLSession] = {}  # resumed handshakes skip the certificate check
         self._slow: set[Route] = set()  # whose last connection took long to open, or did not open
 
+    @activity("opens a connection to {}", "route")
     def open(self, route: Route, deadline: Deadline) -> Connection:
         """Open a connection, within ``connect_timeout`` and the time that ``deadline`` leaves.
 

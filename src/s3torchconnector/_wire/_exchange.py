@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar, cast
 
+from s3torchconnector._activity import activity
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ProtocolError, S3TimeoutError
-from s3torchconnector._wire._connection import Connection, NotYet
+from s3torchconnector._wire._connection import Connection, NotYet, StaleConnection, WouldBlock
 from s3torchconnector._wire._deadline import Deadline, poll_until
 from s3torchconnector._wire._dialer import NoIdleConnection, Route
 from s3torchconnector._wire._hedging import Hedging
@@ -23,14 +24,6 @@ from s3torchconnector._wire._response import Response
 
 _T = TypeVar("_T")
 _CHECK_INTERVAL = 10e-3  # seconds between checks whether another thread has opened a connection
-
-
-class StaleConnection(S3ConnectionError):
-    """A connection that was used before broke without a response: most likely the server had closed it while idle."""
-
-
-class WouldBlock(S3Exception):
-    """The length of what follows is unknown, so a thread that may wait must receive it. Never reaches users."""
 
 
 class Exchange:
@@ -107,9 +100,16 @@ class Exchange:
             raise broken
 
     def __repr__(self) -> str:
-        state = "failed" if self._failure is not None else "receiving" if self.response is not None else "waiting"
+        return f"<Exchange [{self._request.description}: {self.progress}]>"
+
+    @property
+    def progress(self) -> str:
+        """How far it has come, for any thread."""
+        response = self.response
+        state = "waiting" if response is None else f"receiving, {response.received} bytes so far"
+        state = "failed" if self._failure is not None else state
         hedged = ", hedged" if self._spare is not None else ""
-        return f"<Exchange [{self._request}: {state}, sent {time.perf_counter() - self.started:.1f} s ago{hedged}]>"
+        return f"{state}, sent {time.perf_counter() - self.started:.1f} s ago{hedged}"
 
     def fileno(self) -> int:
         """The descriptor that becomes readable when the response begins."""
@@ -145,8 +145,7 @@ class Exchange:
         return spare.fileno()
 
     def keep_connection(self, descriptor: int) -> int | None:
-        """Keep the connection of this descriptor, on which the response begins. Returns the other's, for the caller to
-        stop polling before ``discard_spare``."""
+        """Keep the one on which the response begins. Returns the other's, to stop polling before ``discard_spare``."""
         self.is_responding = True
         spare = self._spare
         if spare is None:
@@ -164,6 +163,7 @@ class Exchange:
             self._token.leave(spare)
             self._pool.discard(spare)
 
+    @activity("{0.progress}", "self")
     def await_response(self, hedging: Hedging, silence: float) -> None:
         """Wait until the response begins; hedge when that is due.
 
@@ -233,6 +233,7 @@ class Exchange:
         if self._failure is None:
             self._connection.set_nonblocking(scratch)
 
+    @activity("{0.progress}", "self")
     def receive(self, consume: Callable[[Response], _T], error_of: Callable[[Response], S3Exception]) -> _T:
         """Receive the response: what ``consume`` makes of a good one. ``error_of`` makes the error of any other.
 

@@ -39,6 +39,13 @@ class Request(NamedTuple):
     def __str__(self) -> str:
         return f"{self.operation} {display_uri(self.bucket, self.key)}"
 
+    @property
+    def description(self) -> str:
+        """The operation, the object, and which bytes or which part of it."""
+        details = [self.headers["range"]] if "range" in self.headers else []
+        details += [f"part {value}" for name, value in self.query if name == "partNumber"]
+        return " ".join([str(self), *details])
+
 
 def get_object(
     bucket: str, key: str, start: int | None = None, stop: int | None = None, *, if_match: str | None = None

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from s3torchconnector._activity import activity
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3TimeoutError
 from s3torchconnector._wire import _descriptors
@@ -148,6 +149,7 @@ class ConnectionPool:
             done.set()
         return done
 
+    @activity("waits for a connection, since max_connections are in use")
     def _wait_for_permit(self, waiter: Waiter, deadline: Deadline, route: Route | None) -> Connection | None:
         """Wait for a permit. Returns an idle connection to ``route``, which its last user may just have released."""
         try:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Generic, TypeVar
 
+from s3torchconnector._activity import activity
 from s3torchconnector._errors import S3CredentialsError, S3Exception, S3TimeoutError
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._fair_queue import Waiter
@@ -52,7 +53,7 @@ class SharedLookup(Generic[_T]):
         attempts: Callable[[S3Exception], int] = lambda error: 1,
         uniform: Callable[[], float] = random.random,
     ) -> None:
-        self._what = what
+        self.what = what
         self._attempts = attempts
         self._uniform = uniform
         self._lock = threading.Lock()
@@ -60,7 +61,7 @@ class SharedLookup(Generic[_T]):
 
     def __repr__(self) -> str:
         current = self._current  # without the lock: the count may be of a moment ago
-        return f"<SharedLookup [{self._what}: {f'{len(current.waiting)} waiting' if current else 'idle'}]>"
+        return f"<SharedLookup [{self.what}: {f'{len(current.waiting)} waiting' if current else 'idle'}]>"
 
     @property
     def is_under_way(self) -> bool:
@@ -71,6 +72,7 @@ class SharedLookup(Generic[_T]):
         if self._current is None:
             self._enter(look_up, [])
 
+    @activity("waits for the look-up of {0.what}", "self")
     def join(self, look_up: Callable[[], _T], deadline: Deadline) -> _T:
         """Wait for the look-up that is under way, or start ``look_up`` and wait for that; return what it found.
 
@@ -98,7 +100,7 @@ class SharedLookup(Generic[_T]):
                 # Each thread raises an error of its own: one object raised in several would mix their tracebacks.
                 raise copy.copy(current.error) from current.error.__cause__
             if late is not None:
-                raise S3TimeoutError(f"{self._what} took too long to look up") from late
+                raise S3TimeoutError(f"{self.what} took too long to look up") from late
             # The thread that was to start the look-up was interrupted.
 
     def _enter(self, look_up: Callable[[], _T], waiting: list[Waiter]) -> _LookUp[_T]:
@@ -123,6 +125,7 @@ class SharedLookup(Generic[_T]):
         except RuntimeError:  # no more threads, or the interpreter is ending
             job()
 
+    @activity("looks up {0.what}", "self")
     def _look_up(self, current: _LookUp[_T], look_up: Callable[[], _T]) -> None:
         failures = 0
         while not current.found:
@@ -132,7 +135,7 @@ class SharedLookup(Generic[_T]):
             except S3Exception as error:
                 current.error = error
             except BaseException as error:  # whatever it is, the waiting threads must learn of it
-                current.error = S3CredentialsError(f"{self._what} could not be looked up: {error!r}")
+                current.error = S3CredentialsError(f"{self.what} could not be looked up: {error!r}")
                 current.error.__cause__ = error
             failures += 1
             if failures >= self._attempts(current.error):

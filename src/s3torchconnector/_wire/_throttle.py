@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from s3torchconnector._activity import activity
 from s3torchconnector._errors import S3Exception, S3TimeoutError
 from s3torchconnector._wire._concurrency import ConcurrencyLimit
 from s3torchconnector._wire._deadline import Deadline
@@ -62,6 +63,7 @@ class Throttle:
             return "<Throttle [off]>"
         return f"<Throttle [permits: {self._permits} held, {len(self._queue)} waiting | {self._pace!r}]>"
 
+    @activity("waits for a permit, since the endpoint has asked to slow down")
     def acquire(self, deadline: Deadline) -> bool:
         """Wait for a permit; False if none is needed any more.
 

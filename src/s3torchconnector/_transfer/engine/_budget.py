@@ -28,6 +28,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from s3torchconnector._activity import activity
 from s3torchconnector._config import MIB
 from s3torchconnector._latch import Latch
 from s3torchconnector._transfer.engine._memory import LargeBuffer, new_buffer
@@ -91,8 +92,8 @@ class ByteBudget:
 
     def __repr__(self) -> str:
         return (
-            f"<ByteBudget: {self._taken} of {self.limit} bytes taken, {self._reserved} of them reserved; "
-            f"{len(self._spare)} spare buffers, {self.waiting} threads wait for room>"
+            f"<ByteBudget [{self._taken} of {self.limit} bytes taken, {self._reserved} of them reserved, "
+            f"{len(self._spare)} spare buffers, {self.waiting} waiting]>"
         )
 
     def add_holder(self, holder: MemoryHolder) -> None:
@@ -133,6 +134,7 @@ class ByteBudget:
             self._add(size, False)
         return size
 
+    @activity("waits for room in the memory budget")
     def wait_take(
         self, size: int, need_not_wait: Callable[[], bool], *, unread: bool = False, queued: bool = False
     ) -> bool:

@@ -7,13 +7,13 @@ does the job was started before, when the first object with such a finaliser was
 
 from __future__ import annotations
 
-import _thread
 import logging
 import os
 from collections.abc import Callable
 from queue import SimpleQueue
 
 from s3torchconnector._latch import Latch
+from s3torchconnector._threads import start_thread
 
 _Job = Callable[[], object]
 _log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def prepare_collector() -> None:
         return
     try:
         _ended = Latch()
-        _thread.start_new_thread(_work, (_jobs, _ended))
+        start_thread("collector", _work, _jobs, _ended)
     except BaseException:
         _to_start.append(True)
         raise

@@ -52,9 +52,15 @@ class Multiplexer:
         loop = self._loop
         load = 0 if loop is None else loop.load
         return (
-            f"<Multiplexer: {load} of {self._most} requests under way, {len(self._queue)} queued, "
-            f"{self._connecting} connections being opened>"
+            f"<Multiplexer [{load} requests under way, max {self._most}, {len(self._queue)} queued, "
+            f"{self._connecting} connections opening]>"
         )
+
+    def requests(self) -> list[str]:
+        """What is under way, the oldest first, and what is queued. Takes no lock."""
+        loop = self._loop
+        queued = [f"{request!r}: queued" for request in self._queue.copy()]
+        return [*([] if loop is None else loop.requests()), *queued]
 
     def submit(self, request: MultiplexedRequest) -> None:
         """Have ``request`` sent and received. Does not wait.

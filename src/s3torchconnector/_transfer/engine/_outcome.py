@@ -10,6 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from s3torchconnector._activity import activity
+
 
 class Outcome:
     """Claimed at most once, by who does the work or who cancels it; set at most once, perhaps to an ``error``."""
@@ -52,6 +54,7 @@ class Outcome:
         if self.error is not None:
             raise self.error
 
+    @activity("waits for another thread")
     def wait_until_set(self) -> None:
         """Wait until it is set, to an error or not."""
         if not self.is_set:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from s3torchconnector._activity import activity
 from s3torchconnector._wire import Exchange, Hedging, NoIdleConnection, open_descriptors
 
 _SCRATCH = 256 * 1024  # bytes: the head and the body of an object that is received in one system call
@@ -49,7 +50,7 @@ class MultiplexedRequest(Protocol):
 
 
 class PollLoop:
-    """The requests that are under way. Everything but ``wake`` belongs to the thread that runs the loop."""
+    """The requests that are under way. All but ``wake`` and ``requests`` belongs to the thread that runs the loop."""
 
     def __init__(self, silence: float, hedging: Hedging, connect: Callable[[MultiplexedRequest], bool]) -> None:
         self._silence = silence
@@ -73,6 +74,14 @@ class PollLoop:
         """How many requests are under way."""
         return len(self._under_way)
 
+    def requests(self) -> list[str]:
+        """What is under way, the oldest first. Any thread may ask."""
+        return list({repr(exchange): None for _, exchange in self._under_way.copy().values()})
+
+    def __repr__(self) -> str:
+        oldest = "".join([f", the oldest: {each}" for each in self.requests()[:1]])
+        return f"<PollLoop [{self.load} requests under way{oldest}]>"
+
     def send(self, request: MultiplexedRequest, *, wait: bool, connect: bool) -> None:
         """Send ``request``, and wait for its response from now on. Raises what its ``send`` does."""
         exchange = request.send(wait=wait, connect=connect)
@@ -95,6 +104,7 @@ class PollLoop:
             os.write(self._wake_write, b"\0")
             self.sleeping = False  # last, for who is interrupted before
 
+    @activity("fetches small objects: {}", "self")
     def receive(self, longest: float) -> None:
         """Wait until more of a response is here, there is more to send, silence has lasted too long, or for ``longest``
         seconds; receive what is here."""

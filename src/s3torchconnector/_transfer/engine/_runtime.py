@@ -54,6 +54,9 @@ class Runtime:
         self.disordered_buckets: set[str] = set()  # whose listings are not in the order of keys
         self.multiplexer = Multiplexer(self.workers, config.max_connections, silence, self.caller.hedging)
 
+    def __repr__(self) -> str:
+        return f"<Runtime [{self.budget!r} | {self.workers!r} | {self.multiplexer!r} | {self.caller!r}]>"
+
     @property
     def streams(self) -> int:
         """How many requests for one large object are in flight at a time."""

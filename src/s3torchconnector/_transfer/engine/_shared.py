@@ -44,6 +44,9 @@ class Shared:
         self.workers.close_old_of(self.pool)
         self._users: set[object] = set()
 
+    def __repr__(self) -> str:
+        return f"<Shared [{len(self._users)} clients | {self.budget!r} | {self.workers!r} | {self.pool!r}]>"
+
     def add(self, user: object) -> None:
         """``user`` shares this from now on. Under the module's lock."""
         self._users.add(user)

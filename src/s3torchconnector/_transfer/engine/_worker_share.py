@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+from s3torchconnector._activity import activity
 from s3torchconnector._transfer.engine._workers import Workers
 
 _Job = Callable[[], object]
@@ -30,7 +31,7 @@ class WorkerShare:
 
     def __repr__(self) -> str:
         closed = ", closed" if self._closed else ""
-        return f"<WorkerShare: {len(self._jobs)} jobs of this client{closed}; {self._workers!r}>"
+        return f"<WorkerShare [{len(self._jobs)} jobs of this client{closed} | {self._workers!r}]>"
 
     def submit(self, job: _Job) -> None:
         """Have a thread call ``job``, which must not raise."""
@@ -45,6 +46,7 @@ class WorkerShare:
             self._remove(entry)
             raise
 
+    @activity("closes {}", "self")
     def close(self) -> None:
         """Take no more jobs, and wait until those that were taken are done."""
         with self._lock:

@@ -4,16 +4,16 @@
 them, too. A ``Lane`` is the share of one purpose: its jobs start in order, at most ``width`` at a time, so that one
 large download cannot take every thread, and what is asked for first arrives first.
 
-Threads are started by ``_thread`` and not by ``threading``, which waits until each of them runs: while the first ones
-keep the processors busy, thirty such waits took 75 ms. An interpreter that exits does not wait for such threads, nor
+Threads are not started by ``threading``, which waits until each of them runs: while the first ones keep the processors
+busy, thirty such waits took 75 ms. An interpreter that exits does not wait for such threads, nor
 for a transfer whose result nobody wants. A forked child has none of the threads and starts its own; it never touches
 the parent's objects.
 """
 
 from __future__ import annotations
 
-import _thread
 import contextlib
+import itertools
 import logging
 import threading
 from collections import deque
@@ -22,10 +22,14 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
+from s3torchconnector._activity import activity
+from s3torchconnector._threads import start_thread
+
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Job = Callable[[], object]
 _STAYS = 20.0  # seconds after which an idle thread ends
+_numbers = itertools.count(1)  # of the threads of this process
 
 
 class Threads(Protocol):
@@ -96,7 +100,7 @@ class Workers:
     def __repr__(self) -> str:
         idle, alive = self._idle, len(self._alive)
         busy, closed = max(0, alive - idle), ", closed" if self._closed else ""
-        return f"<Workers: {busy} busy and {idle} idle of {self.limit}, {len(self._backlog)} jobs queued{closed}>"
+        return f"<Workers [{busy} busy, {idle} idle, max {self.limit}, {len(self._backlog)} jobs queued{closed}]>"
 
     def submit(self, job: _Job) -> None:
         """Have a thread call ``job``. Its errors are only logged."""
@@ -109,7 +113,7 @@ class Workers:
             elif len(self._alive) < self.limit:
                 entry = object()
                 try:
-                    _thread.start_new_thread(self._work, (entry, job))
+                    start_thread(f"worker {next(_numbers)}", self._work, entry, job)
                 except RuntimeError:  # no more threads can be started: one that is there does it later
                     if not self._alive:
                         raise
@@ -121,6 +125,7 @@ class Workers:
         if self._backlog:
             self._when_wanted()
 
+    @activity("closes {}", "self")
     def close(self) -> None:
         """End the threads after they have done the jobs that were submitted, and wait for that."""
         with self._lock:
@@ -195,7 +200,7 @@ class Lane:
         self._running = 0
 
     def __repr__(self) -> str:
-        return f"<Lane: {self._running} of {self._width} jobs running, {len(self._queue)} queued>"
+        return f"<Lane [{self._running} jobs running, max {self._width}, {len(self._queue)} queued]>"
 
     def submit(self, job: Callable[[], _T]) -> Future[_T]:
         """Have a worker call ``job``; the future has its result, and can be cancelled until the job starts."""

@@ -109,6 +109,11 @@ class RangeFetch:
         return received
 
     @property
+    def description(self) -> str:
+        """What it asks for next."""
+        return self._request().description
+
+    @property
     def received(self) -> Range:
         """What has come, once all has."""
         return cast(Range, self._range)

@@ -114,6 +114,9 @@ class BlockRequest:
         self._fetch = RangeFetch(version, block.start, stop, block.allocate, block.accept)
         self._is_received = False
 
+    def __repr__(self) -> str:
+        return self._fetch.description
+
     # -- for a worker -------------------------------------------------------------------------------------------------
 
     def fetch(self) -> None:

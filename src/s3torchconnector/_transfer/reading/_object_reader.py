@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+from s3torchconnector._activity import activity
 from s3torchconnector._transfer.engine._memory import FillableBytes
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
@@ -149,6 +150,7 @@ class ObjectReader:
             block.unreserve_when_ready()
         return self._version.size
 
+    @activity("reads {0._version}", "self")
     def readinto(self, position: int, view: memoryview) -> int:
         """Fill ``view`` (bytes, writable) from ``position`` on, as far as the object goes; return the count.
 
@@ -165,6 +167,7 @@ class ObjectReader:
         finally:
             self._index.used = time.monotonic()
 
+    @activity("reads {0._version}", "self")
     def read_to_end(self, position: int) -> bytes:
         """Everything from ``position`` on, received straight into the ``bytes`` that are returned."""
         self._enter()
@@ -179,6 +182,7 @@ class ObjectReader:
                 return data
         return self.read(position, max(0, size - position))
 
+    @activity("reads {0._version}", "self")
     def read(self, position: int, count: int) -> bytes:
         """Up to ``count`` bytes from ``position`` on, received straight into the ``bytes`` that are returned."""
         self._enter()

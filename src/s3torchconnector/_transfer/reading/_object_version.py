@@ -28,6 +28,9 @@ class ObjectVersion:
         self.integrity: ObjectIntegrity | None = None  # from the first request on
         self._lock = threading.Lock()
 
+    def __str__(self) -> str:
+        return display_uri(self.bucket, self.key)
+
     def integrity_by(self, caller: Caller) -> ObjectIntegrity:
         """The checksum of the object, as far as ``caller``'s client wants it."""
         if self.integrity is None:

@@ -112,7 +112,7 @@ def abort_together(uploads: Iterable[Abortable], seconds: float | None = None) -
     seconds = seconds_to_abort() if seconds is None else seconds
     until = time.perf_counter() + seconds + _GRACE
     aborts = {
-        upload: threading.Thread(target=_abort, args=(upload, seconds), name="s3torchconnector-abort", daemon=True)
+        upload: threading.Thread(target=_abort, args=(upload, seconds), name="s3torchconnector abort", daemon=True)
         for upload in uploads
     }
     try:
@@ -154,7 +154,7 @@ def _prepare_exit() -> None:
 
 def _abort_all_after_threads() -> None:
     """Start a thread that aborts what is still open, after all threads that this process waits for at its end."""
-    threading.Thread(target=_wait_and_abort_all, name="s3torchconnector-exit", daemon=False).start()
+    threading.Thread(target=_wait_and_abort_all, name="s3torchconnector exit", daemon=False).start()
 
 
 def _wait_and_abort_all() -> None:

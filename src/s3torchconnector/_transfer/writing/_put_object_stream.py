@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from s3torchconnector._activity import activity
 from s3torchconnector._transfer.engine._collector import leave_to_collector
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
 from s3torchconnector._transfer.writing import _abandoned_uploads
@@ -47,6 +48,7 @@ class PutObjectStream:
         requests = UploadRequests(runtime.caller, bucket, key, storage_class, condition, summed=summed)
         self._upload = Upload(open_runtime, requests)
 
+    @activity("writes to {}", "self")
     def write(self, data: Buffer, *, lent: bool = False) -> int:
         """Take ``data`` (anything with C-contiguous memory) and return its length in bytes.
 
@@ -60,6 +62,7 @@ class PutObjectStream:
         self._upload.use(partial(self._fill_parts, view, lent))
         return view.nbytes
 
+    @activity("completes {}", "self")
     def close(self) -> None:
         """Complete: return when the object is stored. A second call does nothing.
 

@@ -64,7 +64,7 @@ class SigtermHandler:
         self.ending = True
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second SIGTERM ends the process at once
         # Not a daemon: a main thread that meets its aborted upload and exits must wait here until the signal ends it.
-        threading.Thread(target=self._undo_and_die, name="s3torchconnector-sigterm", daemon=False).start()
+        threading.Thread(target=self._undo_and_die, name="s3torchconnector sigterm", daemon=False).start()
 
     def _undo_and_die(self) -> None:
         self._undo()

@@ -29,6 +29,7 @@ from concurrent.futures import CancelledError, Future, wait
 from enum import Enum
 from functools import partial
 
+from s3torchconnector._activity import activity
 from s3torchconnector._errors import S3UploadAbortedError
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
 from s3torchconnector._transfer.writing import _abandoned_uploads
@@ -125,6 +126,7 @@ class Upload:
                 self._fail(error)
                 raise
 
+    @activity("aborts {}", "self")
     def abort(self, seconds: float | None = None) -> None:
         """End it without an object. Does nothing if it has ended, or is the parent's of this process.
 
