@@ -1,7 +1,7 @@
 """A garbage collection and an import at every lock that this package takes: ``pytest -p tests.stress_locks``.
 
-Whoever holds a lock when a collection strikes may have to run the end of a reader, a writer or a listing, on the same
-thread. So every lock that is made while this is installed strikes as soon as code of the package has it, also inside
+If a collection runs while a thread holds a lock, that thread may have to run the finaliser of a reader, a writer or a
+listing. So every lock that is made while this is installed collects as soon as code of the package has it, also inside
 the standard library's events, conditions and futures. There is garbage to be found: readers, writers and listings are
 made with a reference to themselves, so that only a collection ends those that are dropped. What the tests have made
 before is frozen, so that a collection takes microseconds.

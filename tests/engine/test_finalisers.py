@@ -1,4 +1,4 @@
-"""Garbage collection may strike at any allocation, on any thread: it must neither wait nor be lost."""
+"""Garbage collection may run at any allocation, on any thread. Finalisers must not wait, and their work is not lost."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def in_time(job: Callable[[], object]) -> None:
         raise errors[0]
 
 
-def test_the_end_of_a_client_waits_for_none_of_its_threads() -> None:
+def test_dropping_a_client_waits_for_none_of_its_threads() -> None:
     client = S3Client("us-east-1", endpoint="http://127.0.0.1:1")
     client.runtime()
     before = psutil.Process().num_threads()
@@ -87,12 +87,12 @@ def test_a_listing_keeps_its_client(s3_server: S3Server, bucket: str) -> None:
     assert found == 2500
 
 
-def test_bytes_that_come_back_as_a_wait_begins_are_seen() -> None:
+def test_bytes_given_back_as_a_wait_begins_end_the_wait() -> None:
     budget = ByteBudget(100)
     budget.take(100)
     given = []
 
-    def need_not_wait() -> bool:  # asked last before the wait, under the lock: where a finaliser can give, too
+    def need_not_wait() -> bool:  # asked just before the wait, when a finaliser may give bytes back, too
         if not given:
             given.append(True)
             budget.give_back(60)
@@ -112,7 +112,7 @@ class Aborted:
         self.count += 1
 
 
-def test_a_token_is_cancelled_by_a_collection_on_the_thread_that_has_it() -> None:
+def test_a_collection_cancels_a_token_that_its_thread_holds() -> None:
     """A worker begins a request, and the collector ends the reader that it is for."""
     token, connection = CancelToken(), Aborted()
 
@@ -126,7 +126,7 @@ def test_a_token_is_cancelled_by_a_collection_on_the_thread_that_has_it() -> Non
 
 
 @pytest.mark.parametrize("moment", range(1, 8))
-def test_a_connection_is_aborted_whenever_its_token_is_cancelled(moment: int) -> None:
+def test_cancelling_at_each_moment_aborts_the_connection(moment: int) -> None:
     token, connection = CancelToken(), Aborted()
     moments = iter(range(1, 100))
 
@@ -156,12 +156,12 @@ def test_a_pause_ends_when_a_collection_cancels_it() -> None:
         in_time(pause)
 
 
-def test_a_turn_that_is_waited_for_ends_when_a_collection_cancels_it() -> None:
+def test_a_wait_for_a_permit_ends_if_a_collection_cancels_it() -> None:
     token, ticket = CancelToken(), FairQueue().join()
     event = threading.Event
 
     def wait() -> None:
-        # Also where the standard library's event has a lock of its own.
+        # Also inside the locks of the standard library's events.
         with struck(lambda: collect(token.cancel), Waiter.wait, event.wait, event.set, threading.Condition.wait):
             ticket.wait(Deadline(token, float("inf")))
 
@@ -183,7 +183,7 @@ BUDGET: list[Callable[..., Any]] = [
 ]
 
 
-def test_bytes_are_given_back_by_a_collection_on_a_thread_that_takes_some() -> None:
+def test_a_collection_gives_bytes_back_while_some_are_taken() -> None:
     budget = ByteBudget(1000)
     strikes = []
 
@@ -210,8 +210,8 @@ def test_bytes_are_given_back_by_a_collection_on_a_thread_that_takes_some() -> N
     assert budget.taken == 0
 
 
-def test_who_asks_whether_it_need_not_wait_holds_up_no_collection() -> None:
-    """It asks futures, whose locks other threads have: these may be struck by a collection that gives bytes back."""
+def test_asking_whether_to_wait_blocks_no_collection() -> None:
+    """It asks futures, whose locks other threads hold; a collection there may give bytes back."""
     budget, future_lock = ByteBudget(100), threading.Lock()
     asking = threading.Event()
     budget.take(100)

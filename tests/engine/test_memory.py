@@ -30,7 +30,7 @@ def faults_of_writing(view: memoryview) -> int:
     start=st.integers(0, 5000),
     kind=st.sampled_from([bytes, bytearray]),
 )
-def test_a_copy_is_all_of_it_and_no_more(size: int, start: int, kind: type) -> None:
+def test_a_copy_writes_exactly_its_destination(size: int, start: int, kind: type) -> None:
     destination = bytearray(b"\xff" * (2 * MIB))
     copy(memoryview(destination)[start : start + size], memoryview(kind(SOURCE))[start : start + size])
     assert destination[start : start + size] == SOURCE[start : start + size]
@@ -39,7 +39,7 @@ def test_a_copy_is_all_of_it_and_no_more(size: int, start: int, kind: type) -> N
 
 
 @pytest.mark.parametrize("start", [0, 1, mmap.PAGESIZE - 1])
-def test_new_memory_has_its_pages_before_it_is_written(start: int) -> None:
+def test_populated_memory_has_its_pages_before_it_is_written(start: int) -> None:
     view = memoryview(new_buffer(4 * MIB))[start : start + 3 * MIB]
     populate(view)
     assert faults_of_writing(view) < 16  # those at its ends are shared with its neighbours
@@ -52,7 +52,7 @@ def test_memory_with_content_keeps_it() -> None:
     assert memory == SOURCE
 
 
-def test_what_is_being_filled_is_collected_quietly() -> None:
+def test_collecting_a_buffer_being_filled_prints_nothing() -> None:
     """In a program, since before Python 3.13 only its development mode tells."""
     program = """if True:
         import gc
@@ -68,7 +68,7 @@ def test_what_is_being_filled_is_collected_quietly() -> None:
 
 
 @pytest.mark.parametrize("kind", dict.fromkeys([FillableBytes, CopiedBytes]))  # one on CPython 3.12.0 and 3.12.1
-def test_what_was_filled_is_handed_out(kind: type[FillableBytes]) -> None:
+def test_filled_bytes_are_handed_out(kind: type[FillableBytes]) -> None:
     buffer = kind(bytes(1000))
     with buffer.getbuffer() as view:
         view[:3] = b"abc"

@@ -1,7 +1,7 @@
-"""The carrier waits for nobody: what stalls on its way, or has to be asked again, holds back nothing else.
+"""The multiplexer waits for no single response: one that stalls, or is requested again, delays no other.
 
-The server answers object 0 first, in a way that does not go on, and the others only then; so the carrier meets the one
-that stalls before any other.
+The server answers object 0 first, in a way that does not go on, and the others only then; so the multiplexer meets the
+one that stalls before any other.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ CHUNKED = response(206, CHUNKS, {**FOUND, "Transfer-Encoding": "chunked"})
 SLOW_DOWN = s3_error(503, "SlowDown")
 
 
-def cut(place: int, answer: bytes) -> list[bytes]:
-    return [answer[:place], answer[place:]]
+def cut(place: int, reply: bytes) -> list[bytes]:
+    return [reply[:place], reply[place:]]
 
 
-# Answers to requests for object 0: whole, or in two pieces between which the server stalls.
+# Replies to requests for object 0: whole, or in two pieces between which the server stalls.
 STALLS: dict[str, list[list[bytes]]] = {
     "before the head": [cut(0, WHOLE)],
     "in the head": [cut(20, WHOLE)],
-    "behind the head": [cut(-SIZE, WHOLE)],
+    "after the head": [cut(-SIZE, WHOLE)],
     "in the body": [cut(-1000, WHOLE)],
     "in a chunked body": [cut(-1000, CHUNKED)],
     "in what follows an error": [[SLOW_DOWN], cut(0, WHOLE)],
@@ -58,17 +58,17 @@ STALLS: dict[str, list[list[bytes]]] = {
 
 
 class StallingServer(ScriptedServer):
-    """Object ``0`` is answered with ``answers``, one after the other; others once object 0 stalls."""
+    """Sends ``replies`` for object ``0``, one after the other; for others once object 0 stalls."""
 
-    def __init__(self, answers: Sequence[list[bytes]]) -> None:
-        super().__init__(handler=self._answer)
+    def __init__(self, replies: Sequence[list[bytes]]) -> None:
+        super().__init__(handler=self._reply)
         self.release = threading.Event()
         self._stalled = threading.Event()
-        self._answers = list(answers)
+        self._replies = list(replies)
 
-    def _answer(self, request: ReceivedRequest) -> Reply | Iterator[Step]:
+    def _reply(self, request: ReceivedRequest) -> Reply | Iterator[Step]:
         if request.path.endswith("/0"):
-            return self._steps(*self._answers.pop(0))
+            return self._steps(*self._replies.pop(0))
         self.stall(self._stalled)
         return WHOLE
 
@@ -89,7 +89,7 @@ def readers_of(client: S3Client) -> list[S3Reader]:
 
 
 @pytest.mark.parametrize("stall", STALLS)
-def test_what_stalls_holds_back_nothing_else(stall: str) -> None:
+def test_a_stalled_response_delays_no_other_object(stall: str) -> None:
     with (
         StallingServer(STALLS[stall]) as server,
         S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config(max_attempts=3)) as client,
@@ -105,7 +105,7 @@ def test_what_stalls_holds_back_nothing_else(stall: str) -> None:
         assert first.read() == BODY
 
 
-def test_an_error_that_nobody_thought_of_costs_the_other_objects_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_costs_no_other_object(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         ScriptedServer(handler=lambda _: WHOLE) as server,
         S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config()) as client,
@@ -123,11 +123,11 @@ def test_an_error_that_nobody_thought_of_costs_the_other_objects_nothing(monkeyp
         assert not errors
 
 
-def test_a_late_request_that_cannot_be_sent_again_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the error is: the first answer comes, and what is read after that comes as well."""
+def test_a_hedge_that_fails_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the error is: the first response is received, and so is what is read afterwards."""
     release, failed = threading.Event(), threading.Event()
 
-    def answer(request: ReceivedRequest) -> Reply:
+    def reply(request: ReceivedRequest) -> Reply:
         return [Stall(release), Send(WHOLE)] if request.path.endswith("/late") else WHOLE
 
     def stumble(exchange: Exchange) -> int | None:
@@ -135,7 +135,7 @@ def test_a_late_request_that_cannot_be_sent_again_costs_nothing(monkeypatch: pyt
         raise ZeroDivisionError
 
     with (
-        ScriptedServer(handler=answer) as server,
+        ScriptedServer(handler=reply) as server,
         S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config()) as client,
         ThreadPoolExecutor() as threads,
     ):
@@ -167,7 +167,7 @@ STEPS = [
 
 
 @pytest.mark.parametrize(("owner", "name"), STEPS, ids=lambda value: getattr(value, "__name__", value))
-def test_an_error_anywhere_in_the_multiplexer_ends_nothing(
+def test_an_error_anywhere_in_the_multiplexer_loses_no_request(
     monkeypatch: pytest.MonkeyPatch, owner: type[Any], name: str
 ) -> None:
     with (
@@ -194,7 +194,7 @@ def test_an_error_anywhere_in_the_multiplexer_ends_nothing(
         wait_until(lambda: client.runtime().caller._pool.in_use == 0)
 
 
-def test_a_job_that_fails_costs_no_thread() -> None:
+def test_a_job_that_raises_costs_no_thread() -> None:
     workers, done = Workers(1), threading.Event()
     workers.submit(lambda: 1 // 0)
     workers.submit(done.set)
@@ -205,15 +205,15 @@ def test_a_job_that_fails_costs_no_thread() -> None:
     assert not closing.is_alive()
 
 
-def test_a_connection_that_others_give_back_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_multiplexer_uses_connections_that_others_release(monkeypatch: pytest.MonkeyPatch) -> None:
     release = {"stalls": threading.Event(), "other": threading.Event()}
 
-    def answer(request: ReceivedRequest) -> Reply:
+    def reply(request: ReceivedRequest) -> Reply:
         stall = release.get(request.path.rpartition("/")[2])
         return [Stall(stall), Send(WHOLE)] if stall else WHOLE
 
     with (
-        ScriptedServer(handler=answer) as server,
+        ScriptedServer(handler=reply) as server,
         S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config(max_connections=2)) as client,
         ThreadPoolExecutor() as threads,
     ):
@@ -247,7 +247,7 @@ def test_a_connection_that_others_give_back_is_used(monkeypatch: pytest.MonkeyPa
         assert stalls.read() == BODY
 
 
-def test_where_nobody_carries_everyone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_thread_every_waiting_reader_gets_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         ScriptedServer(handler=lambda _: WHOLE) as server,
         S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config()) as client,
@@ -279,7 +279,7 @@ _clock = itertools.count()
 
 
 class Going:
-    """An errand with a socket of its own; also the exchange that the carrier waits for.
+    """A request with a socket of its own; also the exchange that the multiplexer waits for.
 
     Args:
         readable: whether something is there to be received, always.
@@ -332,7 +332,7 @@ class Going:
         self._theirs.close()
 
 
-def test_what_is_silent_for_too_long_is_given_up_though_others_go_on() -> None:
+def test_a_silent_request_is_aborted_while_others_go_on() -> None:
     silent = Going(readable=False, over=lambda: True)
     steps = itertools.count()
     busy = Going(readable=True, over=lambda: silent.aborted or next(steps) > 200_000)
@@ -345,7 +345,7 @@ def test_what_is_silent_for_too_long_is_given_up_though_others_go_on() -> None:
         assert silent.aborted
 
 
-def test_what_is_over_is_let_go_of_though_another_is_not_answered() -> None:
+def test_a_finished_request_is_freed_while_another_is_silent() -> None:
     silent, quick = Going(readable=False, over=lambda: True), Going(readable=True, over=lambda: True)
     workers = Workers(1)
     with contextlib.closing(workers), contextlib.closing(silent):
@@ -364,7 +364,7 @@ def test_what_is_over_is_let_go_of_though_another_is_not_answered() -> None:
 
 
 @pytest.mark.parametrize("has_idle_thread", [False, True])
-def test_an_interrupt_of_who_submits_stops_nothing_else(has_idle_thread: bool) -> None:
+def test_interrupting_submit_stops_no_other_request(has_idle_thread: bool) -> None:
     functions = (Multiplexer.submit, Multiplexer._start, Workers.submit, PollLoop.__init__)
     for moment in itertools.count(1):
         workers = Workers(2)
@@ -389,7 +389,7 @@ def test_an_interrupt_of_who_submits_stops_nothing_else(has_idle_thread: bool) -
     assert moment > 10
 
 
-def test_those_who_wait_are_woken_for_several_requests_in_a_row_and_for_the_last() -> None:
+def test_readers_are_notified_of_several_requests_at_a_time() -> None:
     workers = Workers(1)
     with contextlib.ExitStack() as stack:
         stack.callback(workers.close)

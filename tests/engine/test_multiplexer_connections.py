@@ -1,4 +1,4 @@
-"""The carrier opens no connection that takes long: workers do, and it goes on meanwhile.
+"""The multiplexer does not wait for slow connections: workers open them, and it goes on meanwhile.
 
 The server lets a TLS handshake wait until the test, or another connection, lets it go on.
 """
@@ -38,14 +38,14 @@ class Doorkeeper(ScriptedServer):
     many connections as ``opened_by``; or all are refused."""
 
     def __init__(self, ca: PrivateCA, held: int, opened_by: int | None = None, *, refuse: bool = False) -> None:
-        super().__init__(handler=self._answer, tls=ca.server_context)
+        super().__init__(handler=self._reply, tls=ca.server_context)
         self.opened = threading.Event()
         self.late = threading.Event()  # the end of what is late
         self._held, self._opened_by, self._refuse = held, opened_by, refuse
         self._arrived = 0
         self._late_ones = [[Stall(self.late), Close()]]
 
-    def _answer(self, request: ReceivedRequest) -> Reply:
+    def _reply(self, request: ReceivedRequest) -> Reply:
         return self._late_ones.pop() if request.path.endswith("/late") and self._late_ones else WHOLE
 
     def _wrap(self, connection: socket.socket, tls: ssl.SSLContext) -> socket.socket:
@@ -81,21 +81,21 @@ def read_all(server: Doorkeeper, client: S3Client) -> None:
             server.opened.set()
 
 
-def test_connections_that_take_long_are_opened_at_the_same_time(private_ca: PrivateCA) -> None:
+def test_slow_connections_are_opened_in_parallel(private_ca: PrivateCA) -> None:
     """None of them opens before all are asked for; the first one is tried only briefly."""
     with Doorkeeper(private_ca, COUNT + 1, opened_by=COUNT + 1) as server, client_of(server) as client:
         read_all(server, client)
         assert len(server.requests) == COUNT
 
 
-def test_a_connection_that_does_not_open_holds_back_nothing(private_ca: PrivateCA) -> None:
+def test_a_connection_that_does_not_open_delays_no_other(private_ca: PrivateCA) -> None:
     with Doorkeeper(private_ca, 2) as server, client_of(server) as client:
         read_all(server, client)
         assert len(server.requests) == COUNT
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_where_there_are_no_threads_for_that_the_multiplexer_opens_them(private_ca: PrivateCA, threads: int) -> None:
+def test_without_free_threads_the_multiplexer_connects_itself(private_ca: PrivateCA, threads: int) -> None:
     with (
         Doorkeeper(private_ca, 1, opened_by=2) as server,
         client_of(server, max_connections=threads) as client,
@@ -104,7 +104,7 @@ def test_where_there_are_no_threads_for_that_the_multiplexer_opens_them(private_
         assert len(server.requests) == COUNT
 
 
-def test_where_none_opens_each_object_says_so(private_ca: PrivateCA) -> None:
+def test_if_no_connection_opens_each_object_raises(private_ca: PrivateCA) -> None:
     with Doorkeeper(private_ca, 0, refuse=True) as server, client_of(server) as client:
         for reader in list(readers_of(client)):
             with pytest.raises(S3Exception, match="TLS handshake"):
@@ -113,7 +113,7 @@ def test_where_none_opens_each_object_says_so(private_ca: PrivateCA) -> None:
         assert client.runtime().budget.taken == 0
 
 
-def test_what_is_late_is_asked_for_again_on_a_connection_that_is_opened_for_that(private_ca: PrivateCA) -> None:
+def test_a_late_request_is_hedged_on_a_connection_opened_for_it(private_ca: PrivateCA) -> None:
     with (
         Doorkeeper(private_ca, 1, opened_by=2) as server,
         client_of(server, max_connections=2) as client,

@@ -81,7 +81,7 @@ def a_save_is_interrupted(client: S3Client, bucket: str) -> None:
 
 
 def it_ends_during_reads(client: S3Client, bucket: str) -> None:
-    """Small ones by the carrier, read ahead, and one that a thread waits for."""
+    """Small objects, multiplexed and read ahead, and one that a thread waits for."""
     small, large = open_object(client, bucket, "small"), open_object(client, bucket)
     small.start_early(SMALL)
     large.start_early()
@@ -115,7 +115,7 @@ def it_ends_before_a_distributed_save_begins(client: S3Client, bucket: str) -> N
 
 
 def a_child_ends_during_a_distributed_save(client: S3Client, bucket: str, method: str) -> None:
-    """A child of ``multiprocessing``, which waits for threads behind its finalisers."""
+    """A child of ``multiprocessing``, which waits for threads after its finalisers."""
     context: Any = multiprocessing.get_context(method)
     may_end = context.Event()
     child = context.Process(target=_save_and_end, args=(client, bucket, may_end))
@@ -293,6 +293,6 @@ PROGRAMS: dict[str, Callable[..., None]] = {
 }
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run in a shell's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored if tests run in the background of a shell
     _, name, endpoint, bucket, *arguments = sys.argv
     PROGRAMS[name](client_of(endpoint), bucket, *arguments)

@@ -51,7 +51,7 @@ def client(s3_server: S3Server) -> Iterator[S3Client]:
 
 
 def small_ones(client: S3Client, bucket: str) -> list[Any]:
-    """Readers whose objects the carrier is fetching."""
+    """Readers whose objects are multiplexed and under way."""
     readers = [open_object(client, bucket, f"small{number}", object_info=_small(number)) for number in range(16)]
     for reader in readers:
         reader.start_early()
@@ -67,7 +67,7 @@ def _small(number: int) -> ObjectInfo:
 
 
 def read_something(client: S3Client, bucket: str, dice: random.Random) -> None:
-    """Small objects by the carrier, or a large one: whole, in order, or scattered; some are given up."""
+    """Small objects, multiplexed, or a large one: whole, in order, or scattered; some are closed early."""
     if dice.random() < 0.5:
         for number, reader in enumerate(small_ones(client, bucket)):
             if dice.random() < 0.9:
@@ -120,7 +120,7 @@ def test_forks_while_many_threads_read(client: S3Client, filled: str, forks: int
 
 
 def test_a_fork_while_the_multiplexer_waits(s3_server: S3Server, filled: str, proxy: RecordingProxy) -> None:
-    """The child has no carrier, and makes its own."""
+    """The child has no multiplexer, and makes its own."""
     release, stalled = threading.Event(), threading.Semaphore(0)
 
     def stall(request: ReceivedRequest) -> StallBody | None:
@@ -140,18 +140,18 @@ def test_a_fork_while_the_multiplexer_waits(s3_server: S3Server, filled: str, pr
         assert digest(_contents(readers)) == expected
 
 
-def test_a_dataset_is_iterated_on_in_a_forked_child() -> None:
+def test_a_forked_child_continues_iterating_a_dataset() -> None:
     """From the middle of a listing and of what is fetched ahead; the parent goes on as well."""
     keys = [f"{number:04}" for number in range(4 * Pages.SIZE)]
     pages, release = Pages(keys), threading.Event()
 
-    def answer(request: ReceivedRequest) -> Reply:
+    def reply(request: ReceivedRequest) -> Reply:
         if "list-type" not in request.query:
             return response(200, request.path.encode())
         page = pages(request)
         return [Stall(release), Send(page)] if "start-after" in request.query else page  # pages asked for ahead
 
-    with ScriptedServer(handler=answer) as server:
+    with ScriptedServer(handler=reply) as server:
         samples = iter(
             S3IterableDataset.from_prefix(
                 "s3://bucket", region="us-east-1", endpoint=server.endpoint, transform=key_and_bytes,
@@ -171,7 +171,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_forked_child_leaves_the_progress_of_a_listing_to_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_child_shows_no_progress_of_its_parents_listing(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setattr("s3torchconnector._transfer.listing._progress._SHOWN_AFTER", -1.0)
@@ -188,7 +188,7 @@ def test_a_forked_child_leaves_the_progress_of_a_listing_to_its_parent(monkeypat
     assert terminal.getvalue() != shown  # it is taken away
 
 
-def test_races_between_reading_and_giving_up(client: S3Client, filled: str) -> None:
+def test_races_between_reading_and_closing(client: S3Client, filled: str) -> None:
     """Readers are closed by other threads than those who read: what they return is right, and the budget is whole."""
     budget = client.runtime().budget
     before = psutil.Process().num_threads()
@@ -212,7 +212,7 @@ def test_races_between_reading_and_giving_up(client: S3Client, filled: str) -> N
     assert threads_become(before)
 
 
-def test_a_client_that_is_closed_while_others_read(s3_server: S3Server, filled: str) -> None:
+def test_closing_a_client_while_others_read(s3_server: S3Server, filled: str) -> None:
     """What is under way ends well; what comes later makes a runtime of its own."""
     for round_ in range(10):
         client = client_of(s3_server.endpoint)
@@ -236,7 +236,7 @@ def test_a_client_that_is_closed_while_others_read(s3_server: S3Server, filled: 
         client.close()
 
 
-def test_a_worker_that_is_killed_is_an_error_and_no_hang(s3_server: S3Server, filled: str) -> None:
+def test_a_killed_data_worker_is_an_error_and_no_hang(s3_server: S3Server, filled: str) -> None:
     dataset = S3MapDataset.from_prefix(
         f"s3://{filled}/small", region=s3_server.region, endpoint=s3_server.endpoint, transform=_suicidal
     )

@@ -55,7 +55,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(("guard", "status"), [("no_fork", 42), ("contextlib.nullcontext()", -14)])
 def test_a_fork_waits_for_an_import(tmp_path: Path, guard: str, status: int) -> None:
-    """And where it does not, the child waits for ever: if that comes out otherwise, CPython needs no help any more."""
+    """If it does not, the child waits for ever. When that case passes, CPython needs no help any more."""
     (tmp_path / "slow.py").write_text(_SLOW)
     program = [sys.executable, "-c", _PROGRAM.format(guard)]
     done = run(program, 60, env=_environment(tmp_path))
@@ -77,7 +77,7 @@ def _late_imports_of(tree: ast.AST, guarded: bool = False) -> list[int]:
     return found
 
 
-def test_every_import_in_a_function_holds_off_forks() -> None:
+def test_every_import_in_a_function_delays_forks() -> None:
     unguarded = []
     for path in _SOURCES.rglob("*.py"):
         functions = (
@@ -131,7 +131,7 @@ def _run_program(program: str, folder: Path, timeout: float = 60) -> str:
     return done.stdout.strip()
 
 
-def test_an_import_that_another_thread_waits_for_may_import_lately(tmp_path: Path) -> None:
+def test_an_import_awaited_by_another_thread_may_import_late(tmp_path: Path) -> None:
     (tmp_path / "deep.py").write_text(_DEEP)
     assert _run_program(_CROSSED, tmp_path) == "[False, False]"
 
@@ -168,7 +168,7 @@ os._exit(0)
     ("name", "module"),
     [("S3MapDataset", "s3torchconnector.s3map_dataset"), ("S3CheckpointManager", "s3torchconnector.dcp")],
 )
-def test_first_uses_on_two_threads(tmp_path: Path, name: str, module: str) -> None:
+def test_first_use_of_a_name_on_two_threads(tmp_path: Path, name: str, module: str) -> None:
     assert _run_program(_RACE.format(name=name, module=module), tmp_path) == "[False, False]"
 
 
@@ -243,7 +243,7 @@ def test_a_fork_does_not_wait_for_ever(tmp_path: Path) -> None:
     assert _run_program(_HELD, tmp_path) == "0"
 
 
-def test_an_interrupt_of_an_import_holds_off_no_fork() -> None:
+def test_an_interrupted_import_delays_no_fork() -> None:
     kind = type(no_fork)
     for moment in itertools.count(1):
         interrupted = False

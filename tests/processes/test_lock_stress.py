@@ -1,4 +1,4 @@
-"""No deadlock though a collection and an import strike at every lock that is taken; see ``tests/stress_locks``."""
+"""No deadlock, although every lock that is taken brings a collection and an import; see ``tests/stress_locks``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ print(stress_locks.strikes())
 """
 
 
-def test_readers_that_end_under_their_own_locks(tmp_path: Path) -> None:
+def test_readers_collected_under_their_own_locks(tmp_path: Path) -> None:
     path = os.pathsep.join([str(_ROOT), str(_SOURCES)])
     with ScriptedServer(handler=lambda _: []) as server:
         program = [sys.executable, "-W", "ignore::ResourceWarning", "-c", _PROGRAM, server.endpoint]
@@ -65,7 +65,7 @@ _NOT_UNDER_STRESS = [
     "-k",
     "not interrupt and not at_any_moment",
     "--deselect",
-    "tests/engine/test_multiplexer.py::test_what_stalls_holds_back_nothing_else[in what follows an error]",
+    "tests/engine/test_multiplexer.py::test_a_stalled_response_delays_no_other_object[in what follows an error]",
 ]
 
 

@@ -165,7 +165,7 @@ def test_an_end_with_transfers_under_way(
         program.expect("under way")
         stalls.wait()
         program.go_on()
-        program.end()  # with the answers still held back
+        program.end()  # while the responses are still held back
     with S3Client("us-east-1", endpoint=s3_server.endpoint) as client:
         assert not (s3_server.folder / filled / "saved").exists()
         assert_no_upload_remains(client, filled, proxy)
@@ -174,7 +174,7 @@ def test_an_end_with_transfers_under_way(
 @pytest.mark.parametrize(
     "name", ["a_distributed_save", "an_asynchronous_distributed_save", "a_save_of_a_manager_in_the_background"]
 )
-def test_sigterm_during_a_save_that_goes_on_on_other_threads(
+def test_sigterm_during_a_save_on_other_threads(
     proxy: RecordingProxy, s3_server: S3Server, bucket: str, name: str
 ) -> None:
     with stalling(proxy, "part", 2) as stalls, Program(name, proxy.endpoint, bucket) as program:
@@ -247,6 +247,6 @@ def test_a_childs_end_during_a_distributed_save(proxy: RecordingProxy, bucket: s
     assert same(load(f"s3://{bucket}/distributed", distributed(0.0)), distributed(2.0))
 
 
-def test_everything_without_a_warning(proxy: RecordingProxy, filled: str) -> None:
+def test_a_program_that_uses_everything_gets_no_warning(proxy: RecordingProxy, filled: str) -> None:
     with Program("it_does_everything", proxy.endpoint, filled, "-X", "dev", "-W", "error") as program:
         program.end(_START_SECONDS)

@@ -32,7 +32,7 @@ _DEADLINE = 60.0  # seconds for one operation
 
 def main(
     seconds: Annotated[float, typer.Option(min=2 * FEWEST, help="How long to go on.")] = 600,
-    fraction: Annotated[float, typer.Option(min=0, max=0.9, help="Of the answers that go wrong.")] = 0.2,
+    fraction: Annotated[float, typer.Option(min=0, max=0.9, help="Of the responses that go wrong.")] = 0.2,
     threads: Annotated[int, typer.Option(min=1, help="That read and save.")] = 8,
     seed: Annotated[int | None, typer.Option(help="What everything is drawn from.")] = None,
 ) -> None:
@@ -43,7 +43,7 @@ def main(
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end with it
     mix = Mix(random.randrange(1 << 32) if seed is None else seed, fraction)
-    print(f"seed {mix.seed}: {seconds:g} s, {fraction:.0%} of all answers go wrong", flush=True)
+    print(f"seed {mix.seed}: {seconds:g} s, {fraction:.0%} of all responses go wrong", flush=True)
     soak = _Soak(mix, threads)
     with S3Server() as server, server.exported():
         soak.run(server, seconds)
@@ -93,7 +93,7 @@ def _write(soak: _Soak, problems: list[str]) -> None:
     moved, report, errors = soak.workload.moved, soak.report, soak.workload.errors
     summary = (
         f"seed {soak.mix.seed}: {moved.reads} reads, {moved.saves} saves, {moved.bytes / GIB:.1f} GiB, "
-        f"{sum(report.faults.values())} faults in {report.answers} answers, {errors.total()} clear errors"
+        f"{sum(report.faults.values())} faults in {report.answers} responses, {errors.total()} clear errors"
     )
     print(summary)
     _BUILD.mkdir(exist_ok=True)

@@ -23,7 +23,7 @@ def test_what_leaks_is_not_flat(line: Line) -> None:
     assert line.is_flat(leak[::-1])
 
 
-def test_what_slows_down_is_not_flat_and_what_gets_faster_is() -> None:
+def test_slowing_down_is_not_flat_but_getting_faster_is() -> None:
     assert not SPEED.is_flat([100.0] * 60 + [45.0] * 60)
     assert SPEED.is_flat([100.0] * 60 + [55.0] * 60)
     assert SPEED.is_flat([100.0] * 60 + [500.0] * 60)
