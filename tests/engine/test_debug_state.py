@@ -186,7 +186,7 @@ def test_it_works_in_a_forked_child_and_after_close() -> None:
 def locks_of_the_package() -> list[Any]:
     """All that can be found, in modules and in instances."""
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("s3torchconnector")]
-    instances = [each for each in gc.get_objects() if type(each).__module__.startswith("s3torchconnector")]
+    instances = [each for each in gc.get_objects() if str(type(each).__module__).startswith("s3torch")]
     found = []
     for owner in [*modules, *instances]:
         names = [*getattr(owner, "__dict__", ()), *getattr(type(owner), "__slots__", ())]
