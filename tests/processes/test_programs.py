@@ -7,6 +7,7 @@ error, which must stay empty.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -39,7 +40,9 @@ class Program:
         if argument is not None:
             command.append(argument)
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=_ROOT)
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=_ROOT, start_new_session=True
+        )
 
     def expect(self, word: str) -> None:
         assert self._process.stdout is not None
@@ -76,8 +79,8 @@ class Program:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # its children, too, which would keep the pipes open
         self._process.communicate()
 
 
