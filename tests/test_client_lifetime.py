@@ -50,7 +50,7 @@ def test_pickles_as_its_configuration(client: S3Client, bucket: str, s3_server: 
     assert copy.user_agent == original.user_agent
     assert copy.user_agent.startswith("mine/1 s3torchconnector/2.0.0")
     assert get(copy, bucket, "key") == b"12345"
-    assert copy.runtime() is not original.runtime()
+    assert copy._runtime() is not original._runtime()
     for each in (original, copy):
         each.close()
 
@@ -156,7 +156,7 @@ def test_threads_share_a_client(client: S3Client, bucket: str) -> None:
         assert len(next(client.list_objects(bucket, f"{number}/")).object_info) == 10
 
     assert in_threads(16, work) == []
-    assert len(client.runtime().caller._pool._open) <= 128
+    assert len(client._runtime().caller._pool._open) <= 128
 
 
 def test_one_runtime_for_threads_that_begin_together(s3_server: S3Server) -> None:
@@ -166,7 +166,7 @@ def test_one_runtime_for_threads_that_begin_together(s3_server: S3Server) -> Non
 
     def work(number: int) -> None:
         together.wait(30)
-        found.add(client.runtime())
+        found.add(client._runtime())
 
     assert in_threads(16, work) == []
     assert len(found) == 1
@@ -222,7 +222,7 @@ def _in_forked_child(work: object) -> int:
 
 def test_fork_with_the_clients_locks_held(client: S3Client, bucket: str) -> None:
     put(client, bucket, "key", b"12345")
-    runtime = client.runtime()
+    runtime = client._runtime()
     with client._lock, runtime.workers._lock, runtime.caller._pool._lock, runtime.budget.lock:
         status = _in_forked_child(lambda: _read_and_write(client, bucket, b"12345", 0))
     assert status == 0

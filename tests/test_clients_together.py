@@ -30,7 +30,7 @@ CONFIG = S3ClientConfig(checksum="off")
 @pytest.fixture(scope="module", autouse=True)
 def _opened_once() -> None:
     """What a process opens once is there before a test counts."""
-    S3Client("us-east-1", endpoint="http://127.0.0.1:9").runtime()
+    S3Client("us-east-1", endpoint="http://127.0.0.1:9")._runtime()
     gc.collect()
 
 
@@ -67,7 +67,7 @@ def get(client: S3Client) -> bytes:
 
 
 def share(one: S3Client, other: S3Client) -> bool:
-    first, second = one.runtime(), other.runtime()
+    first, second = one._runtime(), other._runtime()
     has_budget, has_pool = first.budget is second.budget, first.caller._pool is second.caller._pool
     assert has_budget == has_pool
     return has_pool
@@ -117,13 +117,13 @@ def test_those_that_trust_other_certificates_do_not_share(
 ) -> None:
     bundle = tmp_path / "bundle.pem"
     clients = [new_client(server.endpoint)]
-    clients[0].runtime()
+    clients[0]._runtime()
     for content in (None, "a", "a longer one"):
         if content is not None:
             bundle.write_text(content)
         monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
         clients.append(new_client(server.endpoint))
-        clients[-1].runtime()
+        clients[-1]._runtime()
         assert not any(share(clients[-1], other) for other in clients[:-1]), content
     assert share(clients[-1], new_client(server.endpoint))
 
@@ -182,14 +182,14 @@ def test_closing_one_waits_for_what_it_has_under_way(
         one.close()
         order.append("closed")
 
-    workers = one.runtime().workers
+    workers = one._runtime().workers
     workers.submit(job)
     closing = threading.Thread(target=close)
     closing.start()
     wait_until(lambda: workers.are_wanted)
     with pytest.raises(RuntimeError, match="the S3 client is closed"):
         workers.submit(job)
-    other.runtime().workers.submit(release.set)
+    other._runtime().workers.submit(release.set)
     closing.join()
     assert order == ["done", "closed"]
 
@@ -198,9 +198,9 @@ def test_each_has_a_thread_for_small_objects(server: ScriptedServer, new_client:
     """However few there may be, and however long others keep theirs."""
     busy, other = new_client(server.endpoint, max_connections=1), new_client(server.endpoint, max_connections=1)
     release = threading.Event()
-    busy.runtime().workers.submit(release.wait)
+    busy._runtime().workers.submit(release.wait)
     with other.get_object("b", "k", object_info=ObjectInfo("k", "", len(BODY), 0)) as reader:
-        assert reader.start_early(None)
+        assert reader._start_early(None)
         assert reader.read() == BODY
     release.set()
 
@@ -234,7 +234,7 @@ def test_one_that_cannot_be_made_uses_nothing(endpoint: str) -> None:
 
     before = dict(_shared._shared)
     with pytest.raises(ValueError, match="endpoint"):
-        S3Client("us-east-1", endpoint=endpoint).runtime()
+        S3Client("us-east-1", endpoint=endpoint)._runtime()
     assert _shared._shared == before
 
 
@@ -243,7 +243,7 @@ def test_a_forked_child_shares_nothing_with_its_parent(
 ) -> None:
     one, other = new_client(server.endpoint), new_client(server.endpoint)
     assert get(one) == get(other) == BODY
-    inherited = list(one.runtime().caller._pool._open)
+    inherited = list(one._runtime().caller._pool._open)
 
     def in_child() -> bool:
         return (
@@ -281,7 +281,7 @@ def test_after_a_burst_sockets_and_threads_go(
         threads, descriptors = psutil.Process().num_threads(), psutil.Process().num_fds()
         client = new_client(server.endpoint, hedge=False)
         if who == "workers":
-            lane = client.runtime().lane()
+            lane = client._runtime().lane()
             lane._width = 20
             for head in [lane.submit(lambda: client.head_object("b", "k")) for _ in range(20)]:
                 head.result()

@@ -99,7 +99,7 @@ def test_requester_pays_must_be_signed() -> None:
 @given(st.floats(min_value=1e-6, max_value=1e6) | st.integers(1, 10**6))
 def test_any_positive_throughput_makes_a_client(target: float) -> None:
     client = S3Client("us-east-1", s3client_config=S3ClientConfig(throughput_target_gbps=target))
-    assert 1 <= client.runtime().streams <= client.s3client_config.max_connections
+    assert 1 <= client._runtime().streams <= client.s3client_config.max_connections
     client.close()
 
 
@@ -129,7 +129,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
 
 
 def test_the_throughput_target_in_bytes() -> None:
-    assert S3ClientConfig(throughput_target_gbps=8).bytes_per_second == 1e9
+    assert S3ClientConfig(throughput_target_gbps=8)._bytes_per_second == 1e9
 
 
 @pytest.mark.parametrize(("endpoint", "processors", "streams"), [
@@ -145,12 +145,12 @@ def test_no_more_streams_than_the_processors_can_decrypt(
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
     with S3Client("us-east-1", endpoint=endpoint) as client:
-        assert client.runtime().streams == streams
+        assert client._runtime().streams == streams
 
 
 def test_fewer_requests_at_a_time_where_the_server_is_near() -> None:
     with S3Client("us-east-1", endpoint="http://127.0.0.1:9000") as client:
-        runtime = client.runtime()
+        runtime = client._runtime()
         assert (runtime.streams, runtime.requests) == (63, 24)  # nothing is known yet
         runtime.caller.hedging.note(0.025)
         assert (runtime.streams, runtime.requests) == (63, 192)

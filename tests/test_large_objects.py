@@ -25,7 +25,7 @@ def _block(number: int) -> bytes:
 def test_two_gibibytes_are_saved_and_streamed_back(s3_server: S3Server, bucket: str) -> None:
     written, read = hashlib.blake2b(), hashlib.blake2b()
     with S3Client(s3_server.region, endpoint=s3_server.endpoint) as client:
-        budget = client.runtime().budget
+        budget = client._runtime().budget
         most = 0
         with S3Writer(client.put_object(bucket, "large")) as writer:
             for number in range(_BLOCKS):

@@ -137,6 +137,6 @@ class S3ClientConfig:
                     raise S3ConfigurationError(f"invalid configuration: {name} must be {wanted}: {name}={value!r}")
 
     @property
-    def bytes_per_second(self) -> float:
+    def _bytes_per_second(self) -> float:
         """``throughput_target_gbps`` in bytes a second."""
         return self.throughput_target_gbps * 1e9 / 8

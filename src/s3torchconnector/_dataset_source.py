@@ -62,7 +62,7 @@ class DatasetSource:
 
     def samples(self, items: Iterable[S3BucketKeyData], most: int | None) -> Iterator[Any]:
         """The transformed samples of ``items``, in order; at most ``most`` of the next ones are on their way."""
-        readers = look_ahead(map(self._open_early, items), self.client.runtime, most)
+        readers = look_ahead(map(self._open_early, items), self.client._runtime, most)
         try:
             for reader in readers:
                 yield self.transform(reader.file if isinstance(reader, _Foreign) else reader)
@@ -80,10 +80,10 @@ class _Foreign:
     def __init__(self, file: Any) -> None:
         self.file = file
 
-    def start_early(self, likely_size: int | None) -> bool:
+    def _start_early(self, likely_size: int | None) -> bool:
         return False
 
-    def deliver(self) -> int | None:
+    def _hand_out(self) -> int | None:
         return None
 
     def close(self) -> None:

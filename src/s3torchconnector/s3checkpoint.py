@@ -145,4 +145,4 @@ class S3Checkpoint:
             from s3torchconnector import _safetensors
 
         bucket, key = parse_object_uri(uri)
-        return _safetensors.load(self._client.runtime(), bucket, key, names, device)
+        return _safetensors.load(self._client._runtime(), bucket, key, names, device)

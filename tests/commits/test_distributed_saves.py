@@ -50,7 +50,7 @@ def save(name: str, overwrite: bool, endpoint: str) -> None:
     try:
         writer.finish(*described(name))
     finally:
-        writer.fs.client.close()
+        writer.fs._client.close()
 
 
 def scenario(

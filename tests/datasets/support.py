@@ -30,7 +30,7 @@ def config(**changes: object) -> S3ClientConfig:
 
 
 def runtime_of(dataset: S3IterableDataset | S3MapDataset) -> Runtime:
-    return dataset._source.client.runtime()
+    return dataset._source.client._runtime()
 
 
 def wait_until_budget_is_free(dataset: S3IterableDataset | S3MapDataset) -> None:

@@ -57,7 +57,7 @@ def test_a_worker_has_connections_enough_for_small_objects(
     monkeypatch.setattr(_node, "_count_workers", lambda: workers)
     config = S3ClientConfig(max_connections=most)
     with S3Client("us-east-1", endpoint="http://127.0.0.1:9", s3client_config=config) as client:
-        runtime = client.runtime()
+        runtime = client._runtime()
         assert runtime.config.max_connections == share
         assert runtime.config.throughput_target_gbps == config.throughput_target_gbps / workers
         assert runtime.streams >= min(4, most)

@@ -354,7 +354,7 @@ def test_buffers_stay_within_the_budget(bucket: str, monkeypatch: pytest.MonkeyP
     state = {str(number): torch.full((1000, 1000), float(number)) for number in range(12)}
     dcp.save(state, storage_writer=writer_of(f"s3://{bucket}"))
     reader = reader_of(f"s3://{bucket}", s3client_config=S3ClientConfig(part_size=PART, memory_budget=limit))
-    budget = reader.fs.client.runtime().budget
+    budget = reader.fs._client._runtime().budget
     taken: list[int] = []
     for name in ("take", "try_take"):
         original = getattr(budget, name)
@@ -384,7 +384,7 @@ def test_a_file_that_is_shorter_than_its_metadata_says(bucket: str) -> None:
     reader = reader_of(f"s3://{bucket}/x")
     with pytest.raises(CheckpointException, match=r"has 1000 bytes, and a stored item ends at .*is damaged"):
         dcp.load({"a": torch.zeros(1000, 1000)}, storage_reader=reader)
-    assert reader.fs.client.runtime().budget.taken == 0
+    assert reader.fs._client._runtime().budget.taken == 0
 
 
 @pytest.mark.parametrize("make", [S3StorageWriter, S3StorageReader])

@@ -131,7 +131,7 @@ def test_a_throttled_endpoint_is_named() -> None:
     with stalling() as (client, server):
         in_background(lambda: client.head_object("b", "first"))
         shows(client, "HeadObject s3://b/first; waiting")
-        ((_, throttle),) = client.runtime().caller._routes.values()
+        ((_, throttle),) = client._runtime().caller._routes.values()
         throttle.refused(1, 0.0)
         permits = 0
         while throttle.request_permit().admitted:
@@ -155,7 +155,7 @@ def test_an_upload_that_hangs_is_named() -> None:
 
 def test_a_look_up_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with stalling(unsigned=False) as (client, server):
-        provider = client.runtime().caller._authenticator._provider
+        provider = client._runtime().caller._authenticator._provider
         monkeypatch.setattr(provider, "valid", lambda: None)
         monkeypatch.setattr(provider, "get", lambda: server.release.wait(TIMEOUT))
         waiting = in_background(lambda: client.head_object("b", "k"))

@@ -59,7 +59,7 @@ def in_time(job: Callable[[], object]) -> None:
 
 def test_dropping_a_client_waits_for_none_of_its_threads() -> None:
     client = S3Client("us-east-1", endpoint="http://127.0.0.1:1")
-    client.runtime()
+    client._runtime()
     before = psutil.Process().num_threads()
     release, over = threading.Event(), threading.Event()
     in_time = []
@@ -68,7 +68,7 @@ def test_dropping_a_client_waits_for_none_of_its_threads() -> None:
         in_time.append(release.wait(TIMEOUT))
         over.set()
 
-    client.runtime().workers.submit(job)
+    client._runtime().workers.submit(job)
     del client
     gc.collect()
     release.set()  # what the thread waits for is held by the one on which the client ended

@@ -84,7 +84,7 @@ def readers_of(client: S3Client) -> list[S3Reader]:
     """On their way, the first of them first."""
     readers = [client.get_object("b", f"{i}", object_info=ObjectInfo(f"{i}", "", SIZE, 0)) for i in range(COUNT)]
     for reader in readers:
-        reader.start_early()
+        reader._start_early()
     return readers
 
 
@@ -110,7 +110,7 @@ def test_an_unexpected_error_costs_no_other_object(monkeypatch: pytest.MonkeyPat
         ScriptedServer(handler=lambda _: WHOLE) as server,
         S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config()) as client,
     ):
-        caller = client.runtime().caller
+        caller = client._runtime().caller
         begin, errors = caller.send, [ZeroDivisionError()]
 
         def stumble(*arguments: Any, **options: Any) -> Exchange:
@@ -145,7 +145,7 @@ def test_a_hedge_that_fails_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> No
                     assert threads.submit(reader.read).result(TIMEOUT) == BODY
             monkeypatch.setattr(Exchange, "hedge", stumble)
             late = client.get_object("b", "late", object_info=ObjectInfo("late", "", SIZE, 0))
-            late.start_early()
+            late._start_early()
             assert failed.wait(TIMEOUT)
             for reader in readers_of(client):
                 assert threads.submit(reader.read).result(TIMEOUT) == BODY
@@ -191,7 +191,7 @@ def test_an_error_anywhere_in_the_multiplexer_loses_no_request(
         monkeypatch.undo()
         assert errors
         assert [threads.submit(reader.read).result(TIMEOUT) for reader in readers_of(client)] == [BODY] * COUNT
-        wait_until(lambda: client.runtime().caller._pool.in_use == 0)
+        wait_until(lambda: client._runtime().caller._pool.in_use == 0)
 
 
 def test_a_job_that_raises_costs_no_thread() -> None:
@@ -217,7 +217,7 @@ def test_the_multiplexer_uses_connections_that_others_release(monkeypatch: pytes
         S3Client("us-east-1", endpoint=server.endpoint, s3client_config=config(max_connections=2)) as client,
         ThreadPoolExecutor() as threads,
     ):
-        caller = client.runtime().caller
+        caller = client._runtime().caller
         begin, refused = caller.send, threading.Event()
 
         def note(*arguments: Any, **options: Any) -> Exchange:
@@ -233,10 +233,10 @@ def test_the_multiplexer_uses_connections_that_others_release(monkeypatch: pytes
             for key in ("stalls", "other", "quick")
         )
         try:
-            stalls.start_early()
+            stalls._start_early()
             reading_other = threads.submit(other.read)  # by a thread of its own
             wait_until(lambda: len(server.requests) == 2)
-            quick.start_early()
+            quick._start_early()
             assert refused.wait(TIMEOUT)
             release["other"].set()
             assert reading_other.result(TIMEOUT) == BODY
@@ -254,7 +254,7 @@ def test_without_a_thread_every_waiting_reader_gets_the_error(monkeypatch: pytes
         ThreadPoolExecutor() as threads,
     ):
         first, second = (client.get_object("b", f"{i}", object_info=ObjectInfo("", "", SIZE, 0)) for i in range(2))
-        runtime = client.runtime()
+        runtime = client._runtime()
         client.close()
         run, asked, go_on = runtime.workers.submit, threading.Event(), threading.Event()
 
@@ -264,9 +264,9 @@ def test_without_a_thread_every_waiting_reader_gets_the_error(monkeypatch: pytes
             run(job)
 
         monkeypatch.setattr(runtime.workers, "submit", run_later)
-        starting = threads.submit(first.start_early)
+        starting = threads.submit(first._start_early)
         assert asked.wait(TIMEOUT)
-        second.start_early()  # while the first is about to be refused a thread
+        second._start_early()  # while the first is about to be refused a thread
         reading = threads.submit(second.read)
         go_on.set()
         for each in (starting, reading):

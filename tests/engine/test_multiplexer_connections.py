@@ -68,7 +68,7 @@ def client_of(server: ScriptedServer, **settings: object) -> S3Client:
 def readers_of(client: S3Client) -> Iterator[S3Reader]:
     for i in range(COUNT):
         reader = client.get_object("b", f"{i}", object_info=ObjectInfo(f"{i}", "", len(BODY), 0))
-        reader.start_early(len(BODY))
+        reader._start_early(len(BODY))
         yield reader
 
 
@@ -110,7 +110,7 @@ def test_if_no_connection_opens_each_object_raises(private_ca: PrivateCA) -> Non
             with pytest.raises(S3Exception, match="TLS handshake"):
                 reader.read()
             reader.close()
-        assert client.runtime().budget.taken == 0
+        assert client._runtime().budget.taken == 0
 
 
 def test_a_late_request_is_hedged_on_a_connection_opened_for_it(private_ca: PrivateCA) -> None:
@@ -122,7 +122,7 @@ def test_a_late_request_is_hedged_on_a_connection_opened_for_it(private_ca: Priv
 
         def read(key: str) -> bytes:
             reader = client.get_object("b", key, object_info=ObjectInfo(key, "", len(BODY), 0))
-            reader.start_early(len(BODY))
+            reader._start_early(len(BODY))
             return threads.submit(reader.read).result(TIMEOUT)
 
         try:

@@ -47,7 +47,7 @@ def test_workers_and_the_collector_have_names() -> None:
     before, release = set(threading.enumerate()), threading.Event()
     client = S3Client("us-east-1", endpoint="http://127.0.0.1:1")
     for _ in range(3):
-        client.runtime().workers.submit(release.wait)
+        client._runtime().workers.submit(release.wait)
     wait_until(lambda: len({each.name for each in set(threading.enumerate()) - before if " worker " in each.name}) == 3)
     assert "s3torchconnector collector" in names()
     release.set()
@@ -89,7 +89,7 @@ def test_workers_and_lanes_say_what_runs_and_what_is_queued() -> None:
 
 def test_a_runtime_says_all_of_it() -> None:
     with S3Client("us-east-1", endpoint="http://127.0.0.1:1") as client:
-        said = repr(client.runtime())
+        said = repr(client._runtime())
     kinds = ["<Runtime [<ByteBudget [", "<WorkerShare [", "<Workers [", "<Multiplexer [", "<Caller [<ConnectionPool ["]
     assert [kind for kind in kinds if kind not in said] == []
 

@@ -72,7 +72,7 @@ class Place:
 
 def retry_quickly(client: S3Client) -> None:
     """Make its pauses between attempts a thousand times shorter."""
-    runtime = client.runtime()
+    runtime = client._runtime()
     runtime.caller.close()
     runtime.caller = Caller(
         client.region,

@@ -62,7 +62,7 @@ def play(buckets: Bucket, data: bytes, draw: st.DataObject, *, most: int, steps:
     kinds, head = draw.draw(st.sampled_from(KINDS)), draw.draw(st.sampled_from(HEADS))
     obj = FlippedObject(data, kinds, flipped, only, head)
     recorder = buckets.open(obj, POLICIES[draw.draw(st.sampled_from(sorted(POLICIES, reverse=True)))])
-    budget, squeezed = buckets.client.runtime().budget, 0
+    budget, squeezed = buckets.client._runtime().budget, 0
     try:
         for name, value in draw.draw(steps_within(len(data), most)):
             if name == "squeeze":

@@ -49,7 +49,7 @@ def interrupted(client: S3Client, transfer: Callable[[], object]) -> None:
 
 def a_read_is_interrupted(client: S3Client, bucket: str) -> None:
     """The reader, whose position did not move, reads on."""
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     with open_object(client, bucket) as reader:
         interrupted(client, reader.read)
         assert reader.tell() == 0
@@ -59,9 +59,9 @@ def a_read_is_interrupted(client: S3Client, bucket: str) -> None:
 
 
 def a_prefetched_read_is_interrupted(client: S3Client, bucket: str) -> None:
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     with open_object(client, bucket, "small") as reader:
-        reader.start_early(SMALL)
+        reader._start_early(SMALL)
         interrupted(client, reader.read)
         assert reader.read() == content(0, SMALL)
     client.close()
@@ -70,7 +70,7 @@ def a_prefetched_read_is_interrupted(client: S3Client, bucket: str) -> None:
 
 def a_save_is_interrupted(client: S3Client, bucket: str) -> None:
     """Nothing is stored, and the same client saves again."""
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     stream = client.put_object(bucket, "saved")
     stream.write(content(0, SIZE))
     interrupted(client, stream.close)
@@ -83,8 +83,8 @@ def a_save_is_interrupted(client: S3Client, bucket: str) -> None:
 def it_ends_during_reads(client: S3Client, bucket: str) -> None:
     """Small objects, multiplexed and read ahead, and one that a thread waits for."""
     small, large = open_object(client, bucket, "small"), open_object(client, bucket)
-    small.start_early(SMALL)
-    large.start_early()
+    small._start_early(SMALL)
+    large._start_early()
     threading.Thread(target=open_object(client, bucket).read, daemon=True).start()
     say("under way")
     hear()
@@ -261,7 +261,7 @@ def it_does_everything(client: S3Client, bucket: str) -> None:
         )
         assert list(loader) == [content(0, SIZE), content(0, SMALL)]
     client.delete_object(bucket, "saved")
-    open_object(client, bucket).start_early()  # dropped, under way
+    open_object(client, bucket)._start_early()  # dropped, under way
     client.close()
     assert client.head_object(bucket, "key").size == SIZE  # anew, and never closed
 

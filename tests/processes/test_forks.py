@@ -54,7 +54,7 @@ def small_ones(client: S3Client, bucket: str) -> list[Any]:
     """Readers whose objects are multiplexed and under way."""
     readers = [open_object(client, bucket, f"small{number}", object_info=_small(number)) for number in range(16)]
     for reader in readers:
-        reader.start_early()
+        reader._start_early()
     return readers
 
 
@@ -190,7 +190,7 @@ def test_a_forked_child_shows_no_progress_of_its_parents_listing(monkeypatch: py
 
 def test_races_between_reading_and_closing(client: S3Client, filled: str) -> None:
     """Readers are closed by other threads than those who read: what they return is right, and the budget is whole."""
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     before = psutil.Process().num_threads()
 
     def race(seed: int) -> None:
@@ -216,7 +216,7 @@ def test_closing_a_client_while_others_read(s3_server: S3Server, filled: str) ->
     """What is under way ends well; what comes later makes a runtime of its own."""
     for round_ in range(10):
         client = client_of(s3_server.endpoint)
-        budget = client.runtime().budget
+        budget = client._runtime().budget
         begun = threading.Barrier(9)
 
         def read(seed: int, client: S3Client = client, begun: threading.Barrier = begun) -> None:

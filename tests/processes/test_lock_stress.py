@@ -40,7 +40,7 @@ with S3Client("us-east-1", endpoint=sys.argv[1], s3client_config=config) as clie
         size = 100_000 if number % 2 else 20_000_000
         kept.append(client.get_object("bucket", "key", object_info=ObjectInfo("key", "", size, 0)))
         for reader in kept:
-            reader.start_early()
+            reader._start_early()
         del reader
         client.put_object("bucket", "key").write(bytes(100_000))
         assert dropped.wait(10)

@@ -43,7 +43,7 @@ def client(s3_server: S3Server, virtual: VirtualObject) -> Iterator[S3Client]:
     """A client with a small budget; once it is closed and its threads are gone, nothing of the budget is taken."""
     with ScriptedServer(handler=virtual) as server:
         client = client_of(server.endpoint, memory_budget=BUDGET, max_attempts=2)
-        budget = client.runtime().budget
+        budget = client._runtime().budget
         yield client
         client.close()
         assert budget.taken == 0
@@ -51,7 +51,7 @@ def client(s3_server: S3Server, virtual: VirtualObject) -> Iterator[S3Client]:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_stream_stays_within_the_budget(client: S3Client, policy: str) -> None:
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     most = 0
     with open_object(client, "bucket", reader_constructor=POLICIES[policy]) as reader:
         for start in range(0, 120 * MIB, MIB):
@@ -74,7 +74,7 @@ def test_read_ahead_that_waits_for_memory_is_released(virtual: VirtualObject) ->
         client.close()
         for reader in readers:
             reader.close()
-        assert client.runtime().budget.taken == 0
+        assert client._runtime().budget.taken == 0
         client.close()
 
 
@@ -89,7 +89,7 @@ def test_what_is_here_is_taken_while_what_is_not_is_waited_for(client: S3Client,
         return None
 
     virtual.before = stall_the_second_part
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     buffer = bytearray(4 * PART - MIB)
     with open_object(client, "bucket", reader_constructor=POLICIES["sequential"]) as reader:
         assert reader.read(MIB) == content(0, MIB)
@@ -148,7 +148,7 @@ def test_what_a_failed_read_received_in_place_is_fetched_again(client: S3Client,
 
 def test_many_streams_share_the_budget(client: S3Client) -> None:
     """Each reader may hold what it waits for; reading ahead is what has to fit."""
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     readers = [open_object(client, "bucket", reader_constructor=POLICIES["sequential"]) for _ in range(6)]
     for start in range(0, 12 * MIB, MIB):
         for reader in readers:
@@ -160,7 +160,7 @@ def test_many_streams_share_the_budget(client: S3Client) -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_memory_of_scattered_reads_is_bounded(client: S3Client, policy: str) -> None:
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     with open_object(client, "bucket", reader_constructor=POLICIES[policy]) as reader:
         for number in range(60):
             place = number * 61 * MIB
@@ -178,7 +178,7 @@ def test_memory_of_scattered_reads_is_bounded(client: S3Client, policy: str) -> 
         lambda reader: (reader.seek(-10, os.SEEK_END), reader.close()),
         lambda reader: (reader.prefetch(), reader.close()),
         lambda reader: (reader.prefetch(), reader.prefetch(), reader.read(10), reader.prefetch()),
-        lambda reader: (reader.prefetch(), reader.start_early(), reader.deliver(), reader.read(10)),
+        lambda reader: (reader.prefetch(), reader._start_early(), reader._hand_out(), reader.read(10)),
         lambda reader: [reader.read(MIB) for _ in range(5)],
         lambda reader: None,
     ],
@@ -193,7 +193,7 @@ def test_readers_that_nobody_reads_or_closes(client: S3Client, virtual: VirtualO
     virtual.size = 100 * KIB
     readers = [open_object(client, "bucket", str(number)) for number in range(20)]
     for reader in readers:
-        reader.start_early(50 * KIB)
+        reader._start_early(50 * KIB)
     cycle: list[Any] = [readers]
     cycle.append(cycle)
     del readers, reader, cycle
@@ -210,7 +210,7 @@ def test_everything_comes_back_after_errors(client: S3Client, virtual: VirtualOb
     """The first responses are good, then none is."""
     virtual.before = lambda request: answer if len(virtual.requests) > good else None
     with open_object(client, "bucket") as reader:
-        reader.start_early()
+        reader._start_early()
         for size in (10, 2 * MIB, 3 * MIB, 40 * MIB):
             try:
                 reader.read(size)
@@ -240,12 +240,12 @@ def test_closing_does_not_wait_for_what_is_under_way(client: S3Client, virtual: 
 
     virtual.before = stall
     reader = open_object(client, "bucket")
-    reader.start_early()
+    reader._start_early()
     assert stalled.wait(30)
     reader.close()
     client.close()  # joins the thread that was receiving
     assert not release.is_set()
-    assert client.runtime().budget.taken == 0
+    assert client._runtime().budget.taken == 0
     release.set()
 
 
@@ -294,7 +294,7 @@ def test_closing_a_client_ends_what_is_under_way(client: S3Client, virtual: Virt
         readers = [open_object(client, "bucket", object_info=ObjectInfo("key", "", 1000, 0)) for _ in range(60)]
         for reader in readers:
             reader.prefetch()
-        budget = client.runtime().budget
+        budget = client._runtime().budget
         client.close()
         assert [reader.read() for reader in readers] == [content(0, 1000)] * 60
         for reader in readers:
@@ -335,7 +335,7 @@ def test_spare_buffers_are_freed_for_other_memory() -> None:
 
 def streams_in_turns(client: S3Client, count: int, rounds: int) -> Iterator[int]:
     """Has each of many streams read a little, and yields what of the budget is taken after each read."""
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     readers = [open_object(client, "bucket", reader_constructor=POLICIES["sequential"]) for _ in range(count)]
     for start in range(0, rounds * MIB, MIB):
         for reader in readers:
@@ -351,16 +351,16 @@ def test_many_alternating_streams_stay_within_the_budget(client: S3Client, virtu
 
 
 def test_idle_readers_release_memory_but_not_over_and_over(client: S3Client, virtual: VirtualObject) -> None:
-    client.runtime().budget.idle_after = 0.0
+    client._runtime().budget.idle_after = 0.0
     assert max(streams_in_turns(client, 12, 12)) <= BUDGET + BUFFER_SIZE
-    wait_until(lambda: client.runtime().budget.taken == 0)
+    wait_until(lambda: client._runtime().budget.taken == 0)
     assert (
         virtual.transferred <= 6 * 12 * 12 * MIB
     )  # 1.7 to 3.3 times what was read; 14 if they released memory each time
 
 
 def test_a_reader_fetches_again_what_it_had_to_release(client: S3Client) -> None:
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     budget.idle_after = 0.0
     idle = open_object(client, "bucket", reader_constructor=POLICIES["range_based"])
     assert idle.read(KIB) == content(0, KIB)
@@ -379,7 +379,7 @@ def test_a_reader_fetches_again_what_it_had_to_release(client: S3Client) -> None
 
 @pytest.mark.parametrize("reads", [1, 3])
 def test_read_ahead_takes_memory_only_from_idle_readers(client: S3Client, reads: int) -> None:
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     budget.idle_after = 1000.0
     with open_object(client, "bucket", reader_constructor=POLICIES["range_based"]) as reader:
         for number in range(reads):
@@ -391,7 +391,7 @@ def test_read_ahead_takes_memory_only_from_idle_readers(client: S3Client, reads:
 
 
 def test_reading_backwards_keeps_at_most_half_the_budget(client: S3Client) -> None:
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     with open_object(client, "bucket") as reader:
         for place in range(150 * MIB, 0, -MIB):
             reader.seek(place)
@@ -400,7 +400,7 @@ def test_reading_backwards_keeps_at_most_half_the_budget(client: S3Client) -> No
 
 
 def test_many_ranged_readers_stay_within_the_budget(client: S3Client) -> None:
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     readers = [open_object(client, "bucket", reader_constructor=S3ReaderConstructor.range_based()) for _ in range(40)]
     for number, reader in enumerate(readers):
         reader.seek(number * MIB)
@@ -412,7 +412,7 @@ def test_many_ranged_readers_stay_within_the_budget(client: S3Client) -> None:
 
 def test_a_prefetch_without_room_still_tells_of_a_missing_object(client: S3Client, virtual: VirtualObject) -> None:
     virtual.before = lambda request: s3_error(404, "NoSuchKey")
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     budget.take(BUDGET)
     with open_object(client, "bucket") as reader, pytest.raises(S3Exception, match="NoSuchKey"):
         reader.prefetch()
@@ -421,10 +421,10 @@ def test_a_prefetch_without_room_still_tells_of_a_missing_object(client: S3Clien
 
 def test_objects_larger_than_expected_stay_within_the_budget(client: S3Client, virtual: VirtualObject) -> None:
     virtual.size = PART
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     readers = [open_object(client, "bucket", str(number)) for number in range(12)]
     for reader in readers:
-        reader.start_early(KIB)
+        reader._start_early(KIB)
     for reader in readers:
         reader.prefetch()  # waits until a response has begun, or the block was released
         assert budget.taken <= BUDGET

@@ -32,7 +32,7 @@ def test_an_object_prefetched_in_an_outage_is_read_after_it(size: int) -> None:
     served = VirtualObject(size, before=lambda request: _OUTAGE)
     with ScriptedServer(handler=served) as server, client_of(server.endpoint, max_attempts=1) as client:
         reader = open_object(client, "b")
-        reader.start_early(size)
+        reader._start_early(size)
         _await_blocks(reader)
         served.before = lambda request: None
         assert reader.read() == content(0, size)
@@ -42,7 +42,7 @@ def test_what_trying_again_cannot_help_is_not_asked_twice() -> None:
     served = VirtualObject(1000, before=lambda request: s3_error(403, "AccessDenied"))
     with ScriptedServer(handler=served) as server, client_of(server.endpoint) as client:
         reader = open_object(client, "b")
-        reader.start_early(1000)
+        reader._start_early(1000)
         _await_blocks(reader)
         with pytest.raises(S3AccessDeniedError):
             reader.read()

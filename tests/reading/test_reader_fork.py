@@ -89,7 +89,7 @@ def test_both_go_on_with_an_open_reader(client: S3Client, bucket: str, policy: s
 
 def test_with_a_prefetch_under_way(client: S3Client, bucket: str) -> None:
     reader = open_object(client, bucket)
-    reader.start_early()
+    reader._start_early()
     child = Child(lambda: digest(reader.read()))
     assert reader.read() == content(0, SIZE)
     assert child.result() == digest(content(0, SIZE))
@@ -123,7 +123,7 @@ def test_with_blocks_that_the_parent_never_receives(
 def test_with_every_lock_of_the_budget_held(client: S3Client, bucket: str) -> None:
     """A thread that the child does not have can hold no lock that it needs."""
     held, release = threading.Event(), threading.Event()
-    budget = client.runtime().budget
+    budget = client._runtime().budget
 
     def hold() -> bool:
         held.set()
@@ -142,7 +142,7 @@ def test_with_every_lock_of_the_budget_held(client: S3Client, bucket: str) -> No
             return rest + in_pieces(open_object(client, bucket))
 
         child = Child(compute)
-        ready = Child(lambda: (reader.deliver(), in_pieces(reader))[1])  # an iterator's next step in the child
+        ready = Child(lambda: (reader._hand_out(), in_pieces(reader))[1])  # an iterator's next step in the child
         try:
             assert child.result() == digest(content(2 * MIB, SIZE)) + digest(content(0, SIZE))
             assert ready.result() == digest(content(2 * MIB, SIZE))
@@ -202,7 +202,7 @@ def test_what_wakes_the_multiplexer_is_not_inherited() -> None:
     ):
         before = pipes()
         reader = open_object(client, "bucket", object_info=ObjectInfo("key", "", KIB, 0))
-        reader.start_early()
+        reader._start_early()
         own = pipes() - before
         child = Child(lambda: b"inherited" if pipes() & own else b"none")
         release.set()

@@ -39,12 +39,12 @@ def reading(virtual: VirtualObject, **settings: Any) -> Iterator[S3Client]:
     with ScriptedServer(handler=virtual) as server, client_of(server.endpoint, unsigned=True, **settings) as client:
         yield client
         client.close()
-        assert client.runtime().budget.taken == 0
+        assert client._runtime().budget.taken == 0
 
 
 def has_waiting(client: S3Client, count: int) -> bool:
     """Whether so many streamed ranges wait for memory."""
-    return client.runtime().budget.waiting == count
+    return client._runtime().budget.waiting == count
 
 
 def test_an_awaited_range_waits_for_no_other_of_its_lane() -> None:
@@ -93,7 +93,7 @@ def test_ranges_that_wait_for_memory_free_their_connections(what: str) -> None:
 def test_an_interrupt_at_any_moment_costs_no_memory() -> None:
     virtual = VirtualObject(30 * MIB)
     with reading(virtual, memory_budget=24 * MIB) as client:
-        budget = client.runtime().budget
+        budget = client._runtime().budget
         for moment in itertools.count(1):
             with open_object(client, "bucket", object_info=ObjectInfo("key", "", virtual.size, 0)) as reader:
                 interrupted = False

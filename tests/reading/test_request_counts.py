@@ -214,7 +214,7 @@ def test_a_look_into_a_torch_archive_keeps_no_memory(s3_server: S3Server, bucket
     """And what was fetched ahead, though nobody read it, is within the budget."""
     data = archive_of_torch(content(0, 4 * PART) * 3)
     (s3_server.folder / bucket / "key").write_bytes(data[:-1])
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     with open_object(client, bucket) as reader:
         for start in (0, 11 * PART, 3 * PART, 7 * PART, 10):
             reader.seek(start)

@@ -38,7 +38,7 @@ def test_a_response_that_stalls_holds_back_no_other(
     with ScriptedServer(handler=answer, tls=context) as server, client_of(server.endpoint, unsigned=True) as client:
         readers = [open_object(client, "bucket", str(i)) for i in range(COUNT)]
         for reader in readers:
-            reader.start_early(SIZE)
+            reader._start_early(SIZE)
         for i, reader in enumerate(readers):
             if i != 3:
                 assert reader.read() == content(i, i + SIZE)
@@ -66,7 +66,7 @@ def test_failures_are_retried_by_a_worker() -> None:
     ):
         readers = [open_object(client, "bucket", str(i)) for i in range(COUNT)]
         for reader in readers:
-            reader.start_early(SIZE)
+            reader._start_early(SIZE)
         for i, reader in enumerate(readers):
             if i == 7:
                 with pytest.raises(S3NotFoundError, match="s3://bucket/7"):
@@ -75,4 +75,4 @@ def test_failures_are_retried_by_a_worker() -> None:
                 assert reader.read() == content(i, i + SIZE)
             reader.close()
         client.close()
-        assert client.runtime().budget.taken == 0
+        assert client._runtime().budget.taken == 0

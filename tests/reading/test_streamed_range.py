@@ -53,7 +53,7 @@ def slow() -> Slow:
 def client(slow: Slow) -> Iterator[S3Client]:
     with ScriptedServer(handler=slow) as server, client_of(server.endpoint, unsigned=True, max_attempts=1) as client:
         yield client
-        assert client.runtime().budget.taken == 0
+        assert client._runtime().budget.taken == 0
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def streamed(client: S3Client) -> StreamedRange:
     """Under way, with its first block here."""
     version = ObjectVersion("bucket", "key")
     version.hold_to(SIZE, '"e"')
-    runtime = client.runtime()
+    runtime = client._runtime()
     runtime.budget.take(reservation(SIZE))
     streamed = StreamedRange(runtime, version, Range(0, SIZE))
     runtime.workers.submit(streamed.fetch)
@@ -95,7 +95,7 @@ def test_a_destination_is_filled_and_takes_no_budget(client: S3Client, streamed:
         block.data()
     assert memory == content(2 * BUFFER_SIZE, SIZE)
     assert [block.received_in_place for block in streamed.blocks] == [False, False, True, True, True]
-    assert client.runtime().budget.taken <= 2 * BUFFER_SIZE
+    assert client._runtime().budget.taken <= 2 * BUFFER_SIZE
     discard(streamed.blocks)
 
 
@@ -110,7 +110,7 @@ def test_a_late_destination_is_copied_to_by_the_receiver(client: S3Client, strea
     assert coming.received_in_place
     assert memory == content(2 * BUFFER_SIZE, 3 * BUFFER_SIZE)
     streamed.blocks[4].data()
-    assert client.runtime().budget.taken <= 4 * BUFFER_SIZE
+    assert client._runtime().budget.taken <= 4 * BUFFER_SIZE
     discard([block for block in streamed.blocks if block is not coming])
 
 
@@ -217,7 +217,7 @@ def test_no_interrupt_leaves_a_destination_to_a_range(client: S3Client, slow: Sl
     """At any moment of it: what was being received stops, and what had not begun is not received into it."""
     version = ObjectVersion("bucket", "key")
     version.hold_to(SIZE, '"e"')
-    runtime = client.runtime()
+    runtime = client._runtime()
     for moment in itertools.count(2):  # not where ``__exit__`` begins
         slow.first.clear()
         runtime.budget.take(reservation(SIZE))

@@ -39,7 +39,7 @@ def open_client(endpoint: str | None, config: S3ClientConfig | None = None) -> I
     config = config or S3ClientConfig(max_attempts=3)
     with S3Client(REGION, endpoint=endpoint, s3client_config=config) as client:
         caller = Caller(REGION, endpoint, config, client.user_agent, fast_rule(config.max_attempts))
-        client.runtime().caller = caller
+        client._runtime().caller = caller
         yield client
 
 

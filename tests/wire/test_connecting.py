@@ -168,7 +168,7 @@ def test_a_fork_at_any_moment_while_a_connection_is_opened(
         create = ssl.SSLSocket._create.__func__  # type: ignore[attr-defined]
         codes = {each.__code__ for each in (create, ssl.SSLContext.wrap_socket, Dialer.open, Dialer._connect)}
         with open_client(server.endpoint) as client:
-            client.runtime()
+            client._runtime()
             sys.setprofile(fork)
             try:
                 client.head_object("b", "k")

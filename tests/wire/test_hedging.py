@@ -254,9 +254,9 @@ def test_a_late_response_arrives_while_no_connection_opens(
 def read_multiplexed_or_not(client: S3Client, multiplexed: bool) -> bytes:
     """The object ``k``, received by the multiplexer or by this thread."""
     if not multiplexed:
-        return get(client.runtime().caller)
+        return get(client._runtime().caller)
     reader = client.get_object("b", "k", object_info=ObjectInfo("k", "", 1000, 0))
-    assert reader.start_early()
+    assert reader._start_early()
     return reader.read()
 
 
@@ -286,7 +286,7 @@ def test_session_tickets_are_not_taken_for_a_late_response(
         S3Client(REGION, endpoint=server.endpoint, s3client_config=config) as client,
     ):
         for _ in range(200):
-            client.runtime().caller.hedging.note(0.001)
+            client._runtime().caller.hedging.note(0.001)
         began = time.perf_counter()
         assert read_multiplexed_or_not(client, multiplexed) == content("k")
         assert time.perf_counter() - began < TIMEOUT / 2
@@ -310,7 +310,7 @@ def test_session_tickets_are_no_first_bytes(
         S3Client(REGION, endpoint=server.endpoint) as client,
     ):
         assert read_multiplexed_or_not(client, multiplexed) == content("k")
-        assert (client.runtime().caller.hedging.typical or 0.0) >= late
+        assert (client._runtime().caller.hedging.typical or 0.0) >= late
 
 
 def test_a_hedged_wait_ends_in_time_while_the_delay_grows() -> None:

@@ -149,14 +149,14 @@ def test_small_objects_are_read_if_idle_connections_close(s3_server: S3Server, b
         client_of(s3_server.endpoint, max_attempts=1) as client,
         open_object(client, bucket, object_info=info) as reader,
     ):
-        use(client.runtime().caller._pool, Route("http", server.hostname, server.port), idle)
+        use(client._runtime().caller._pool, Route("http", server.hostname, server.port), idle)
         with descriptors_left(0):
             if idle:
-                reader.start_early()
+                reader._start_early()
                 assert reader.read() == b"12345"
             else:
                 with pytest.raises(S3ConnectionError, match=r"small objects cannot be fetched: .*ulimit"):
-                    reader.start_early()
+                    reader._start_early()
         assert reader.read() == (b"" if idle else b"12345")
-    assert client.runtime().budget.taken == 0
+    assert client._runtime().budget.taken == 0
     client.close()

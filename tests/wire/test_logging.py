@@ -129,7 +129,7 @@ def test_no_secret_is_ever_shown(log: pytest.LogCaptureFixture) -> None:
             client.get_object("b", "k").read()
             with pytest.raises(S3Exception, match="renew them") as caught:
                 client.get_object("b", "k").read()
-            runtime = client.runtime()
+            runtime = client._runtime()
             identity = runtime.caller._authenticator._provider.get()
             stream = client.put_object("b", "k")
             shown = [

@@ -86,7 +86,7 @@ def uploads_of(client: S3Client, bucket: str) -> list[str]:
     """The ids of the multipart uploads that the server holds for a bucket (its first 1,000)."""
     request = wire.Request("ListMultipartUploads", "GET", bucket, query=(("uploads", ""),))
     try:
-        document = client.runtime().caller.call(request, wire.read_document)
+        document = client._runtime().caller.call(request, wire.read_document)
     except S3NotFoundError as error:
         if error.code == "NoSuchUpload":  # what rclone says of a bucket that never had one
             return []

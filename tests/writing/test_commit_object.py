@@ -33,7 +33,7 @@ def refusing(server: MotoServer, bucket: str) -> Callable[[ReceivedRequest], Fau
         if not (is_complete(request) and "if-match" in request.headers):
             return None
         with client_of(server.endpoint) as client:
-            there = CommitObject(client.runtime, bucket, "key").read()
+            there = CommitObject(client._runtime, bucket, "key").read()
         if there.data is None:
             return Replace(s3_error(404, "NoSuchKey"))
         return Replace(s3_error(412, "PreconditionFailed")) if request.headers["if-match"] != there.etag else None
@@ -49,7 +49,7 @@ def put(client: S3Client, bucket: str, data: bytes) -> None:
 
 def test_what_was_seen_is_replaced(moto_client: S3Client, moto_bucket: str, moto: RecordingProxy, data: bytes) -> None:
     for content, condition in ((b"first", "if-none-match"), (data, "if-match")):
-        commit = CommitObject(moto_client.runtime, moto_bucket, "key")
+        commit = CommitObject(moto_client._runtime, moto_bucket, "key")
         seen = commit.look()
         commit.replace(seen, content)
         [*_, exchange] = matching(moto, stores_object)
@@ -70,7 +70,7 @@ def test_what_was_not_seen_is_left_alone(
     moto.misbehave = refusing(moto_server, moto_bucket)
     if there is not None:
         put(moto_client, moto_bucket, there)
-    commit = CommitObject(moto_client.runtime, moto_bucket, "key")
+    commit = CommitObject(moto_client._runtime, moto_bucket, "key")
     seen = commit.look()
     assert seen.data == there
     put(moto_client, moto_bucket, b"another writer's")
@@ -88,7 +88,7 @@ def test_what_was_deleted_is_not_replaced(
 ) -> None:
     moto.misbehave = refusing(moto_server, moto_bucket)
     put(moto_client, moto_bucket, b"seen")
-    commit = CommitObject(moto_client.runtime, moto_bucket, "key")
+    commit = CommitObject(moto_client._runtime, moto_bucket, "key")
     seen = commit.look()
     moto_client.delete_object(moto_bucket, "key")
     with pytest.raises(S3ObjectChangedError, match="is not committed"):
@@ -102,7 +102,7 @@ def test_a_lost_response_is_no_failure(
 ) -> None:
     if there is not None:
         put(moto_client, moto_bucket, there)
-    commit = CommitObject(moto_client.runtime, moto_bucket, "key")
+    commit = CommitObject(moto_client._runtime, moto_bucket, "key")
     seen = commit.look()
     moto.misbehave = first(1, LoseResponse(), when=stores_object)
     commit.replace(seen, data)
@@ -115,7 +115,7 @@ def test_a_lost_response_and_another_commit(
 ) -> None:
     """It was carried out, and replaced: put back by the retry, it would name what the other has deleted."""
     put(moto_client, moto_bucket, b"seen")
-    commit = CommitObject(moto_client.runtime, moto_bucket, "key")
+    commit = CommitObject(moto_client._runtime, moto_bucket, "key")
     seen = commit.look()
     attempts: list[ReceivedRequest] = []
 
@@ -141,14 +141,14 @@ def test_a_conflict_that_passes_and_one_that_stays(
     moto_client: S3Client, moto_bucket: str, moto: RecordingProxy, data: bytes
 ) -> None:
     put(moto_client, moto_bucket, b"seen")
-    commit = CommitObject(moto_client.runtime, moto_bucket, "key")
+    commit = CommitObject(moto_client._runtime, moto_bucket, "key")
     conflict = Replace(s3_error(409, "ConditionalRequestConflict"))
     moto.misbehave = first(1, conflict, when=stores_object)
     commit.replace(commit.look(), data)
     assert read_back(moto_client, moto_bucket) == data
     moto.misbehave = lambda request: conflict if stores_object(request) else None
     with client_of(moto.endpoint, type(moto_client.s3client_config)(max_attempts=2)) as other:
-        commit = CommitObject(other.runtime, moto_bucket, "key")
+        commit = CommitObject(other._runtime, moto_bucket, "key")
         with pytest.raises(S3ObjectChangedError, match="ConditionalRequestConflict"):
             commit.replace(commit.look(), b"new")
 
@@ -158,7 +158,7 @@ def test_an_etag_that_never_matches_is_no_condition(
     moto_client: S3Client, moto_bucket: str, moto: RecordingProxy, etag: str | None
 ) -> None:
     put(moto_client, moto_bucket, b"seen")
-    CommitObject(moto_client.runtime, moto_bucket, "key").replace(Seen(True, etag, b"seen"), b"new")
+    CommitObject(moto_client._runtime, moto_bucket, "key").replace(Seen(True, etag, b"seen"), b"new")
     assert "if-match" not in matching(moto, is_put)[-1].request.headers
     assert read_back(moto_client, moto_bucket) == b"new"
 
@@ -166,7 +166,7 @@ def test_an_etag_that_never_matches_is_no_condition(
 def test_what_is_there_again_is_an_error(moto_client: S3Client, moto_bucket: str) -> None:
     """As on a server that ignores conditions, and carries out an old request again."""
     put(moto_client, moto_bucket, b"seen")
-    commit = CommitObject(moto_client.runtime, moto_bucket, "key")
+    commit = CommitObject(moto_client._runtime, moto_bucket, "key")
     seen = commit.look()
     commit.replace(seen, b"new")
     put(moto_client, moto_bucket, b"seen")
@@ -175,7 +175,7 @@ def test_what_is_there_again_is_an_error(moto_client: S3Client, moto_bucket: str
 
 
 def test_what_cannot_be_looked_at_is_unknown(moto_client: S3Client, moto_bucket: str, moto: RecordingProxy) -> None:
-    commit = CommitObject(moto_client.runtime, moto_bucket, "key")
+    commit = CommitObject(moto_client._runtime, moto_bucket, "key")
     moto.misbehave = lambda request: Replace(s3_error(403, "AccessDenied"))
     assert commit.look() == Seen(False)
     with pytest.raises(S3Exception):

@@ -95,7 +95,7 @@ def test_a_refused_request_leaves_the_old_object(
     assert (caught.value.bucket, caught.value.key, caught.value.status) == (bucket, "key", 403)
     assert read_back(client, bucket) == OLD
     assert_no_upload_remains(client, bucket, proxy)
-    assert client.runtime().budget.taken == 0
+    assert client._runtime().budget.taken == 0
 
 
 @pytest.mark.parametrize("number", ["1", "2", "4"])
@@ -195,7 +195,7 @@ def test_a_part_that_no_worker_takes_gives_its_memory_back(
     monkeypatch.setattr(writer.stream._upload._lane, "submit", refuse)
     with pytest.raises((KeyboardInterrupt, RuntimeError)):
         end(writer)
-    assert client.runtime().budget.taken == 0
+    assert client._runtime().budget.taken == 0
     assert_no_upload_remains(client, bucket, proxy)
     assert read_back(client, bucket) == OLD
 
@@ -220,6 +220,6 @@ def test_the_end_of_an_upload_gives_its_memory_back(
     with client_of(s3_server.endpoint, SMALL_PARTS) as client:
         writer = writer_of(client, bucket)
         writer.write(bytearray(noise(LARGE)))
-        assert client.runtime().budget.taken > 0
+        assert client._runtime().budget.taken > 0
         end(writer)
-        assert client.runtime().budget.taken == 0
+        assert client._runtime().budget.taken == 0

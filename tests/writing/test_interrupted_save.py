@@ -147,7 +147,7 @@ def test_abort_while_another_thread_writes(client: S3Client, saved: str, proxy: 
     """The writer waits for memory, which it gets and must give back; it learns that there is nothing to write to."""
     proxy.misbehave = PartsSeen(stall=True)
     sender = client_of(proxy.endpoint, S3ClientConfig(part_size=PART, memory_budget=3 * PART))
-    budget = sender.runtime().budget
+    budget = sender._runtime().budget
     writer = writer_of(sender, saved, "large")
     errors: list[type[BaseException]] = []
 
@@ -269,7 +269,7 @@ def test_an_interrupt_at_any_call_leaves_nothing(
         point = interrupted_at(len(struck) + 1, partial(action, writer))
         writer.stream.abort()  # as the end of the ``with`` block does
         assert writer.stream._upload not in _abandoned_uploads._open, struck
-        assert sender.runtime().budget.taken == 0, struck
+        assert sender._runtime().budget.taken == 0, struck
         assert uploads_of(client, saved) == [], struck
         if point is None:
             break

@@ -20,7 +20,7 @@ def client(proxy: RecordingProxy) -> Iterator[S3Client]:
     """A client of a small budget, of which nothing is taken at the end."""
     config = S3ClientConfig(memory_budget=BUDGET)
     with S3Client("us-east-1", endpoint=proxy.endpoint, s3client_config=config) as client:
-        budget = client.runtime().budget
+        budget = client._runtime().budget
         yield client
         assert budget.taken == 0
 
@@ -30,7 +30,7 @@ def test_open_writers_hold_the_smallest_part_each(
     client: S3Client, bucket: str, proxy: RecordingProxy, kind: type[bytes] | type[bytearray]
 ) -> None:
     """One thread has all of them open: none can wait for another to end."""
-    budget, data = client.runtime().budget, noise(7 * MIB)
+    budget, data = client._runtime().budget, noise(7 * MIB)
     writers = [writer_of(client, bucket, str(number)) for number in range(12)]
     for start in range(0, len(data), MIB):
         for writer in writers:
@@ -45,7 +45,7 @@ def test_open_writers_hold_the_smallest_part_each(
 
 
 def test_small_writers_take_little_memory_if_none_is_free(client: S3Client, bucket: str) -> None:
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     writers = [writer_of(client, bucket, str(number)) for number in range(40)]
     for writer in writers:
         writer.write(bytearray(KIB))
@@ -64,7 +64,7 @@ def test_a_writer_alone_sends_whole_parts(client: S3Client, bucket: str, proxy: 
 
 
 def test_a_writer_has_idle_readers_release_memory(client: S3Client, bucket: str) -> None:
-    budget = client.runtime().budget
+    budget = client._runtime().budget
     budget.idle_after = 0.0
     with writer_of(client, bucket, "read") as writer:
         writer.write(noise(6 * MIB))

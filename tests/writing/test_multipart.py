@@ -129,9 +129,9 @@ def test_300_mib_saved_and_loaded_in_bounded_memory(s3_server: S3Server, bucket:
                 # in turn, what can be kept as it is and what must be copied; each block with a mark of its own
                 piece = number.to_bytes(4, "big") + block
                 writer.write(piece if number % 2 else bytearray(piece))
-                taken.append(client.runtime().budget.taken)
+                taken.append(client._runtime().budget.taken)
         assert max(taken) <= budget
-        assert client.runtime().budget.taken == 0
+        assert client._runtime().budget.taken == 0
         with client.get_object(bucket, "key") as reader:
             for number in range(blocks):
                 assert reader.read(len(block) + 4) == number.to_bytes(4, "big") + block
@@ -177,13 +177,13 @@ def test_parts_that_never_started_do_not_hide_the_reason(bucket: str, proxy: Rec
     with client_of(proxy.endpoint, config) as client:
         stream = client.put_object(bucket, "key")
         stream.write(noise(10 * PART))
-        for _ in range(client.runtime().streams):
+        for _ in range(client._runtime().streams):
             assert gate.arrived.acquire(timeout=30)
         stream.abort()
         for attempt in (lambda: stream.write(b"more"), stream.close):
             with pytest.raises(S3UploadAbortedError, match="was aborted"):
                 attempt()
-        assert client.runtime().budget.taken == 0
+        assert client._runtime().budget.taken == 0
         assert not gate.arrived.acquire(blocking=False), "no other part was sent"
 
 
@@ -206,11 +206,11 @@ def test_a_writer_waits_when_the_budget_is_used_up(
         for _ in range(2):  # parts that are on their way; the third is full or being filled
             assert gate.arrived.acquire(timeout=30)
         assert not written.is_set()
-        assert client.runtime().budget.taken <= budget
+        assert client._runtime().budget.taken <= budget
         gate.opened.set()
         thread.join(60)
         assert written.is_set()
-        assert client.runtime().budget.taken == 0
+        assert client._runtime().budget.taken == 0
         assert read_back(client, bucket) == noise(6 * PART)
 
 
@@ -221,7 +221,7 @@ def test_a_part_larger_than_the_budget_is_still_sent(s3_server: S3Server, bucket
             writer.write(noise(PART))
             writer.write(bytearray(noise(2 * PART + 1)))
         assert read_back(client, bucket) == noise(PART) + noise(2 * PART + 1)
-        assert client.runtime().budget.taken == 0
+        assert client._runtime().budget.taken == 0
 
 
 def test_many_writers_share_one_client(s3_server: S3Server, bucket: str) -> None:
@@ -239,4 +239,4 @@ def test_many_writers_share_one_client(s3_server: S3Server, bucket: str) -> None
         for thread in threads:
             thread.join(60)
         assert all(read_back(client, bucket, f"key-{number}") == noise(11 * MIB, seed=number) for number in range(6))
-        assert client.runtime().budget.taken == 0
+        assert client._runtime().budget.taken == 0

@@ -70,8 +70,8 @@ def test_only_what_may_change_is_copied(client: S3Client, bucket: str, kind: Any
     data = noise(MIB)
     with writer_of(client, bucket) as writer:
         writer.write(kind(data))
-        assert client.runtime().budget.taken == taken
-    assert client.runtime().budget.taken == 0
+        assert client._runtime().budget.taken == taken
+    assert client._runtime().budget.taken == 0
     assert read_back(client, bucket) == data
 
 
@@ -266,4 +266,4 @@ def test_any_sequence_of_writes(
     assert sizes == (
         [] if one_part else [PART] * (len(expected) // PART) + [len(expected) % PART] * (len(expected) % PART > 0)
     )
-    assert counted.runtime().budget.taken == 0
+    assert counted._runtime().budget.taken == 0

@@ -74,7 +74,7 @@ class Store:
         ordered = sorted(commits)
         if all(commits[one].last_modified < commits[other].last_modified for one, other in pairwise(ordered)):
             return ordered
-        lane = self.client.runtime().lane()
+        lane = self.client._runtime().lane()
         asked = {step: lane.submit(partial(self._stored, step, commits[step])) for step in ordered}
         return sorted(ordered, key=lambda step: (asked[step].result(), step))
 
@@ -135,7 +135,7 @@ class Store:
             S3ObjectChangedError: another job has committed the step meanwhile, and this one is not.
             S3Exception: nothing is published; what was committed before still is.
         """
-        commit = CommitObject(self.client.runtime, self.bucket, self.manifest_key(step))
+        commit = CommitObject(self.client._runtime, self.bucket, self.manifest_key(step))
         seen = commit.look()
         there = self.objects(step, path)
         ours = tuple(StoredObject(info.key, info.size, info.etag, stored.get(info.key, (0, None))[1]) for info in there)

@@ -114,7 +114,7 @@ def _time(store: Store) -> float:
         S3ProtocolError: S3 does not tell it.
     """
     request = operations.list_objects(store.bucket, store.prefix, max_keys=1)
-    date = store.client.runtime().caller.call(request, _date_of)
+    date = store.client._runtime().caller.call(request, _date_of)
     if not date:
         raise S3ProtocolError("S3 tells no time (Date), so that the age of objects cannot be told")
     return date

@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from functools import partial
 from types import TracebackType
@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 from s3torchconnector import _transfer
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError
+from s3torchconnector._s3client._head_result import head_result
 from s3torchconnector._threads import start_thread
 from s3torchconnector._transfer import ObjectSource, Runtime
-from s3torchconnector._types import HeadObjectResult, ObjectInfo, ObjectInfos, RestoreStatus, UploadInfo
+from s3torchconnector._types import HeadObjectResult, ObjectInfo, ObjectInfos, UploadInfo
 from s3torchconnector._version import __version__
-from s3torchconnector._wire import operations, parse_http_date, read_document, refuse_late_error
+from s3torchconnector._wire import operations, read_document, refuse_late_error
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class S3Client:
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
-        self._runtime: Runtime | None = None
+        self._opened: Runtime | None = None
         _clients.add(self)
 
     @property
@@ -106,7 +107,7 @@ class S3Client:
             object_info: what a listing told of it: saves requests.
             reader_constructor: how to read, see ``S3ReaderConstructor``.
         """
-        source = ObjectSource(self.runtime, bucket, key, object_info)
+        source = ObjectSource(self._runtime, bucket, key, object_info)
         get_object_info: Callable[[], ObjectInfo | HeadObjectResult] = partial(self.head_object, bucket, key)
         if object_info is not None and object_info.etag:  # a dataset's table keeps no more of a listing than the size
             get_object_info = partial(copy, object_info)  # not a lambda: readers that keep it pickle
@@ -131,7 +132,7 @@ class S3Client:
             overwrite: if not, the object is stored only where there is none; see ``S3Checkpoint.writer``.
             summed: whether the stream's ``checksum`` is wanted also where uploads carry none.
         """
-        return _transfer.PutObjectStream(self.runtime, bucket, key, storage_class, overwrite=overwrite, summed=summed)
+        return _transfer.PutObjectStream(self._runtime, bucket, key, storage_class, overwrite=overwrite, summed=summed)
 
     def list_objects(
         self, bucket: str, prefix: str = "", delimiter: str = "", max_keys: int = 1000
@@ -140,7 +141,7 @@ class S3Client:
 
         With a ``delimiter``, keys that have it behind the prefix are rolled up into common prefixes.
         """
-        return _transfer.ListObjectStream(self.runtime, bucket, prefix, delimiter, max_keys)
+        return _transfer.ListObjectStream(self._runtime, bucket, prefix, delimiter, max_keys)
 
     def list_all(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfos]:
         """List all objects whose keys begin with ``prefix``, many pages at a time, in key order.
@@ -151,7 +152,7 @@ class S3Client:
         Raises:
             S3Exception: an error occurred accessing S3.
         """
-        return _transfer.list_all(self.runtime, bucket, prefix)
+        return _transfer.list_all(self._runtime, bucket, prefix)
 
     def head_object(self, bucket: str, key: str) -> HeadObjectResult:
         """What S3 knows of an object.
@@ -159,13 +160,13 @@ class S3Client:
         Raises:
             S3NotFoundError: there is no such object.
         """
-        return self.runtime().caller.call(
-            operations.head_object(bucket, key), lambda response: _head_result(response.headers)
+        return self._runtime().caller.call(
+            operations.head_object(bucket, key), lambda response: head_result(response.headers)
         )
 
     def delete_object(self, bucket: str, key: str) -> None:
         """Delete an object; one that does not exist is deleted already."""
-        self.runtime().caller.call(operations.delete_object(bucket, key), read_document)
+        self._runtime().caller.call(operations.delete_object(bucket, key), read_document)
 
     def delete_objects(self, bucket: str, keys: Iterable[str]) -> None:
         """Delete objects, many at a time.
@@ -173,7 +174,7 @@ class S3Client:
         Raises:
             S3Exception: one could not be deleted; others may be.
         """
-        lane = self.runtime().lane()
+        lane = self._runtime().lane()
         for deleted in [lane.submit(partial(self.delete_object, bucket, key)) for key in keys]:
             deleted.result()
 
@@ -195,12 +196,12 @@ class S3Client:
         Raises:
             S3Exception: an error occurred accessing S3.
         """
-        return _transfer.list_uploads(self.runtime, bucket, prefix)
+        return _transfer.list_uploads(self._runtime, bucket, prefix)
 
     def abort_multipart_upload(self, bucket: str, key: str, upload_id: str) -> None:
         """End a multipart upload and delete its parts; one that has ended is none."""
         with contextlib.suppress(S3NotFoundError):
-            self.runtime().caller.call(operations.abort_multipart_upload(bucket, key, upload_id), read_document)
+            self._runtime().caller.call(operations.abort_multipart_upload(bucket, key, upload_id), read_document)
 
     def copy_object(self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str) -> None:
         """Copy an object of up to 5 GiB inside S3.
@@ -209,18 +210,18 @@ class S3Client:
             S3NotFoundError: there is no such object, or no such destination bucket.
         """
         request = operations.copy_object(src_bucket, src_key, dst_bucket, dst_key)
-        self.runtime().caller.call(request, partial(refuse_late_error, request))
+        self._runtime().caller.call(request, partial(refuse_late_error, request))
 
-    def runtime(self) -> Runtime:
+    def _runtime(self) -> Runtime:
         """What this process has open: made at the first call, dropped by ``close``."""
-        runtime = self._runtime
+        runtime = self._opened
         if runtime is None:
             with self._lock:
-                runtime = self._runtime
+                runtime = self._opened
                 if runtime is None:
                     runtime = Runtime(self._region, self._endpoint, self._config, self.user_agent)
                     weakref.finalize(self, _close_in_same_process, runtime, os.getpid()).atexit = False
-                    self._runtime = runtime
+                    self._opened = runtime
         return runtime
 
     def debug_state(self) -> str:
@@ -237,13 +238,13 @@ class S3Client:
             >>> client = S3Client("us-east-1")
             >>> print(client.debug_state())  # doctest: +SKIP
         """
-        return _transfer.debug_state(repr(self), self._runtime)
+        return _transfer.debug_state(repr(self), self._opened)
 
     def close(self) -> None:
         """End what this process has open for it: threads and connections, unless other clients of equal settings share
         them. What is under way ends first. The client can be used again."""
         with self._lock:
-            runtime, self._runtime = self._runtime, None
+            runtime, self._opened = self._opened, None
         if runtime is not None:
             runtime.close()
 
@@ -256,7 +257,7 @@ class S3Client:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_runtime")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_opened")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -265,15 +266,15 @@ class S3Client:
     def __repr__(self) -> str:
         return f"S3Client(region={self._region!r}, endpoint={self._endpoint!r})"
 
-    def close_idle(self) -> None:
+    def _close_idle(self) -> None:
         """Close the connections of this process that serve no request, and keep none from now on."""
-        runtime = self._runtime
+        runtime = self._opened
         if runtime is not None:
             runtime.close_idle()
 
-    def leave_to_parent(self) -> None:
+    def _leave_to_parent(self) -> None:
         """In a forked child: forget what the parent has open."""
-        runtime = self._runtime
+        runtime = self._opened
         self._start_afresh()
         if runtime is not None:
             runtime.forget()
@@ -295,29 +296,12 @@ def _close_on_a_thread(runtime: Runtime) -> None:
 def _close_idle_at_exit() -> None:
     """Finalisers no longer run when the interpreter exits. Transfers may go on; their connections close behind them."""
     for client in list(_clients):
-        client.close_idle()
+        client._close_idle()
 
 
 def _leave_all_to_parent() -> None:
     for client in list(_clients):
-        client.leave_to_parent()
-
-
-def _head_result(headers: Mapping[str, str]) -> HeadObjectResult:
-    restore = headers.get("x-amz-restore")
-    return HeadObjectResult(
-        headers.get("etag", ""),
-        int(headers.get("content-length", "0")),
-        parse_http_date(headers.get("last-modified", "")),
-        headers.get("x-amz-storage-class"),
-        None if restore is None else _restore_status(restore),
-    )
-
-
-def _restore_status(header: str) -> RestoreStatus:
-    """``ongoing-request="false", expiry-date="Fri, 21 Dec 2012 00:00:00 GMT"``."""
-    _, _, expiry = header.partition('expiry-date="')
-    return RestoreStatus('ongoing-request="true"' in header, parse_http_date(expiry.rstrip('"')) or None)
+        client._leave_to_parent()
 
 
 atexit.register(_close_idle_at_exit)

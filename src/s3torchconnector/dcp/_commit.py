@@ -39,7 +39,7 @@ class MetadataCommit:
         self._file_system = file_system
         self._folder = folder
         self._place = parse_object_uri(path)
-        self._object = CommitObject(file_system.client.runtime, *self._place)
+        self._object = CommitObject(file_system._client._runtime, *self._place)
 
     def look(self) -> Previous:
         """What is there, for ``replace``."""
@@ -70,7 +70,7 @@ class MetadataCommit:
         """
         bucket, key = self._place
         try:
-            with S3Writer(self._file_system.client.put_object(bucket, key, overwrite=False)) as stream:
+            with S3Writer(self._file_system._client.put_object(bucket, key, overwrite=False)) as stream:
                 stream.write(pickle.dumps(metadata))
         except S3Exception as error:
             self._withdraw(metadata, error)
@@ -147,6 +147,6 @@ def delete_files(file_system: S3FileSystem, folder: str, names: Iterable[str]) -
         except S3Exception as error:
             _log.warning("%s is not part of the checkpoint any more, and could not be deleted: %s", path, error)
 
-    lane = file_system.client.runtime().lane()
+    lane = file_system._client._runtime().lane()
     for deleted in [lane.submit(partial(delete, name)) for name in names]:
         deleted.result()

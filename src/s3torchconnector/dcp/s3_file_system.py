@@ -42,8 +42,8 @@ class S3FileSystem(FileSystemBase):
         *,
         endpoint: str | None = None,
     ) -> None:
-        self.client = s3_client or S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
-        self.reader_constructor = reader_constructor
+        self._client = s3_client or S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
+        self._reader_constructor = reader_constructor
 
     @contextmanager
     def create_stream(self, path: str | os.PathLike[str], mode: str) -> Iterator[io.BufferedIOBase]:
@@ -55,10 +55,10 @@ class S3FileSystem(FileSystemBase):
         """
         bucket, key = parse_object_uri(self.init_path(path))
         if mode == "rb":
-            with self.client.get_object(bucket, key, reader_constructor=self.reader_constructor) as reader:
+            with self._client.get_object(bucket, key, reader_constructor=self._reader_constructor) as reader:
                 yield reader
         elif mode == "wb":
-            with S3Writer(self.client.put_object(bucket, key)) as writer:
+            with S3Writer(self._client.put_object(bucket, key)) as writer:
                 yield writer
         else:
             raise ValueError(f"an S3 object is opened to read ('rb') or to write ('wb'), not with mode={mode!r}")
@@ -82,8 +82,8 @@ class S3FileSystem(FileSystemBase):
         """Copy an object of up to 5 GiB, then delete it. Saving a checkpoint does not need this."""
         source, target = (parse_object_uri(self.init_path(each)) for each in (path, new_path))
         if source != target:
-            self.client.copy_object(*source, *target)
-            self.client.delete_object(*source)
+            self._client.copy_object(*source, *target)
+            self._client.delete_object(*source)
 
     def mkdir(self, path: str | os.PathLike[str]) -> None:
         """Nothing: S3 has no folders."""
@@ -100,19 +100,19 @@ class S3FileSystem(FileSystemBase):
             S3Exception: S3 does not tell.
         """
         try:
-            self.client.head_object(*parse_object_uri(self.init_path(path)))
+            self._client.head_object(*parse_object_uri(self.init_path(path)))
         except S3NotFoundError:
             return False
         return True
 
     def rm_file(self, path: str | os.PathLike[str]) -> None:
         """Delete an object; one that does not exist is deleted already."""
-        self.client.delete_object(*parse_object_uri(self.init_path(path)))
+        self._client.delete_object(*parse_object_uri(self.init_path(path)))
 
     def ls(self, path: str | os.PathLike[str]) -> list[str]:
         """The URIs of all objects below the path."""
         bucket, prefix = parse_s3_uri(self.concat_path(path, ""))
-        return [f"s3://{bucket}/{info.key}" for page in self.client.list_all(bucket, prefix) for info in page]
+        return [f"s3://{bucket}/{info.key}" for page in self._client.list_all(bucket, prefix) for info in page]
 
 
 def __getattr__(name: str) -> Any:

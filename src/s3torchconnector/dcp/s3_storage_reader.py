@@ -130,7 +130,7 @@ class S3StorageReader(FileSystemReader):
             StoredFile(*parse_object_uri(self.fs.concat_path(self.path, name)), sizes[name], list(of_file.values()))
             for name, of_file in items.items()
         ]
-        Load(self.fs.client.runtime(), planner, self._max_gap()).run(files)
+        Load(self.fs._client._runtime(), planner, self._max_gap()).run(files)
         future: Future[None] = Future()
         future.set_result(None)
         return future
@@ -147,7 +147,7 @@ class S3StorageReader(FileSystemReader):
         return TensorLayout(stored.properties.dtype, tuple(chunk.sizes), 0) if chunk is not None else None
 
     def _max_gap(self) -> int | None:
-        constructor = self.fs.reader_constructor
+        constructor = self.fs._reader_constructor
         policy = constructor.keywords.get("policy") if isinstance(constructor, partial) else None
         return policy.max_gap if isinstance(policy, ReadPolicy) else None
 

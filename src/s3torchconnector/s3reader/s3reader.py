@@ -92,14 +92,14 @@ class S3Reader(io.BufferedIOBase):
     # What a dataset and the end of a reader call is there for subclasses too that never call this constructor, as was
     # right where this class was abstract.
 
-    def start_early(self, likely_size: int | None = None) -> bool:
+    def _start_early(self, likely_size: int | None = None) -> bool:
         """``prefetch`` for a loop that will come to this object later; see ``look_ahead``."""
         source = self._source()
         if source is not None:
             source.prefetch(likely_size)
         return source is not None
 
-    def deliver(self) -> int | None:
+    def _hand_out(self) -> int | None:
         """The loop has come to this object: from now on its memory is its user's. Returns its size, if known."""
         source = self._source()
         return None if source is None else source.hand_out()

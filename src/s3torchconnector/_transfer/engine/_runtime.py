@@ -63,7 +63,7 @@ class Runtime:
         typical = self.caller.hedging.typical
         is_near = typical is not None and typical < _NEARBY
         each = _BYTES_PER_SECOND_PER_STREAM_NEARBY if is_near else _BYTES_PER_SECOND_PER_STREAM
-        wanted = math.ceil(self.config.bytes_per_second / each)
+        wanted = math.ceil(self.config._bytes_per_second / each)
         if self.caller.encrypts:
             wanted = min(wanted, _ENCRYPTED_STREAMS_PER_PROCESSOR * _processors())
         return max(1, min(self.config.max_connections, max(4, wanted)))

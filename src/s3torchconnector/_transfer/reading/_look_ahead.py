@@ -25,10 +25,10 @@ _FEWEST = 2  # however little the target throughput asks for
 class Prefetchable(Protocol):
     """What look-ahead asks of a reader; see ``ObjectReader``."""
 
-    def start_early(self, likely_size: int | None) -> bool:
+    def _start_early(self, likely_size: int | None) -> bool:
         """Begin fetching, and take memory for it from the budget. Whether it is of a kind that can."""
 
-    def deliver(self) -> int | None:
+    def _hand_out(self) -> int | None:
         """The program gets the reader, and its memory counts as the program's. Returns its size, if that is known."""
 
     def close(self) -> None:
@@ -46,7 +46,7 @@ class Window:
         self._open_runtime = open_runtime
         self._part_size = config.part_size
         self._most = most
-        self._bytes = config.bytes_per_second * _SECONDS_IN_FLIGHT
+        self._bytes = config._bytes_per_second * _SECONDS_IN_FLIGHT
         self.mean_size: int | None = None
 
     def note(self, size: int) -> None:
@@ -112,8 +112,8 @@ def look_ahead(readers: Iterable[_R], open_runtime: OpenRuntime, most: int | Non
             if pid != os.getpid():
                 pid = os.getpid()
                 for each in in_flight:
-                    each.start_early(window.mean_size)
-            size = reader.deliver()
+                    each._start_early(window.mean_size)
+            size = reader._hand_out()
             if size is not None:
                 window.note(size)
             _fill(in_flight, source, window)
@@ -130,5 +130,5 @@ def _fill(in_flight: deque[_R], source: _Source[_R], window: Window) -> None:
         if reader is None:
             return
         in_flight.append(reader)
-        if not reader.start_early(window.mean_size):
+        if not reader._start_early(window.mean_size):
             window.shut()

@@ -1,0 +1,26 @@
+"""The headers of a HeadObject response as a ``HeadObjectResult``. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from s3torchconnector._types import HeadObjectResult, RestoreStatus
+from s3torchconnector._wire import parse_http_date
+
+
+def head_result(headers: Mapping[str, str]) -> HeadObjectResult:
+    """What the headers, by their names in lower case, say of the object."""
+    restore = headers.get("x-amz-restore")
+    return HeadObjectResult(
+        headers.get("etag", ""),
+        int(headers.get("content-length", "0")),
+        parse_http_date(headers.get("last-modified", "")),
+        headers.get("x-amz-storage-class"),
+        None if restore is None else _restore_status(restore),
+    )
+
+
+def _restore_status(header: str) -> RestoreStatus:
+    """The status from a header such as ``ongoing-request="false", expiry-date="Fri, 21 Dec 2012 00:00:00 GMT"``."""
+    _, _, expiry = header.partition('expiry-date="')
+    return RestoreStatus('ongoing-request="true"' in header, parse_http_date(expiry.rstrip('"')) or None)
