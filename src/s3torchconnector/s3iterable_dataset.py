@@ -10,6 +10,7 @@ import torch.distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
 from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._dataset_parameters import document
 from s3torchconnector._dataset_source import (
     DatasetSource,
     GetDatasetObjects,
@@ -21,14 +22,34 @@ from s3torchconnector._dataset_source import (
 from s3torchconnector._sharding import Place, shard
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
 
+__all__ = ["S3IterableDataset"]
 
+
+@document
 class S3IterableDataset(IterableDataset[Any]):
-    """An IterableStyle dataset created from S3 objects.
+    """S3 objects as an iterable dataset: samples in order. Make one with ``from_prefix`` or ``from_objects``.
 
-    To create an instance of S3IterableDataset, you need to use from_prefix or from_objects methods.
+    While the program uses one sample, the next objects are being fetched. The transform runs in the iterating thread,
+    in order, on a reader that already holds its object's bytes or is receiving them.
 
-    While one sample is being used, the next objects are on their way. The transform runs in the iterating thread, in
-    order, and sees a reader that already holds its object's bytes or is receiving them.
+    A dataset pickles as configuration.
+
+    Args:
+        region, get_dataset_objects, endpoint, transform: described in ``_dataset_parameters``.
+        s3client_config, enable_sharding, reader_constructor, look_ahead: described in ``_dataset_parameters``.
+
+    Raises:
+        ValueError: ``look_ahead`` is negative.
+        S3ConfigurationError: (a ``ValueError``) the region cannot be used.
+
+    Example:
+        >>> from s3torchconnector import S3IterableDataset
+        >>> dataset = S3IterableDataset.from_prefix("s3://my-bucket/images/", region="us-east-1")
+        >>> for reader in dataset:
+        ...     print(reader.key, len(reader.read()))
+        images/0.png 10
+        images/1.png 10
+        images/2.png 10
     """
 
     def __init__(
@@ -54,15 +75,16 @@ class S3IterableDataset(IterableDataset[Any]):
 
     @property
     def region(self) -> str:
-        """AWS region of the bucket."""
+        """The region of the bucket."""
         return self._source.region
 
     @property
     def endpoint(self) -> str | None:
-        """URL of the S3 server, if one was given."""
+        """The URL of the S3 server, if one was given."""
         return self._source.endpoint
 
     @classmethod
+    @document
     def from_objects(
         cls,
         object_uris: str | Iterable[str],
@@ -75,25 +97,15 @@ class S3IterableDataset(IterableDataset[Any]):
         reader_constructor: S3ReaderConstructorProtocol | None = None,
         look_ahead: int | None = None,
     ) -> S3IterableDataset:
-        """Returns an instance of S3IterableDataset using the S3 URI(s) provided.
+        """Make a dataset of the objects that are named. No request is made.
 
         Args:
-            object_uris: S3 URI of the object(s) desired.
-            region: AWS region of the S3 bucket where the objects are stored.
-            endpoint: AWS endpoint of the S3 bucket where the objects are stored.
-            transform: Optional callable which is used to transform an S3Reader into the desired type.
-            s3client_config: Optional S3ClientConfig with parameters for S3 client.
-            enable_sharding: If True, shard the dataset across ranks and DataLoader workers: each sample goes to
-                exactly one of them. If False (default), each worker loads the entire dataset independently.
-            reader_constructor: Optional way of reading, see S3ReaderConstructor.
-            look_ahead: most objects on their way before they are asked for; by default as many as
-                ``throughput_target_gbps`` can use. 0 switches it off.
-
-        Returns:
-            An IterableStyle dataset created from S3 objects.
+            object_uris, region, endpoint, transform: described in ``_dataset_parameters``.
+            s3client_config, enable_sharding, reader_constructor, look_ahead: described in ``_dataset_parameters``.
 
         Raises:
-            TypeError, ValueError: a URI does not name an object.
+            TypeError, ValueError: a URI does not name an object, or ``look_ahead`` is negative.
+            S3ConfigurationError: (a ``ValueError``) the region cannot be used.
         """
         return cls(
             region, objects_from_uris(object_uris), endpoint, transform=transform, s3client_config=s3client_config,
@@ -101,6 +113,7 @@ class S3IterableDataset(IterableDataset[Any]):
         )  # fmt: skip
 
     @classmethod
+    @document
     def from_prefix(
         cls,
         s3_uri: str,
@@ -113,27 +126,15 @@ class S3IterableDataset(IterableDataset[Any]):
         reader_constructor: S3ReaderConstructorProtocol | None = None,
         look_ahead: int | None = None,
     ) -> S3IterableDataset:
-        """Returns an instance of S3IterableDataset using the S3 URI provided.
+        """Make a dataset of all objects whose keys begin with a prefix. They are listed when iteration starts.
 
         Args:
-            s3_uri: An S3 URI (prefix) of the object(s) desired. Objects matching the prefix will be included in the
-                returned dataset; empty objects whose key ends with ``/`` (directory markers) are not.
-            region: AWS region of the S3 bucket where the objects are stored.
-            endpoint: AWS endpoint of the S3 bucket where the objects are stored.
-            transform: Optional callable which is used to transform an S3Reader into the desired type.
-            s3client_config: Optional S3ClientConfig with parameters for S3 client.
-            enable_sharding: If True, shard the dataset across ranks and DataLoader workers: each sample goes to
-                exactly one of them. If False (default), each worker loads the entire dataset independently.
-            reader_constructor: Optional way of reading, see S3ReaderConstructor.
-            look_ahead: most objects on their way before they are asked for; by default as many as
-                ``throughput_target_gbps`` can use. 0 switches it off.
-
-        Returns:
-            An IterableStyle dataset created from S3 objects.
+            s3_uri, region, endpoint, transform: described in ``_dataset_parameters``.
+            s3client_config, enable_sharding, reader_constructor, look_ahead: described in ``_dataset_parameters``.
 
         Raises:
-            TypeError, ValueError: ``s3_uri`` is not an S3 URI.
-            S3Exception: An error occurred accessing S3 (when iterating).
+            TypeError, ValueError: ``s3_uri`` is not an ``s3://`` URI, or ``look_ahead`` is negative.
+            S3ConfigurationError: (a ``ValueError``) the region cannot be used.
         """
         return cls(
             region, objects_from_prefix(s3_uri), endpoint, transform=transform, s3client_config=s3client_config,
@@ -141,10 +142,13 @@ class S3IterableDataset(IterableDataset[Any]):
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[Any]:
-        """The transformed samples, in order.
+        """Yield the transformed samples, in order.
 
-        Leaving the loop, or an error in it, gives up what is on its way. An object that cannot be read raises where
-        its transform reads it.
+        Leaving the loop, or an error in it, cancels what is being fetched. An object that cannot be read raises its
+        error in the transform that reads it.
+
+        Raises:
+            S3Exception: an error occurred listing the objects, or reading one of them.
         """
         items = self._source.objects()
         if self._enable_sharding:
@@ -152,7 +156,7 @@ class S3IterableDataset(IterableDataset[Any]):
         return self._source.samples(items, self._look_ahead)
 
     def _place(self) -> Place:
-        """Which share is this process's, as things stand when iteration starts."""
+        """Which share of the samples belongs to this process, at the time when iteration starts."""
         worker = get_worker_info()
         rank, world_size = _process_group_rank() or self._rank_of_parent(worker is not None) or _environment_rank()
         return Place(rank, world_size) if worker is None else Place(rank, world_size, worker.id, worker.num_workers)
@@ -161,12 +165,12 @@ class S3IterableDataset(IterableDataset[Any]):
         return self._pickled_rank if in_worker else None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A spawned worker has no process group: it is told its parent's rank, as of now, when iteration starts.
+        # A spawned worker has no process group. It is pickled when iteration starts, and told its parent's rank then.
         return {**self.__dict__, "_pickled_rank": _process_group_rank()}
 
 
 def _if_given(**options: int | None) -> dict[str, Any]:
-    """Those that are not None: subclasses written for 1.5.0 have constructors that know no others."""
+    """The options that are not None: constructors of subclasses written for 1.5.0 know no new ones."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -177,5 +181,5 @@ def _process_group_rank() -> tuple[int, int] | None:
 
 
 def _environment_rank() -> tuple[int, int]:
-    """What torchrun says, https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables."""
+    """The rank and world size that torchrun tells, https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._dataset_parameters import document
 from s3torchconnector._dataset_source import (
     DatasetSource,
     GetDatasetObjects,
@@ -19,14 +20,29 @@ from s3torchconnector._dataset_source import (
 from s3torchconnector._key_table import KeyTable
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
 
+__all__ = ["S3MapDataset"]
 
+
+@document
 class S3MapDataset(Dataset[Any]):
-    """A Map-Style dataset created from S3 objects.
+    """S3 objects as a map-style dataset: samples by index. Make one with ``from_prefix`` or ``from_objects``.
 
-    To create an instance of S3MapDataset, you need to use from_prefix or from_objects methods.
+    The objects are listed at first use. Their names are kept in a compact table, which forked ``DataLoader`` workers
+    share. A ``DataLoader`` asks for whole batches (``__getitems__``), whose objects are fetched concurrently.
 
-    The objects are listed at first use, and their names kept in a compact table that DataLoader workers share. A
-    DataLoader asks for whole batches (``__getitems__``), whose objects are fetched concurrently.
+    A dataset pickles as configuration, together with the table if there is one.
+
+    Args:
+        region, get_dataset_objects, endpoint, transform: described in ``_dataset_parameters``.
+        s3client_config, reader_constructor: described in ``_dataset_parameters``.
+
+    Example:
+        >>> from s3torchconnector import S3MapDataset
+        >>> dataset = S3MapDataset.from_prefix(
+        ...     "s3://my-bucket/images/", region="us-east-1", transform=lambda reader: (reader.key, len(reader.read()))
+        ... )
+        >>> len(dataset), dataset[1]
+        (3, ('images/1.png', 10))
     """
 
     def __init__(
@@ -45,15 +61,16 @@ class S3MapDataset(Dataset[Any]):
 
     @property
     def region(self) -> str:
-        """AWS region of the bucket."""
+        """The region of the bucket."""
         return self._source.region
 
     @property
     def endpoint(self) -> str | None:
-        """URL of the S3 server, if one was given."""
+        """The URL of the S3 server, if one was given."""
         return self._source.endpoint
 
     @classmethod
+    @document
     def from_objects(
         cls,
         object_uris: str | Iterable[str],
@@ -64,21 +81,15 @@ class S3MapDataset(Dataset[Any]):
         s3client_config: S3ClientConfig | None = None,
         reader_constructor: S3ReaderConstructorProtocol | None = None,
     ) -> S3MapDataset:
-        """Returns an instance of S3MapDataset using the S3 URI(s) provided.
+        """Make a dataset of the objects that are named. No request is made.
 
         Args:
-            object_uris: S3 URI of the object(s) desired.
-            region: AWS region of the S3 bucket where the objects are stored.
-            endpoint: AWS endpoint of the S3 bucket where the objects are stored.
-            transform: Optional callable which is used to transform an S3Reader into the desired type.
-            s3client_config: Optional S3ClientConfig with parameters for S3 client.
-            reader_constructor: Optional way of reading, see S3ReaderConstructor.
-
-        Returns:
-            A Map-Style dataset created from S3 objects.
+            object_uris, region, endpoint, transform: described in ``_dataset_parameters``.
+            s3client_config, reader_constructor: described in ``_dataset_parameters``.
 
         Raises:
             TypeError, ValueError: a URI does not name an object.
+            S3ConfigurationError: (a ``ValueError``) the region cannot be used.
         """
         return cls(
             region, objects_from_uris(object_uris), endpoint, transform=transform, s3client_config=s3client_config,
@@ -86,6 +97,7 @@ class S3MapDataset(Dataset[Any]):
         )  # fmt: skip
 
     @classmethod
+    @document
     def from_prefix(
         cls,
         s3_uri: str,
@@ -96,23 +108,15 @@ class S3MapDataset(Dataset[Any]):
         s3client_config: S3ClientConfig | None = None,
         reader_constructor: S3ReaderConstructorProtocol | None = None,
     ) -> S3MapDataset:
-        """Returns an instance of S3MapDataset using the S3 URI provided.
+        """Make a dataset of all objects whose keys begin with a prefix. They are listed at first use.
 
         Args:
-            s3_uri: An S3 URI (prefix) of the object(s) desired. Objects matching the prefix will be included in the
-                returned dataset; empty objects whose key ends with ``/`` (directory markers) are not.
-            region: AWS region of the S3 bucket where the objects are stored.
-            endpoint: AWS endpoint of the S3 bucket where the objects are stored.
-            transform: Optional callable which is used to transform an S3Reader into the desired type.
-            s3client_config: Optional S3ClientConfig with parameters for S3 client.
-            reader_constructor: Optional way of reading, see S3ReaderConstructor.
-
-        Returns:
-            A Map-Style dataset created from S3 objects.
+            s3_uri, region, endpoint, transform: described in ``_dataset_parameters``.
+            s3client_config, reader_constructor: described in ``_dataset_parameters``.
 
         Raises:
-            TypeError, ValueError: ``s3_uri`` is not an S3 URI.
-            S3Exception: An error occurred accessing S3 (at first use).
+            TypeError, ValueError: ``s3_uri`` is not an ``s3://`` URI.
+            S3ConfigurationError: (a ``ValueError``) the region cannot be used.
         """
         return cls(
             region, objects_from_prefix(s3_uri), endpoint, transform=transform, s3client_config=s3client_config,
@@ -120,23 +124,31 @@ class S3MapDataset(Dataset[Any]):
         )  # fmt: skip
 
     def __len__(self) -> int:
-        """How many objects there are; lists them at first use."""
+        """Return the number of objects. The first use lists them.
+
+        Raises:
+            S3Exception: an error occurred accessing S3.
+        """
         return len(self._objects())
 
     def __getitem__(self, i: int) -> Any:
-        """The transformed sample at ``i``. What the transform reads is all that is requested.
+        """Return the transformed sample at ``i``. Only what the transform reads is requested.
 
         Raises:
             IndexError: there is no such sample.
-            S3Exception: An error occurred accessing S3.
+            S3Exception: an error occurred accessing S3.
         """
         return self._source.transform(self._source.open(self._objects()[i]))
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """A batch of transformed samples, fetched concurrently and transformed in order as they arrive.
+        """Return a batch of transformed samples. Their objects are fetched concurrently, and transformed in order.
 
-        Where a subclass has a ``__getitem__`` of its own, that makes each of them, one after the other: which objects
-        it will ask for is not known before. Work that belongs to one object is faster in the transform.
+        If a subclass overrides ``__getitem__``, it is called for one index after the other: which objects it will ask
+        for is not known before. Work that belongs to one object is faster in the transform.
+
+        Raises:
+            IndexError: there is no such sample.
+            S3Exception: an error occurred accessing S3.
         """
         if type(self).__getitem__ is not S3MapDataset.__getitem__:
             return [self[i] for i in indices]
