@@ -108,7 +108,7 @@ def test_a_dropped_client_needs_no_thread_to_end(
 
 @pytest.mark.parametrize("region", ["", None, 7])
 def test_a_region_must_be_given(region: object) -> None:
-    with pytest.raises(S3ConfigurationError, match="a region such as 'us-east-1' must be given"):
+    with pytest.raises(S3ConfigurationError, match="a region such as 'us-east-1' is needed"):
         S3Client(region)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""What both datasets are made of: which objects, how to open them, and what to make of them."""
+"""What the datasets have in common: which objects, how to open them, and how to make samples of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def identity(reader: S3Reader) -> S3Reader:
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """The objects of a dataset, and everything that is needed to read them. Pickles as configuration."""
+    """The objects of a dataset, and all that is needed to read them. Pickles as configuration."""
 
     region: str
     get_dataset_objects: GetDatasetObjects
@@ -44,24 +44,24 @@ class DatasetSource:
         object.__setattr__(self, "client", client)
 
     def objects(self) -> Iterable[S3BucketKeyData]:
-        """The objects; a listing is made as they are asked for."""
+        """The objects. A prefix is listed while they are iterated over."""
         return self.get_dataset_objects(self.client)
 
     def table(self) -> KeyTable:
-        """The objects by index; a listing is made now."""
+        """The objects by index. A prefix is listed now."""
         objects = self.objects()
         if isinstance(objects, ListedObjects):
             return objects.table()
         return objects if isinstance(objects, KeyTable) else KeyTable(objects)
 
     def open(self, item: S3BucketKeyData) -> S3Reader:
-        """A reader of one of them. Makes no request."""
+        """Open one of the objects. No request is made."""
         return self.client.get_object(
             item.bucket, item.key, object_info=item.object_info, reader_constructor=self.reader_constructor
         )
 
     def samples(self, items: Iterable[S3BucketKeyData], most: int | None) -> Iterator[Any]:
-        """The transformed samples of ``items``, in order; at most ``most`` of the next ones are on their way."""
+        """Yield the transformed samples of ``items``, in order, while at most ``most`` of the next ones are fetched."""
         readers = look_ahead(map(self._open_early, items), self.client._runtime, most)
         try:
             for reader in readers:
@@ -75,7 +75,7 @@ class DatasetSource:
 
 
 class _Foreign:
-    """What a program's ``reader_constructor`` returned that is no ``S3Reader``, as ``look_ahead`` takes it."""
+    """What a ``reader_constructor`` returned that is not an ``S3Reader``, in the form that ``look_ahead`` takes."""
 
     def __init__(self, file: Any) -> None:
         self.file = file
@@ -87,24 +87,24 @@ class _Foreign:
         return None
 
     def close(self) -> None:
-        """It is the program's own."""
+        """Do nothing: it belongs to the program."""
 
 
 def objects_from_uris(object_uris: str | Iterable[str]) -> GetDatasetObjects:
-    """Objects named one by one.
+    """Objects that are named one by one.
 
     Raises:
-        TypeError, ValueError: one is not the URI of an object.
+        TypeError, ValueError: a URI does not name an object.
     """
     uris = [object_uris] if isinstance(object_uris, str) else object_uris
     return partial(_given, KeyTable(S3BucketKeyData(*parse_object_uri(uri)) for uri in uris))
 
 
 def objects_from_prefix(s3_uri: str) -> GetDatasetObjects:
-    """Objects whose keys begin with the URI's key.
+    """The objects whose keys begin with the key of the URI.
 
     Raises:
-        TypeError, ValueError: it is not an S3 URI.
+        TypeError, ValueError: ``s3_uri`` is not an ``s3://`` URI.
     """
     return partial(ListedObjects, *parse_s3_uri(s3_uri))
 
@@ -114,7 +114,7 @@ def _given(objects: KeyTable, _: S3Client) -> Iterable[S3BucketKeyData]:
 
 
 class ListedObjects(Iterable[S3BucketKeyData]):
-    """The objects below a prefix, listed anew whenever they are asked for."""
+    """The objects with a prefix. Each iteration lists them again."""
 
     def __init__(self, bucket: str, prefix: str, client: S3Client) -> None:
         self._bucket = bucket
@@ -130,7 +130,7 @@ class ListedObjects(Iterable[S3BucketKeyData]):
     def _pages(self) -> Iterator[ObjectInfos]:
         for page in self._client.list_all(self._bucket, self._prefix):
             if 0 in page.sizes:
-                # Consoles mark "directories" by empty objects of that name: no sample is meant by them.
+                # Consoles mark "directories" by empty objects of that name, which are not meant as samples.
                 page = ObjectInfos.of(info for info in page if info.size or not info.key.endswith("/"))
             yield page
 

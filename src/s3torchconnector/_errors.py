@@ -12,17 +12,25 @@ from typing import Any
 
 
 class S3Exception(Exception):
-    """An error occurred accessing S3: the root of everything this package raises about S3.
+    """An error occurred accessing S3: the root of everything that this package raises about S3.
 
     Attributes:
-        operation: the S3 action, for example ``"GetObject"``; ``None`` when no request was made.
-        bucket, key: the object concerned, where there is one.
-        status: the HTTP status, where S3 answered.
+        operation: the S3 action, for example ``"GetObject"``; None if no request was made.
+        bucket, key: the object concerned, if there is one.
+        status: the HTTP status, if S3 responded.
         code: S3's error code, for example ``"NoSuchKey"``.
         request_id: the id to quote to AWS Support.
         attempts: how many times the request was tried.
-        resent: whether one of them was sent twice, since a kept-alive connection turned out closed.
-        retry_after: seconds after which S3 asked to be asked again, where it did.
+        resent: whether an attempt was sent twice, because a kept-alive connection turned out to be closed.
+        retry_after: the seconds after which S3 asked for the next attempt, if it did.
+
+    Example:
+        >>> from s3torchconnector import S3Checkpoint, S3Exception
+        >>> try:
+        ...     S3Checkpoint("us-east-1").reader("s3://my-bucket/no-such-object").read()
+        ... except S3Exception as error:
+        ...     print(error.operation, error.key, error.code)
+        GetObject no-such-object NoSuchKey
     """
 
     operation: str | None = None
@@ -37,7 +45,7 @@ class S3Exception(Exception):
 
     def __init__(self, *args: Any, **facts: Any) -> None:
         super().__init__(*args)
-        # Programs' own raise it with any arguments, or none, as they may an Exception.
+        # Programs raise this class too, with any arguments or none, as they may raise an Exception.
         self.message = str(Exception(*args))
         for name, value in facts.items():
             setattr(self, name, value)
@@ -59,26 +67,27 @@ class S3CredentialsError(S3Exception):
 
 
 class S3ConnectionError(S3Exception, ConnectionError):
-    """The endpoint gave no (whole) answer: refused, reset, unresolvable, or cut off."""
+    """There was no complete response: the connection was refused, reset, or cut off, or the host is unknown."""
 
 
 class S3TimeoutError(S3ConnectionError, TimeoutError):
-    """The endpoint gave no answer within the configured time."""
+    """There was no complete response within the configured time."""
 
     errno = _errno.ETIMEDOUT
 
 
 class S3ProtocolError(S3Exception):
-    """What came back is not S3's, or not what was asked for (wrong range, broken framing, malformed XML)."""
+    """The response is not S3's, or not what was asked for (wrong range, broken framing, malformed XML)."""
 
 
 class S3ChecksumError(S3ProtocolError):
-    """Bytes that came, also when asked for again, do not have the checksum that S3 keeps of the object.
+    """The bytes received, also when they were requested again, do not have the checksum that S3 keeps of the object.
 
-    Also: there is no checksum to verify them by, although the configuration says ``checksum="required"``.
+    Or there is no checksum to compare with, and the configuration says ``checksum="required"``.
 
     Attributes:
-        start, stop: the range of the object (bytes, half-open) in which the wrong bytes are.
+        start, stop: the range of the object in which the wrong bytes are: from ``start`` up to, but not including,
+            ``stop``.
     """
 
     start: int | None = None
@@ -86,11 +95,11 @@ class S3ChecksumError(S3ProtocolError):
 
 
 class S3FormatError(S3Exception, ValueError):
-    """An object came as it is stored, but its content is not what its format (safetensors, a manifest) demands."""
+    """An object was received as it is stored, but its content is not in the format (safetensors, a manifest)."""
 
 
 class S3ServiceError(S3Exception):
-    """S3 answered with an error."""
+    """S3 responded with an error."""
 
 
 class S3NotFoundError(S3ServiceError, FileNotFoundError):
@@ -100,37 +109,37 @@ class S3NotFoundError(S3ServiceError, FileNotFoundError):
 
 
 class S3AccessDeniedError(S3ServiceError, PermissionError):
-    """These credentials may not do this, or S3 did not accept them."""
+    """These credentials are not allowed to do this, or S3 did not accept them."""
 
     errno = _errno.EACCES
 
 
 class S3WrongRegionError(S3ServiceError):
-    """The bucket lives in another region than the one the client was made for.
+    """The bucket is in another region than the one the client was made for.
 
     Attributes:
-        region: the bucket's region, where S3 told it.
+        region: the bucket's region, if S3 told it.
     """
 
     region: str | None = None
 
 
 class S3ObjectChangedError(S3ServiceError):
-    """The object was overwritten while it was being read; its versions are never mixed. Open it again.
+    """The object was overwritten while it was being read. Versions are never mixed: open it again.
 
-    Also: of two saves of one checkpoint at the same time, this one is not committed.
+    Or, of two saves of one checkpoint at the same time, this one was not committed.
     """
 
 
 class S3ObjectExistsError(S3ServiceError, FileExistsError):
-    """There is an object already, and ``overwrite=False`` said to leave it alone; it is what it was before."""
+    """The object exists, and ``overwrite=False`` was given. It stays what it was before."""
 
     errno = _errno.EEXIST
 
 
 class S3ThrottledError(S3ServiceError):
-    """S3 kept asking to slow down until all attempts were used up."""
+    """S3 asked to slow down until all attempts were used up."""
 
 
 class S3UploadAbortedError(S3Exception):
-    """The upload was given up (by the program, or after an error): the object is what it was before."""
+    """The upload was aborted, by the program or after an error. The object is what it was before."""

@@ -1,8 +1,8 @@
-"""Many objects' names in little memory.
+"""The names of many objects in little memory.
 
-Ten million ``S3BucketKeyData`` take gigabytes, and every DataLoader worker that looks at one copies the pages it
-shares with its parent, because Python counts references in the objects themselves. This table keeps the same in
-four flat arrays: a forked worker shares them for good, and a spawned one is sent them as four blocks of bytes.
+Ten million ``S3BucketKeyData`` take gigabytes. A forked ``DataLoader`` worker that looks at one copies the page of
+memory it is on, because Python counts references in the objects themselves. This table keeps the same in four flat
+arrays. Forked workers share them with their parent, and spawned workers are sent them as four blocks of bytes.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _BATCH = 1000
 
 
 class KeyTable:
-    """An immutable sequence of objects: buckets, keys and, where a listing told them, sizes."""
+    """An immutable sequence of objects: buckets, keys and, if a listing told them, sizes."""
 
     def __init__(self, objects: Iterable[S3BucketKeyData] = ()) -> None:
         self._buckets: list[str] = []
-        self._numbers: dict[str, int] = {}  # of the buckets
+        self._numbers: dict[str, int] = {}  # bucket to its index in _buckets
         self._bucket_of = array("I")
         self._keys = bytearray()
         self._ends = array("Q", [0])
@@ -37,7 +37,7 @@ class KeyTable:
 
     @classmethod
     def of_pages(cls, bucket: str, pages: Iterable[ObjectInfos]) -> KeyTable:
-        """The table of a listing, made page by page: an object for each of millions of keys takes longer than they."""
+        """Make the table of a listing, page by page: an object for each of millions of keys would take much longer."""
         table = cls()
         for page in pages:
             table._add(bucket, page.keys, page.sizes)
@@ -62,10 +62,10 @@ class KeyTable:
         return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, i: int) -> S3BucketKeyData:
-        """The object at ``i``, which may be negative.
+        """Return the object at ``i``, which may be negative.
 
         Raises:
-            IndexError: there is none.
+            IndexError: there is no such object.
         """
         count = len(self)
         if not -count <= i < count:

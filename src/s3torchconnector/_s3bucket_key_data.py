@@ -1,4 +1,4 @@
-"""``S3BucketKeyData``: an object's place, and what a listing told of it."""
+"""``S3BucketKeyData``: an object's bucket and key, and what a listing told about it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from s3torchconnector._types import ObjectInfo
 
 @dataclass(frozen=True)
 class S3BucketKeyData:
-    """One object of a dataset. ``object_info`` is there where a listing was its source."""
+    """One object of a dataset.
+
+    Attributes:
+        bucket, key: where the object is.
+        object_info: what a listing told about the object, or None. It saves requests.
+    """
 
     bucket: str
     key: str

@@ -1,7 +1,7 @@
-"""Which samples of a sequence belong to whom: pure arithmetic, ranks first, then workers.
+"""Which samples go to which worker of which rank. Pure.
 
-Sample ``i`` goes to rank ``i % world_size``; of a rank's samples, the ``j``-th goes to worker ``j % num_workers``. So
-every sample goes to exactly one worker of one rank, and ranks differ by at most one sample.
+Sample ``i`` goes to rank ``i % world_size``. The ``j``-th sample of a rank goes to its worker ``j % num_workers``. So
+each sample goes to exactly one worker of one rank, and ranks differ by at most one sample.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ class Place(NamedTuple):
 
 
 def shard(samples: Iterable[_T], place: Place) -> Iterator[_T]:
-    """The samples that belong to ``place``, in order.
+    """The samples that go to ``place``, in order.
 
+    >>> from s3torchconnector._sharding import Place, shard
     >>> list(shard("abcdefgh", Place(rank=1, world_size=2, worker=0, num_workers=2)))
     ['b', 'f']
     """

@@ -1,4 +1,4 @@
-"""The values that travel between the layers and, by their documented names, to users."""
+"""The values that the layers pass to one another and, by their documented names, to programs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as ReadableBuffer
     from _typeshed import WriteableBuffer as WriteableBuffer
-else:  # there is no such module; typing.get_type_hints asks for the names all the same
+else:  # for typing.get_type_hints: there is no such module at run time
     ReadableBuffer = WriteableBuffer = Any
 
 
 class RestoreStatus(NamedTuple):
-    """Whether an archived object is being restored, and until when the restored copy stays (seconds since 1970)."""
+    """Whether an archived object is being restored, and when the restored copy expires (seconds since 1970)."""
 
     in_progress: bool
     expiry: int | None = None
 
 
 class ObjectInfo(NamedTuple):
-    """One object as a listing describes it. ``size`` in bytes, ``last_modified`` in seconds since 1970 (UTC)."""
+    """One object as a listing describes it.
+
+    Attributes:
+        key, etag: the object's key, and S3's name of this version.
+        size: in bytes.
+        last_modified: in seconds since 1970 (UTC).
+        storage_class, restore_status: None if S3 does not tell.
+
+    Example:
+        >>> from s3torchconnector import S3Client
+        >>> [page] = S3Client("us-east-1").list_objects("my-bucket", "images/")
+        >>> [(info.key, info.size) for info in page.object_info]
+        [('images/0.png', 10), ('images/1.png', 10), ('images/2.png', 10)]
+    """
 
     key: str
     etag: str
@@ -31,18 +44,18 @@ class ObjectInfo(NamedTuple):
     restore_status: RestoreStatus | None = None
 
 
-# In C: three times as fast as calling the class, and there are a thousand in a page.
+# Implemented in C: three times as fast as calling the class, and a page has a thousand of them.
 _make_info = partial(tuple.__new__, ObjectInfo)
 
 
 class ObjectInfos(Sequence[ObjectInfo]):
-    """Objects as a listing describes them, in lists by field; an ``ObjectInfo`` is made when it is asked for.
+    """Objects as a listing describes them, in a list for each field. An ``ObjectInfo`` is made when it is asked for.
 
-    A tuple for each of millions of keys costs more than reading them, and the garbage collector goes through all that
-    are there again and again.
+    A tuple for each of millions of keys would cost more time than reading them, and the garbage collector would visit
+    all of them again and again.
 
     Args:
-        columns: a list for each field of ``ObjectInfo``, in their order, all of the same length.
+        columns: a list for each field of ``ObjectInfo``, in the order of the fields, all of the same length.
 
     Attributes:
         keys, sizes: two of the columns.
@@ -57,7 +70,7 @@ class ObjectInfos(Sequence[ObjectInfo]):
 
     @classmethod
     def of(cls, infos: Iterable[ObjectInfo]) -> ObjectInfos:
-        """These objects."""
+        """Make a sequence of these objects."""
         rows = list(infos)
         return cls(*([row[field] for row in rows] for field in range(len(ObjectInfo._fields))))
 
@@ -93,14 +106,14 @@ class HeadObjectResult(NamedTuple):
 
 
 class ListObjectResult(NamedTuple):
-    """One page of a listing: its objects, and the common prefixes when a delimiter was given."""
+    """One page of a listing: its objects, and the common prefixes if a delimiter was given."""
 
     object_info: list[ObjectInfo]
     common_prefixes: list[str]
 
 
 class UploadInfo(NamedTuple):
-    """A multipart upload that was begun and not ended; ``initiated`` in seconds since 1970 (UTC)."""
+    """An unfinished multipart upload. ``initiated`` is in seconds since 1970 (UTC)."""
 
     key: str
     upload_id: str

@@ -1,4 +1,4 @@
-"""``s3://bucket/key`` to its two halves. Keys are taken as they are: S3 knows no escaping, no ``.`` and no ``..``."""
+"""S3 URIs: ``s3://bucket/key``. Keys are used as they are: S3 knows no escaping, no ``.`` and no ``..``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ _SCHEME = "s3://"
 
 
 def parse_s3_uri(uri: str) -> tuple[str, str]:
-    """Split an S3 URI into bucket and key; the key may be empty (a whole bucket as prefix).
+    """Split an S3 URI into bucket and key. The key may be empty, to mean a whole bucket.
 
     Raises:
         TypeError: ``uri`` is not a string.
         ValueError: it is not an ``s3://`` URI, or it names no bucket.
 
+    >>> from s3torchconnector._uri import parse_s3_uri
     >>> parse_s3_uri("s3://bucket/a/b.pt")
     ('bucket', 'a/b.pt')
     """
@@ -26,10 +27,10 @@ def parse_s3_uri(uri: str) -> tuple[str, str]:
 
 
 def parse_object_uri(uri: str) -> tuple[str, str]:
-    """Split the URI of one object: like ``parse_s3_uri``, but the key must not be empty.
+    """Split the URI of one object: as ``parse_s3_uri``, but the key must not be empty.
 
     Raises:
-        TypeError, ValueError: as ``parse_s3_uri``, and for a URI without a key.
+        TypeError, ValueError: as ``parse_s3_uri``, and if there is no key.
     """
     bucket, key = parse_s3_uri(uri)
     if not key:
@@ -38,6 +39,6 @@ def parse_object_uri(uri: str) -> tuple[str, str]:
 
 
 def display_uri(bucket: str, key: str = "") -> str:
-    """The URI as it may stand in a log line or an error: control characters are escaped, so that no key forges one."""
+    """The URI for a log line or an error text. Control characters are escaped, so that no key can forge a line."""
     uri = f"{_SCHEME}{bucket}/{key}" if key else f"{_SCHEME}{bucket}"
     return uri if uri.isprintable() else repr(uri)[1:-1]

@@ -27,8 +27,10 @@ Five of them are an ``OSError``, so ``except OSError:`` around the decoding of a
 ``except S3Exception: raise`` before it; otherwise a missing object is mistaken for a corrupt one.
 
 Example:
+    >>> from s3torchconnector import S3Checkpoint
+    >>> from s3torchconnector.errors import S3NotFoundError
     >>> try:
-    ...     checkpoint.reader("s3://bucket/last.pt").read()
+    ...     S3Checkpoint("us-east-1").reader("s3://my-bucket/last.pt").read()
     ... except S3NotFoundError as error:
     ...     print(error.operation, error.code)
     GetObject NoSuchKey

@@ -1,4 +1,4 @@
-"""``S3Checkpoint``: readers and writers for ``torch.load`` and ``torch.save``, and safetensors files."""
+"""``S3Checkpoint``: files for ``torch.load`` and ``torch.save``, and safetensors files."""
 
 from __future__ import annotations
 
@@ -13,26 +13,33 @@ from s3torchconnector._uri import parse_object_uri
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
 from s3torchconnector.s3writer import S3Writer
 
+__all__ = ["S3Checkpoint"]
+
 
 class S3Checkpoint:
-    """A checkpoint manager for S3.
+    """Checkpoints as single objects: opens them as files for ``torch.load`` and ``torch.save``.
 
-    To read a checkpoint from S3, users need to create an S3Reader by providing s3_uri of the checkpoint stored in S3.
-    Similarly, to save a checkpoint to S3, users need to create an S3Writer by providing s3_uri. S3Reader and S3Writer
-    implements io.BufferedIOBase therefore, they can be passed to torch.load, and torch.save.
+    It also loads and saves safetensors files. ``S3CheckpointManager`` numbers checkpoints, and keeps the newest.
 
     Args:
-        region: AWS region of the bucket.
-        endpoint: URL of the S3 server, where it is not AWS's for that region.
+        region: region of the bucket, for example ``"us-east-1"``.
+        endpoint: URL of the S3 server. By default the one that the environment or the AWS configuration names, and if
+            there is none, AWS's for the region.
         s3client_config: settings of the client, see ``S3ClientConfig``.
-        reader_constructor: how readers read, see ``S3ReaderConstructor``.
+        reader_constructor: how objects are read, see ``S3ReaderConstructor``.
+
+    Raises:
+        S3ConfigurationError: (a ``ValueError``) the region cannot be used.
 
     Example:
-        >>> checkpoint = S3Checkpoint(region="us-east-1")
-        >>> with checkpoint.writer("s3://bucket/epoch-1.pt") as writer:
+        >>> import torch
+        >>> from s3torchconnector import S3Checkpoint
+        >>> model, checkpoint = torch.nn.Linear(3, 1), S3Checkpoint(region="us-east-1")
+        >>> with checkpoint.writer("s3://my-bucket/epoch-1.pt") as writer:
         ...     torch.save(model.state_dict(), writer)
-        >>> with checkpoint.reader("s3://bucket/epoch-1.pt") as reader:
+        >>> with checkpoint.reader("s3://my-bucket/epoch-1.pt") as reader:
         ...     model.load_state_dict(torch.load(reader))
+        <All keys matched successfully>
     """
 
     def __init__(
@@ -48,40 +55,39 @@ class S3Checkpoint:
         self._client = S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
 
     def reader(self, s3_uri: str) -> S3Reader:
-        """Creates an S3Reader from a given s3_uri.
+        """Open an object to read it. No request is made before something is read.
 
         Args:
-            s3_uri: A valid s3_uri. (i.e. s3://<BUCKET>/<KEY>)
+            s3_uri: the object, ``s3://bucket/key``.
 
         Returns:
-            a read-only binary stream of the S3 object's contents, specified by the s3_uri.
+            The reader, a binary file.
 
         Raises:
             TypeError, ValueError: ``s3_uri`` does not name an object.
-            S3Exception: An error occurred accessing S3.
         """
         bucket, key = parse_object_uri(s3_uri)
         return self._client.get_object(bucket, key, reader_constructor=self._reader_constructor)
 
     def writer(self, s3_uri: str, *, overwrite: bool = True) -> S3Writer:
-        """Creates an S3Writer from a given s3_uri.
+        """Open an object to write it. It is stored, as a whole, when the writer is closed.
 
-        Use it in a ``with`` block: left by an exception, the object stays what it was before.
+        Use the writer in a ``with`` block: if that is left by an exception, the object stays what it was before.
 
         Args:
-            s3_uri: A valid s3_uri. (i.e. s3://<BUCKET>/<KEY>)
-            overwrite: whether an object that is there is replaced. If not, of many writers of a key one succeeds
-                (``If-None-Match``; servers that do not know it are asked when the writer is opened, and a writer that
-                comes between goes unnoticed).
+            s3_uri: the object, ``s3://bucket/key``.
+            overwrite: whether an object that exists is replaced. If not, of many writers of one key exactly one
+                succeeds. (That takes a server that knows ``If-None-Match``. With any other, only an object that exists
+                when the writer is opened is noticed.)
 
         Returns:
-            a write-only binary stream. The content is saved to S3 using the specified s3_uri.
+            The writer, a binary file.
 
         Raises:
             TypeError, ValueError: ``s3_uri`` does not name an object.
-            S3ObjectExistsError: (a ``FileExistsError``) there is an object and ``overwrite`` is false. Raised here,
-                and by the writer's ``close`` where another writer was faster.
-            S3Exception: An error occurred accessing S3.
+            S3ObjectExistsError: (a ``FileExistsError``) the object exists, and ``overwrite`` is false. Also raised by
+                the writer's ``close``, if another writer was faster.
+            S3Exception: an error occurred accessing S3.
         """
         bucket, key = parse_object_uri(s3_uri)
         return S3Writer(self._client.put_object(bucket, key, overwrite=overwrite))
@@ -89,23 +95,29 @@ class S3Checkpoint:
     def save_safetensors(
         self, state_dict: Mapping[str, torch.Tensor], uri: str, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Store tensors as a safetensors file, which appears whole or not at all.
+        """Store tensors as a safetensors file, which appears as a whole or not at all.
 
-        Their bytes are sent from where they are. Tensors with gaps, and those of other devices, are copied one at a
-        time. Tensors that share memory (tied weights) are stored once for each name, which the format demands.
+        Tensors are sent from their own memory. Those with gaps, and those on other devices, are copied, one at a time.
+        Tensors that share memory (tied weights) are stored once for each name, because the format requires it.
 
         Args:
-            state_dict: dense tensors by name, on any device.
+            state_dict: dense tensors by name, on any device. Do not change them before this returns.
             uri: the object to store, ``s3://bucket/key``.
-            metadata: strings by name, kept in the header.
+            metadata: strings by name, stored in the header.
 
         Raises:
-            TypeError: something else than a tensor, or one that the format cannot hold; nothing is stored.
+            TypeError: a value is not a tensor, or one that the format cannot hold. Nothing is stored.
             ValueError: ``uri`` does not name an object.
             S3Exception: an error occurred accessing S3.
+
+        Example:
+            >>> import torch
+            >>> from s3torchconnector import S3Checkpoint
+            >>> checkpoint = S3Checkpoint("us-east-1")
+            >>> checkpoint.save_safetensors({"bias": torch.zeros(8)}, "s3://my-bucket/model.safetensors")
         """
         with no_fork:
-            from s3torchconnector import _safetensors  # here, for the sake of those who only torch.load
+            from s3torchconnector import _safetensors  # here, so that programs without safetensors do not wait for it
 
         with self.writer(uri) as writer:
             _safetensors.save(state_dict, writer, metadata)
@@ -117,29 +129,37 @@ class S3Checkpoint:
         names: Iterable[str] | Mapping[str, slice | tuple[slice, ...] | None] | None = None,
         device: torch.device | str | int = "cpu",
     ) -> dict[str, torch.Tensor]:
-        """Read a safetensors file, or some of its tensors, or some of their rows.
+        """Load a safetensors file: all tensors, some of them, or parts of them.
 
-        One request reads the header (and small files whole); the wanted bytes come in parallel ranges, neighbours in
-        one, straight into the tensors' memory. The header is checked against the file before memory is taken.
+        One request reads the header, and all of a small file. The wanted bytes are fetched in parallel, adjacent ones
+        in one request, and received directly into the tensors' memory. The header is checked against the size of the
+        file before memory is allocated.
 
         Args:
-            uri: the object to read, ``s3://bucket/key``.
-            names: which tensors: all of them (None), some, or a mapping to what to read of each: a slice, a tuple of
-                slices for its first dimensions, or None for all. Of a slice of the first dimension, no other row is
-                read; where later dimensions are sliced too, rows of less than 1 MiB are read whole.
+            uri: the object to load, ``s3://bucket/key``.
+            names: None loads all tensors, an iterable of names those tensors. A mapping gives for each name what to
+                load of the tensor: a slice of the first dimension, a tuple of slices for the first dimensions, or None
+                for all. Rows outside a slice are not fetched. If later dimensions are sliced too, rows of less than
+                1 MiB are fetched whole.
             device: where to put the tensors.
 
         Returns:
             The tensors by name, each with memory of its own.
 
         Raises:
-            S3FormatError: (a ``ValueError``) the object is no valid safetensors file.
-            KeyError: it has no tensor of such a name.
-            TypeError, ValueError: ``uri``, or an index, cannot be.
+            S3FormatError: (a ``ValueError``) the object is not a valid safetensors file.
+            KeyError: the file has no tensor of that name.
+            TypeError, ValueError: ``uri`` does not name an object, or a slice does not fit its tensor.
             S3Exception: an error occurred accessing S3.
 
         Example:
-            >>> checkpoint.load_safetensors(uri, names={"embed.weight": slice(0, 1000), "head.bias": None})
+            >>> import torch
+            >>> from s3torchconnector import S3Checkpoint
+            >>> checkpoint, uri = S3Checkpoint("us-east-1"), "s3://my-bucket/model.safetensors"
+            >>> checkpoint.save_safetensors({"embedding": torch.ones(1000, 8), "bias": torch.zeros(8)}, uri)
+            >>> loaded = checkpoint.load_safetensors(uri, names={"embedding": slice(0, 100), "bias": None})
+            >>> loaded["embedding"].shape
+            torch.Size([100, 8])
         """
         with no_fork:
             from s3torchconnector import _safetensors

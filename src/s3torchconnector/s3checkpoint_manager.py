@@ -1,8 +1,8 @@
-"""``S3CheckpointManager``: numbered checkpoints below one prefix; saves, finds, keeps and removes them.
+"""``S3CheckpointManager``: numbered checkpoints below one prefix. It saves, finds, keeps and deletes them.
 
-A save stores data under names that no earlier save used, then a manifest by one PUT: that is the commit, for one
-process (``torch.save``) and for ranks (``torch.distributed.checkpoint``) alike. What is there is what has a manifest;
-no pointer says which is the latest, so none can be stale.
+A save stores its data under names that no earlier save used, then a manifest by one PUT. That is the commit, for one
+process (``torch.save``) and for ranks (``torch.distributed.checkpoint``) alike. A checkpoint exists if and only if it
+has a manifest. No pointer says which one is the latest, so no pointer can be stale.
 """
 
 from __future__ import annotations
@@ -29,34 +29,46 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector._torch_archives import save_archive
 from s3torchconnector._transfer import PutObjectStream
 
+__all__ = ["S3CheckpointManager"]
+
 _STATE = "state.pt"
 
 
 class S3CheckpointManager:
-    """Numbered checkpoints below ``uri``: each is there whole, or not at all, whenever a save is interrupted.
+    """Numbered checkpoints below ``uri``. Each one exists as a whole or not at all, whenever a save is interrupted.
 
-    In a job of several ranks (``torch.distributed`` initialised), ``save``, ``save_async``, ``latest``, ``load`` are
-    called by all of them, and each stores and loads its share with ``torch.distributed.checkpoint``; the rest is for
-    one of them. Only one job at a time may save below the same ``uri``.
+    In a job of several ranks (``torch.distributed`` is initialised), all ranks call ``save``, ``save_async``,
+    ``latest`` and ``load``, and each stores and loads its share by ``torch.distributed.checkpoint``. One rank calls the
+    other methods. Only one job at a time may save below the same ``uri``. Every method raises an ``S3Exception`` if S3
+    refuses it or cannot be reached.
 
     Args:
-        uri: where the checkpoints go, ``s3://bucket/prefix``; step 100 lies under ``<uri>/step-0000000100/``.
-        region: AWS region of the bucket.
-        endpoint: URL of the S3 server, where it is not AWS's for that region.
+        uri: where the checkpoints are, ``s3://bucket/prefix``. Step 100 is below ``<uri>/step-0000000100/``.
+        region: region of the bucket, for example ``"us-east-1"``.
+        endpoint: URL of the S3 server. By default the one that the environment or the AWS configuration names, and if
+            there is none, AWS's for the region.
         s3client_config: settings of the client, see ``S3ClientConfig``.
-        keep_last: how many of the newest checkpoints to keep, at least 1; older ones are deleted when a new one is
-            committed. The newest are those that were committed last: where a run goes back to step 2000 of 3000, its
-            next checkpoint takes the place of the oldest, whichever step that is. None keeps all.
-        keep_every: steps divisible by it are kept for ever.
+        keep_last: how many of the newest checkpoints to keep, at least 1. A save deletes the older ones after its
+            commit. The newest are those committed last: if a run goes back from step 3000 to step 2000, its next
+            checkpoint replaces the one committed first, whatever its step. None keeps all.
+        keep_every: steps that are divisible by it are never deleted.
 
     Raises:
-        TypeError, ValueError: ``uri``, ``keep_last`` or ``keep_every`` cannot be.
+        TypeError: ``uri`` is not a string.
+        ValueError: ``uri`` is not an ``s3://`` URI, ``keep_last`` or ``keep_every`` is not a positive number, or the
+            region cannot be used.
 
     Example:
-        >>> manager = S3CheckpointManager("s3://bucket/run-1", "us-east-1", keep_last=3, keep_every=1000)
-        >>> if manager.latest() is not None:
-        ...     model.load_state_dict(manager.load())
-        >>> manager.save(step, model.state_dict())
+        >>> import torch
+        >>> from s3torchconnector import S3CheckpointManager
+        >>> model = torch.nn.Linear(3, 1)
+        >>> manager = S3CheckpointManager("s3://my-bucket/run-1", "us-east-1", keep_last=2)
+        >>> for step in (100, 200, 300):
+        ...     manager.save(step, model.state_dict())
+        >>> manager.steps(), manager.latest()
+        ([200, 300], 300)
+        >>> model.load_state_dict(manager.load())
+        <All keys matched successfully>
     """
 
     def __init__(
@@ -71,7 +83,7 @@ class S3CheckpointManager:
     ) -> None:
         for name, value in (("keep_last", keep_last), ("keep_every", keep_every)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number from 1 on, or None: {name}={value!r}")
+                raise ValueError(f"{name} must be None or a whole number of at least 1: {name}={value!r}")
         self.uri = uri
         self.region = region
         self.endpoint = endpoint
@@ -87,46 +99,35 @@ class S3CheckpointManager:
     # -- what is there ------------------------------------------------------------------------------------------------
 
     def steps(self) -> list[int]:
-        """The committed steps, in order.
-
-        Raises:
-            S3Exception: an error occurred accessing S3.
-        """
+        """List the committed steps, in ascending order."""
         return sorted(self._store.commits())
 
     def latest(self) -> int | None:
-        """The step that was committed last; None if there is none. All ranks get what rank 0 sees.
+        """Return the step that was committed last, or None if there is none. All ranks get what rank 0 sees.
 
-        In a run that went back to an earlier step, that is one of its own, and not the largest of those before.
-
-        Raises:
-            S3Exception: an error occurred accessing S3.
+        It need not be the largest step: a run that went back to an earlier one has committed smaller steps since.
         """
-        return by_first(self._latest)
-
-    def _latest(self) -> int | None:
-        steps = self._store.steps()
-        return steps[-1] if steps else None
+        return by_first(self._store.latest)
 
     # -- saving -------------------------------------------------------------------------------------------------------
 
     def save(self, step: int, state_dict: Mapping[str, Any]) -> None:
-        """Store a checkpoint, commit it, then delete those that need not be kept any more.
+        """Store a checkpoint, commit it, then delete those that are not kept any longer.
 
-        A step that is there already is replaced when the new one is committed. Of two jobs that save one step at the
-        same time, one is refused. What one process saves is a file for ``torch.load``, whose records have no CRC-32:
-        the checksum of all of it is in the manifest.
+        A step that exists is replaced at the moment of the commit. If two jobs save one step at the same time, one of
+        them is refused. What one process saves is a file for ``torch.load``. (Its records have no CRC-32, because the
+        manifest has a checksum of the whole file.)
 
         Args:
-            step: its number, from 0 on.
-            state_dict: whatever ``torch.save`` takes; in a job of ranks what ``dcp.save`` takes.
+            step: its number, 0 or more.
+            state_dict: what ``torch.save`` takes; in a job of ranks, what ``dcp.save`` takes.
 
         Raises:
-            TypeError, ValueError: ``step`` cannot be.
-            S3ObjectChangedError: another job has committed the step meanwhile; this one is not committed.
-            S3Exception: it was not committed; what was there still is.
+            TypeError, ValueError: ``step`` is not such a number.
+            S3ObjectChangedError: another job has committed this step in the meantime. This save is not committed.
+            S3Exception: the save is not committed. What was committed before still is.
         """
-        by_ranks = _distributed() if has_ranks() else None  # before its turn: no lock during an import
+        by_ranks = _distributed() if has_ranks() else None  # first, since no lock should be held during an import
         with self._saves.turn():
             path = self._new_path(step)
             if by_ranks is None:
@@ -136,18 +137,22 @@ class S3CheckpointManager:
             by_first(lambda: self._commit_ranks(step, path))
 
     def save_async(self, step: int, state_dict: Mapping[str, Any]) -> Future[None]:
-        """``save`` in the background, of the same; when this returns, training may go on to change the state.
+        """Save in the background: as ``save``, but return when the state is copied, so that training may change it.
 
-        Saves are carried out one after the other: if the one before is still under way, this waits for its end, so that
-        there is one copy of the state at a time. In a job of ranks, which use a process group (gloo) of the manager's
-        own for it, the checkpoint is committed when the future of rank 0 is done.
+        Saves are carried out one after the other. This waits until the save before it has ended, so that there is one
+        copy of the state at a time. In a job of ranks, the checkpoint is committed when the future of rank 0 is done;
+        the ranks use a process group (gloo) of the manager's own.
+
+        Args:
+            step: its number, 0 or more.
+            state_dict: as for ``save``.
 
         Returns:
-            A future, whose ``result()`` raises what ``save`` would have; that is logged as well.
+            A future, whose ``result()`` raises what ``save`` would have raised. An error is also logged.
 
         Raises:
-            TypeError, ValueError: ``step`` cannot be.
-            Exception: the state cannot be copied, which for one process is what pickling it raises.
+            TypeError, ValueError: ``step`` is not such a number.
+            Exception: the state could not be copied, for example because it cannot be pickled.
         """
         by_ranks = _distributed() if has_ranks() else None
         with self._saves.turn():
@@ -160,12 +165,12 @@ class S3CheckpointManager:
             return self._saves.in_background(step, partial(self._save_and_commit, step, path, save))
 
     def _new_path(self, step: int) -> str:
-        """The folder of a new save: no earlier one used it, so that nothing committed is touched."""
+        """A folder that no earlier save used, so that nothing committed is touched."""
         in_all(lambda: check_step(step))
         proposed = gathered((step, f"{uuid.uuid4().hex[:16]}/"))
         steps = [each for each, _ in proposed]
         if len(set(steps)) > 1:
-            raise ValueError(f"the ranks of a job save one step together, and were given {steps}")
+            raise ValueError(f"all ranks of a job must save the same step: the steps of the ranks are {steps}")
         return proposed[0][1]
 
     def _save_alone(self, step: int, path: str, store: Callable[[PutObjectStream], int]) -> None:
@@ -202,17 +207,16 @@ class S3CheckpointManager:
         """Load a checkpoint.
 
         Args:
-            step: which one; None for the latest.
-            state_dict: what to load into, for a checkpoint that ranks saved (by as many ranks as there are now).
-            map_location, weights_only: as ``torch.load`` takes them, for a checkpoint that one process saved.
+            step: its number; None loads the latest.
+            state_dict: what to load into. Required for a checkpoint that ranks saved, and only for that.
+            map_location, weights_only: those of ``torch.load``, for a checkpoint that one process saved.
 
         Returns:
-            The state; for a checkpoint that ranks saved ``state_dict``, filled.
+            The state. For a checkpoint that ranks saved, ``state_dict``, which is filled.
 
         Raises:
-            S3NotFoundError: (a ``FileNotFoundError``) it is not committed, or there is none at all.
+            S3NotFoundError: (a ``FileNotFoundError``) the step is not committed, or no step is.
             ValueError: ``state_dict`` is missing, or given for a checkpoint that one process saved.
-            S3Exception: an error occurred accessing S3.
         """
         manifest = by_first(lambda: self._manifest(step))
         in_all(lambda: check_format(manifest, state_dict))
@@ -224,7 +228,7 @@ class S3CheckpointManager:
         return state_dict
 
     def _manifest(self, step: int | None) -> Manifest:
-        chosen = self._latest() if step is None else step
+        chosen = self._store.latest() if step is None else step
         if chosen is None:
             raise S3NotFoundError(f"there is no committed checkpoint at {self.uri}", bucket=self._store.bucket)
         return self._store.manifest(chosen)
@@ -232,51 +236,45 @@ class S3CheckpointManager:
     # -- upkeep -------------------------------------------------------------------------------------------------------
 
     def delete(self, step: int) -> None:
-        """Delete a checkpoint, its manifest first; one that is not there is deleted already.
+        """Delete a checkpoint, its manifest first. It is no error if there is none.
 
-        One that is being saved in the background is deleted when that has ended.
-
-        Raises:
-            S3Exception: an error occurred accessing S3. What is left is no checkpoint any more, see ``clean``.
+        If the step is being saved in the background, this waits for the end of the save.
+        After an error, ``clean`` finds what remains without a manifest.
         """
         self._saves.join(step)
         self._store.delete(step)
 
     def verify(self, step: int) -> None:
-        """Check that every object of a checkpoint is there, of its length and with its content.
+        """Check that every object of a checkpoint is there and undamaged.
 
-        Every object is compared by length and ETag with what was committed, then read and compared with the checksum
-        that S3 keeps of it, if it does, and what one process saved with the checksum of what was written. That takes
-        as long as to load all of it in one process.
+        Each object is compared with the manifest by size and ETag, then read, and compared with the checksum that S3
+        keeps of it, if there is one. What one process saved is also compared with the checksum of what was written.
+        This takes as long as loading the whole checkpoint in one process.
 
         Raises:
-            S3FormatError: (a ``ValueError``) it is damaged; the text names every object concerned.
-            S3NotFoundError: it is not committed.
-            S3Exception: an error occurred accessing S3.
+            S3FormatError: (a ``ValueError``) the checkpoint is damaged. The text names every object concerned.
+            S3NotFoundError: (a ``FileNotFoundError``) the step is not committed.
         """
         verify(self._store, step)
 
     def clean(self, dry_run: bool = True, *, min_age: float = 0.0) -> Leftovers:
-        """Find what interrupted saves left below ``uri``: objects of no checkpoint, and unfinished multipart uploads.
+        """Find, or delete, what interrupted saves left below ``uri``: objects of no checkpoint, unfinished uploads.
 
-        Call it when nothing is being saved, or with a ``min_age`` that is longer than a save takes: what a save has
-        stored so far looks the same. Saves delete what they replace, and nothing that others left. Steps whose manifest
-        cannot be read are left alone, with a warning in the log.
+        Call it while nothing is being saved, or with a ``min_age`` that is longer than a save takes: what a save has
+        stored so far looks the same. (Saves delete what they replace, but nothing that other saves left.) Steps whose
+        manifest cannot be read are left alone, and the log has a warning.
 
         Args:
-            dry_run: only tell; with False, delete it.
-            min_age: seconds since it was stored, or begun, by S3's clock.
+            dry_run: True only finds; False deletes.
+            min_age: seconds since an object was stored, or an upload begun, by S3's clock. Younger ones are left alone.
 
         Returns:
-            What is, or was, there: lists of URIs, as ``objects`` and ``uploads``.
-
-        Raises:
-            S3Exception: an error occurred accessing S3.
+            What was found: lists of URIs, named ``objects`` and ``uploads``.
         """
         return clean(self._store, dry_run=dry_run, min_age=min_age)
 
     def close(self) -> None:
-        """Wait for saves in the background, end threads and close connections. The manager can be used again."""
+        """Wait for saves in the background, then end threads and close connections. The manager can be used again."""
         self._saves.close()
         self._store.client.close()
 

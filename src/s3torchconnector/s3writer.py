@@ -1,4 +1,4 @@
-"""``S3Writer``: the file protocol on top of an upload. Leaving it well completes; everything else aborts."""
+"""``S3Writer``: a binary file on top of an upload. ``close`` completes the upload; an exception aborts it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,29 @@ from s3torchconnector._types import ReadableBuffer
 
 if TYPE_CHECKING:
     from s3torchconnector._transfer import PutObjectStream
-else:  # for typing.get_type_hints; who only reads need not wait for that import
+else:  # for typing.get_type_hints; programs that only read need not wait for the import
     PutObjectStream = Any
+
+__all__ = ["S3Writer"]
 
 
 class S3Writer(io.BufferedIOBase):
-    """A write-only, file like representation of a single object stored in S3.
+    """One object of S3 as a write-only binary file. ``S3Checkpoint.writer`` makes writers.
 
-    The object appears when ``close`` returns, whole. Leaving a ``with`` block by an exception, dropping the writer,
-    or ending the program without closing it aborts: the object at that key is what it was before, and no multipart
-    upload is left behind. A wrapper that closes it after an exception (``io.TextIOWrapper``, ``io.BufferedWriter``)
-    stores what was written until then: call ``abort`` before, where that is not wanted.
+    The object appears as a whole when ``close`` returns. If the program leaves a ``with`` block by an exception, drops
+    the writer, or ends without closing it, the upload is aborted: the object stays what it was before, and no
+    multipart upload remains. A wrapper (``io.TextIOWrapper``, ``io.BufferedWriter``) closes the writer even after an
+    exception, and so stores what was written until then. Call ``abort`` first to prevent that.
 
     Args:
-        stream: the upload: anything with ``write(data)`` and ``close()``; with ``abort()``, it can be given up.
+        stream: the upload, from ``S3Client.put_object``; or anything with ``write(data)``, ``close()`` and, to abort
+            it, ``abort()``.
 
     Example:
-        >>> with S3Checkpoint(region="us-east-1").writer("s3://bucket/epoch-1.pt") as writer:
-        ...     torch.save(model.state_dict(), writer)
+        >>> from s3torchconnector import S3Checkpoint
+        >>> with S3Checkpoint("us-east-1").writer("s3://my-bucket/epoch-1.txt") as writer:
+        ...     print(writer.write(b"loss: 0.5"))
+        9
     """
 
     def __init__(self, stream: PutObjectStream) -> None:
@@ -36,18 +41,18 @@ class S3Writer(io.BufferedIOBase):
         self._position = 0
 
     def write(self, data: ReadableBuffer) -> int:
-        """Write bytes to S3 Object specified by bucket and key
+        """Append bytes to the object.
 
         Args:
-            data: bytes to write; any bytes-like object. It may be changed as soon as this returns.
+            data: any bytes-like object. It may be changed as soon as this returns.
 
         Returns:
-            Number of bytes written
+            The number of bytes written: all of them.
 
         Raises:
             ValueError: the writer is closed.
             TypeError: ``data`` is not a bytes-like object.
-            S3Exception: An error occurred accessing S3.
+            S3Exception: an error occurred accessing S3.
         """
         self._check_open()
         view = memoryview(data)
@@ -58,11 +63,12 @@ class S3Writer(io.BufferedIOBase):
         return view.nbytes
 
     def close(self) -> None:
-        """Close write-stream to S3. Ensures all bytes are written successfully.
+        """Store the object. When this returns, all bytes are stored. A closed writer does nothing.
 
         Raises:
-            S3Exception: An error occurred accessing S3; the object is what it was before, unless the error says that
-                this could not be looked up.
+            S3ObjectExistsError: (a ``FileExistsError``) with ``overwrite=False``: another writer was faster.
+            S3Exception: an error occurred accessing S3. The object is what it was before, unless the error says that
+                this could not be checked.
         """
         if not self.closed:
             try:
@@ -71,10 +77,10 @@ class S3Writer(io.BufferedIOBase):
                 super().close()
 
     def abort(self) -> None:
-        """Give up: close without storing anything. The object is what it was before."""
-        self._give_up(getattr(self.stream, "abort", None))
+        """Close without storing anything. The object stays what it was before."""
+        self._close_with(getattr(self.stream, "abort", None))
 
-    def _give_up(self, abort: Callable[[], object] | None) -> None:
+    def _close_with(self, abort: Callable[[], object] | None) -> None:
         if not self.closed:
             try:
                 if abort is not None:
@@ -89,37 +95,28 @@ class S3Writer(io.BufferedIOBase):
             self.close()
         elif isinstance(error, GeneratorExit) and hasattr(self.stream, "abort_later"):
             # A generator that is dropped half-way ends here, maybe in a garbage collection, which must not wait.
-            self._give_up(self.stream.abort_later)
+            self._close_with(self.stream.abort_later)
         else:
             self.abort()
 
     def __del__(self) -> None:
-        # Not IOBase's finaliser, which closes and so would publish a torn object. The stream aborts itself when it
-        # is dropped, which now happens.
+        # Not IOBase's finaliser, which would close the writer, and so store half an object. The stream, which is
+        # dropped now, aborts itself.
         return
 
     def flush(self) -> None:
-        """No-op"""
+        """Do nothing: bytes are sent when there are enough for a part, and in ``close``."""
 
     def readable(self) -> bool:
-        """
-        Returns:
-            Return whether object was opened for reading.
-        """
+        """Return False: the object was opened for writing."""
         return False
 
     def writable(self) -> bool:
-        """
-        Returns:
-            Return whether object was opened for writing.
-        """
+        """Return whether the writer is open."""
         return not self.closed
 
     def tell(self) -> int:
-        """
-        Returns:
-            Current stream position; of a closed writer, how many bytes were written.
-        """
+        """Return the number of bytes written."""
         return self._position
 
     def _check_open(self) -> None:

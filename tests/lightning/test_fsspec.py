@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from s3torchconnector._errors import S3AccessDeniedError, S3ConfigurationError
 from s3torchconnector._s3client import S3Client
-from s3torchconnector.lightning._fsspec import S3PathFileSystem, answer_through, serve_s3_paths
+from s3torchconnector.lightning._fsspec import S3PathFileSystem, serve_s3_paths, use_client
 from s3torchconnector.testing import S3Server
 from tests.servers.http_messages import s3_error
 from tests.servers.proxy import RecordingProxy, Replace
@@ -34,7 +34,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @pytest.fixture
 def files(s3_server: S3Server) -> Any:
     serve_s3_paths()
-    answer_through(S3Client("us-east-1", endpoint=s3_server.endpoint))
+    use_client(S3Client("us-east-1", endpoint=s3_server.endpoint))
     return fsspec.filesystem("s3")
 
 
@@ -161,7 +161,7 @@ def test_an_empty_bucket_has_no_files(files: Any, bucket: str) -> None:
 
 
 def test_a_whole_bucket_is_not_removed(files: Any, root: str) -> None:
-    with pytest.raises(ValueError, match="would delete all of"):
+    with pytest.raises(ValueError, match="would delete all objects of"):
         files.rm(root, recursive=True)
     assert len(files.find(root)) == 3
 
@@ -193,7 +193,7 @@ def test_a_transaction_stores_all_or_nothing(files: Any, root: str) -> None:
 
 
 def test_a_refused_access_is_no_answer(files: Any, proxy: RecordingProxy, bucket: str) -> None:
-    answer_through(S3Client("us-east-1", endpoint=proxy.endpoint))
+    use_client(S3Client("us-east-1", endpoint=proxy.endpoint))
     proxy.misbehave = lambda request: Replace(s3_error(403, "AccessDenied"))
     with pytest.raises(S3AccessDeniedError):
         files.exists(f"s3://{bucket}/key")

@@ -78,6 +78,11 @@ class Store:
         asked = {step: lane.submit(partial(self._stored, step, commits[step])) for step in ordered}
         return sorted(ordered, key=lambda step: (asked[step].result(), step))
 
+    def latest(self) -> int | None:
+        """The step that was committed last, or None."""
+        steps = self.steps()
+        return steps[-1] if steps else None
+
     def _stored(self, step: int, manifest: ObjectInfo) -> int:
         """When a committed step was stored. Remembered, since a manifest is never changed."""
         known = step, manifest.etag

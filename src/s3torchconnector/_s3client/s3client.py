@@ -1,16 +1,13 @@
 """``S3Client``: the operations on objects, on top of transfers.
 
 A client is configuration: it pickles, and opens its connections at first use, anew in each process. A forked child
-lets go of its parent's without a word to the server; nothing has to be joined or closed before a fork.
+drops its copies of its parent's connections without telling the server, so nothing needs to be closed before a fork.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from functools import partial
@@ -21,7 +18,7 @@ from s3torchconnector import _transfer
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError
 from s3torchconnector._s3client._head_result import head_result
-from s3torchconnector._threads import start_thread
+from s3torchconnector._s3client._lifetime import close_when_dropped, watch
 from s3torchconnector._transfer import ObjectSource, Runtime
 from s3torchconnector._types import HeadObjectResult, ObjectInfo, ObjectInfos, UploadInfo
 from s3torchconnector._version import __version__
@@ -31,20 +28,29 @@ from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderCon
 if TYPE_CHECKING:
     from s3torchconnector._transfer import ListObjectStream, PutObjectStream
 
-_clients: weakref.WeakSet[S3Client] = weakref.WeakSet()
-
 
 class S3Client:
     """Access to S3, or to a server that speaks its protocol. Thread-safe, picklable, safe under fork.
 
+    Nothing is opened before the first request. A client may be used in a ``with`` block, which closes it at the end.
+    Every operation raises an ``S3Exception`` if S3 refuses it or cannot be reached.
+
     Args:
-        region: the region of the buckets, for example ``"us-east-1"``.
-        endpoint: URL of the server, where it is not AWS's for that region.
-        user_agent: words put before this package's own in the User-Agent header.
-        s3client_config: everything else; see ``S3ClientConfig``.
+        region: region of the buckets, for example ``"us-east-1"``.
+        endpoint: URL of the S3 server. By default the one that the environment or the AWS configuration names, and if
+            there is none, AWS's for the region.
+        user_agent: text put before this package's own in the User-Agent header.
+        s3client_config: everything else, see ``S3ClientConfig``.
 
     Raises:
-        S3ConfigurationError: the region or the user agent cannot be used.
+        S3ConfigurationError: (a ``ValueError``) the region or the user agent cannot be used.
+
+    Example:
+        >>> from s3torchconnector import S3Client
+        >>> with S3Client("us-east-1") as client:
+        ...     for infos in client.list_all("my-bucket", "images/"):
+        ...         print([(info.key, info.size) for info in infos])
+        [('images/0.png', 10), ('images/1.png', 10), ('images/2.png', 10)]
     """
 
     def __init__(
@@ -56,7 +62,7 @@ class S3Client:
         s3client_config: S3ClientConfig | None = None,
     ) -> None:
         if not isinstance(region, str) or not region:
-            raise S3ConfigurationError(f"a region such as 'us-east-1' must be given: region={region!r}")
+            raise S3ConfigurationError(f"a region such as 'us-east-1' is needed: region={region!r}")
         if user_agent is not None and not (user_agent.isascii() and user_agent.isprintable()):
             raise S3ConfigurationError(f"the user agent must be printable ASCII: user_agent={user_agent!r}")
         self._region = region
@@ -68,16 +74,16 @@ class S3Client:
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
         self._opened: Runtime | None = None
-        _clients.add(self)
+        watch(self)
 
     @property
     def region(self) -> str:
-        """The region requests are made for."""
+        """The region of the buckets."""
         return self._region
 
     @property
     def endpoint(self) -> str | None:
-        """The endpoint given, if any."""
+        """The URL of the S3 server, if one was given."""
         return self._endpoint
 
     @property
@@ -87,7 +93,7 @@ class S3Client:
 
     @property
     def user_agent(self) -> str:
-        """The User-Agent header of all requests."""
+        """The text of the User-Agent header."""
         own = f"s3torchconnector/{__version__} (python)"
         return f"{self._user_agent} {own}" if self._user_agent else own
 
@@ -99,13 +105,19 @@ class S3Client:
         object_info: ObjectInfo | None = None,
         reader_constructor: S3ReaderConstructorProtocol | None = None,
     ) -> S3Reader:
-        """A reader of one object. No request is made before something is read.
+        """Open one object to read it. No request is made before something is read.
 
         Args:
             bucket: the object's bucket.
             key: the object's key.
-            object_info: what a listing told of it: saves requests.
-            reader_constructor: how to read, see ``S3ReaderConstructor``.
+            object_info: what a listing told about the object. It saves requests.
+            reader_constructor: how the object is read, see ``S3ReaderConstructor``.
+
+        Returns:
+            The reader, a binary file.
+
+        Raises:
+            ValueError: the bucket is empty.
         """
         source = ObjectSource(self._runtime, bucket, key, object_info)
         get_object_info: Callable[[], ObjectInfo | HeadObjectResult] = partial(self.head_object, bucket, key)
@@ -123,56 +135,69 @@ class S3Client:
         overwrite: bool = True,
         summed: bool = False,
     ) -> PutObjectStream:
-        """A stream that stores one object when it is closed; see ``S3Writer`` for the file-like form.
+        """Open a stream that stores one object when it is closed. ``S3Writer(stream)`` makes it a file.
 
         Args:
-            bucket: where to store it.
+            bucket: the object's bucket.
             key: the object's key.
-            storage_class: S3's name of it, if it is not the bucket's usual one.
-            overwrite: if not, the object is stored only where there is none; see ``S3Checkpoint.writer``.
-            summed: whether the stream's ``checksum`` is wanted also where uploads carry none.
+            storage_class: S3's name of the storage class; by default the bucket's.
+            overwrite: whether an object that exists is replaced, see ``S3Checkpoint.writer``.
+            summed: whether to compute the stream's ``checksum`` even if uploads carry none.
+
+        Returns:
+            The stream, with ``write(data)``, ``close()``, which stores the object, and ``abort()``.
+
+        Raises:
+            S3ObjectExistsError: (a ``FileExistsError``) the object exists, and ``overwrite`` is false.
         """
         return _transfer.PutObjectStream(self._runtime, bucket, key, storage_class, overwrite=overwrite, summed=summed)
 
     def list_objects(
         self, bucket: str, prefix: str = "", delimiter: str = "", max_keys: int = 1000
     ) -> ListObjectStream:
-        """List the objects whose keys begin with ``prefix``, in pages of at most ``max_keys`` keys.
+        """List the objects whose keys begin with ``prefix``, page by page.
 
-        With a ``delimiter``, keys that have it behind the prefix are rolled up into common prefixes.
+        Args:
+            bucket: the bucket to list.
+            prefix: what the keys begin with.
+            delimiter: keys that contain it after the prefix are grouped into common prefixes.
+            max_keys: at most this number of keys a page; S3 allows 1000.
+
+        Returns:
+            An iterator over pages (``ListObjectResult``), each requested when it is asked for.
         """
         return _transfer.ListObjectStream(self._runtime, bucket, prefix, delimiter, max_keys)
 
     def list_all(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfos]:
-        """List all objects whose keys begin with ``prefix``, many pages at a time, in key order.
+        """List all objects whose keys begin with ``prefix``, in key order, requesting many pages in parallel.
 
-        Directory buckets are listed one page at a time, in the order that they have.
-        Shows its progress on a terminal when it takes long. ``list_objects`` goes page by page, and can be resumed.
+        A directory bucket is listed one page after the other, in the order that it has. A long listing shows its
+        progress on a terminal.
 
-        Raises:
-            S3Exception: an error occurred accessing S3.
+        Returns:
+            An iterator over sequences of ``ObjectInfo``.
         """
         return _transfer.list_all(self._runtime, bucket, prefix)
 
     def head_object(self, bucket: str, key: str) -> HeadObjectResult:
-        """What S3 knows of an object.
+        """Return what S3 knows about an object: size in bytes, ETag, time of the last change.
 
         Raises:
-            S3NotFoundError: there is no such object.
+            S3NotFoundError: (a ``FileNotFoundError``) there is no such object.
         """
         return self._runtime().caller.call(
             operations.head_object(bucket, key), lambda response: head_result(response.headers)
         )
 
     def delete_object(self, bucket: str, key: str) -> None:
-        """Delete an object; one that does not exist is deleted already."""
+        """Delete an object. It is no error if there is none."""
         self._runtime().caller.call(operations.delete_object(bucket, key), read_document)
 
     def delete_objects(self, bucket: str, keys: Iterable[str]) -> None:
-        """Delete objects, many at a time.
+        """Delete objects, many in parallel.
 
         Raises:
-            S3Exception: one could not be deleted; others may be.
+            S3Exception: an object could not be deleted. Others may have been.
         """
         lane = self._runtime().lane()
         for deleted in [lane.submit(partial(self.delete_object, bucket, key)) for key in keys]:
@@ -182,24 +207,20 @@ class S3Client:
         """Delete all objects whose keys begin with ``prefix``, which must not be empty.
 
         Raises:
-            ValueError: the prefix is empty, so that the bucket would be.
-            S3Exception: one could not be deleted; others may be.
+            ValueError: the prefix is empty, or only slashes.
+            S3Exception: an object could not be deleted. Others may have been.
         """
         if not prefix.strip("/"):
-            raise ValueError(f"the prefix {prefix!r} would delete all of s3://{bucket}: name one that is not empty")
+            raise ValueError(f"the prefix {prefix!r} would delete all objects of s3://{bucket}: give a longer one")
         for page in self.list_objects(bucket, prefix):
             self.delete_objects(bucket, [info.key for info in page.object_info])
 
     def list_multipart_uploads(self, bucket: str, prefix: str = "") -> Iterator[UploadInfo]:
-        """The multipart uploads to keys with this prefix that were begun and not ended, in key order.
-
-        Raises:
-            S3Exception: an error occurred accessing S3.
-        """
+        """List the unfinished multipart uploads to keys that begin with ``prefix``, in key order."""
         return _transfer.list_uploads(self._runtime, bucket, prefix)
 
     def abort_multipart_upload(self, bucket: str, key: str, upload_id: str) -> None:
-        """End a multipart upload and delete its parts; one that has ended is none."""
+        """Abort a multipart upload, which deletes its parts. It is no error if it has ended."""
         with contextlib.suppress(S3NotFoundError):
             self._runtime().caller.call(operations.abort_multipart_upload(bucket, key, upload_id), read_document)
 
@@ -207,42 +228,40 @@ class S3Client:
         """Copy an object of up to 5 GiB inside S3.
 
         Raises:
-            S3NotFoundError: there is no such object, or no such destination bucket.
+            S3NotFoundError: (a ``FileNotFoundError``) there is no such object, or no such destination bucket.
         """
         request = operations.copy_object(src_bucket, src_key, dst_bucket, dst_key)
         self._runtime().caller.call(request, partial(refuse_late_error, request))
 
     def _runtime(self) -> Runtime:
-        """What this process has open: made at the first call, dropped by ``close``."""
+        """Return the threads, connections and memory of this process. Made at the first call, dropped by ``close``."""
         runtime = self._opened
         if runtime is None:
             with self._lock:
                 runtime = self._opened
                 if runtime is None:
                     runtime = Runtime(self._region, self._endpoint, self._config, self.user_agent)
-                    weakref.finalize(self, _close_in_same_process, runtime, os.getpid()).atexit = False
+                    close_when_dropped(self, runtime)
                     self._opened = runtime
         return runtime
 
     def debug_state(self) -> str:
         """Describe what this process is doing, for a person who looks at a stalled job.
 
-        It names the requests under way, with their objects, their age and the bytes received so far, and what each
-        thread waits for: memory, a connection, a permit, credentials, a response. The client's budget, threads and
-        connections are this client's and of those that it shares them with; threads are all of the process that use
-        this package, but for the one that asks. Bytes are counted whenever a buffer is full, at most every 8 MiB.
+        The text names the requests under way, with their objects, their age and the bytes received so far, and what
+        each thread waits for: memory, a connection, a permit, credentials, a response. Budget, threads and connections
+        are those of this client and of the clients that share them; threads are all of the process that use this
+        package, except the one that asks. Bytes are counted whenever a buffer is full, at most every 8 MiB.
 
-        It waits for nothing, and can be called at any time, from any thread. The text is for people and may change.
-
-        Example:
-            >>> client = S3Client("us-east-1")
-            >>> print(client.debug_state())  # doctest: +SKIP
+        This waits for nothing, and can be called at any time, from any thread. The text may change.
         """
         return _transfer.debug_state(repr(self), self._opened)
 
     def close(self) -> None:
-        """End what this process has open for it: threads and connections, unless other clients of equal settings share
-        them. What is under way ends first. The client can be used again."""
+        """Wait for transfers under way, then end this process's threads and connections.
+
+        Those that are shared with other clients of equal settings stay open. The client can be used again.
+        """
         with self._lock:
             runtime, self._opened = self._opened, None
         if runtime is not None:
@@ -267,42 +286,14 @@ class S3Client:
         return f"S3Client(region={self._region!r}, endpoint={self._endpoint!r})"
 
     def _close_idle(self) -> None:
-        """Close the connections of this process that serve no request, and keep none from now on."""
+        """Close the idle connections of this process, and keep none from now on."""
         runtime = self._opened
         if runtime is not None:
             runtime.close_idle()
 
     def _leave_to_parent(self) -> None:
-        """In a forked child: forget what the parent has open."""
+        """In a forked child: drop what the parent has open."""
         runtime = self._opened
         self._start_afresh()
         if runtime is not None:
             runtime.forget()
-
-
-def _close_in_same_process(runtime: Runtime, pid: int) -> None:
-    """By other threads: a client's end may come anywhere, also while a lock is held that its threads wait for."""
-    if os.getpid() == pid:
-        # The collector has another one wait for the end of what is under way, since more may be left to it.
-        _transfer.leave_to_collector(partial(_close_on_a_thread, runtime))
-
-
-def _close_on_a_thread(runtime: Runtime) -> None:
-    # There is no thread to be had, or the interpreter ends: CPython 3.12 starts none then. What is idle ends by itself.
-    with contextlib.suppress(RuntimeError):
-        start_thread("close", runtime.close)
-
-
-def _close_idle_at_exit() -> None:
-    """Finalisers no longer run when the interpreter exits. Transfers may go on; their connections close behind them."""
-    for client in list(_clients):
-        client._close_idle()
-
-
-def _leave_all_to_parent() -> None:
-    for client in list(_clients):
-        client._leave_to_parent()
-
-
-atexit.register(_close_idle_at_exit)
-os.register_at_fork(after_in_child=_leave_all_to_parent)

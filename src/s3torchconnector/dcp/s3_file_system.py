@@ -1,4 +1,4 @@
-"""``S3FileSystem``: S3 as the file system that ``torch.distributed.checkpoint`` writes to and reads from."""
+"""``S3FileSystem``: S3 as a file system for ``torch.distributed.checkpoint``."""
 
 from __future__ import annotations
 
@@ -19,18 +19,36 @@ from s3torchconnector._uri import parse_object_uri, parse_s3_uri
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
 from s3torchconnector.s3writer import S3Writer
 
+__all__ = ["S3FileSystem"]
+
 _COLLAPSED = re.compile("^s3:/(?=[^/])")  # what pathlib makes of s3://
 
 
 class S3FileSystem(FileSystemBase):
-    """Checkpoints' paths are ``s3://bucket/prefix``, also as ``pathlib`` writes them. It pickles.
+    """S3 as PyTorch's file system for checkpoints. It can be pickled.
+
+    A path is ``s3://bucket/key``, as a string or as a ``pathlib`` path. PyTorch's ``format_utils``, and programs that
+    look into checkpoints, need it; ``S3StorageWriter`` and ``S3StorageReader`` make their own.
 
     Args:
-        region: AWS region of the bucket.
-        s3_client: the client to use, in place of one made from the other arguments.
+        region: region of the bucket, for example ``"us-east-1"``.
+        s3_client: the client to use, instead of one made from the other arguments.
         s3client_config: settings of the client, see ``S3ClientConfig``.
         reader_constructor: how ``create_stream(path, "rb")`` reads, see ``S3ReaderConstructor``.
-        endpoint: URL of the S3 server, where it is not AWS's for that region.
+        endpoint: URL of the S3 server. By default the one that the environment or the AWS configuration names, and if
+            there is none, AWS's for the region.
+
+    Raises:
+        S3ConfigurationError: (a ``ValueError``) the region cannot be used.
+
+    Example:
+        >>> from s3torchconnector.dcp import S3FileSystem
+        >>> files = S3FileSystem("us-east-1")
+        >>> with files.create_stream("s3://my-bucket/notes/1.txt", "wb") as stream:
+        ...     stream.write(b"lr=0.1")
+        6
+        >>> files.ls("s3://my-bucket/notes")
+        ['s3://my-bucket/notes/1.txt']
     """
 
     def __init__(
@@ -47,10 +65,14 @@ class S3FileSystem(FileSystemBase):
 
     @contextmanager
     def create_stream(self, path: str | os.PathLike[str], mode: str) -> Iterator[io.BufferedIOBase]:
-        """Open one object: an ``S3Reader`` (``"rb"``) or an ``S3Writer`` (``"wb"``), which aborts on an exception.
+        """Open an object for a ``with`` block, which stores nothing if it is left by an exception.
+
+        Args:
+            path: the object, ``s3://bucket/key``.
+            mode: ``"rb"`` yields an ``S3Reader``, ``"wb"`` an ``S3Writer``.
 
         Raises:
-            ValueError: another mode, or a path that names no object.
+            ValueError: another mode, or ``path`` does not name an object.
             S3Exception: an error occurred accessing S3.
         """
         bucket, key = parse_object_uri(self.init_path(path))
@@ -64,40 +86,48 @@ class S3FileSystem(FileSystemBase):
             raise ValueError(f"an S3 object is opened to read ('rb') or to write ('wb'), not with mode={mode!r}")
 
     def concat_path(self, path: str | os.PathLike[str], suffix: str) -> str:
-        """``path/suffix``."""
+        """Join: ``path/suffix``.
+
+        Raises:
+            ValueError: ``path`` is not an ``s3://`` URI.
+        """
         folder = self.init_path(path)
         return folder + suffix if folder.endswith("/") else f"{folder}/{suffix}"
 
     def init_path(self, path: str | os.PathLike[str]) -> str:
-        """The path as a string.
+        """Return the path as a string.
 
         Raises:
-            ValueError: it is not an ``s3://`` URI.
+            ValueError: ``path`` is not an ``s3://`` URI.
         """
         uri = _COLLAPSED.sub("s3://", os.fspath(path))
         parse_s3_uri(uri)
         return uri
 
     def rename(self, path: str | os.PathLike[str], new_path: str | os.PathLike[str]) -> None:
-        """Copy an object of up to 5 GiB, then delete it. Saving a checkpoint does not need this."""
+        """Copy an object of up to 5 GiB, then delete the original. Saving a checkpoint does not need this.
+
+        Raises:
+            S3Exception: an error occurred accessing S3.
+        """
         source, target = (parse_object_uri(self.init_path(each)) for each in (path, new_path))
         if source != target:
             self._client.copy_object(*source, *target)
             self._client.delete_object(*source)
 
     def mkdir(self, path: str | os.PathLike[str]) -> None:
-        """Nothing: S3 has no folders."""
+        """Do nothing: S3 has no folders."""
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
-        """Whether it is an ``s3://`` URI."""
+        """Return whether it is an ``s3://`` URI."""
         return _COLLAPSED.sub("s3://", os.fspath(checkpoint_id)).startswith("s3://")
 
     def exists(self, path: str | os.PathLike[str]) -> bool:
-        """Whether there is such an object.
+        """Return whether there is such an object.
 
         Raises:
-            S3Exception: S3 does not tell.
+            S3Exception: an error occurred accessing S3.
         """
         try:
             self._client.head_object(*parse_object_uri(self.init_path(path)))
@@ -106,17 +136,25 @@ class S3FileSystem(FileSystemBase):
         return True
 
     def rm_file(self, path: str | os.PathLike[str]) -> None:
-        """Delete an object; one that does not exist is deleted already."""
+        """Delete an object. It is no error if there is none.
+
+        Raises:
+            S3Exception: an error occurred accessing S3.
+        """
         self._client.delete_object(*parse_object_uri(self.init_path(path)))
 
     def ls(self, path: str | os.PathLike[str]) -> list[str]:
-        """The URIs of all objects below the path."""
+        """List the URIs of all objects below ``path/``.
+
+        Raises:
+            S3Exception: an error occurred accessing S3.
+        """
         bucket, prefix = parse_s3_uri(self.concat_path(path, ""))
         return [f"s3://{bucket}/{info.key}" for page in self._client.list_all(bucket, prefix) for info in page]
 
 
 def __getattr__(name: str) -> Any:
-    """The storage reader and writer, which 1.5.0 has here; both import this module."""
+    """The storage reader and writer, which 1.5.0 has in this module. They import it, so it cannot import them."""
     if name in ("S3StorageReader", "S3StorageWriter"):
         return getattr(sys.modules["s3torchconnector.dcp"], name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

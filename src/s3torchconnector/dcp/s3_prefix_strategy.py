@@ -1,7 +1,7 @@
-"""Where a rank's files go below a checkpoint: prefixes that spread the ranks over S3's partitions.
+"""Prefixes for the files of a checkpoint, which spread the ranks over S3's partitions.
 
-S3 splits its key space at common prefixes. Keys that differ in their first characters are served by different
-partitions sooner than keys that differ in their last, hence numbers are written with their digits reversed.
+S3 divides its key space by common prefixes. Keys that differ in their first characters come to different partitions
+sooner than keys that differ in their last. So numbers are written with their digits reversed.
 """
 
 from __future__ import annotations
@@ -11,31 +11,59 @@ from collections.abc import Sequence
 
 import torch.distributed as dist
 
+__all__ = [
+    "BinaryPrefixStrategy",
+    "DefaultPrefixStrategy",
+    "HexPrefixStrategy",
+    "NumericPrefixStrategy",
+    "RoundRobinPrefixStrategy",
+    "S3PrefixStrategyBase",
+]
+
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 class S3PrefixStrategyBase(ABC):
-    """Names the files of a rank: called with the rank, returns what their names begin with."""
+    """Says what the names of a rank's files begin with. Derive from it to make a strategy of your own.
+
+    Example:
+        >>> from s3torchconnector.dcp import S3PrefixStrategyBase, S3StorageWriter
+        >>> class ByNode(S3PrefixStrategyBase):
+        ...     def generate_prefix(self, rank):
+        ...         return f"node-{rank // 8}/__{rank}_"
+        >>> writer = S3StorageWriter("us-east-1", "s3://my-bucket/step-100", prefix_strategy=ByNode())
+        >>> writer.prefix_strategy(17)
+        'node-2/__17_'
+    """
 
     def __call__(self, rank: int) -> str:
-        """The prefix of the rank's files, relative to the checkpoint: ``generate_prefix(rank)``."""
+        """Return ``generate_prefix(rank)``."""
         return self.generate_prefix(rank)
 
     @abstractmethod
     def generate_prefix(self, rank: int) -> str:
-        """What the names of the rank's files begin with; no two ranks may have the same."""
+        """Return what the names of the rank's files begin with, relative to the checkpoint.
+
+        No two ranks may have the same prefix.
+        """
 
 
 class DefaultPrefixStrategy(S3PrefixStrategyBase):
-    """PyTorch's names: ``__RANK_``."""
+    """PyTorch's prefixes: ``__RANK_``.
+
+    Example:
+        >>> from s3torchconnector.dcp import DefaultPrefixStrategy
+        >>> DefaultPrefixStrategy()(17)
+        '__17_'
+    """
 
     def generate_prefix(self, rank: int) -> str:
-        """``__RANK_``."""
+        """Return ``__RANK_``."""
         return f"__{rank}_"
 
 
 class _EpochPrefixStrategy(S3PrefixStrategyBase):
-    """A first part that spreads, and behind it the epoch, if there is one, and the rank."""
+    """A first component that spreads the ranks, then the epoch, if there is one, and the rank."""
 
     def __init__(self, epoch_num: int | None = None) -> None:
         if epoch_num is not None and not isinstance(epoch_num, int):
@@ -43,24 +71,29 @@ class _EpochPrefixStrategy(S3PrefixStrategyBase):
         self.epoch_num = epoch_num
 
     def generate_prefix(self, rank: int) -> str:
-        """``SPREAD/epoch_N/__RANK_``."""
+        """Return ``SPREAD/epoch_N/__RANK_``, without ``epoch_N/`` if no epoch was given."""
         epoch = "" if self.epoch_num is None else f"epoch_{self.epoch_num}/"
         return f"{self._spread(rank)}/{epoch}__{rank}_"
 
     @abstractmethod
     def _spread(self, rank: int) -> str:
-        """The first part."""
+        """The first component."""
 
 
 class RoundRobinPrefixStrategy(_EpochPrefixStrategy):
-    """Deals the ranks out to the program's own prefixes: ``PREFIX/epoch_N/__RANK_``.
+    """Distributes the ranks over prefixes of the program's own: ``PREFIX/epoch_N/__RANK_``.
 
     Args:
-        user_prefixes: rank ``r`` gets number ``r % len(user_prefixes)``.
-        epoch_num: the epoch; left out of the name if not given.
+        user_prefixes: rank ``r`` gets prefix number ``r % len(user_prefixes)``.
+        epoch_num: the epoch. If None, the prefix has no ``epoch_N/``.
 
     Raises:
         ValueError: there are no prefixes, or the epoch is not an integer.
+
+    Example:
+        >>> from s3torchconnector.dcp import RoundRobinPrefixStrategy
+        >>> RoundRobinPrefixStrategy(["a", "b"], epoch_num=3)(17)
+        'b/epoch_3/__17_'
     """
 
     def __init__(self, user_prefixes: Sequence[str], epoch_num: int | None = None) -> None:
@@ -77,16 +110,17 @@ class NumericPrefixStrategy(_EpochPrefixStrategy):
     """The rank as a number with its digits reversed: ``REVERSED/epoch_N/__RANK_``.
 
     Args:
-        base: 2 to 36.
-        epoch_num: the epoch; left out of the name if not given.
-        min_prefix_length: digits that a number is padded to with zeros, before it is reversed.
-        prefix_count: how many different numbers there are; rank ``r`` gets ``r % prefix_count``. By default the world
-            size (1 without a process group) when the strategy is made.
+        base: of the number, 2 to 36.
+        epoch_num: the epoch. If None, the prefix has no ``epoch_N/``.
+        min_prefix_length: the number is padded with zeros to this number of digits before it is reversed.
+        prefix_count: how many different numbers there are: rank ``r`` gets ``r % prefix_count``. By default the world
+            size at the time when the strategy is made, or 1 without a process group.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
 
     Example:
+        >>> from s3torchconnector.dcp import NumericPrefixStrategy
         >>> NumericPrefixStrategy(epoch_num=3, min_prefix_length=4, prefix_count=16)(12)
         '2100/epoch_3/__12_'
     """
@@ -113,7 +147,7 @@ class NumericPrefixStrategy(_EpochPrefixStrategy):
         return self._format_number(rank % self.prefix_count, self.prefix_length)[::-1]
 
     def _format_number(self, number: int, length: int) -> str:
-        """The number with at least ``length`` digits, not yet reversed; a subclass may write it otherwise."""
+        """The number with at least ``length`` digits, not yet reversed. A subclass may override it."""
         digits = ""
         while number or not digits:
             number, digit = divmod(number, self.base)
@@ -122,7 +156,13 @@ class NumericPrefixStrategy(_EpochPrefixStrategy):
 
 
 class BinaryPrefixStrategy(NumericPrefixStrategy):
-    """``NumericPrefixStrategy`` in base 2: rank 1 becomes ``1000000000/__1_``."""
+    """``NumericPrefixStrategy`` in base 2.
+
+    Example:
+        >>> from s3torchconnector.dcp import BinaryPrefixStrategy
+        >>> BinaryPrefixStrategy(prefix_count=16)(6)
+        '0110000000/__6_'
+    """
 
     def __init__(
         self, epoch_num: int | None = None, min_prefix_length: int = 10, prefix_count: int | None = None
@@ -131,7 +171,13 @@ class BinaryPrefixStrategy(NumericPrefixStrategy):
 
 
 class HexPrefixStrategy(NumericPrefixStrategy):
-    """``NumericPrefixStrategy`` in base 16: rank 26 becomes ``a100000000/__26_``."""
+    """``NumericPrefixStrategy`` in base 16.
+
+    Example:
+        >>> from s3torchconnector.dcp import HexPrefixStrategy
+        >>> HexPrefixStrategy(prefix_count=64)(26)
+        'a100000000/__26_'
+    """
 
     def __init__(
         self, epoch_num: int | None = None, min_prefix_length: int = 10, prefix_count: int | None = None

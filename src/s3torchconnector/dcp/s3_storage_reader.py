@@ -1,8 +1,8 @@
-"""``S3StorageReader``: loads distributed checkpoints, whole or in part, into any number of ranks.
+"""``S3StorageReader``: loads distributed checkpoints, all of them or parts, into any number of ranks.
 
-A plan names stored items; ``_plan`` makes requests of them, ``_load`` has these fetched over all files at a time, and
-``_item`` puts the bytes where they belong. No file is read twice, and no item has a request of its own unless it is
-large.
+PyTorch's plan names stored items. ``_plan`` turns them into requests, ``_load`` fetches these in parallel over all
+files, and ``_item`` puts the bytes where they belong. No file is read twice, and only large items have requests of
+their own.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from s3torchconnector.dcp._metadata import parse_metadata
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
 
+__all__ = ["S3StorageReader"]
+
 
 def sizes_of(storage_data: Mapping[Any, Any]) -> dict[str, int]:
-    """The files of a checkpoint by name, and their sizes in bytes, from where its metadata says that items are."""
+    """The files of a checkpoint, and their sizes in bytes, which follow from the places of the items."""
     sizes: dict[str, int] = {}
     for info in storage_data.values():
         sizes[info.relative_path] = max(sizes.get(info.relative_path, 0), info.offset + info.length)
@@ -40,35 +42,43 @@ def sizes_of(storage_data: Mapping[Any, Any]) -> dict[str, int]:
 def _parsed(data: bytes, uri: str) -> Metadata:
     try:
         return parse_metadata(data)
-    except Exception as error:  # whatever bytes that are no pickle lead to
+    except Exception as error:  # whatever unpickling any bytes may raise
         bucket, key = parse_object_uri(uri)
         text = f"{display_uri(bucket, key)} cannot be used: {error}"
         raise S3FormatError(text, bucket=bucket, key=key) from error
 
 
 class S3StorageReader(FileSystemReader):
-    """Loads with ``torch.distributed.checkpoint``: ``dcp.load(state_dict, storage_reader=S3StorageReader(...))``.
+    """Loads distributed checkpoints, for ``dcp.load(state_dict, storage_reader=...)``.
 
-    Reads what ``S3StorageWriter`` wrote, and what PyTorch's ``FileSystemWriter`` wrote and was copied to S3. Large
-    tensors are received straight into the memory of ``state_dict`` where they lie there as they are stored.
+    Loads what ``S3StorageWriter`` stored, and what PyTorch's ``FileSystemWriter`` stored and was copied to S3. A large
+    tensor is received directly into the memory of its target in ``state_dict``, if it has the same layout there.
 
     Args:
-        region: AWS region of the bucket.
-        path: the checkpoint: ``s3://bucket/prefix``.
-        s3client_config: settings of the client, see ``S3ClientConfig``. Its ``memory_budget`` bounds what is received
-            into buffers; an item that is larger is received alone.
-        reader_constructor: ``S3ReaderConstructor.dcp_optimized(max_gap_size)`` says how many unwanted bytes between two
-            wanted ranges are fetched rather than asked around. By default small gaps are, and larger ones as long as
-            they add no more than a tenth.
-        endpoint: URL of the S3 server, where it is not AWS's for that region.
+        region: region of the bucket, for example ``"us-east-1"``.
+        path: the checkpoint, ``s3://bucket/prefix``.
+        s3client_config: settings of the client, see ``S3ClientConfig``. ``memory_budget`` limits the items that are
+            received into buffers; an item that is larger is received on its own.
+        reader_constructor: ``S3ReaderConstructor.dcp_optimized(max_gap_size)`` sets the largest gap between two wanted
+            ranges, in bytes, that is fetched to save a request. By default gaps of up to 64 KiB are fetched, and
+            larger ones as long as they add no more than a tenth.
+        endpoint: URL of the S3 server. By default the one that the environment or the AWS configuration names, and if
+            there is none, AWS's for the region.
         kwargs: the keywords of PyTorch's ``FileSystemReader``.
 
     Raises:
-        ValueError: the path is not an ``s3://`` URI.
+        ValueError: ``path`` is not an ``s3://`` URI, or the region cannot be used.
 
     Example:
-        >>> state = {"model": model.state_dict()}
-        >>> dcp.load(state, storage_reader=S3StorageReader("us-east-1", "s3://bucket/step-100"))
+        >>> import torch
+        >>> import torch.distributed.checkpoint as dcp
+        >>> from s3torchconnector.dcp import S3StorageReader, S3StorageWriter
+        >>> path = "s3://my-bucket/step-100"
+        >>> _ = dcp.save({"weight": torch.ones(3)}, storage_writer=S3StorageWriter("us-east-1", path))
+        >>> state = {"weight": torch.zeros(3)}
+        >>> dcp.load(state, storage_reader=S3StorageReader("us-east-1", path))
+        >>> state["weight"]
+        tensor([1., 1., 1.])
     """
 
     def __init__(
@@ -89,11 +99,13 @@ class S3StorageReader(FileSystemReader):
         self.path: str = self.fs.init_path(path)
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """What is stored; with ``rank=``, what that rank has stored on its own.
+        """Read what the checkpoint consists of; with ``rank=``, what this rank stored on its own.
 
         Raises:
-            S3NotFoundError: there is no complete checkpoint.
-            S3FormatError: what is there describes none, or has what no checkpoint needs; the text says what to do.
+            S3NotFoundError: (a ``FileNotFoundError``) there is no complete checkpoint.
+            S3FormatError: (a ``ValueError``) ``.metadata`` does not describe a checkpoint, or names classes that are
+                not allowed. The text says what to do.
+            S3Exception: an error occurred accessing S3.
         """
         rank = kwargs.get("rank")
         name = ".metadata" if rank is None else f"__{rank}.metadata"
@@ -105,16 +117,16 @@ class S3StorageReader(FileSystemReader):
         return metadata
 
     def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
-        """A load begins; see PyTorch's ``StorageReader``."""
+        """Prepare a load, see PyTorch's ``StorageReader``."""
         super().set_up_storage_reader(metadata, is_coordinator, *args, **kwargs)
         self._stored = metadata.state_dict_metadata
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
-        """Load what the plan wants.
+        """Load the items of the plan.
 
         Raises:
-            S3Exception: an error occurred accessing S3, or a file is not what the metadata says.
-            ValueError: a tensor's size is not that of its target.
+            S3Exception: an error occurred accessing S3, or a file differs from its description in ``.metadata``.
+            ValueError: a stored tensor has another size than its target.
         """
         items: dict[str, dict[tuple[int, int], StoredItem]] = {}
         for wanted in plan.items:
@@ -136,7 +148,7 @@ class S3StorageReader(FileSystemReader):
         return future
 
     def _expected(self, index: MetadataIndex) -> TensorLayout | None:
-        """What the metadata says of a stored tensor; None for what is none, or where it says nothing."""
+        """The layout of a stored tensor by the metadata; None if the item is no tensor, or not described."""
         stored = self._stored.get(index.fqn)
         if not isinstance(stored, TensorStorageMetadata):
             return None
@@ -153,5 +165,5 @@ class S3StorageReader(FileSystemReader):
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
-        """Whether it is an ``s3://`` URI."""
+        """Return whether it is an ``s3://`` URI."""
         return S3FileSystem.validate_checkpoint_id(checkpoint_id)

@@ -1,13 +1,13 @@
-"""``S3StorageWriter``: saves distributed checkpoints so that they are either complete or invisible.
+"""``S3StorageWriter``: saves distributed checkpoints, which are complete or invisible.
 
-A save writes its files under names that were never used, and then ``.metadata``, which names them, by one PUT: that is
-the commit. Until then readers find the previous ``.metadata`` and the files that it names, all untouched; afterwards
-the new one. Only then are the files deleted that the previous one named. Whatever stops a save, and whenever, one of
-the two checkpoints is whole; what else an interrupted save leaves behind are files that no ``.metadata`` names.
-A commit replaces exactly the ``.metadata`` that its save saw: of two saves at the same time one succeeds.
+A save writes its files under names that were never used before, then ``.metadata``, which names them, by one PUT. That
+is the commit. Until then, readers find the previous ``.metadata`` and the files that it names, all untouched; after it,
+the new one. Only then are the files deleted that the previous one named. Whenever a save is stopped, one of the two
+checkpoints is complete. An interrupted save may leave files behind, but no ``.metadata`` names them. A commit replaces
+exactly the ``.metadata`` that its save saw: of two saves at the same time, one succeeds.
 
-A program may end while ``async_save`` is at it: the interpreter waits for PyTorch's thread. From that moment on
-Python's executors refuse work, so the threads here are this package's own.
+A program may end during ``async_save``: the interpreter waits for PyTorch's thread, but Python's executors accept no
+more work. So the threads here are this package's own.
 """
 
 from __future__ import annotations
@@ -40,41 +40,50 @@ from s3torchconnector.dcp._uploads import Uploads
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 from s3torchconnector.dcp.s3_prefix_strategy import DefaultPrefixStrategy, S3PrefixStrategyBase
 
+__all__ = ["S3StorageWriter"]
+
 _METADATA = ".metadata"
 
 
 @dataclasses.dataclass(frozen=True)
 class _File:
-    """A file to be written: its name below the checkpoint, and what goes into it."""
+    """A file to write: its name below the checkpoint, and its items."""
 
     name: str
     items: list[WriteItem]
 
 
 class S3StorageWriter(FileSystemWriter):
-    """Saves with ``torch.distributed.checkpoint``: ``dcp.save(state_dict, storage_writer=S3StorageWriter(...))``.
+    """Saves distributed checkpoints, for ``dcp.save(state_dict, storage_writer=...)``.
 
-    A checkpoint appears whole, with its ``.metadata``, when all ranks have stored their files. Saving to the same path
-    again leaves the checkpoint that is there as it is until that moment; see the module. Of two saves to one path at
-    the same time, one fails. A checkpoint whose ``.metadata`` is replaced while it is being loaded loses its files:
-    load before the next save, or give each save a path of its own.
+    A checkpoint appears as a whole, with its ``.metadata``, when all ranks have stored their files. Until then, a
+    checkpoint that was saved to the same path before stays as it is. Of two saves to one path at the same time, one
+    fails. A checkpoint that is replaced while it is being loaded loses its files: load before the next save, or give
+    each save a path of its own.
 
     Args:
-        region: AWS region of the bucket.
-        path: where the checkpoint goes: ``s3://bucket/prefix``.
+        region: region of the bucket, for example ``"us-east-1"``.
+        path: where the checkpoint goes, ``s3://bucket/prefix``.
         s3client_config: settings of the client, see ``S3ClientConfig``.
-        prefix_strategy: names the ranks' files; ``DefaultPrefixStrategy()`` if not given.
-        thread_count: files that each rank writes at a time.
-        endpoint: URL of the S3 server, where it is not AWS's for that region.
-        kwargs: the keywords of PyTorch's ``FileSystemWriter``. ``overwrite=False`` refuses a path with a checkpoint,
-            also one that appears during the save. ``sync_files`` has no effect: what S3 has confirmed is durable.
+        prefix_strategy: what the names of the ranks' files begin with. By default ``DefaultPrefixStrategy()``.
+        thread_count: number of files that each rank writes in parallel.
+        endpoint: URL of the S3 server. By default the one that the environment or the AWS configuration names, and if
+            there is none, AWS's for the region.
+        kwargs: the keywords of PyTorch's ``FileSystemWriter``. ``overwrite=False`` refuses a path that has a
+            checkpoint, also one that appears during the save. ``sync_files`` has no effect: what S3 has confirmed is
+            durable.
 
     Raises:
-        ValueError: the path is not an ``s3://`` URI.
+        ValueError: ``path`` is not an ``s3://`` URI, or the region cannot be used.
 
     Example:
-        >>> writer = S3StorageWriter("us-east-1", "s3://bucket/step-100", thread_count=2)
-        >>> dcp.save({"model": model.state_dict()}, storage_writer=writer)
+        >>> import torch
+        >>> import torch.distributed.checkpoint as dcp
+        >>> from s3torchconnector.dcp import S3StorageWriter
+        >>> writer = S3StorageWriter("us-east-1", "s3://my-bucket/step-200", thread_count=2)
+        >>> metadata = dcp.save({"model": torch.nn.Linear(3, 1).state_dict()}, storage_writer=writer)
+        >>> sorted(metadata.state_dict_metadata)
+        ['model.bias', 'model.weight']
     """
 
     def __init__(
@@ -97,18 +106,18 @@ class S3StorageWriter(FileSystemWriter):
         self._is_coordinator = True
         self._rank: int | None = None
         self._ranks_alone = False
-        self._previous: futures.Future[Previous] | None = None  # asked for before the end of the data
-        expect_uploads(self)  # an asynchronous save with a stager does nothing more on the thread of its caller
+        self._previous: futures.Future[Previous] | None = None  # requested before the end of the data
+        expect_uploads(self)  # of an asynchronous save with a stager, nothing more runs on the thread of its caller
 
     # -- planning ---------------------------------------------------------------------------------------------------
 
     def stage(self, state_dict: Any) -> Any:
-        """An asynchronous save begins; see PyTorch's ``AsyncStager``."""
+        """Copy the state for an asynchronous save, see PyTorch's ``AsyncStager``."""
         expect_uploads(self)
         return super().stage(state_dict)
 
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
-        """A save begins; see PyTorch's ``StorageWriter``."""
+        """Prepare a save, see PyTorch's ``StorageWriter``."""
         super().set_up_storage_writer(is_coordinator, *args, **kwargs)
         expect_uploads(self)
         self._is_coordinator = is_coordinator
@@ -116,19 +125,20 @@ class S3StorageWriter(FileSystemWriter):
         self._ranks_alone = self._rank is not None and not kwargs.get("use_collectives", True)
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
-        """Refuse to overwrite, if told so.
+        """Check that no checkpoint exists, with ``overwrite=False``.
 
         Raises:
-            RuntimeError: there is a checkpoint, and ``overwrite`` is false.
+            RuntimeError: there is a checkpoint.
+            S3Exception: an error occurred accessing S3.
         """
         if not self.overwrite and self._commits:
-            with suppress(S3AccessDeniedError):  # who may only write is not told; the commit finds out
+            with suppress(S3AccessDeniedError):  # without permission to read; the commit will find out
                 if self.fs.exists(self._commit_path()):
                     raise self._refusal()
         return plan
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
-        """Give each rank the prefix of its files."""
+        """Tell each rank the prefix of its files."""
         ranks = [self._rank or 0] if self._ranks_alone else range(len(plans))
         return [
             dataclasses.replace(plan, storage_data=filesystem._StoragePrefix(self.prefix_strategy(rank)))
@@ -149,10 +159,10 @@ class S3StorageWriter(FileSystemWriter):
     # -- the files ---------------------------------------------------------------------------------------------------
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        """Store this rank's items, ``thread_count`` files at a time.
+        """Store this rank's items, ``thread_count`` files in parallel.
 
         Raises:
-            S3Exception: an error occurred accessing S3; this rank's files of this save are gone again.
+            S3Exception: an error occurred accessing S3. This rank's files of this save were deleted.
         """
         files = self._files(plan)
         self._previous = None
@@ -179,7 +189,7 @@ class S3StorageWriter(FileSystemWriter):
         return future
 
     def _files(self, plan: SavePlan) -> list[_File]:
-        """The plan's items as files. The names are new even where a planner brings back a plan of an earlier save."""
+        """The plan's items as files. Their names are new, even if a planner reuses the plan of an earlier save."""
         prefix = plan.storage_data.prefix if self._rank is None else self.prefix_strategy(self._rank)
         token = uuid.uuid4().hex[:16]
         if self.single_file_per_rank:
@@ -191,7 +201,7 @@ class S3StorageWriter(FileSystemWriter):
         return [_File(f"{prefix}{token}_{number}{suffix}", bucket) for number, bucket in enumerate(filled)]
 
     def _write_file(self, file: _File, planner: SavePlanner, uploads: Uploads) -> list[WriteResult]:
-        """Have PyTorch serialise the items into an upload, whose parts go out meanwhile."""
+        """Have PyTorch serialise the items into an upload, whose parts are sent at the same time."""
         files: SimpleQueue[Any] = SimpleQueue()
         files.put((self.fs.concat_path(self.path, file.name), file.name, file.items))
         written: SimpleQueue[list[WriteResult]] = SimpleQueue()
@@ -215,12 +225,12 @@ class S3StorageWriter(FileSystemWriter):
     # -- the commit ----------------------------------------------------------------------------------------------------
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        """Commit: publish ``.metadata``, then delete the files that only the one before it named.
+        """Commit: store ``.metadata``, then delete the files that only the previous one named.
 
         Raises:
-            RuntimeError: a checkpoint has appeared meanwhile, and ``overwrite`` is false: no file of this save remains.
-            S3ObjectChangedError: another save has committed meanwhile: of two at the same time, one is refused.
-            S3Exception: an error occurred accessing S3; the previous checkpoint is still there.
+            RuntimeError: with ``overwrite=False``: there is a checkpoint. No file of this save remains.
+            S3ObjectChangedError: another save has committed in the meantime: of two at the same time, one is refused.
+            S3Exception: an error occurred accessing S3. The previous checkpoint is still there.
         """
         try:
             self._commit(metadata, results)
@@ -248,10 +258,7 @@ class S3StorageWriter(FileSystemWriter):
         return self.fs.concat_path(self.path, f"__{self._rank}{_METADATA}" if self._ranks_alone else _METADATA)
 
     def _ask_for_previous(self, aside: Lane) -> None:
-        """While the last file is being completed, have the committing rank see what it will replace.
-
-        A round trip less in the end. Who must not overwrite replaces nothing.
-        """
+        """Look up what the commit will replace, while the last file is being completed: that saves a round trip."""
         if self.overwrite and self._commits:
             self._previous = aside.submit(self._commit_object().look)
 
@@ -259,9 +266,9 @@ class S3StorageWriter(FileSystemWriter):
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
-        """Whether it is an ``s3://`` URI."""
+        """Return whether it is an ``s3://`` URI."""
         return S3FileSystem.validate_checkpoint_id(checkpoint_id)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A staged state dict that is kept for the next save is not for the process that saves this one.
+        # A copy of a state that is kept for the next save is of no use in the process that carries out this one.
         return {**self.__dict__, "state_dict_cache": None, "_previous": None}

@@ -1,8 +1,8 @@
-"""The file system of ``s3://`` paths for Lightning, where ``s3fs`` is not installed.
+"""The file system of ``s3://`` paths for Lightning, if ``s3fs`` is not installed.
 
-Lightning hands checkpoints to its plugin, and asks fsspec for everything else: whether a path exists, what is below
-it, and for the small files of its loggers. This answers through an ``S3Client``. S3 has no directories: one exists
-where there are objects below it, or where this process has made it.
+Lightning passes checkpoints to its plugin. For everything else it uses fsspec: whether a path exists, what is below it,
+and the small files of its loggers. This file system uses an ``S3Client``. S3 has no directories: one exists if there
+are objects below it, or if this process has made it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from s3torchconnector.s3writer import S3Writer
 
 
 def serve_s3_paths() -> None:
-    """Answer for ``s3://`` paths in this process from now on, unless another package does.
+    """Register the file system of ``s3://`` paths in this process, unless another package has.
 
-    On import, since callbacks ask for their file system when they are made, often before the plugin is.
+    Called on import: callbacks ask for their file system when they are made, often before the plugin is made.
     """
     if importlib.util.find_spec("s3fs") is None and "s3" not in fsspec.registry:
         fsspec.register_implementation("s3", S3PathFileSystem)
 
 
-def answer_through(client: S3Client) -> None:
-    """Have all ``s3://`` paths answered through this client."""
+def use_client(client: S3Client) -> None:
+    """Use this client for all ``s3://`` paths."""
     S3PathFileSystem.latest = client
 
 
@@ -41,7 +41,7 @@ class _UncommittedWriter(S3Writer):
     """A file written inside a transaction of fsspec: stored by ``commit``, not by ``close``."""
 
     def close(self) -> None:
-        """Wait for ``commit``, or ``discard``."""
+        """Do nothing: ``commit`` stores the object, ``discard`` does not."""
 
     def commit(self) -> None:
         super().close()
@@ -51,7 +51,7 @@ class _UncommittedWriter(S3Writer):
 
 
 class _TextWriter(io.TextIOWrapper):
-    """Text for an ``S3Writer``, ending as that does: the inherited ends close it, which would publish a torn object."""
+    """Text for an ``S3Writer``. After an exception it aborts the writer; the base class would store half an object."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -62,23 +62,23 @@ class _TextWriter(io.TextIOWrapper):
             cast(S3Writer, self.buffer).abort()
 
     def __del__(self) -> None:
-        return  # the writer is dropped with it, and aborts itself
+        return  # the writer is dropped too, and aborts itself
 
 
 class S3PathFileSystem(AbstractFileSystem):
-    """Objects as files, through the client of the plugin made last."""
+    """Objects as files, through the client of the plugin that was made last."""
 
     protocol = "s3"
     cachable = False
     latest: ClassVar[S3Client | None] = None
     made: ClassVar[set[str]] = set()
-    """The directories that this process has made; a logger looks for its own before it writes there."""
+    """The directories that this process has made: a logger checks for its directory before it writes there."""
 
     @property
     def client(self) -> S3Client:
         if self.latest is None:
             raise S3ConfigurationError(
-                "nobody has said yet how to reach S3: make an S3LightningCheckpoint before s3:// paths are used"
+                "s3:// paths cannot be used yet: make an S3LightningCheckpoint first, which says how to reach S3"
             )
         return self.latest
 
@@ -107,10 +107,10 @@ class S3PathFileSystem(AbstractFileSystem):
         page = next(self.client.list_objects(bucket, f"{key}/" if key else "", max_keys=1))
         if page.object_info or not key:
             return _directory(path)
-        raise FileNotFoundError(f"there is nothing at s3://{path}, and nothing below it")
+        raise FileNotFoundError(f"there is no object s3://{path}, and none below it")
 
     def exists(self, path: str, **kwargs: Any) -> bool:
-        # The inherited one takes every error, a refused access too, for an answer.
+        # The inherited method returns False for every error, for a denied access too.
         try:
             self.info(path)
         except FileNotFoundError:
@@ -144,27 +144,29 @@ class S3PathFileSystem(AbstractFileSystem):
         except S3NotFoundError:
             if not self.isdir(source):
                 raise
-            self.makedirs(destination)  # fsspec copies what is below it one by one
+            self.makedirs(destination)  # fsspec copies the objects below it one by one
 
     def open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
         if "r" not in mode and get_compression(path, kwargs.get("compression")) is not None:
             raise NotImplementedError(
-                f"{path} cannot be written with compression=...: a compressor does not close the file that it writes "
-                "to, so that nothing would be stored. Open the file without, and compress what is written to it"
+                f"{path} cannot be written with compression=...: fsspec's compressor does not close the file, so "
+                "nothing would be stored. Open the file without it, and compress the data that you write"
             )
         if "b" in mode or "r" in mode:
             return super().open(path, mode, *args, **kwargs)
         text = {name: kwargs.pop(name) for name in ("encoding", "errors", "newline") if name in kwargs}
         file: Any = self.open(path, mode.replace("t", "") + "b", *args, **kwargs)
-        return _TextWriter(file, **text, write_through=True)  # a transaction may commit what nobody closed
+        return _TextWriter(file, **text, write_through=True)  # a transaction may commit a file that was not closed
 
     def _open(self, path: str, mode: str = "rb", *args: Any, autocommit: bool = True, **kwargs: Any) -> Any:
         bucket, key = path.split("/", 1)
         if mode == "rb":
-            self._info_of_file(path)  # as open() does: not at the first read
+            self._info_of_file(path)  # raises now if there is no object, and not at the first read
             return self.client.get_object(bucket, key)
         if mode not in ("wb", "ab"):
-            raise ValueError(f"an object is opened to be read, written or appended to, not with the mode {mode!r}")
+            raise ValueError(
+                f"an object is opened with the mode 'r', 'w' or 'a', with or without 'b', not with {mode!r}"
+            )
         before = self._content(bucket, key) if mode == "ab" else b""
         writer = (S3Writer if autocommit else _UncommittedWriter)(self.client.put_object(bucket, key))
         writer.write(before)

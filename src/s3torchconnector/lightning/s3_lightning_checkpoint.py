@@ -1,4 +1,4 @@
-"""``S3LightningCheckpoint``: how Lightning saves, loads and removes checkpoints in S3."""
+"""``S3LightningCheckpoint``: the plugin by which Lightning saves, loads and removes checkpoints in S3."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3NotFoundError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._uri import parse_object_uri
-from s3torchconnector.lightning._fsspec import answer_through, serve_s3_paths
+from s3torchconnector.lightning._fsspec import serve_s3_paths, use_client
 from s3torchconnector.lightning._removals import Removals
 from s3torchconnector.s3writer import S3Writer
 
@@ -22,37 +22,54 @@ if TYPE_CHECKING:
 
     from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 else:
-    # The same code comes as one package and as two.
+    # Lightning's code is distributed as one package and as two.
     try:
         from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
     except ModuleNotFoundError:
         from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 
+__all__ = ["S3LightningCheckpoint"]
+
 _log = logging.getLogger(__name__)
 
 
 class S3LightningCheckpoint(CheckpointIO):
-    """A checkpoint plugin that reads from S3 and writes to it, without files in between.
+    """A checkpoint plugin for Lightning's ``Trainer`` and ``Fabric`` that keeps checkpoints in S3.
 
-    Each checkpoint is one object, which appears whole or not at all. Lightning itself asks the file system of
-    ``s3://`` paths for what is there; where ``s3fs`` is not installed, it is answered through this plugin's client
-    (that of the plugin made last).
+    Each checkpoint is one object, which appears as a whole or not at all. For everything else, Lightning asks the file
+    system of ``s3://`` paths. If ``s3fs`` is not installed, that one uses this plugin's client too (the client of the
+    plugin that was made last).
 
-    Within Lightning's ``AsyncCheckpointIO``, whose saves wait for one another on another thread, a checkpoint is
-    removed when a newer one is stored: there always is one, and for a while there may be more than were asked for.
+    Within Lightning's ``AsyncCheckpointIO``, saves wait for one another on another thread. There, a checkpoint is
+    removed only after a newer one has been stored. So there is always at least one, and at times there are more than
+    ``save_top_k`` asks for.
 
     Args:
-        region: AWS region of the bucket.
+        region: region of the bucket, for example ``"us-east-1"``.
         s3client_config: settings of the client, see ``S3ClientConfig``.
-        endpoint: URL of the S3 server, where it is not AWS's for that region.
+        endpoint: URL of the S3 server. By default the one that the environment or the AWS configuration names, and if
+            there is none, AWS's for the region.
+
+    Raises:
+        S3ConfigurationError: (a ``ValueError``) the region cannot be used.
 
     Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from lightning.pytorch.callbacks import ModelCheckpoint
+        >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> from s3torchconnector.lightning import S3LightningCheckpoint
+        >>> saving = ModelCheckpoint("s3://my-bucket/run-1/checkpoints", save_last=True)
         >>> trainer = Trainer(
-        ...     default_root_dir="s3://bucket/run-1",
+        ...     default_root_dir="s3://my-bucket/run-1",
+        ...     max_epochs=1,
+        ...     enable_progress_bar=False,
+        ...     enable_model_summary=False,
         ...     plugins=[S3LightningCheckpoint("us-east-1")],
-        ...     callbacks=[ModelCheckpoint(save_top_k=3, monitor="loss", save_last=True)],
+        ...     callbacks=[saving],
         ... )
-        >>> trainer.fit(model, ckpt_path="s3://bucket/run-1/checkpoints/last.ckpt")
+        >>> trainer.fit(BoringModel())
+        >>> saving.last_model_path
+        's3://my-bucket/run-1/checkpoints/last.ckpt'
     """
 
     def __init__(self, region: str, s3client_config: S3ClientConfig | None = None, endpoint: str | None = None) -> None:
@@ -67,16 +84,18 @@ class S3LightningCheckpoint(CheckpointIO):
         """Store a checkpoint at ``path``.
 
         Args:
-            checkpoint: what the Trainer dumped: model, optimizers, loops, callbacks.
+            checkpoint: what Lightning passes: the state of model, optimizers, loops and callbacks.
             path: the object to store, ``s3://bucket/key``.
-            storage_options: left aside, with a warning: settings belong to ``S3ClientConfig``.
+            storage_options: ignored, with a warning. Settings belong in ``S3ClientConfig``.
 
         Raises:
             TypeError: ``path`` is not an ``s3://`` string.
-            S3Exception: An error occurred accessing S3; what was at ``path`` still is.
+            S3Exception: an error occurred accessing S3. The object at ``path`` is what it was before.
         """
         if storage_options:
-            warnings.warn("S3LightningCheckpoint leaves storage_options aside: give it an S3ClientConfig", stacklevel=2)
+            warnings.warn(
+                "S3LightningCheckpoint ignores storage_options: pass it an S3ClientConfig instead", stacklevel=2
+            )
         place = _object_of(path)
         began = self._removals.save_begins(str(path))
         try:
@@ -88,8 +107,8 @@ class S3LightningCheckpoint(CheckpointIO):
         for each in self._removals.save_ended(str(path), began):
             try:
                 self._remove(each)
-            except S3Exception as error:  # this one is stored, and Lightning would take it for an error of the save
-                _log.warning("the checkpoint %s need not be kept, and could not be removed: %s", each, error)
+            except S3Exception as error:  # not raised: Lightning would take it for an error of the save
+                _log.warning("the old checkpoint %s could not be removed: %s", each, error)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
@@ -98,14 +117,14 @@ class S3LightningCheckpoint(CheckpointIO):
 
         Args:
             path: the object to read, ``s3://bucket/key``.
-            map_location: where to put the tensors, as ``torch.load`` takes it. None means the CPU, as in Lightning's
-                own plugin: else all ranks would load to the device of the one that saved.
-            weights_only: as ``torch.load`` takes it.
+            map_location: where to put the tensors, see ``torch.load``. None means the CPU, as in Lightning's own
+                plugin; otherwise all ranks would load to the device of the rank that saved.
+            weights_only: see ``torch.load``.
 
         Raises:
             TypeError: ``path`` is not an ``s3://`` string.
             S3NotFoundError: (a ``FileNotFoundError``) there is no such object.
-            S3Exception: An error occurred accessing S3.
+            S3Exception: an error occurred accessing S3.
         """
         with self._client.get_object(*_object_of(path)) as reader:
             self._removals.loaded()
@@ -114,20 +133,20 @@ class S3LightningCheckpoint(CheckpointIO):
         return cast(dict[str, Any], checkpoint)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove the checkpoint at ``path``, and, where it is a directory, all objects below it.
+        """Remove the checkpoint at ``path``, and all objects below ``path/``.
 
-        On another thread than that of the saves, or after a load without a save since, it is put off until a newer one
-        is stored by this plugin, or until ``teardown``. An error is then a warning in the log.
+        If this is called on another thread than the saves, or after a load and before the next save, the removal waits
+        until this plugin has stored a newer checkpoint, or until ``teardown``. An error is then logged as a warning.
 
         Raises:
             TypeError: ``path`` is not an ``s3://`` string.
-            S3Exception: An error occurred accessing S3.
+            S3Exception: an error occurred accessing S3.
         """
         place = _object_of(path)
         if self._removals.is_direct():
             self._removals.forget(str(path))
         elif not self._removals.may_go(str(path), self._is_there(*place)):
-            _log.info("%s is removed when a newer checkpoint is stored", path)
+            _log.info("%s will be removed after a newer checkpoint has been stored", path)
             return
         self._remove(str(path))
 
@@ -141,12 +160,16 @@ class S3LightningCheckpoint(CheckpointIO):
 
     def _remove(self, path: str) -> None:
         bucket, key = _object_of(path)
-        # What is below goes first: servers that keep objects as files cannot delete a directory that is not empty.
+        # First what is below it: servers that keep objects as files cannot delete a directory that is not empty.
         self._client.delete_prefix(bucket, key.rstrip("/") + "/")
         self._client.delete_object(bucket, key)
 
     def teardown(self) -> None:
-        """Remove what waits for it, end threads and close connections. The plugin can be used again."""
+        """Carry out removals that wait, then end threads and close connections. The plugin can be used again.
+
+        Raises:
+            S3Exception: a checkpoint could not be removed.
+        """
         try:
             for path in self._removals.remaining():
                 self._remove(path)
@@ -154,8 +177,8 @@ class S3LightningCheckpoint(CheckpointIO):
             self._client.close()
 
     def _introduce(self) -> None:
-        """Let this process's Lightning know of S3, and of this class, if it is the package of the other name."""
-        answer_through(self._client)
+        """Serve ``s3://`` paths through this client, and make this class a plugin of both packages of Lightning."""
+        use_client(self._client)
         for name in ("lightning", "lightning_fabric"):
             package = "lightning.fabric" if name == "lightning" else name
             module = sys.modules.get(f"{package}.plugins.io.checkpoint_io")
@@ -171,7 +194,7 @@ def _object_of(path: Any) -> tuple[str, str]:
     if not isinstance(path, str) or not path.lower().startswith("s3://"):
         raise TypeError(
             f"the path of a checkpoint must be a string that begins with 's3://', not {path!r} "
-            f"({type(path).__name__}): os.path.normpath and pathlib.Path take a slash away"
+            f"({type(path).__name__}): os.path.normpath and pathlib.Path remove one of the slashes"
         )
     return parse_object_uri(path)
 

@@ -1,4 +1,4 @@
-"""What ``S3Reader`` asks of an object, and the form of it that only has a stream of ``bytes``."""
+"""What ``S3Reader`` needs of an object, and an object that is only a stream of ``bytes``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class BytesByPosition(Protocol):
-    """Random access to an object's bytes; see ``ObjectReader`` for the meaning of each."""
+    """Random access to an object's bytes. ``ObjectReader`` says what each method does."""
 
     def size(self) -> int: ...
     def prefetch(self, likely_size: int | None = None) -> None: ...
@@ -21,9 +21,9 @@ class BytesByPosition(Protocol):
 
 
 class StreamedBytes:
-    """An object known only as an iterable of ``bytes``, taken as far as reads need and kept, for reads that go back.
+    """An object known only as an iterable of ``bytes``, for readers that a program constructs with its own stream.
 
-    For readers constructed by programs themselves, with a ``get_stream`` of their own.
+    The stream is consumed as far as reads need. Its bytes are kept, since reads may go back.
     """
 
     def __init__(self, get_stream: Callable[[], Iterable[bytes]], get_object_info: Callable[[], Any]) -> None:
@@ -79,7 +79,7 @@ class StreamedBytes:
             try:
                 piece = next(self._stream, None)
             except BaseException:
-                # Asked again, a generator that broke would say that it has ended: the next read begins a new one.
+                # A generator that raised would end when it is asked again. So the next read starts a new stream.
                 self._stream = None
                 self._content.clear()
                 raise

@@ -1,4 +1,4 @@
-"""``S3ReaderConstructor``: named ways of reading, to be passed as ``reader_constructor``."""
+"""``S3ReaderConstructor``: ways of reading, for the parameter ``reader_constructor``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from s3torchconnector._transfer import ADAPTIVE, SEQUENTIAL, ReadPolicy
 from s3torchconnector.s3reader.kinds import DCPOptimizedS3Reader, RangedS3Reader, SequentialS3Reader
 from s3torchconnector.s3reader.s3reader import S3Reader
 
+__all__ = ["S3ReaderConstructor", "S3ReaderConstructorProtocol"]
+
 _NAMES: dict[object, str] = {
     S3Reader: "sequential",
     SequentialS3Reader: "sequential",
@@ -20,10 +22,21 @@ _NAMES: dict[object, str] = {
 
 
 class S3ReaderConstructorProtocol(Protocol):
-    """Makes a reader of one object; any callable that takes these four keywords will do.
+    """What makes a reader of one object: any callable that takes these four keywords.
 
-    ``get_stream(start=None, end=None)`` iterates the object's ``bytes`` from ``start`` up to but without ``end``;
-    ``get_object_info()`` describes the object (see ``ObjectInfo``, ``HeadObjectResult``).
+    ``get_object_info()`` returns what is known about the object: ``size`` in bytes, ``etag`` and more.
+    ``get_stream(start=None, end=None)`` returns the bytes from ``start`` up to, but not including, ``end``, as an
+    iterable of ``bytes``.
+
+    Example:
+        >>> from s3torchconnector import S3Checkpoint, S3Reader
+        >>> def logged(bucket, key, get_object_info, get_stream):
+        ...     print("opening", key)
+        ...     return S3Reader(bucket, key, get_object_info, get_stream)
+        >>> checkpoint = S3Checkpoint("us-east-1", reader_constructor=logged)
+        >>> checkpoint.reader("s3://my-bucket/images/0.png").read(4)
+        opening images/0.png
+        b'\\x89PNG'
     """
 
     def __call__(
@@ -32,37 +45,48 @@ class S3ReaderConstructorProtocol(Protocol):
 
 
 class S3ReaderConstructor:
-    """Ways of reading. Each method returns a constructor, which pickles.
+    """Ways of reading. Each method returns a constructor, which can be pickled, for ``reader_constructor``.
 
     Example:
-        >>> S3MapDataset.from_prefix(uri, region=region, reader_constructor=S3ReaderConstructor.range_based())
+        >>> from s3torchconnector import S3MapDataset, S3ReaderConstructor
+        >>> dataset = S3MapDataset.from_prefix(
+        ...     "s3://my-bucket/images/",
+        ...     region="us-east-1",
+        ...     transform=lambda reader: reader.read(4),
+        ...     reader_constructor=S3ReaderConstructor.range_based(buffer_size=0),
+        ... )
+        >>> dataset[0]
+        b'\\x89PNG'
     """
 
     @staticmethod
     def default() -> S3ReaderConstructorProtocol:
-        """Adapts to what is read: whole objects and reads in order at full speed, small pieces for scattered reads."""
+        """Adapt to the reads: whole objects and reads in order at full speed, small requests for scattered reads."""
         return partial(S3Reader, policy=ADAPTIVE)
 
     @staticmethod
     def sequential() -> S3ReaderConstructorProtocol:
-        """For objects read from beginning to end: reads ahead at full speed from the first read on."""
+        """Read ahead at full speed from the first read on: for objects that are read from start to end."""
         return partial(SequentialS3Reader, policy=SEQUENTIAL)
 
     @staticmethod
     def range_based(buffer_size: int | None = None) -> S3ReaderConstructorProtocol:
-        """For a few reads at a few places: fetches what is asked for, and never unasked.
+        """Fetch what is read, and nothing ahead: for a few reads at a few positions.
 
         Args:
-            buffer_size: bytes that a smaller read fetches at least, so that many small reads close to each other
-                are one request; 8 MiB by default, 0 or less for none.
+            buffer_size: bytes that a smaller read fetches, so that small reads close to each other share a request.
+                By default 8 MiB; 0 or less fetches exactly what is read.
         """
         return partial(RangedS3Reader, buffer_size=buffer_size)
 
     @staticmethod
     def dcp_optimized(max_gap_size: int = 32 * MIB) -> S3ReaderConstructorProtocol:
-        """For distributed checkpoints: reads that move forward, where gaps up to ``max_gap_size`` bytes are skipped.
+        """Fetch across small gaps: for reads that move forward, as those of distributed checkpoints.
 
-        ``S3StorageReader`` fetches what it wants of a file together where no larger gaps lie between.
+        ``S3StorageReader`` fetches two ranges of a file in one request if the gap between them is small enough.
+
+        Args:
+            max_gap_size: the largest gap, in bytes, that is fetched.
 
         Raises:
             ValueError: ``max_gap_size`` is negative.
@@ -73,9 +97,8 @@ class S3ReaderConstructor:
 
     @staticmethod
     def get_reader_type_string(constructor: S3ReaderConstructorProtocol | None) -> str:
-        """The name of a way of reading: ``"sequential"`` (also the default), ``"range_based"``, ``"dcp_optimized"``.
-
-        ``"unknown"`` for constructors that are none of these.
+        """Return the name of a way of reading: ``"sequential"`` (the default too), ``"range_based"``,
+        ``"dcp_optimized"``, or ``"unknown"`` for any other constructor.
         """
         if constructor is None:
             return "sequential"

@@ -1,4 +1,4 @@
-"""Ways of reading as classes, for programs that ask what a reader is, or construct one."""
+"""Ways of reading as classes, for programs that test the type of a reader, or construct one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,29 @@ from s3torchconnector._transfer import range_based
 from s3torchconnector._types import HeadObjectResult, ObjectInfo
 from s3torchconnector.s3reader.s3reader import S3Reader
 
+__all__ = ["DCPOptimizedS3Reader", "RangedS3Reader", "SequentialS3Reader"]
+
 
 class SequentialS3Reader(S3Reader):
-    """A reader by ``S3ReaderConstructor.sequential``."""
+    """What ``S3ReaderConstructor.sequential()`` makes.
+
+    Example:
+        >>> from s3torchconnector import S3Checkpoint, S3ReaderConstructor
+        >>> checkpoint = S3Checkpoint("us-east-1", reader_constructor=S3ReaderConstructor.sequential())
+        >>> checkpoint.reader("s3://my-bucket/images/0.png")
+        <SequentialS3Reader s3://my-bucket/images/0.png at 0>
+    """
 
 
 class RangedS3Reader(S3Reader):
-    """A reader by ``S3ReaderConstructor.range_based``, which see for ``buffer_size``."""
+    """What ``S3ReaderConstructor.range_based(buffer_size)`` makes.
+
+    Example:
+        >>> from s3torchconnector import S3Checkpoint, S3ReaderConstructor
+        >>> checkpoint = S3Checkpoint("us-east-1", reader_constructor=S3ReaderConstructor.range_based())
+        >>> checkpoint.reader("s3://my-bucket/images/0.png")
+        <RangedS3Reader s3://my-bucket/images/0.png at 0>
+    """
 
     def __init__(
         self,
@@ -30,4 +46,11 @@ class RangedS3Reader(S3Reader):
 
 
 class DCPOptimizedS3Reader(S3Reader):
-    """A reader by ``S3ReaderConstructor.dcp_optimized``."""
+    """What ``S3ReaderConstructor.dcp_optimized()`` makes.
+
+    Example:
+        >>> from s3torchconnector import S3Checkpoint, S3ReaderConstructor
+        >>> checkpoint = S3Checkpoint("us-east-1", reader_constructor=S3ReaderConstructor.dcp_optimized())
+        >>> checkpoint.reader("s3://my-bucket/images/0.png")
+        <DCPOptimizedS3Reader s3://my-bucket/images/0.png at 0>
+    """

@@ -1,7 +1,7 @@
-"""``S3Reader``: the file protocol on top of random access to an object.
+"""``S3Reader``: a binary file on top of random access to an object.
 
-There is one reader. What differs between ways of reading is a policy (see ``S3ReaderConstructor``); ``seek``,
-``tell``, ``read`` and ``readinto`` are the same for all of them.
+There is one reader. Ways of reading differ in their policy (see ``S3ReaderConstructor``); ``seek``, ``tell``, ``read``
+and ``readinto`` are the same for all of them.
 """
 
 from __future__ import annotations
@@ -19,33 +19,42 @@ from s3torchconnector._types import HeadObjectResult, ObjectInfo, WriteableBuffe
 from s3torchconnector._uri import display_uri
 from s3torchconnector.s3reader._bytes_source import BytesByPosition, StreamedBytes
 
+__all__ = ["S3Reader"]
+
 _PEEK = 16 * KIB
 _READ1 = 1 * MIB
 _LINES = 64 * KIB  # read at a time to find lines in
 
 
 class S3Reader(io.BufferedIOBase):
-    """A read-only, file like representation of a single object stored in S3.
+    """One object of S3 as a read-only binary file. Datasets and ``S3Checkpoint.reader`` make readers.
 
     Works wherever a binary file does: ``torch.load``, ``PIL.Image.open``, ``zipfile``, ``pickle.load``,
-    ``numpy.load``, ``pandas.read_parquet``, ``io.TextIOWrapper``. Every request after the first asks for the same
-    version of the object; if it was overwritten meanwhile, reading raises ``S3ObjectChangedError``.
+    ``numpy.load``, ``pandas.read_parquet``, ``io.TextIOWrapper``. All bytes come from one version of the object: if it
+    is overwritten in the meantime, reading raises ``S3ObjectChangedError``.
 
-    A reader may be used by one thread at a time. One that was opened before a fork goes on in the child, on
-    connections of its own. It pickles and copies, read or unread: the copy is at the same place, and fetches anew.
+    A reader may be used by one thread at a time. A forked child can go on with a reader of its parent, on connections
+    of its own. A reader can be pickled and copied, also after use: the copy has the same position, and fetches again.
 
     Args:
         bucket: the object's bucket.
         key: the object's key.
-        get_object_info: describes the object.
-        get_stream: streams the object's bytes: ``get_stream(start=None, end=None)``; any iterable of ``bytes`` will do.
+        get_object_info: returns what is known about the object, with a ``size`` in bytes.
+        get_stream: returns the object's bytes as an iterable of ``bytes``; called as ``get_stream(start, end)`` or
+            ``get_stream()``.
         policy: how reads become requests, see ``S3ReaderConstructor``.
 
     Raises:
         ValueError: the bucket is empty.
+
+    Example:
+        >>> from s3torchconnector import S3Checkpoint
+        >>> with S3Checkpoint("us-east-1").reader("s3://my-bucket/images/0.png") as reader:
+        ...     print(reader.read(4), reader.tell(), reader.seek(-2, 2), reader.read())
+        b'\\x89PNG' 4 8 b'00'
     """
 
-    # Bytes of the object in which the last line was found, and where they begin. Those of one version do not change.
+    # Bytes of the object in which the last line was found, and where they begin. The bytes of a version never change.
     _lines = b""
     _lines_start = 0
 
@@ -80,27 +89,28 @@ class S3Reader(io.BufferedIOBase):
         return self._key
 
     def prefetch(self) -> None:
-        """Start fetching data from S3. Waits until S3 begins to answer, while the data comes in the background.
+        """Start fetching the object. Returns when S3 begins to respond; the data arrives in the background.
 
         Raises:
-            S3Exception: An error occurred accessing S3.
+            S3Exception: an error occurred accessing S3.
+            ValueError: the reader is closed.
         """
         self._check_open()
         self._object.prefetch()
         self._object.await_head()
 
-    # What a dataset and the end of a reader call is there for subclasses too that never call this constructor, as was
-    # right where this class was abstract.
+    # These work also in subclasses that never call this constructor: in 1.5.0, where this class is abstract, they
+    # need not.
 
     def _start_early(self, likely_size: int | None = None) -> bool:
-        """``prefetch`` for a loop that will come to this object later; see ``look_ahead``."""
+        """Start fetching an object that a loop will come to later, see ``look_ahead``. Whether that is possible."""
         source = self._source()
         if source is not None:
             source.prefetch(likely_size)
         return source is not None
 
     def _hand_out(self) -> int | None:
-        """The loop has come to this object: from now on its memory is its user's. Returns its size, if known."""
+        """Count the object's memory as the program's from now on. Return the object's size in bytes, if known."""
         source = self._source()
         return None if source is None else source.hand_out()
 
@@ -108,20 +118,19 @@ class S3Reader(io.BufferedIOBase):
         return self.__dict__.get("_object")
 
     def readinto(self, buf: WriteableBuffer) -> int:
-        """Read up to len(buf) bytes into a pre-allocated, writable bytes-like object buf.
-
-        The bytes are received straight into its memory. ``buf`` may have any format and shape (an array, the memory
-        of a tensor), as long as it is C-contiguous. Its content is undefined after an error.
+        """Read up to ``len(buf)`` bytes into ``buf``. They are received directly into its memory.
 
         Args:
-            buf: writable bytes-like object
+            buf: a writable, C-contiguous bytes-like object of any format and shape, such as an array or the memory of
+                a tensor. Its content is undefined after an error.
 
         Returns:
-            number of bytes read; zero only at the object's end, or if ``buf`` is empty.
+            The number of bytes read; zero only at the end of the object, or if ``buf`` is empty.
 
         Raises:
             TypeError: ``buf`` is not a writable, C-contiguous bytes-like object.
-            S3Exception: An error occurred accessing S3.
+            S3Exception: an error occurred accessing S3.
+            ValueError: the reader is closed.
         """
         self._check_open()
         try:
@@ -140,19 +149,18 @@ class S3Reader(io.BufferedIOBase):
         return count
 
     def read(self, size: int | None = None) -> bytes:
-        """Read up to size bytes from the object and return them.
-
-        If size is zero or positive, read that many bytes from S3, or until the end of the object. If size is None or
-        negative, read the entire file.
+        """Read and return up to ``size`` bytes.
 
         Args:
-            size: how many bytes to read.
+            size: how many bytes to read; fewer are returned only at the end of the object. If None or negative, all
+                bytes up to the end.
 
         Returns:
-            Bytes read from S3 Object
+            The bytes; empty at the end of the object.
 
         Raises:
-            S3Exception: An error occurred accessing S3.
+            S3Exception: an error occurred accessing S3.
+            ValueError: the reader is closed.
         """
         self._check_open()
         count = -1 if size is None else index(size)
@@ -166,7 +174,7 @@ class S3Reader(io.BufferedIOBase):
         return data
 
     def read1(self, size: int = -1) -> bytes:
-        """Read up to ``size`` bytes, rather those that are here already than more; used by ``io.TextIOWrapper``."""
+        """Read up to ``size`` bytes. If some have arrived, only those, without waiting. For ``io.TextIOWrapper``."""
         self._check_open()
         count = index(size)
         if count == 0:
@@ -175,13 +183,13 @@ class S3Reader(io.BufferedIOBase):
         return self.read(min(len(here) or _READ1, count if count > 0 else _READ1))
 
     def peek(self, size: int = 0) -> bytes:
-        """Bytes that come next, without moving on: at least one unless at the end, whatever ``size`` says."""
+        """Return the next bytes without moving: at least one, except at the end. ``size`` is a hint."""
         self._check_open()
         here = self._object.buffered(self._position) or self._ahead()
         return bytes(here[: max(index(size), _PEEK)])
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        """The rest of the line, with its end, or the first ``size`` bytes of it."""
+        """Read the rest of the line, with its line end, or the first ``size`` bytes of it."""
         self._check_open()
         limit = -1 if size is None else index(size)
         if limit < 0:
@@ -193,7 +201,7 @@ class S3Reader(io.BufferedIOBase):
         return self._read_line(limit)
 
     def _read_line(self, limit: int) -> bytes:
-        """A line that may not be here, or is longer than ``limit``."""
+        """Read a line that may not have arrived, or is longer than ``limit``."""
         line = b""
         while limit < 0 or len(line) < limit:
             here = self._ahead() if limit < 0 else self._ahead()[: limit - len(line)]
@@ -205,29 +213,26 @@ class S3Reader(io.BufferedIOBase):
         return line
 
     def _ahead(self) -> bytes:
-        """Bytes that come next, for the lines in them; none at the end."""
+        """The next bytes, to find lines in; none at the end."""
         offset = self._position - self._lines_start
         if not 0 <= offset < len(self._lines):
             self._lines, self._lines_start, offset = self._object.read(self._position, _LINES), self._position, 0
         return self._lines[offset:]
 
     def seek(self, offset: int, whence: int = SEEK_SET, /) -> int:
-        """Change the stream position to the given byte offset, interpreted relative to whence.
-
-        When seeking beyond the end of the file, always stay at EOF. Seeking before the start of the file results in a
-        ValueError.
+        """Move to another position. A position beyond the end of the object becomes the end.
 
         Args:
-            offset: How many bytes to seek relative to whence.
-            whence: One of SEEK_SET, SEEK_CUR, and SEEK_END. Default: SEEK_SET
+            offset: bytes, relative to ``whence``.
+            whence: ``SEEK_SET`` (the start), ``SEEK_CUR`` (the position) or ``SEEK_END`` (the end of the object).
 
         Returns:
-            Current position of the stream
+            The new position, in bytes from the start.
 
         Raises:
-            S3Exception: An error occurred accessing S3.
-            ValueError: the position is before the start, or ``whence`` is none of the three.
+            ValueError: the position is before the start, ``whence`` is none of the three, or the reader is closed.
             TypeError: ``offset`` is not an integer.
+            S3Exception: an error occurred accessing S3.
         """
         self._check_open()
         offset = index(offset)
@@ -242,40 +247,31 @@ class S3Reader(io.BufferedIOBase):
             raise ValueError(f"whence must be SEEK_SET, SEEK_CUR or SEEK_END, not {whence}")
         if target < 0:
             raise ValueError(f"cannot seek to {target}, before the start of {display_uri(self._bucket, self._key)}")
-        # Nobody need be asked whether a place that was read before is inside the object.
+        # A position that was read before is inside the object: its size is not needed.
         self._position = target if target <= self._position else min(target, self._object.size())
         return self._position
 
     def tell(self) -> int:
-        """
-        Returns:
-            Current stream position; of a closed reader, its last.
-        """
+        """Return the position, in bytes from the start. A closed reader returns its last."""
         return self._position
 
     def readable(self) -> bool:
-        """
-        Returns:
-            Return whether object was opened for reading.
-        """
+        """Return True: the object was opened for reading. Raises a ``ValueError`` if the reader is closed."""
         self._check_open()
         return True
 
     def writable(self) -> bool:
-        """
-        Returns:
-            Return whether object was opened for writing.
-        """
+        """Return False: the object was opened for reading. Raises a ``ValueError`` if the reader is closed."""
         self._check_open()
         return False
 
     def seekable(self) -> bool:
-        """Whether ``seek`` works: it does."""
+        """Return True: ``seek`` works. Raises a ``ValueError`` if the reader is closed."""
         self._check_open()
         return True
 
     def close(self) -> None:
-        """Stop fetching and let go of all memory. Reading afterwards is a ValueError."""
+        """Stop fetching, and release all memory. Reading afterwards raises a ``ValueError``."""
         if not self.closed:
             source = self._source()
             if source is not None:
@@ -284,7 +280,7 @@ class S3Reader(io.BufferedIOBase):
         super().close()
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy, in this process or another, fetches for itself, and of the same version.
+        # A copy, in this process or another, fetches the same version for itself.
         source = self._source()
         return self.__dict__ if source is None else {**self.__dict__, "_object": copy(source), "_lines": b""}
 

