@@ -128,7 +128,7 @@ class S3CheckpointManager:
             S3Exception: the save is not committed. What was committed before still is.
         """
         by_ranks = _distributed() if has_ranks() else None  # first, since no lock should be held during an import
-        with self._saves.turn():
+        with self._saves.one_at_a_time():
             path = self._new_path(step)
             if by_ranks is None:
                 self._save_alone(step, path, partial(save_archive, state_dict))
@@ -155,13 +155,13 @@ class S3CheckpointManager:
             Exception: the state could not be copied, for example because it cannot be pickled.
         """
         by_ranks = _distributed() if has_ranks() else None
-        with self._saves.turn():
+        with self._saves.one_at_a_time():
             path = self._new_path(step)
             if by_ranks is None:
                 store = Snapshot(state_dict).store
                 return self._saves.in_background(step, partial(self._save_alone, step, path, store))
             uri, group = self._store.address(step, path), self._group.get()
-            save = by_ranks.copied(self._store.client, uri, state_dict, group)
+            save = by_ranks.copy_and_save(self._store.client, uri, state_dict, group)
             return self._saves.in_background(step, partial(self._save_and_commit, step, path, save))
 
     def _new_path(self, step: int) -> str:
@@ -170,7 +170,7 @@ class S3CheckpointManager:
         proposed = gathered((step, f"{uuid.uuid4().hex[:16]}/"))
         steps = [each for each, _ in proposed]
         if len(set(steps)) > 1:
-            raise ValueError(f"all ranks of a job must save the same step: the steps of the ranks are {steps}")
+            raise ValueError(f"all ranks of a job must save the same step, but they were given {steps}")
         return proposed[0][1]
 
     def _save_alone(self, step: int, path: str, store: Callable[[PutObjectStream], int]) -> None:
@@ -241,7 +241,7 @@ class S3CheckpointManager:
         If the step is being saved in the background, this waits for the end of the save.
         After an error, ``clean`` finds what remains without a manifest.
         """
-        self._saves.join(step)
+        self._saves.wait_for(step)
         self._store.delete(step)
 
     def verify(self, step: int) -> None:

@@ -109,7 +109,7 @@ def be_refused(rank: int, uri: str) -> None:
     assert manager.latest() is None
     manager.save_async(6, _state(rank, 6)).result(60)
     dist.barrier()
-    with pytest.raises(ValueError, match="give the state_dict"):
+    with pytest.raises(ValueError, match="pass the state_dict"):
         manager.load(6, state_dict=(_state(rank, 0), None)[rank])
     assert manager.load(6, state_dict=_state(rank, 0))["step"] == 6
 

@@ -131,7 +131,7 @@ def test_a_deletion_that_fails_does_not_fail_the_save(
     manager.save(1, _state(1))
     proxy.misbehave = lambda request: Replace(s3_error(403, "AccessDenied")) if request.method == "DELETE" else None
     manager.save(2, _state(2))
-    assert "step 1 need not be kept, and could not be deleted" in caplog.text
+    assert "the old checkpoint of step 1 could not be deleted" in caplog.text
     proxy.misbehave = lambda request: None
     manager.save(3, _state(3))
     assert manager.steps() == [3]
@@ -147,7 +147,7 @@ def test_a_listing_that_fails_does_not_fail_the_save(
     )
     manager.save(2, _state(2))
     manager.save_async(3, _state(3)).result(timeout=30)
-    assert caplog.text.count("need not be kept could not be found out") == 2
+    assert caplog.text.count("old checkpoints were not deleted") == 2
     proxy.misbehave = lambda request: None
     manager.save(4, _state(4))
     assert manager.steps() == [4]
@@ -349,7 +349,7 @@ def test_other_bytes_are_found_where_the_server_says_nothing(
     manager.save(1, _state(1))
     _damage(manager, "was overwritten")
     monkeypatch.setattr("s3torchconnector._checkpoint_manager._upkeep.differences", lambda *_: [])
-    with pytest.raises(S3FormatError, match=r"state\.pt has other bytes"):
+    with pytest.raises(S3FormatError, match=r"state\.pt has other content"):
         manager.verify(1)
 
 
@@ -377,7 +377,7 @@ def test_what_ranks_saved_is_held_to_the_checksum_that_the_server_keeps(
     answer(data)
     manager.verify(1)
     answer(bytes(999) + b"x")
-    with pytest.raises(S3FormatError, match=r"__0_0\.distcp has other bytes"):
+    with pytest.raises(S3FormatError, match=r"__0_0\.distcp has other content"):
         manager.verify(1)
 
 
@@ -442,7 +442,7 @@ def test_a_manifest_that_cannot_be_read_keeps_no_other_step_from_being_cleaned(
     _leave(manager, "run/step-0000000001.json")
     _leave(manager, "run/step-0000000002/old/state.pt")
     assert manager.clean(dry_run=False).objects == [f"s3://{bucket}/run/step-0000000002/old/state.pt"]
-    assert "what step 1 has besides its checkpoint cannot be told" in caplog.text
+    assert "step 1 is not cleaned, because its manifest cannot be read" in caplog.text
     assert len(manager._store.objects(1)) == 1
 
 

@@ -21,7 +21,7 @@ def test_two_ranks(s3_server: S3Server, bucket: str) -> None:
     manager.verify(2)
     state = {"of rank 1": torch.zeros(1000), "shared": torch.zeros(10)}
     assert manager.load(2, state_dict=state)["of rank 1"].unique().item() == 2  # one process, from what two stored
-    with pytest.raises(ValueError, match="give the state_dict to load into"):
+    with pytest.raises(ValueError, match="pass the state_dict to load into"):
         manager.load(2)
     lost = next(key for key in keys_of(bucket) if key.endswith(".distcp") and "step-0000000002" in key)
     manager._store.client.delete_object(bucket, lost)

@@ -1,1 +1,1 @@
-"""What ``S3CheckpointManager`` is made of: names, manifests and retention (pure), snapshots, ranks, the store."""
+"""The parts of ``S3CheckpointManager``: names, manifests and retention (pure), snapshots, ranks, the store."""

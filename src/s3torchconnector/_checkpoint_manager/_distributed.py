@@ -1,6 +1,6 @@
-"""A folder of one checkpoint that ranks save and load together, by ``torch.distributed.checkpoint``.
+"""Checkpoints that ranks save and load together, by ``torch.distributed.checkpoint``.
 
-Imported when it is needed: that takes longer than the rest of this package.
+Imported only when it is needed, since importing that takes longer than the rest of this package.
 """
 
 from __future__ import annotations
@@ -21,29 +21,30 @@ from s3torchconnector.dcp.s3_storage_reader import sizes_of
 
 def save_ranks(client: S3Client, uri: str, state_dict: Mapping[str, Any]) -> None:
     """Store every rank's share below ``uri``."""
-    state = in_all(lambda: _asked(state_dict))
+    state = in_all(lambda: _plain(state_dict))
     save(state, storage_writer=_writer(client, uri))
 
 
-def copied(client: S3Client, uri: str, state_dict: Mapping[str, Any], group: Any) -> Callable[[], object]:
-    """A save like ``save_ranks``, of a copy and on a thread of its own. Nothing else uses ``group`` meanwhile.
+def copy_and_save(client: S3Client, uri: str, state_dict: Mapping[str, Any], group: Any) -> Callable[[], object]:
+    """Copy the state now, and return a function that saves the copy, as ``save_ranks``, on any thread.
 
-    By hand what ``async_save`` does: there, a rank that cannot copy its state leaves the others waiting for it.
+    Nothing else may use ``group`` until it returns. PyTorch's ``async_save`` does the same, but if one rank cannot copy
+    its state, the others wait for it for ever.
     """
     writer = _writer(client, uri)
-    state = in_all(lambda: writer.stage(_asked(state_dict)))
+    state = in_all(lambda: writer.stage(_plain(state_dict)))
     return lambda: save(state, storage_writer=writer, process_group=group)
 
 
-def _asked(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     return {name: each.state_dict() if isinstance(each, Stateful) else each for name, each in state_dict.items()}
 
 
 def sizes_of_files(client: S3Client, uri: str) -> dict[str, int]:
-    """The files below ``uri`` that hold what ranks have saved there, and their sizes in bytes.
+    """The files below ``uri`` that belong to the checkpoint, and their sizes in bytes.
 
     Raises:
-        S3NotFoundError: the save has not come to its end.
+        S3NotFoundError: the save has not ended.
     """
     reader = _reader(client, uri)
     with reader.fs.create_stream(reader.fs.concat_path(reader.path, ".metadata"), "rb") as stream:

@@ -1,12 +1,12 @@
-"""The names of a checkpoint's objects, and the manifest that makes them one. Pure.
+"""The names of a checkpoint's objects, and the manifest that makes them a checkpoint. Pure.
 
 ::
 
     <uri>/step-0000000100/3f9c.../state.pt       data, under a name that no earlier save used
     <uri>/step-0000000100.json                   the manifest: the commit, stored last by one PUT, deleted first
 
-A step is there if and only if its manifest is. Manifests lie beside the folders, so that one page of a listing tells
-hundreds of them, however many objects a checkpoint has. What is in a folder and in no manifest was left by an
+A checkpoint exists if and only if its manifest does. Manifests are beside the folders, so that one page of a listing
+has hundreds of them, however many objects a checkpoint has. An object in a folder that no manifest names was left by an
 interrupted save.
 """
 
@@ -28,10 +28,10 @@ Format = Literal["torch", "dcp"]
 
 
 class StoredObject(NamedTuple):
-    """One object of a checkpoint: its key behind the step's folder, its size in bytes, and what tells it from others.
+    """One object of a checkpoint: its key relative to the step's folder, its size in bytes, and what identifies it.
 
-    ``checksum`` is that of its bytes, such as ``CRC32:yZRlqg==``, where one process wrote them all; ``etag`` is S3's
-    word for this version.
+    ``etag`` is S3's name of this version. ``checksum`` is that of its bytes, such as ``CRC32:yZRlqg==``, if one process
+    wrote all of them.
     """
 
     key: str
@@ -43,8 +43,8 @@ class StoredObject(NamedTuple):
 class Manifest(NamedTuple):
     """A committed checkpoint.
 
-    ``path`` is the folder of its objects, behind the step's; ``stored`` is when the last of them was stored, by S3's
-    clock, in seconds since 1970.
+    ``path`` is the folder of its objects, relative to the step's. ``stored`` is when the last of them was stored, by
+    S3's clock, in seconds since 1970.
     """
 
     step: int
@@ -59,9 +59,10 @@ class Manifest(NamedTuple):
 
 
 def check_step(step: Any) -> None:
-    """
+    """Check the number of a step.
+
     Raises:
-        TypeError, ValueError: it cannot be the number of a step.
+        TypeError, ValueError: it cannot be one.
     """
     if isinstance(step, bool) or not isinstance(step, int):
         raise TypeError(f"a step is a whole number, not {step!r}")
@@ -70,43 +71,43 @@ def check_step(step: Any) -> None:
 
 
 def folder_of(step: int) -> str:
-    """The step's folder behind the manager's prefix, with a slash at its end."""
+    """The step's folder, relative to the manager's prefix, with a slash at the end."""
     return f"step-{step:010}/"
 
 
 def manifest_of(step: int) -> str:
-    """The name of the step's manifest behind the manager's prefix."""
+    """The name of the step's manifest, relative to the manager's prefix."""
     return f"step-{step:010}.json"
 
 
 def step_of(name: str) -> int | None:
-    """The step of a manifest's name (behind the manager's prefix); None for what is no manifest."""
+    """The step of a manifest, by its name relative to the manager's prefix. None if it is not a manifest."""
     match = _MANIFEST.fullmatch(name)
     return None if match is None else int(match[1])
 
 
 def split_key(key: str) -> tuple[int, str] | None:
-    """The step of a key (behind the manager's prefix) and the rest behind its folder; None for what is none of ours."""
+    """The step of a key (relative to the manager's prefix), and the rest of the key. None if it is not in a folder."""
     match = _KEY.fullmatch(key)
     return None if match is None else (int(match[1]), match[2])
 
 
 def parse_manifest(data: bytes, step: int) -> Manifest:
-    """A manifest as ``to_json`` writes it.
+    """Parse what ``to_json`` returned.
 
     Raises:
-        S3FormatError: it is something else, or of another step.
+        S3FormatError: it is not a manifest, or that of another step.
     """
     try:
         document: dict[str, Any] = json.loads(data)
         if document["version"] != _VERSION:
-            raise S3FormatError(f"its version is {document['version']!r}, and this release reads version {_VERSION}")
+            raise S3FormatError(f"its version is {document['version']!r}, but this release reads version {_VERSION}")
         objects = tuple(StoredObject(**each) for each in document["objects"])
         manifest = Manifest(document["step"], document["format"], document["path"], document["stored"], objects)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         if isinstance(error, S3FormatError):
             raise
-        raise S3FormatError(f"it is no manifest ({type(error).__name__}: {error})") from error
+        raise S3FormatError(f"it is not a manifest ({type(error).__name__}: {error})") from error
     _check(manifest, step)
     return manifest
 
@@ -127,18 +128,19 @@ def _check(manifest: Manifest, step: int) -> None:
 
 
 def check_format(manifest: Manifest, state_dict: dict[str, Any] | None) -> None:
-    """
+    """Check that ``state_dict`` is given if and only if ranks saved the checkpoint.
+
     Raises:
-        ValueError: it is not loaded with, or without, a ``state_dict``.
+        ValueError: it is missing, or must not be given.
     """
     if (manifest.format == "dcp") != (state_dict is not None):
-        advice = "give the state_dict to load into" if state_dict is None else "leave out state_dict"
+        advice = "pass the state_dict to load into" if state_dict is None else "leave out state_dict"
         saved_by = "ranks (format dcp)" if manifest.format == "dcp" else "one process (format torch)"
         raise ValueError(f"the checkpoint of step {manifest.step} was saved by {saved_by}: {advice}")
 
 
 def differences(manifest: Manifest, found: Sequence[StoredObject]) -> list[str]:
-    """What is wrong with the objects that are there, in words; nothing for a whole checkpoint."""
+    """What is wrong with the objects found, in words. Empty for an undamaged checkpoint."""
     there = {each.key: each for each in found}
     wrong = []
     for each in manifest.objects:

@@ -1,4 +1,4 @@
-"""The processes of a distributed job: what one decides for all of them."""
+"""The processes of a distributed job: how they exchange values and errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 
 
 def has_ranks() -> bool:
-    """Whether this process is one of several of a job, by the process group as it is now."""
+    """Whether this process is one of several ranks, by the process group as it is now."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
@@ -24,7 +24,7 @@ def is_first() -> bool:
 
 
 def gathered(value: _T) -> list[_T]:
-    """The values of all ranks, which must all call this, in their order."""
+    """The values of all ranks, in their order. All ranks must call this."""
     if not has_ranks():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -33,9 +33,9 @@ def gathered(value: _T) -> list[_T]:
 
 
 def in_all(do: Callable[[], _T]) -> _T:
-    """What ``do`` returns here; what it raises in one rank is raised in all, which must all call this.
+    """Return what ``do`` returns here. If it raises in one rank, raise its error in all. All ranks must call this.
 
-    For all that may fail before ranks act together: one that gave up alone would leave the others waiting for it.
+    For what may fail before ranks act together: if one raised alone, the others would wait for it.
     """
     error: Exception | None = None
     try:
@@ -52,7 +52,7 @@ def in_all(do: Callable[[], _T]) -> _T:
 
 
 def by_first(decide: Callable[[], _T]) -> _T:
-    """What ``decide`` returns, or raises, in rank 0: in all ranks, which must all call this."""
+    """Return, or raise, in all ranks what ``decide`` returns, or raises, in rank 0. All ranks must call this."""
     if not has_ranks():
         return decide()
     outcome: list[Any] = [None, None]
@@ -70,7 +70,7 @@ def by_first(decide: Callable[[], _T]) -> _T:
 
 
 def _portable(error: Exception | None) -> Exception | None:
-    """The error as it comes to other ranks: in words, if it does not pickle."""
+    """The error in the form in which other ranks get it: if it cannot be pickled, its text."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -79,9 +79,9 @@ def _portable(error: Exception | None) -> Exception | None:
 
 
 class BackgroundGroup:
-    """A process group for what ranks do on a thread in the background.
+    """A process group for saves in the background.
 
-    On the program's own, their messages would mix with those of the training, in another order in each rank.
+    In the program's own group, their messages would mix with those of the training, in another order in each rank.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class BackgroundGroup:
         self._own: Any = None
 
     def get(self) -> Any:
-        """The group, of the job as it is now; made the first time, when all ranks must call this."""
+        """The group, for the job as it is now. The first call makes it; all ranks must call this then."""
         if self._world is not dist.group.WORLD:
             self._own = dist.new_group(backend="gloo")
             self._world = dist.group.WORLD

@@ -1,4 +1,4 @@
-"""Which checkpoints go when a new one has been committed. Pure."""
+"""Which checkpoints to delete after a new one has been committed. Pure."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 
 def to_delete(steps: Sequence[int], keep_last: int | None, keep_every: int | None, saved: int) -> list[int]:
-    """The committed steps that need not be kept, in the order in which they were committed.
+    """The committed steps to delete, in the order in which they were committed.
 
-    The newest, and the one just ``saved``, are always kept. A run that went back commits smaller steps than those that
-    are there; its checkpoints are the newer ones all the same.
+    The newest, and the one just ``saved``, are always kept. A run that went back to an earlier step commits smaller
+    steps than before, but its checkpoints are the newer ones.
 
     Args:
         steps: all committed steps, in the order in which they were committed.
-        keep_last: how many of the newest to keep; None keeps all.
-        keep_every: steps divisible by it are kept for ever; None for no such.
+        keep_last: how many of the newest to keep. None keeps all.
+        keep_every: steps that are divisible by it are kept. None keeps no such steps.
+        saved: the step that was just committed.
     """
     if keep_last is None:
         return []

@@ -1,4 +1,4 @@
-"""The order of one manager's saves: one at a time, in the background or not."""
+"""The saves of one manager, in the foreground and in the background: one at a time."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ _log = logging.getLogger(__name__)
 
 
 class Saves:
-    """The saves of one manager.
+    """The saves of one manager, each of which begins after the one before has ended.
 
-    Each begins when the one before has ended: a commit deletes what its step's folder has besides, so that two saves of
-    one step would take each other's data away, and the later one is to be what remains. Also, one in the background
-    holds a copy of the state, of which there is never more than one.
+    Of two saves of one step, the later one is to remain, so they must commit in order. And a save in the background has
+    a copy of the state, of which there should never be two.
     """
 
     def __init__(self) -> None:
@@ -28,42 +27,42 @@ class Saves:
         _all.add(self)
 
     def _start_afresh(self) -> None:
-        self._turn = threading.RLock()  # re-entrant: a signal's handler may save, too
+        self._lock = threading.RLock()  # re-entrant: a signal handler may save, too
         self._last: tuple[int, Future[None]] | None = None
         self._thread: ThreadPoolExecutor | None = None
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Begin a save, when the one before has ended: ``with saves.turn(): ...``"""
-        with self._turn:
-            self._join()
+    def one_at_a_time(self) -> Iterator[None]:
+        """Wait until the save before has ended, and keep others from beginning: ``with saves.one_at_a_time(): ...``"""
+        with self._lock:
+            self._wait_for_last()
             yield
 
     def in_background(self, step: int, job: Callable[[], None]) -> Future[None]:
-        """Within a ``turn``: have the save of ``step`` go on in the background, where it ends with ``job``."""
+        """Within ``one_at_a_time``: carry out ``job``, the rest of the save of ``step``, in the background."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "s3torchconnector-save")
         future = self._thread.submit(job)
         self._last = step, future
         expect_uploads(future)
         future.add_done_callback(expect_no_more_uploads)
-        future.add_done_callback(lambda done: _tell(step, done))
+        future.add_done_callback(lambda done: _log_error(step, done))
         return future
 
-    def join(self, step: int) -> None:
-        """Wait for a save of this step in the background, however it ends."""
+    def wait_for(self, step: int) -> None:
+        """Wait until a save of this step in the background has ended, with or without an error."""
         last = self._last
         if last is not None and last[0] == step:
             wait([last[1]])
 
-    def _join(self) -> None:
+    def _wait_for_last(self) -> None:
         if self._last is not None:
             wait([self._last[1]])
             self._last = None
 
     def close(self) -> None:
         """Wait for the save in the background, and end the thread."""
-        with self.turn():
+        with self.one_at_a_time():
             thread, self._thread = self._thread, None
             if thread is not None:
                 thread.shutdown()
@@ -72,8 +71,8 @@ class Saves:
 _all: weakref.WeakSet[Saves] = weakref.WeakSet()
 
 
-def _tell(step: int, done: Future[None]) -> None:
-    """For programs that never ask: a job could run for weeks without a checkpoint."""
+def _log_error(step: int, done: Future[None]) -> None:
+    """For programs that never look at the future: their jobs could run for weeks without a checkpoint."""
     error = None if done.cancelled() else done.exception()
     if error is not None:
         _log.error("the checkpoint of step %d was not saved: %s", step, error)

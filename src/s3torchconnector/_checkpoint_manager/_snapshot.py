@@ -1,8 +1,8 @@
 """What a save in the background stores: the archive that ``torch.save`` makes of the state, in host memory.
 
-A copy of the objects would have to keep whatever ``torch.save`` keeps (what is shared, cycles, classes of tensors), and
-whatever it lost would be found when a run is resumed. The archive is as large as the state at most, since it holds
-each storage once, and every tensor of another device comes to the host for it.
+A copy of the objects would have to preserve all that ``torch.save`` does (sharing, cycles, classes of tensors), and a
+loss would be noticed only when a run is resumed. The archive is at most as large as the state, since it has each
+storage once. Tensors on other devices are copied to the host for it.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from s3torchconnector.s3writer import S3Writer
 
 
 class Snapshot:
-    """A state as it is now, which may change when this is made."""
+    """A copy of a state. The state may change as soon as this is made."""
 
     def __init__(self, state: Any) -> None:
         self._pieces: deque[memoryview] = deque()
         self._size = save_archive(state, cast(PutObjectStream, self))
 
     def write(self, data: memoryview | bytearray, *, lent: bool = False) -> int:
-        """As a ``PutObjectStream``, to be written to by ``save_archive``: keep a copy, whether lent or not."""
+        """Keep a copy, whether the data is lent or not: to ``save_archive``, this is a ``PutObjectStream``."""
         view = memoryview(data)
         self._pieces.append(_copied(view))
         return view.nbytes
 
     def close(self) -> None:
-        """As a ``PutObjectStream``."""
+        """Do nothing: to ``save_archive``, this is a ``PutObjectStream``."""
 
     def store(self, stream: PutObjectStream) -> int:
-        """Store it, once, and give up each piece as soon as it is sent. Returns its size in bytes."""
+        """Store the copy, once, and release each piece of memory after it was sent. Returns the size in bytes."""
         with S3Writer(stream):
             while self._pieces:
                 stream.write(self._pieces.popleft(), lent=True)
@@ -45,6 +45,6 @@ class Snapshot:
 def _copied(view: memoryview) -> memoryview:
     if view.nbytes < WORTH_LENDING:
         return memoryview(bytes(view))
-    # By PyTorch, whose threads share the work.
-    there = torch.frombuffer(memory_at(address_of(view), view.nbytes, view), dtype=torch.uint8)
-    return memory_of(there.clone())
+    # PyTorch copies with several threads.
+    source = torch.frombuffer(memory_at(address_of(view), view.nbytes, view), dtype=torch.uint8)
+    return memory_of(source.clone())

@@ -1,4 +1,4 @@
-"""Committed checkpoints below one prefix: what is there, commits and deletions. No tensors."""
+"""The checkpoints below one prefix: which are committed, commits and deletions. No tensors."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Store:
         self.bucket, key = parse_s3_uri(uri)
         self.client = client
         self.prefix = f"{key.rstrip('/')}/" if key.rstrip("/") else ""
-        self._times: dict[tuple[int, str], int] = {}  # when steps were stored, by step and ETag of the manifest
+        self._times: dict[tuple[int, str], int] = {}  # when a step was stored, by step and ETag of the manifest
 
     def key(self, step: int, name: str) -> str:
-        """The key of an object of a step, by its name behind the step's folder."""
+        """The key of an object of a step, from its name relative to the step's folder."""
         return f"{self.prefix}{folder_of(step)}{name}"
 
     def address(self, step: int, name: str) -> str:
@@ -53,13 +53,13 @@ class Store:
         return f"s3://{self.bucket}/{self.key(step, name)}".rstrip("/")
 
     def uri(self, step: int, name: str = "") -> str:
-        """The URI as it may stand in an error."""
+        """The URI for an error text."""
         return display_uri(self.bucket, self.key(step, name))
 
     # -- what is there ------------------------------------------------------------------------------------------------
 
     def commits(self) -> dict[int, ObjectInfo]:
-        """The manifests of all committed steps, by step."""
+        """The manifests of all committed steps, by step, as a listing describes them."""
         pages = self.client.list_objects(self.bucket, self.prefix, "/")
         found = ((step_of(info.key.removeprefix(self.prefix)), info) for page in pages for info in page.object_info)
         return {step: info for step, info in found if step is not None}
@@ -67,8 +67,8 @@ class Store:
     def steps(self) -> list[int]:
         """The committed steps, in the order in which they were committed.
 
-        The times at which manifests were stored tell it, except where a larger step seems to be no newer: those of a
-        bucket that was copied are not to be trusted, and those of one second alike. Then the manifests are read.
+        The times at which the manifests were stored tell it, unless a larger step seems to be no newer: the times in a
+        copy of a bucket mean nothing, and those within one second are equal. Then the manifests are read.
         """
         commits = self.commits()
         ordered = sorted(commits)
@@ -84,7 +84,7 @@ class Store:
         return steps[-1] if steps else None
 
     def _stored(self, step: int, manifest: ObjectInfo) -> int:
-        """When a committed step was stored. Remembered, since a manifest is never changed."""
+        """When a committed step was stored. Remembered, since a manifest never changes."""
         known = step, manifest.etag
         if known not in self._times:
             try:
@@ -94,7 +94,7 @@ class Store:
         return self._times[known]
 
     def objects(self, step: int, path: str = "") -> list[ObjectInfo]:
-        """The objects of one step, all or those below ``path``; keys are those behind its folder."""
+        """The objects of one step, all or those below ``path``, with keys relative to its folder."""
         folder = self.key(step, "")
         pages = self.client.list_objects(self.bucket, folder + path)
         return [info._replace(key=info.key.removeprefix(folder)) for page in pages for info in page.object_info]
@@ -104,7 +104,7 @@ class Store:
 
         Raises:
             S3NotFoundError: the step is not committed.
-            S3FormatError: what is in its place is no manifest.
+            S3FormatError: the object in its place is not a manifest.
         """
         try:
             with self.client.get_object(self.bucket, self.manifest_key(step)) as reader:
@@ -123,22 +123,23 @@ class Store:
             raise S3FormatError(text, bucket=self.bucket, key=key) from error
 
     def manifest_key(self, step: int) -> str:
+        """The key of a step's manifest."""
         return f"{self.prefix}{manifest_of(step)}"
 
     # -- commits and deletions ----------------------------------------------------------------------------------------
 
     def commit(self, step: int, format: Format, path: str, stored: Mapping[str, tuple[int, str | None]]) -> None:
-        """Publish the objects below ``path``, which are all stored, then delete those that were the step's before.
+        """Commit the objects below ``path``, which are all stored, then delete the step's previous objects.
 
-        What else is in the step's folder is left alone: another job may be about to commit it.
+        Other objects in the step's folder are left alone: another job may be about to commit them.
 
         Args:
-            stored: the objects that must be there, by key behind the step's folder: size in bytes, and checksum
-                where that is known.
+            stored: the objects that must be there, by key relative to the step's folder: size in bytes, and checksum,
+                if it is known.
 
         Raises:
-            S3ObjectChangedError: another job has committed the step meanwhile, and this one is not.
-            S3Exception: nothing is published; what was committed before still is.
+            S3ObjectChangedError: another job has committed the step in the meantime. This save is not committed.
+            S3Exception: the save is not committed. What was committed before still is.
         """
         commit = CommitObject(self.client._runtime, self.bucket, self.manifest_key(step))
         seen = commit.look()
@@ -148,8 +149,8 @@ class Store:
         lost = [key for key, (size, _) in stored.items() if sizes.get(key) != size]
         if lost or not ours:
             raise S3Exception(
-                f"the checkpoint of step {step} was not committed: {self.uri(step, (lost or [path])[0])} is not what "
-                "was stored there a moment ago; does another process clean or save the same step?"
+                f"the checkpoint of step {step} was not committed: {self.uri(step, (lost or [path])[0])} is missing or "
+                "has changed since it was stored. Does another process clean or save the same step?"
             )
         manifest = Manifest(step, format, path, max(info.last_modified for info in there), ours)
         try:
@@ -158,46 +159,47 @@ class Store:
             if refused_for_sure(error):
                 self._delete_quietly(step, sizes)
             raise
-        self._clear(commit, seen, step)
+        self._delete_replaced(commit, seen, step)
 
-    def _clear(self, commit: CommitObject, seen: Seen, step: int) -> None:
-        """Delete the objects of the checkpoint that was replaced, if no manifest names them any more."""
+    def _delete_replaced(self, commit: CommitObject, seen: Seen, step: int) -> None:
+        """Delete the objects of the checkpoint that was replaced, if no manifest names them now."""
         if seen.data is None:
             return
         try:
             replaced = self._parsed(seen.data, step)
             kept = ""
             if not commit.stands(seen):
-                _log.warning("%s was replaced by another save as soon as this one had committed it", commit.uri)
+                _log.warning("another save has replaced %s right after this one had committed it", commit.uri)
                 kept = self.manifest(step).path
         except S3ObjectChangedError:
             raise
         except S3Exception as error:
-            _log.warning("what an earlier save of step %d stored remains: %s", step, error)
+            _log.warning("the objects of the previous save of step %d remain: %s", step, error)
             return
         if replaced.path != kept:
             self._delete_quietly(step, [each.key for each in replaced.objects])
 
     def retain(self, keep_last: int, keep_every: int | None, saved: int) -> None:
-        """Delete what need not be kept, when ``saved`` was committed.
+        """Delete the checkpoints that are not kept any longer, after ``saved`` was committed.
 
-        No error is a reason to stop the job, and the next save tries again.
+        Errors are logged: they are no reason to stop the job, and the next save tries again.
         """
         try:
             unneeded = to_delete(self.steps(), keep_last, keep_every, saved)
         except S3Exception as error:
-            _log.warning("which checkpoints need not be kept could not be found out: %s", error)
+            _log.warning("old checkpoints were not deleted, because they could not be listed: %s", error)
             return
         for step in unneeded:
             try:
                 self.delete(step)
             except S3Exception as error:
-                _log.warning("the checkpoint of step %d need not be kept, and could not be deleted: %s", step, error)
+                _log.warning("the old checkpoint of step %d could not be deleted: %s", step, error)
 
     def delete(self, step: int) -> None:
-        """Delete a step: the manifest first, so that no half of it is ever taken for a checkpoint.
+        """Delete a step: the manifest first, so that half of a checkpoint is never taken for a checkpoint.
 
-        Then what it named. What else is in its folder is left to ``clean``: another job may be about to commit it.
+        Then the objects that it named. Others in the folder are left to ``clean``: another job may be about to commit
+        them.
         """
         names: Iterable[str] = ()
         try:
@@ -205,7 +207,7 @@ class Store:
         except S3NotFoundError:
             return
         except S3FormatError as error:
-            _log.warning("the objects of step %d remain, until they are cleaned: %s", step, error)
+            _log.warning("the objects of step %d remain until clean() deletes them: %s", step, error)
         self.client.delete_object(self.bucket, self.manifest_key(step))
         self.client.delete_objects(self.bucket, [self.key(step, name) for name in names])
 
@@ -213,4 +215,4 @@ class Store:
         try:
             self.client.delete_objects(self.bucket, [self.key(step, name) for name in names])
         except S3Exception as error:
-            _log.warning("what an earlier save of step %d left could not be deleted: %s", step, error)
+            _log.warning("old objects of step %d could not be deleted: %s", step, error)

@@ -1,4 +1,4 @@
-"""What is done to checkpoints that are there: they are verified, and what interrupted saves left is cleaned."""
+"""Upkeep: checkpoints are verified, and what interrupted saves left is deleted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _date_of(response: Response) -> int:
 
 
 class Leftovers(NamedTuple):
-    """What interrupted saves and deletions left: URIs of objects, and of what multipart uploads would have become."""
+    """What interrupted saves and deletions left: the URIs of objects, and of the objects of unfinished uploads."""
 
     objects: list[str]
     uploads: list[str]
@@ -34,13 +34,13 @@ def verify(store: Store, step: int) -> None:
     """Compare a committed step with its manifest.
 
     Raises:
-        S3FormatError: something is missing or different; all of it is named.
+        S3FormatError: objects are missing or different. The text names all of them.
     """
     manifest = store.manifest(step)
     found = [StoredObject(info.key, info.size, info.etag, None) for info in store.objects(step)]
     wrong = differences(manifest, found)
     if not wrong:
-        wrong = [f"{each.key} has other bytes" for each in manifest.objects if not _is_whole(store, step, each)]
+        wrong = [f"{each.key} has other content" for each in manifest.objects if not _is_whole(store, step, each)]
     if wrong:
         raise S3FormatError(
             f"the checkpoint of step {step} at {store.uri(step)} is damaged: {'; '.join(wrong)}. Load another step, "
@@ -51,10 +51,14 @@ def verify(store: Store, step: int) -> None:
 
 
 def _is_whole(store: Store, step: int, described: StoredObject) -> bool:
-    """Read it all: the reader compares what comes with the checksum that S3 keeps, where it keeps one."""
+    """Read all of it. The reader compares it with the checksum that S3 keeps, if there is one."""
     algorithm = algorithm_of(described.checksum or "")
     if described.checksum and algorithm is None:
-        _log.warning("%s of %s is not compared: it takes the extra 'checksums'", described.checksum, described.key)
+        _log.warning(
+            "%s of %s is not compared: that needs pip install s3torchconnector[checksums]",
+            described.checksum,
+            described.key,
+        )
     crc, buffer = 0, memoryview(bytearray(_PIECE))
     try:
         with store.client.get_object(store.bucket, store.key(step, described.key)) as reader:
@@ -68,20 +72,20 @@ def _is_whole(store: Store, step: int, described: StoredObject) -> bool:
 
 
 def clean(store: Store, *, dry_run: bool, min_age: float) -> Leftovers:
-    """List what interrupted saves left, and delete it unless ``dry_run``; see ``S3CheckpointManager.clean``."""
+    """Find what interrupted saves left, and delete it unless ``dry_run``: see ``S3CheckpointManager.clean``."""
     latest = _time(store) - min_age
     committed = store.commits()
     keys = []
     for step, names in _old(store, latest).items():
-        # Now, and not by the listing: what was committed since it was made is not to go.
+        # The manifest as it is now, not by the listing: what was committed since then must not be deleted.
         try:
             path = store.manifest(step).path
         except S3NotFoundError:
             if step in committed:
-                continue  # deleted since it was listed, by who deletes the rest as well
+                continue  # deleted since it was listed, by a process that deletes the objects as well
             path = None
         except S3FormatError as error:
-            _log.warning("what step %d has besides its checkpoint cannot be told: %s", step, error)
+            _log.warning("step %d is not cleaned, because its manifest cannot be read: %s", step, error)
             continue
         left = [store.key(step, name) for name in names if path is None or not name.startswith(path)]
         if not dry_run:
@@ -97,7 +101,7 @@ def clean(store: Store, *, dry_run: bool, min_age: float) -> Leftovers:
 
 
 def _old(store: Store, latest: float) -> dict[int, list[str]]:
-    """The objects in steps' folders, committed or not, that are not younger; by their names behind the folders."""
+    """The objects in steps' folders, committed or not, that are not younger, by their names relative to the folders."""
     found: dict[int, list[str]] = defaultdict(list)
     for page in store.client.list_objects(store.bucket, store.prefix):
         for info in page.object_info:
@@ -108,15 +112,15 @@ def _old(store: Store, latest: float) -> dict[int, list[str]]:
 
 
 def _time(store: Store) -> float:
-    """The time by S3's clock, which objects' times are by; this machine's may be hours off.
+    """The time by S3's clock, as the times of objects are. This machine's clock may be hours off.
 
     Raises:
-        S3ProtocolError: S3 does not tell it.
+        S3ProtocolError: S3 does not tell the time.
     """
     request = operations.list_objects(store.bucket, store.prefix, max_keys=1)
     date = store.client._runtime().caller.call(request, _date_of)
     if not date:
-        raise S3ProtocolError("S3 tells no time (Date), so that the age of objects cannot be told")
+        raise S3ProtocolError("the age of objects is unknown: the server's response has no valid Date header")
     return date
 
 
