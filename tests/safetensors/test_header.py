@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3torchconnector._errors import S3FormatError
-from s3torchconnector._safetensors._header import LENGTH_BYTES, MOST_HEADER_BYTES, build, header_bytes, parse
+from s3torchconnector._safetensors._header import LENGTH_BYTES, MAX_HEADER_BYTES, build, header_bytes, parse
 from tests.safetensors.support import file_of
 
 
@@ -25,9 +25,9 @@ def _parse(file: bytes) -> list[Any]:
 
 
 _LIES = {
-    "beyond the file": (file_of({"a": _entry(stop=8)}, bytes(7)), "end at byte 8"),
-    "not all of the file": (file_of({"a": _entry()}, bytes(9)), "9 bytes are there"),
-    "data without tensors": (file_of({}, b"x"), "1 bytes are there"),
+    "beyond the file": (file_of({"a": _entry(stop=8)}, bytes(7)), "end 8 bytes after the header, but it has 7"),
+    "not all of the file": (file_of({"a": _entry()}, bytes(9)), "it has 9 bytes there"),
+    "data without tensors": (file_of({}, b"x"), "it has 1 bytes there"),
     "overlap": (file_of({"a": _entry(), "b": _entry(start=4, stop=12)}, bytes(12)), "'b' begins at 4.*overlaps"),
     "same bytes twice": (file_of({"a": _entry(), "b": _entry()}, bytes(8)), "overlaps"),
     "hole": (file_of({"a": _entry(), "b": _entry(start=12, stop=20)}, bytes(20)), "hole"),
@@ -46,7 +46,7 @@ _LIES = {
     "negative offset": (file_of({"a": _entry(start=-8, stop=0)}, bytes(8)), "data_offsets"),
     "fractional offset": (file_of({"a": _entry(stop=8.0)}, bytes(8)), "data_offsets"),
     "three offsets": (file_of({"a": {**_entry(), "data_offsets": [0, 4, 8]}}, bytes(8)), "two whole numbers"),
-    "half a byte": (file_of({"a": _entry("F4", [3], stop=1)}, bytes(1)), "whole byte"),
+    "half a byte": (file_of({"a": _entry("F4", [3], stop=1)}, bytes(1)), "byte boundary"),
     "no shape": (file_of({"a": {"dtype": "F32", "data_offsets": [0, 8]}}, bytes(8)), "alone"),
     "something more": (file_of({"a": {**_entry(), "more": 1}}, bytes(8)), "alone"),
     "entry that is a number": (file_of({"a": 1}), "alone"),
@@ -59,13 +59,13 @@ _LIES = {
     "too deep": (file_of(b'{"a":' * 100_000), "not valid JSON"),
     "number of too many digits": (file_of(b'{"a":' + b"9" * 10_000 + b"}"), "not valid JSON"),
     "not a number": (file_of(b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,8]}}', bytes(8)), "whole numbers"),
-    "a list": (file_of(b"[]"), "no JSON object"),
-    "blank before it": (file_of(b" {}"), "no JSON object"),
-    "empty header": (file_of(b""), "no JSON object"),
+    "a list": (file_of(b"[]"), "not a JSON object"),
+    "blank before it": (file_of(b" {}"), "not a JSON object"),
+    "empty header": (file_of(b""), "not a JSON object"),
     "empty file": (b"", "0 bytes"),
     "7 bytes": (bytes(7), "7 bytes"),
     "header longer than the file": (file_of(b"{}", length=3), "only 2 more"),
-    "header longer than allowed": (file_of(b"{}", length=MOST_HEADER_BYTES + 1), f"{MOST_HEADER_BYTES} it may have"),
+    "header longer than allowed": (file_of(b"{}", length=MAX_HEADER_BYTES + 1), f"{MAX_HEADER_BYTES} it may have"),
     "header of 2**64 - 1 bytes": (file_of(b"{}", length=2**64 - 1), "it may have"),
 }
 
@@ -128,4 +128,4 @@ def test_what_is_built_is_read_by_the_library(tensors: dict[str, tuple[str, list
 
 def test_a_header_longer_than_allowed_is_not_built() -> None:
     with pytest.raises(ValueError, match="at most 100000000 bytes"):
-        build([], {"a": "x" * MOST_HEADER_BYTES})
+        build([], {"a": "x" * MAX_HEADER_BYTES})

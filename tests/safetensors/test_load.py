@@ -142,7 +142,7 @@ def test_steps_may_be_of_any_size(checkpoint: S3Checkpoint, bucket: str) -> None
 
 _BAD_NAMES: list[tuple[Any, type[Exception], str]] = [
     (["nobody"], KeyError, "no tensor 'nobody'"),
-    ("table", TypeError, r"\['table'\]\?"),
+    ("table", TypeError, r"write \['table'\]"),
     ({"table": 3}, TypeError, r"write slice\(3, 4\)"),
     ({"table": (slice(1), 3)}, TypeError, "tuple of slices"),
     ({"table": (slice(1), slice(1), slice(1))}, ValueError, "2 dimensions"),
@@ -179,7 +179,7 @@ def test_a_type_that_torch_lacks_is_an_error_only_where_it_is_wanted(checkpoint:
         "b": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]},
     }
     _store(checkpoint, f"s3://{bucket}/key", file_of(header, b"xy"))
-    with pytest.raises(S3FormatError, match="'a', which is F4"):
+    with pytest.raises(S3FormatError, match="'a' has the type F4"):
         checkpoint.load_safetensors(f"s3://{bucket}/key")
     assert checkpoint.load_safetensors(f"s3://{bucket}/key", names=["b"])["b"].tolist() == [ord("y")]
 

@@ -1,6 +1,6 @@
-"""The header of a safetensors file: bytes to values and back. Pure; nothing of what a header says is believed.
+"""The header of a safetensors file: parsed and built. Pure. Everything that a header says is checked.
 
-A file is the header's length (8 bytes, little-endian), the header (a JSON object), and the tensors' bytes, gapless.
+A file is the header's length (8 bytes, little-endian), the header (a JSON object), and the tensors' bytes without gaps.
 https://github.com/huggingface/safetensors#format
 """
 
@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from s3torchconnector._errors import S3FormatError
 
 LENGTH_BYTES = 8
-MOST_HEADER_BYTES = 100_000_000  # the format's own limit
-_LARGEST = 2**63 - 1  # sizes and offsets beyond it fit no tensor's arithmetic
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_LARGEST = 2**63 - 1  # PyTorch cannot compute with larger sizes and offsets
 
 BITS = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0"), 8),
@@ -30,7 +30,7 @@ BITS = {
 
 
 class Entry(NamedTuple):
-    """One tensor: its name, type and shape, and its bytes: ``start`` up to ``stop`` behind the header."""
+    """One tensor: its name, type and shape, and its bytes, ``start`` up to ``stop`` counted from the header's end."""
 
     name: str
     dtype: str
@@ -43,20 +43,20 @@ def header_bytes(prefix: bytes | memoryview, size: int) -> int:
     """Length in bytes of the header that follows the first 8 bytes of a file of ``size`` bytes.
 
     Raises:
-        S3FormatError: there is no room for it, or it is longer than the format allows.
+        S3FormatError: it is longer than the file, or than the format allows.
     """
     if size < LENGTH_BYTES:
-        raise S3FormatError(f"it has {size} bytes, fewer than the 8 that tell the header's length")
+        raise S3FormatError(f"it has {size} bytes, fewer than the 8 with the header's length")
     length = int(struct.unpack_from("<Q", prefix)[0])
-    if length > MOST_HEADER_BYTES:
-        raise S3FormatError(f"its header claims {length} bytes, more than the {MOST_HEADER_BYTES} it may have")
+    if length > MAX_HEADER_BYTES:
+        raise S3FormatError(f"its header claims {length} bytes, more than the {MAX_HEADER_BYTES} it may have")
     if length > size - LENGTH_BYTES:
         raise S3FormatError(f"its header claims {length} bytes, but the file has only {size - LENGTH_BYTES} more")
     return length
 
 
 def parse(header: bytes, data_size: int) -> list[Entry]:
-    """The tensors of a file, in the order of their bytes, of which there are ``data_size`` behind the header.
+    """The tensors of a file that has ``data_size`` bytes after the header, in the order of their bytes.
 
     Raises:
         S3FormatError: the header is malformed, contradicts itself, or does not describe those bytes exactly.
@@ -71,14 +71,17 @@ def parse(header: bytes, data_size: int) -> list[Entry]:
             raise S3FormatError(f"{_of(entry.name)} begins at {entry.start}, not at {reached}: it {wrong}")
         reached = entry.stop
     if reached != data_size:
-        raise S3FormatError(f"its tensors end at byte {reached} behind the header, but {data_size} bytes are there")
+        raise S3FormatError(f"its tensors end {reached} bytes after the header, but it has {data_size} bytes there")
     return entries
 
 
 def build(tensors: Iterable[tuple[str, str, Sequence[int]]], metadata: Mapping[str, str] | None) -> bytes:
-    """The beginning of a file: length and header, for (name, type, shape) of tensors in the order of their bytes.
+    """Build the beginning of a file, length and header, from the (name, type, shape) of its tensors, in order.
 
     The header is padded with spaces to a multiple of 8 bytes, so that the tensors are aligned.
+
+    Raises:
+        ValueError: the header is longer than the format allows.
     """
     document: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
     start = 0
@@ -88,14 +91,14 @@ def build(tensors: Iterable[tuple[str, str, Sequence[int]]], metadata: Mapping[s
         start = stop
     header = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)
-    if len(header) > MOST_HEADER_BYTES:
-        raise ValueError(f"a safetensors header has at most {MOST_HEADER_BYTES} bytes, not {len(header)}")
+    if len(header) > MAX_HEADER_BYTES:
+        raise ValueError(f"a safetensors header has at most {MAX_HEADER_BYTES} bytes, not {len(header)}")
     return struct.pack("<Q", len(header)) + header
 
 
 def _json(header: bytes) -> dict[str, Any]:
     if not header.startswith(b"{"):
-        raise S3FormatError(f"its header is no JSON object: it begins with {header[:20]!r}")
+        raise S3FormatError(f"its header is not a JSON object: it begins with {header[:20]!r}")
     try:
         document = json.loads(header.decode(), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
@@ -141,7 +144,7 @@ def _entry(name: str, value: Any) -> Entry:
 
 
 def _are_sizes(values: Any) -> bool:
-    # bool is an int to Python, and true is none to JSON.
+    # To Python, a bool is an int. To JSON, true is not a number.
     return isinstance(values, list) and all(type(each) is int and 0 <= each <= _LARGEST for each in values)
 
 
@@ -149,12 +152,12 @@ def _bytes_of(name: str, dtype: str, shape: Sequence[int]) -> int:
     count, strides = 1, 1
     for size in shape:
         count *= size
-        # PyTorch computes strides of empty tensors, too, and they must not overflow.
+        # PyTorch computes the strides of empty tensors too. They must not overflow.
         strides *= max(size, 1)
         if strides > _LARGEST // 8:
-            raise S3FormatError(f"{_of(name)} has more elements than any file can hold: shape {str(shape)[:80]}")
+            raise S3FormatError(f"{_of(name)} has more elements than fit into a file: shape {str(shape)[:80]}")
     if count * BITS[dtype] % 8:
-        raise S3FormatError(f"{_of(name)} of type {dtype} and shape {str(shape)[:80]} does not end with a whole byte")
+        raise S3FormatError(f"{_of(name)} of type {dtype} and shape {str(shape)[:80]} does not end at a byte boundary")
     return count * BITS[dtype] // 8
 
 

@@ -1,4 +1,4 @@
-"""Loading: one request for the header, then the wanted bytes, received straight into the tensors' memory."""
+"""Loading: one request for the header, then the wanted bytes, received directly into the tensors' memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from s3torchconnector._safetensors._types import TORCH_TYPES
 from s3torchconnector._transfer import PiecesReader, Runtime
 from s3torchconnector._uri import display_uri
 
-HEAD_BYTES = 512 * KIB  # holds the header of nearly every model, and all of a small file
-MAX_GAP = 1 * MIB  # at 40 MB/s a connection, what passes in the 25 ms that a request waits
-WAVE_BYTES = 256 * MIB  # of host memory for tensors on their way to another device
+HEAD_BYTES = 512 * KIB  # has the header of nearly every model, and all of a small file
+MAX_GAP = 1 * MIB  # what a connection of 40 MB/s receives in the 25 ms that another request would wait
+WAVE_BYTES = 256 * MIB  # of host memory, for tensors that go to another device
 
 Names = Iterable[str] | Mapping[str, Index | None]
 
@@ -25,7 +25,7 @@ Names = Iterable[str] | Mapping[str, Index | None]
 def load(
     runtime: Runtime, bucket: str, key: str, names: Names | None, device: torch.device | str | int
 ) -> dict[str, torch.Tensor]:
-    """Read tensors of a file; see ``S3Checkpoint.load_safetensors``."""
+    """Load tensors of a file, see ``S3Checkpoint.load_safetensors``."""
     reader = PiecesReader(runtime, bucket, key, max_gap=MAX_GAP)
     try:
         entries, data_start = _directory(reader)
@@ -47,7 +47,7 @@ def load(
 
 
 def _directory(reader: PiecesReader) -> tuple[list[Entry], int]:
-    """The file's tensors, and where their bytes begin."""
+    """The file's tensors, and the position of their first byte."""
     head = reader.read_head(HEAD_BYTES)
     data_start = LENGTH_BYTES + header_bytes(head, reader.size)
     header = bytes(reader.read_head(data_start)[LENGTH_BYTES:data_start])
@@ -58,7 +58,9 @@ def _wanted(entries: Sequence[Entry], names: Names | None) -> dict[str, tuple[En
     by_name = {entry.name: entry for entry in entries}
     asked: Mapping[str, Index | None]
     if isinstance(names, str):
-        raise TypeError(f"names is an iterable of names, or a mapping of names to slices, not a string: [{names!r}]?")
+        raise TypeError(
+            f"names must be an iterable of names, or a mapping of names to slices, not a string: write [{names!r}]"
+        )
     asked = names if isinstance(names, Mapping) else dict.fromkeys(by_name if names is None else names)
     unknown = [name for name in asked if name not in by_name]
     if unknown:
@@ -66,14 +68,14 @@ def _wanted(entries: Sequence[Entry], names: Names | None) -> dict[str, tuple[En
     for name in asked:
         if by_name[name].dtype not in TORCH_TYPES:
             raise S3FormatError(
-                f"PyTorch {torch.__version__} has no type for its tensor {name[:80]!r}, which is "
-                f"{by_name[name].dtype}: name others to read those"
+                f"its tensor {name[:80]!r} has the type {by_name[name].dtype}, which PyTorch {torch.__version__} does "
+                "not have: name the other tensors to load those"
             )
     return {name: (by_name[name], as_index(name, by_name[name].shape, index)) for name, index in asked.items()}
 
 
 def _waves(selections: Sequence[Selection], most: int | None) -> Iterator[list[Selection]]:
-    """The selections in groups of about ``most`` bytes; all at once for None."""
+    """The selections in groups of about ``most`` bytes, or in one group for None."""
     total = 0
     numbered = []
     for selection in selections:

@@ -1,4 +1,4 @@
-"""The types of tensors by their names in the format, and the reverse."""
+"""The types of tensors by their names in the format, and the names by types."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ _TORCH_NAMES = {
 TORCH_TYPES: dict[str, torch.dtype] = {
     name: getattr(torch, theirs) for name, theirs in _TORCH_NAMES.items() if name in BITS and hasattr(torch, theirs)
 }
-"""The format's types that this PyTorch has; those of less than a byte have no type of one element in PyTorch."""
+"""The format's types that this PyTorch has. It has no types of less than a byte."""
 
 NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in TORCH_TYPES.items()}
