@@ -1,9 +1,9 @@
-"""Archives of ``torch.save`` whose tensors are stored from where they are, and summed once.
+"""Archives of ``torch.save`` whose tensors are sent from their own memory, and summed once.
 
-PyTorch hands over a storage by its address, in one large write in the middle of many small ones. What lies at an
-address that the program has told is a tensor of its own, which does not change before the save has ended: its memory is
-lent to the upload instead of copied into parts. What lies elsewhere (copies from other devices, of a part of a storage)
-is gone after the write, and is copied as any other data.
+PyTorch writes a storage from its own memory, in one large write between many small ones. If that memory belongs to a
+tensor of the program, which does not change before the save has ended, it is lent to the upload, instead of being
+copied into parts. Other memory (a copy from another device, or of a part of a storage) is released after the write, so
+it is copied as any other data.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ try:
 except ImportError:  # before PyTorch 2.6
     _config = None
 _COMPUTE_CRC32 = "save.compute_crc32"
-WORTH_LENDING = 64 * KIB  # bytes of a tensor from which on it is lent: each takes a buffer in the request
+WORTH_LENDING = 64 * KIB  # tensors of fewer bytes are not lent, since each takes a buffer in the request
 
 
 def without_record_checksums() -> AbstractContextManager[object]:
-    """Have ``torch.save`` on this thread write no CRC-32 of each tensor: a quarter of a second for each GiB.
+    """Have ``torch.save`` on this thread write no CRC-32 of the tensors, which take a quarter of a second for each GiB.
 
-    No version of ``torch.load`` compares them, and uploads carry checksums of all bytes. In versions of PyTorch whose
-    settings are not a thread's own nothing changes.
+    No version of ``torch.load`` compares them, and uploads have checksums of all bytes. Does nothing if this version of
+    PyTorch has no such setting for a single thread.
     """
     setting = getattr(_config, "_config", {}).get(_COMPUTE_CRC32)
     if not isinstance(getattr(setting, "user_override", None), ContextVar):
@@ -46,21 +46,21 @@ def without_record_checksums() -> AbstractContextManager[object]:
 
 
 class Lendable:
-    """The memory of tensors that stay as they are until their save has ended."""
+    """The memory of tensors that do not change before their save has ended."""
 
     def __init__(self) -> None:
         self._storages: dict[tuple[int, int], torch.UntypedStorage] = {}
 
     def add(self, tensor: torch.Tensor) -> None:
-        """Remember the tensor's storage, if it is in the host's memory and worth it."""
+        """Remember the tensor's storage, if it is in host memory and large enough."""
         if not is_plain(tensor) or tensor.device.type != "cpu" or tensor.layout != torch.strided:
             return
         storage = tensor.untyped_storage()
         if storage.nbytes() >= WORTH_LENDING:
             self._storages[storage.data_ptr(), storage.nbytes()] = storage
 
-    def take(self, view: memoryview) -> memoryview | None:
-        """The memory that ``view`` shows, in a view that keeps it; None where it is nobody's that is known."""
+    def find(self, view: memoryview) -> memoryview | None:
+        """The memory of ``view``, once, in a view that keeps it alive; None if it is not that of a known tensor."""
         if not self._storages:
             return None
         storage = self._storages.pop((address_of(view), view.nbytes), None)
@@ -70,9 +70,9 @@ class Lendable:
 
 
 class ArchiveWriter(S3Writer):
-    """Writes what PyTorch serialises; see the module.
+    """Writes what PyTorch serialises, as the module says.
 
-    ``when_written`` is called when all of it is here, and is about to be completed.
+    ``when_written`` is called when everything has been written, before the upload is completed.
     """
 
     def __init__(
@@ -81,40 +81,40 @@ class ArchiveWriter(S3Writer):
         super().__init__(stream)
         self._lendable = lendable
         self._when_written = when_written
-        self._gathered = bytearray()  # small writes since the last large one: PyTorch makes forty of them a tensor
+        self._gathered = bytearray()  # small writes since the last large one: PyTorch makes forty for each tensor
 
     def close(self) -> None:
-        """As ``S3Writer``."""
+        """Store the object, see ``S3Writer.close``."""
         if not self.closed:
-            self._pass_on()
+            self._send_gathered()
             self._when_written()
         super().close()
 
     def write(self, data: ReadableBuffer) -> int:
-        """Write bytes; they may be changed when this returns, unless they were lent."""
+        """Write bytes. They may be changed when this returns, unless they were lent."""
         self._check_open()
         view = memoryview(data)
         if view.nbytes < WORTH_LENDING:
             self._gathered += view
             if len(self._gathered) >= WORTH_LENDING:
-                self._pass_on()
+                self._send_gathered()
         else:
-            self._pass_on()
-            lent = self._lendable.take(view)
+            self._send_gathered()
+            lent = self._lendable.find(view)
             if lent is None:
                 return super().write(view)
             self.stream.write(lent, lent=True)
         self._position += view.nbytes
         return view.nbytes
 
-    def _pass_on(self) -> None:
+    def _send_gathered(self) -> None:
         if self._gathered:
             self.stream.write(self._gathered)  # copied
             self._gathered.clear()
 
 
 def save_archive(state: Any, stream: PutObjectStream) -> int:
-    """``torch.save`` to ``stream``, to its end. Returns the size in bytes."""
+    """Save ``state`` to ``stream`` by ``torch.save``, and close it. Returns the size in bytes."""
     lendable = Lendable()
     for tensor in _tensors_in(state):
         lendable.add(tensor)
@@ -124,7 +124,7 @@ def save_archive(state: Any, stream: PutObjectStream) -> int:
 
 
 def _tensors_in(state: Any) -> Iterator[torch.Tensor]:
-    """The tensors of a state, in dicts, lists and tuples in one another, which may contain themselves."""
+    """The tensors of a state, in nested dicts, lists and tuples, which may contain themselves."""
     left, seen = [state], set()
     while left:
         value = left.pop()

@@ -1,4 +1,4 @@
-"""Compatibility: the names of the native client package that programs import."""
+"""Compatibility with 1.5.0: the names of its native client package that programs import."""
 
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._version import __version__
@@ -6,4 +6,4 @@ from s3torchconnector._version import __version__
 __all__ = ["LOG_TRACE", "S3Exception", "__version__"]
 
 LOG_TRACE = 5
-"""The logging level below DEBUG that the native client speaks at; nothing here does."""
+"""The logging level below DEBUG that the native client uses. This package does not use it."""

@@ -1,4 +1,4 @@
-"""Compatibility: the types that the documented signatures name, where programs import them from."""
+"""Compatibility with 1.5.0: the types of its documented signatures, where programs import them from."""
 
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._transfer import GetObjectStream, ListObjectStream, PutObjectStream

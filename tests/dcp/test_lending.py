@@ -73,8 +73,8 @@ def test_lent_memory_outlives_its_tensor(bucket: str) -> None:
     [item] = planner.create_local_plan().items
     lending.resolve_data(item)
     shown = memoryview(tensor.numpy()).cast("B").toreadonly()
-    assert lending.lendable.take(shown[4:]) is None
-    view = lending.lendable.take(shown)
+    assert lending.lendable.find(shown[4:]) is None
+    view = lending.lendable.find(shown)
     assert view is not None
     expected = bytes(shown)
     del shown, tensor, planner, lending, item

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3torchconnector._transfer import Range
-from s3torchconnector.dcp._plan import HEAD, SMALL, Gather, Rest, Skip, bridged, is_large, requests_for, steps_of
+from s3torchconnector.dcp._plan import (
+    HEAD,
+    SMALL,
+    Discard,
+    Gather,
+    Rest,
+    fetched_gaps,
+    is_large,
+    requests_for,
+    steps_of,
+)
 
 _PART = 8 * SMALL
 _LENGTHS = st.one_of(st.integers(1, 2000), st.integers(SMALL - 2, SMALL + 2), st.integers(1, 5 * _PART))
@@ -67,7 +77,7 @@ def test_what_waits_for_the_head_of_an_item_waits_for_no_other(items: list[Range
 
 @given(_items(), _MAX_GAPS)
 def test_neighbours_that_fit_a_request_share_one(items: list[Range], max_gap: int | None) -> None:
-    joined = [False, *bridged(items, max_gap)]
+    joined = [False, *fetched_gaps(items, max_gap)]
     for before, after in pairwise(requests_for(items, _PART, max_gap)):
         number, start, _ = after.pieces[0]
         if joined[number] or start > items[number].start:
@@ -79,7 +89,7 @@ def test_steps_go_through_a_request_byte_by_byte(items: list[Range], max_gap: in
     for request in requests_for(items, _PART, max_gap):
         position = request.start
         for step in steps_of(request, items):
-            if isinstance(step, Skip):
+            if isinstance(step, Discard):
                 assert step.count > 0
                 position += step.count
             elif isinstance(step, Gather):
@@ -96,7 +106,7 @@ def test_steps_go_through_a_request_byte_by_byte(items: list[Range], max_gap: in
 @given(_items())
 def test_unwanted_bytes_are_small_gaps_and_a_tenth(items: list[Range]) -> None:
     gaps = [after.start - before.stop for before, after in pairwise(items)]
-    large = [gap for gap, found in zip(gaps, bridged(items, None), strict=True) if found and gap > SMALL]
+    large = [gap for gap, found in zip(gaps, fetched_gaps(items, None), strict=True) if found and gap > SMALL]
     assert sum(large) <= sum(item.size for item in items) / 10
 
 
@@ -104,12 +114,12 @@ def test_gaps_that_pay_are_fetched_smallest_first() -> None:
     gap, length = 10**5, 10**6
     items = [Range(0, length), Range(2 * length, 3 * length), Range(3 * length + gap, 4 * length)]
     items.append(Range(4 * length + gap, 5 * length))
-    assert bridged(items, None) == [False, True, True]  # a million would be more than a tenth
+    assert fetched_gaps(items, None) == [False, True, True]  # a million would be more than a tenth
 
 
 def test_gaps_as_large_as_the_program_says() -> None:
     items = [Range(0, 10), Range(20, 30), Range(41, 50)]
-    assert bridged(items, 10) == [True, False]
+    assert fetched_gaps(items, 10) == [True, False]
     assert [request.pieces[-1].item for request in requests_for(items, _PART, 10)] == [1, 2]
     assert [request.pieces[-1].item for request in requests_for(items, _PART, 11)] == [2]
 

@@ -1,4 +1,4 @@
-"""The commit of a distributed save: ``.metadata`` takes the place of the one before, whose files then go."""
+"""The commit of a distributed save: ``.metadata`` replaces the previous one, whose files are then deleted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class Previous(NamedTuple):
-    """The commit that a save saw, without its content, and the files that it names as far as they are known."""
+    """The commit that a save saw, without its content, and the files that it names, as far as they are known."""
 
     seen: Seen
     files: set[str]
@@ -31,8 +31,8 @@ class MetadataCommit:
     """One save's commit.
 
     Args:
-        folder: the checkpoint, below which its files are.
-        path: of its ``.metadata``.
+        folder: the checkpoint, which its files are below.
+        path: its ``.metadata``.
     """
 
     def __init__(self, file_system: S3FileSystem, folder: str, path: str) -> None:
@@ -42,30 +42,30 @@ class MetadataCommit:
         self._object = CommitObject(file_system._client._runtime, *self._place)
 
     def look(self) -> Previous:
-        """What is there, for ``replace``."""
+        """Look up the commit that is there, for ``replace``."""
         seen = self._object.look()
         names = self._names_in(seen) or set()
         return Previous(seen if seen.data is None else seen._replace(data=b""), names)
 
     def replace(self, previous: Previous, metadata: Metadata) -> None:
-        """Publish ``metadata`` in place of ``previous``, then delete the files that only that named.
+        """Commit ``metadata`` in place of ``previous``, then delete the files that only ``previous`` named.
 
         Raises:
-            S3ObjectChangedError: another save has committed meanwhile; no file of this one remains.
-            S3Exception: an error occurred accessing S3; what was there still is.
+            S3ObjectChangedError: another save has committed in the meantime. No file of this one remains.
+            S3Exception: an error occurred accessing S3. The previous commit is still there.
         """
         try:
             self._object.replace(previous.seen, pickle.dumps(metadata))
         except S3Exception as error:
-            self._withdraw(metadata, error)
+            self._delete_refused(metadata, error)
             raise
-        self._clear(previous.seen, previous.files - files_of(metadata))
+        self._delete_replaced(previous.seen, previous.files - files_of(metadata))
 
     def create(self, metadata: Metadata) -> None:
-        """Publish ``metadata`` where there is none.
+        """Commit ``metadata``, unless there is a commit.
 
         Raises:
-            S3ObjectExistsError: there is one; no file of this save remains.
+            S3ObjectExistsError: there is one. No file of this save remains.
             S3Exception: an error occurred accessing S3.
         """
         bucket, key = self._place
@@ -73,20 +73,20 @@ class MetadataCommit:
             with S3Writer(self._file_system._client.put_object(bucket, key, overwrite=False)) as stream:
                 stream.write(pickle.dumps(metadata))
         except S3Exception as error:
-            self._withdraw(metadata, error)
+            self._delete_refused(metadata, error)
             raise
 
-    def _clear(self, seen: Seen, replaced: set[str]) -> None:
-        """Delete the files of the checkpoint that was replaced, if the one that is there now names none of them.
+    def _delete_replaced(self, seen: Seen, replaced: set[str]) -> None:
+        """Delete the files of the checkpoint that was replaced, unless the one that is there now names them.
 
         Raises:
-            S3ObjectChangedError: what is there is that checkpoint, again.
+            S3ObjectChangedError: the replaced checkpoint is there again.
         """
         if not replaced:
             return
         try:
             if not self._object.stands(seen):
-                _log.warning("%s was replaced by another save as soon as this one had committed it", self._object.uri)
+                _log.warning("another save has replaced %s right after this one had committed it", self._object.uri)
                 named = self._names_in(self._object.read())
                 if named is None:
                     return
@@ -95,36 +95,36 @@ class MetadataCommit:
             raise
         except S3Exception as error:
             uri = self._object.uri
-            _log.warning("the files of the checkpoint before remain, since %s cannot be read: %s", uri, error)
+            _log.warning("the files of the previous checkpoint remain, because %s cannot be read: %s", uri, error)
             return
         delete_files(self._file_system, self._folder, replaced)
 
-    def _withdraw(self, metadata: Metadata, error: S3Exception) -> None:
-        """Delete the files of a save that was refused, unless they are those of what is there: a response got lost."""
+    def _delete_refused(self, metadata: Metadata, error: S3Exception) -> None:
+        """Delete the files of a refused save. If a response got lost, the commit may be this save's: then keep them."""
         named: set[str] | None = set()
         if not refused_for_sure(error):
             if not isinstance(error, (S3ObjectExistsError, S3ObjectChangedError)):
-                return  # nobody knows whether it is committed
+                return  # it is unknown whether the save is committed
             try:
                 seen = self._object.read()
             except S3Exception as failure:
-                _log.warning("the files of a save remain, since %s cannot be read: %s", self._object.uri, failure)
+                _log.warning("the files of a save remain, because %s cannot be read: %s", self._object.uri, failure)
                 return
             if seen.data is None:
-                return  # it was deleted: an earlier attempt may still arrive, and be the commit
+                return  # .metadata was deleted. An earlier attempt may still arrive, and be the commit
             named = self._names_in(seen)
         if named is not None:
             delete_files(self._file_system, self._folder, files_of(metadata) - named)
 
     def _names_in(self, seen: Seen) -> set[str] | None:
-        """The files of a checkpoint that is there; None if its ``.metadata`` does not tell."""
+        """The files of the checkpoint that was seen; None if its ``.metadata`` cannot be read."""
         if seen.data is None:
             return set()
         try:
             return _files_in(parse_storage_data(seen.data))
-        except Exception as error:  # whatever bytes that are no pickle lead to
+        except Exception as error:  # whatever unpickling any bytes may raise
             uri = self._object.uri
-            _log.warning("%s cannot be read, and the files that it names will remain: %r", uri, error)
+            _log.warning("the files that %s names will remain, because it cannot be read: %r", uri, error)
             return None
 
 
@@ -138,14 +138,14 @@ def _files_in(storage_data: Mapping[Any, Any]) -> set[str]:
 
 
 def delete_files(file_system: S3FileSystem, folder: str, names: Iterable[str]) -> None:
-    """Delete files below ``folder``. What cannot be deleted remains: no reader looks at it."""
+    """Delete files below ``folder``. One that cannot be deleted is logged: it remains, and no reader uses it."""
 
     def delete(name: str) -> None:
         path = file_system.concat_path(folder, name)
         try:
             file_system.rm_file(path)
         except S3Exception as error:
-            _log.warning("%s is not part of the checkpoint any more, and could not be deleted: %s", path, error)
+            _log.warning("%s, which is not part of the checkpoint, could not be deleted: %s", path, error)
 
     lane = file_system._client._runtime().lane()
     for deleted in [lane.submit(partial(delete, name)) for name in names]:

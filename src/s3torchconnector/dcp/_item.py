@@ -1,8 +1,8 @@
-"""One stored item of a checkpoint on its way into what the program loads: tensors or bytes.
+"""One stored item of a checkpoint, and how its bytes come to what the program loads: tensors or bytes.
 
-A large tensor is received straight into the memory of its target, if it lies there as it is stored; everything else
-into a buffer, and from there to where it belongs. ``prepare``, ``finish`` and whatever calls the planner run on the
-thread that loads; ``begin``, ``rest`` and ``whole`` on that which receives, one at a time for each request.
+A large tensor is received directly into the memory of its target, if it has the same layout there. Everything else is
+received into a buffer, and copied to its target. ``prepare``, ``finish`` and all that calls the planner run on the
+thread that loads; ``begin``, ``rest`` and ``whole`` run on the thread that receives, one at a time for each request.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from s3torchconnector.dcp._plan import is_large
 
 
 class _Place(NamedTuple):
-    """What there is to know of a tensor that its bytes can be received into.
+    """All that is needed to receive bytes into a tensor.
 
-    Each question asked of a tensor itself gives up the interpreter lock, and waits half a millisecond to get it back
-    while others receive.
+    Each question to the tensor itself releases the interpreter lock, and waits half a millisecond to get it back while
+    other threads receive.
     """
 
     dtype: torch.dtype
@@ -35,12 +35,12 @@ class _Place(NamedTuple):
 
 
 class StoredItem:
-    """An item and everything that the plan wants from it.
+    """An item, and everything that the plan wants of it.
 
     Args:
         info: PyTorch's ``_StorageInfo``.
         transforms: PyTorch's ``_StorageReaderTransforms``, for items that an extension has encoded.
-        expected: what the metadata says of a tensor; its place in the item is not known before the item has begun.
+        expected: the layout of a tensor by the metadata. Where it is in the item is known when the head has arrived.
     """
 
     def __init__(self, info: Any, transforms: Any, expected: TensorLayout | None) -> None:
@@ -52,38 +52,38 @@ class StoredItem:
         self._expected = expected
         self._targets: list[torch.Tensor] = []
         self._place: _Place | None = None  # of the only target
-        self._content = memoryview(b"")  # of the whole item, unless it is received straight
-        self._straight: tuple[Range, memoryview] | None = None  # bytes of the item, and where they go
+        self._content = memoryview(b"")  # of the whole item, unless it is received directly
+        self._direct: tuple[Range, memoryview] | None = None  # bytes of the item, and where they go
 
     # -- on the thread that loads -------------------------------------------------------------------------------------
 
     def prepare(self, planner: LoadPlanner) -> int:
-        """Before its first byte is asked for: find its targets. Returns the bytes of memory that it will probably take.
+        """Find the targets, before the first byte is requested. Returns the bytes of memory that are probably needed.
 
-        Also the memory of a target that a planner makes is only taken from here on.
+        A planner may make its targets now, and not before.
         """
         if all(each.type == LoadItemType.TENSOR for each in self.wanted):
             self._targets = [planner.resolve_tensor(each).detach() for each in self.wanted]
             self._place = self._find_place()
-        straight = self._expected is not None and self._span(self._expected) is not None
-        return 0 if straight and is_large(self.extent) else self.extent.size
+        direct = self._expected is not None and self._span(self._expected) is not None
+        return 0 if direct and is_large(self.extent) else self.extent.size
 
     def needs(self, part: Range) -> bool:
-        """Whether these bytes of the file are wanted, once the item has begun."""
-        if self._straight is None:
+        """Whether these bytes of the file are wanted. Known when the head has arrived."""
+        if self._direct is None:
             return True
-        wanted = self._straight[0]
+        wanted = self._direct[0]
         start, stop = part.start - self.extent.start, part.stop - self.extent.start
         return start < wanted.stop and wanted.start < stop
 
     def finish(self, planner: LoadPlanner) -> None:
-        """All bytes are there: put them where they belong, and let go of them."""
+        """All bytes have arrived: copy them to the targets, and release their memory."""
         for number, each in enumerate(self.wanted):
             if each.type == LoadItemType.BYTE_IO:
                 planner.load_bytes(each, self._stream(each))
                 continue
             target = self._targets[number]
-            if self._straight is None:
+            if self._direct is None:
                 stored = self._slice(each)
                 if target.size() != stored.size():
                     raise ValueError(
@@ -92,7 +92,7 @@ class StoredItem:
                     )
                 target.copy_(stored)
             planner.commit_tensor(each, target)
-        self._content, self._straight, self._place, self._targets = memoryview(b""), None, None, []
+        self._content, self._direct, self._place, self._targets = memoryview(b""), None, None, []
 
     def _slice(self, wanted: ReadItem) -> torch.Tensor:
         tensor = self._tensor_in_place() if not self._descriptors else None
@@ -101,7 +101,7 @@ class StoredItem:
         return narrow_tensor_by_index(tensor, wanted.storage_offsets, wanted.lengths)
 
     def _tensor_in_place(self) -> torch.Tensor | None:
-        """The tensor on the memory that its bytes were received into; None where ``torch.load`` must make it."""
+        """The tensor, in the memory that its bytes were received into; None if ``torch.load`` must make it."""
         layout = layout_of(bytes(self._content[:_ENOUGH]), len(self._content))
         if layout is None:
             return None
@@ -129,11 +129,11 @@ class StoredItem:
     # -- on the thread that receives ----------------------------------------------------------------------------------
 
     def whole(self, content: memoryview) -> None:
-        """All of a small item has arrived."""
+        """Take all bytes of a small item."""
         self._content = content
 
     def begin(self, head: memoryview) -> int:
-        """The head of a large item has arrived: decide where the rest goes. Returns the bytes that this takes."""
+        """Take the head of a large item, and decide where the rest goes. Returns the bytes of memory that it takes."""
         layout = layout_of(bytes(head), self.extent.size)
         span = None if layout is None else self._span(layout)
         if span is None or self._place is None:
@@ -141,18 +141,18 @@ class StoredItem:
             self._content[: len(head)] = head
             return len(self._content)
         memory = self._place.memory
-        self._straight = span, memory
+        self._direct = span, memory
         here = head[span.start : span.stop]
         memory[: len(here)] = here
         return 0
 
     def rest(self, part: Range) -> Iterator[memoryview]:
-        """Where to receive these bytes of the file, all behind the head."""
+        """Where to receive these bytes of the file, which come after the head."""
         start, stop = part.start - self.extent.start, part.stop - self.extent.start
-        if self._straight is None:
+        if self._direct is None:
             yield self._content[start:stop]
             return
-        wanted, memory = self._straight
+        wanted, memory = self._direct
         first, last = (min(max(start, place), stop) for place in wanted)
         yield from discarded(first - start)
         if first < last:
@@ -160,7 +160,7 @@ class StoredItem:
         yield from discarded(stop - last)
 
     def _span(self, layout: TensorLayout) -> Range | None:
-        """The bytes of the item that can be received straight into the target; None if they cannot."""
+        """The bytes of the item that can be received directly into the target; None if that is not possible."""
         place, wanted = self._place, self.wanted[0]
         if place is None or layout.dtype != place.dtype or tuple(wanted.lengths) != place.shape:
             return None
@@ -168,4 +168,4 @@ class StoredItem:
         return span if span is not None and span.size == len(place.memory) else None
 
 
-_ENOUGH = 16 * KIB  # bytes of an item in which its tensor's numbers must begin to be used where they are
+_ENOUGH = 16 * KIB  # a tensor whose numbers begin after this number of bytes is left to torch.load

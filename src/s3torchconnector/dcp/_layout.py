@@ -1,8 +1,8 @@
-"""Pure: where the numbers lie in a tensor that ``torch.save`` wrote, told by its first bytes.
+"""Where the numbers of a tensor are in what ``torch.save`` wrote, by its first bytes. Pure.
 
-Such an item is a zip archive without compression: ``data.pkl`` describes the tensor, ``data/0`` is its storage as it
-lies in memory. The records' order has been the same in all versions that write zip archives, what lies between these
-two has not. What cannot be made out here is for ``torch.load``.
+Such an item is a zip archive without compression: ``data.pkl`` describes the tensor, and ``data/0`` is its storage as
+it is in memory. The order of these records is the same in all versions that write zip archives; what is between them is
+not. Items that are not understood here are left to ``torch.load``.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _STORAGES = {
     "BoolStorage": torch.bool,
     "ComplexDoubleStorage": torch.complex128,
     "ComplexFloatStorage": torch.complex64,
-}  # what they are called in a description; asked for their type, the classes warn
-# What descriptions consist of. Of others, some make the unpickler take memory by a number that may be damaged.
+}  # by the names that descriptions have; the classes themselves warn when they are asked for their type
+# The opcodes of descriptions. Some others make the unpickler allocate memory by a number, which may be damaged.
 _OPCODES = {
     "PROTO",
     "STOP",
@@ -77,14 +77,14 @@ class TensorLayout:
 
     @property
     def stop(self) -> int:
-        """The byte behind the last element."""
+        """The position after the last element."""
         return self.start + _product(self.shape) * self.dtype.itemsize
 
     def slice_of(self, offsets: Sequence[int], lengths: Sequence[int]) -> Range | None:
-        """The bytes of the item that hold a slice; None where other elements lie between those of the slice."""
+        """The bytes of the item that a slice consists of; None if other elements are between those of the slice."""
         if len(offsets) != len(self.shape) or len(lengths) != len(self.shape):
             return None
-        whole = True  # whether all dimensions behind this one are taken whole
+        whole = True  # whether all dimensions after this one are taken whole
         stride, first = 1, 0
         for size, offset, length in reversed(list(zip(self.shape, offsets, lengths, strict=True))):
             if offset < 0 or offset + length > size or (not whole and length != 1):
@@ -97,7 +97,7 @@ class TensorLayout:
 
 
 def layout_of(head: bytes, length: int) -> TensorLayout | None:
-    """The layout of an item of ``length`` bytes that begins with ``head``; None for whatever is not so simple.
+    """The layout of an item of ``length`` bytes that begins with ``head``; None if it is not that of a plain tensor.
 
     Never raises, and runs no code that the item names.
     """
@@ -135,14 +135,14 @@ def _parse(head: bytes) -> TensorLayout:
 
 @lru_cache(maxsize=1024)
 def _described(description: bytes) -> tuple[torch.dtype, tuple[int, ...]]:
-    """What ``data.pkl`` says, whatever may follow it. Layers of a model are alike, down to these bytes."""
+    """What ``data.pkl`` says. Bytes may follow it. Cached: the layers of a model have the same descriptions."""
     if not all(opcode.name in _OPCODES for opcode, _, _ in pickletools.genops(description)):
         raise _NotSimpleError
     return _Description(io.BytesIO(description)).tensor()
 
 
 def _record(head: bytes, position: int) -> tuple[str, int]:
-    """The name of the record whose header is here, and where its bytes begin."""
+    """The name of the record whose header is at ``position``, and where its bytes begin."""
     signature, _, _, method, _, _, _, _, _, name_size, extra_size = _LOCAL_HEADER.unpack_from(head, position)
     name_start = position + _LOCAL_HEADER.size
     if signature != _SIGNATURE or method != _STORED or name_start + name_size > len(head):
@@ -151,7 +151,7 @@ def _record(head: bytes, position: int) -> tuple[str, int]:
 
 
 class _Description(pickle.Unpickler):
-    """Reads ``data.pkl`` without making a tensor: every name that it may use stands for one of these functions."""
+    """Reads ``data.pkl`` without making a tensor: the names that it may have are those of functions of this module."""
 
     def tensor(self) -> tuple[torch.dtype, tuple[int, ...]]:
         found = self.load()
@@ -182,7 +182,7 @@ class _Description(pickle.Unpickler):
 
 @dataclass(frozen=True)
 class _StorageOf:
-    """Stands for a storage class; ``dtype`` is None where the elements have no type of their own."""
+    """Stands for a storage class. ``dtype`` is None if the storage does not tell the type of its elements."""
 
     dtype: torch.dtype | None
 
@@ -197,7 +197,7 @@ def _rebuild_v2(
     storage: tuple[_StorageOf, int], offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *more: Any
 ) -> _Found:
     kind, count = storage
-    if kind.dtype is None or any(more[2:]):  # requires_grad, hooks; what follows says that the numbers are not all
+    if kind.dtype is None or any(more[2:]):  # after requires_grad and hooks: more than the numbers
         raise _NotSimpleError
     return _found(kind.dtype, count, offset, shape, stride)
 
@@ -215,7 +215,7 @@ _REBUILD = {("torch._utils", "_rebuild_tensor_v2"): _rebuild_v2, ("torch._utils"
 
 
 def _found(dtype: torch.dtype, count: int, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> _Found:
-    """A tensor that fills its storage, element after element."""
+    """A tensor, if it fills its storage, element after element."""
     expected, strides = 1, []
     for size in reversed(shape):
         strides.append(expected)

@@ -1,7 +1,8 @@
-"""Which tensors of a distributed save are lent to its uploads, see ``_torch_archives``: those that the planner finds.
+"""Which tensors of a distributed save are lent to its uploads (see ``_torch_archives``): those of the state itself.
 
-What planners with a ``resolve_data`` of their own give is copied: what they make for the save would stay in memory
-until it is stored, without bounds. An asynchronous save stages a copy first, which does not change.
+If a planner has a ``resolve_data`` of its own, its tensors are copied. It may make them for the save, and lent ones
+would stay in memory until they are stored, without bounds. An asynchronous save makes a copy first, which nothing
+changes.
 """
 
 from __future__ import annotations
@@ -16,22 +17,23 @@ from s3torchconnector._torch_archives import Lendable
 
 
 class LendingPlanner:
-    """A planner that remembers, for the thread that writes one file, the tensors that it has been asked for."""
+    """A planner that remembers the tensors that it returns, for the thread that writes one file."""
 
     def __init__(self, planner: SavePlanner) -> None:
         self.lendable = Lendable()
         self._planner = planner
-        self._lends = _gives_what_is_there(planner)
+        self._lends = _returns_the_state(planner)
 
     def resolve_data(self, write_item: WriteItem) -> Any:
-        """As PyTorch's planner."""
+        """Return what the planner returns."""
         data = self._planner.resolve_data(write_item)
         if self._lends and isinstance(data, torch.Tensor):
             self.lendable.add(data)
         return data
 
 
-def _gives_what_is_there(planner: SavePlanner) -> bool:
+def _returns_the_state(planner: SavePlanner) -> bool:
+    """Whether what the planner returns are tensors of the program's state, and not made for the save."""
     kind = type(planner)
     return isinstance(planner, DefaultSavePlanner) and all(
         getattr(kind, name) is getattr(DefaultSavePlanner, name)

@@ -1,9 +1,9 @@
-"""A load: all requests that a plan needs, in flight at the same time, over all files.
+"""A load: the requests of all files, in flight at the same time.
 
-The thread that loads decides and talks to the planner; workers receive. They tell what has happened through a queue:
-that a large item has begun (which lets the requests go that lie inside it), that a request is done, or that one
-failed. Items that are received into buffers take their memory from the client's byte budget before they are asked for,
-and give it back when they are where they belong; when nothing is in flight, one may exceed it.
+The thread that loads decides, and calls the planner; workers receive. They report through a queue that the head of a
+large item has arrived (then the requests inside the item can be sent), that a request is done, or that one has failed.
+The memory of items that are received into buffers is reserved from the client's budget before they are requested, and
+given back when they are at their targets. If nothing is in flight, one item may exceed the budget.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from s3torchconnector._transfer import (
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Caller, CancelToken
 from s3torchconnector.dcp._item import StoredItem
-from s3torchconnector.dcp._plan import Gather, Piece, Request, Skip, is_large, requests_for, steps_of
+from s3torchconnector.dcp._plan import Discard, Gather, Piece, Request, is_large, requests_for, steps_of
 
 _Event = Callable[[], None]
-_ITEMS_AT_ONCE = 512  # whose targets are found in the time of a round trip
+_ITEMS_AT_ONCE = 512  # finding the targets of so many items takes about as long as a round trip
 
 
 class StoredFile:
-    """One object of ``size`` bytes, and the items wanted from it, in the order of their position."""
+    """One object of ``size`` bytes, and the items that are wanted of it, in the order of their position."""
 
     def __init__(self, bucket: str, key: str, size: int, items: Sequence[StoredItem]) -> None:
         self.version = ObjectVersion(bucket, key)
@@ -47,24 +47,24 @@ class StoredFile:
         self.extents = [item.extent for item in self.items]
 
     def forget_empty(self) -> None:
-        """Leave out the items that have no bytes."""
+        """Remove the items that have no bytes."""
         self.items = [item for item in self.items if item.left]
         self.extents = [item.extent for item in self.items]
 
     @property
     def is_wanted_whole(self) -> bool:
-        """Whether the items are all there is."""
+        """Whether the items are all of the file."""
         edges = [0, *(edge for extent in self.extents for edge in extent), self.size]
         return all(stop == start for stop, start in zip(edges[::2], edges[1::2], strict=True))
 
 
 class _Job:
-    """One request on its way: receives its bytes, step by step."""
+    """One request, which receives its bytes step by step."""
 
     def __init__(self, load: Load, file: StoredFile, request: Request) -> None:
         self.file = file
         self.request = request
-        self.memory: int | None = None  # bytes to take from the budget, once that is known
+        self.memory: int | None = None  # bytes to reserve, as soon as that is known
         self._load = load
 
     @property
@@ -82,38 +82,39 @@ class _Job:
             received = fetch.fetch(caller, cancel)
             next(views, None)  # which looks at the last of them
         except BaseException as error:
-            self._load.tell(partial(_raise, error))
+            self._load.post(partial(_raise, error))
             raise
-        self._load.tell(partial(self._load.done, self, fetch))
+        self._load.post(partial(self._load.request_done, self, fetch))
         return received
 
     def _next(self, views: Iterator[memoryview], rest: Range) -> memoryview:
-        """Where to receive what comes next: decided when it comes, since it may depend on what came before."""
+        """Where to receive the next bytes. Decided when they arrive, since it may depend on the bytes before them."""
         if rest.stop != self.request.stop:
             version = self.file.version
+            uri = display_uri(version.bucket, version.key)
             raise S3Exception(
-                f"{display_uri(version.bucket, version.key)} is not the file that the checkpoint's metadata describes: "
-                f"it has {version.size} bytes, and a stored item ends at {self.request.stop}. The checkpoint is damaged"
+                f"{uri} is not the file that .metadata describes: it has {version.size} bytes, and a stored item ends "
+                f"at {self.request.stop}. The checkpoint is damaged: load another one"
             )
         return next(views)
 
     def _views(self) -> Iterator[memoryview]:
         for step in steps_of(self.request, self.file.extents):
-            if isinstance(step, Skip):
+            if isinstance(step, Discard):
                 yield from discarded(step.count)
             elif isinstance(step, Gather):
                 buffer = FillableBytes(bytes(step.stop - step.start)).getbuffer()
                 yield buffer
-                self._hand_out(step, buffer)
+                self._distribute(step, buffer)
             else:
                 yield from self._item(step.piece).rest(Range(step.piece.start, step.piece.stop))
 
-    def _hand_out(self, step: Gather, buffer: memoryview) -> None:
+    def _distribute(self, step: Gather, buffer: memoryview) -> None:
         for piece in step.pieces:
             content = buffer[piece.start - step.start : piece.stop - step.start]
             item = self._item(piece)
             if is_large(item.extent):
-                self._load.tell(partial(self._load.begun, item, item.begin(content)))
+                self._load.post(partial(self._load.head_arrived, item, item.begin(content)))
             else:
                 item.whole(content)
 
@@ -122,7 +123,7 @@ class _Job:
 
 
 class Load:
-    """Loads the items of some files: ``Load(runtime, planner).run(files)``, once."""
+    """Loads the items of some files: ``Load(runtime, planner, max_gap).load(files)``, once."""
 
     def __init__(self, runtime: Runtime, planner: LoadPlanner, max_gap: int | None) -> None:
         self._runtime = runtime
@@ -131,15 +132,15 @@ class Load:
         self._events: SimpleQueue[_Event] = SimpleQueue()
         self._ready: deque[_Job] = deque()
         self._waiting: defaultdict[StoredItem, list[_Job]] = defaultdict(list)  # for the item's head
-        self._memory: dict[StoredItem, int] = {}  # bytes of the budget that an item holds
+        self._memory: dict[StoredItem, int] = {}  # bytes that are reserved for an item
         self._in_flight = 0
         self._taken = 0
 
-    def run(self, files: Sequence[StoredFile]) -> None:
-        """Load.
+    def load(self, files: Sequence[StoredFile]) -> None:
+        """Load all items.
 
         Raises:
-            S3Exception: an error occurred accessing S3, or a file is not what the metadata says.
+            S3Exception: an error occurred accessing S3, or a file differs from its description in ``.metadata``.
             ValueError: an item does not fit its target.
         """
         for file in files:
@@ -160,25 +161,25 @@ class Load:
         for verified in [lane.submit(partial(file.loaded.verify, caller)) for file in files]:
             verified.result()
 
-    def tell(self, event: _Event) -> None:
+    def post(self, event: _Event) -> None:
         """Have the thread that loads call ``event``."""
         self._events.put(event)
 
-    def begun(self, item: StoredItem, memory: int) -> None:
-        """A large item's head is here: what is needed of the rest can be asked for."""
-        self._hold(item, memory)
+    def head_arrived(self, item: StoredItem, memory: int) -> None:
+        """Request what is needed of the rest of a large item, whose head has arrived."""
+        self._reserve(item, memory)
         for job in reversed(self._waiting.pop(item, [])):
             request = job.request
             if len(request.pieces) > 1 or item.needs(Range(request.start, request.stop)):
-                self._ready.appendleft(job)  # before others take memory: its item has it already
+                self._ready.appendleft(job)  # first, since the memory of its item is reserved already
             else:
-                self._account(job)
+                self._count(job)
 
-    def done(self, job: _Job, fetch: RangeFetch) -> None:
-        """A request's bytes are all there."""
+    def request_done(self, job: _Job, fetch: RangeFetch) -> None:
+        """Take note that all bytes of a request have arrived."""
         self._in_flight -= 1
         job.file.loaded.add(fetch)
-        self._account(job)
+        self._count(job)
 
     def _plan(self, file: StoredFile) -> None:
         for item in file.items:
@@ -195,9 +196,10 @@ class Load:
             (self._waiting[first] if request.start > first.extent.start else self._ready).append(job)
 
     def _admitted(self) -> list[_Job]:
-        """The next requests that there is room for: not many, so that their first bytes are not waited for.
+        """The next requests for which there is memory.
 
-        And not one at a time: finding the tensors of one while another is being received takes fifty times as long.
+        Not too many, so that the first ones are sent soon. But not one at a time: finding the tensors of one request
+        takes fifty times as long while another one is being received.
         """
         admitted: list[_Job] = []
         items = 0
@@ -208,7 +210,7 @@ class Load:
         return admitted
 
     def _has_room(self, job: _Job) -> bool:
-        """Take the memory for a request, if there is some: that of the items which begin in it."""
+        """Reserve the memory for the items that begin in a request, if there is enough."""
         if job.memory is None:
             job.memory = 0
             for item in job.beginning:
@@ -221,21 +223,22 @@ class Load:
         self._taken += job.memory
         return True
 
-    def _account(self, job: _Job) -> None:
+    def _count(self, job: _Job) -> None:
+        """Count the bytes of a request as received, and finish the items that are complete."""
         for piece in job.request.pieces:
             item = job.file.items[piece.item]
             item.left -= piece.stop - piece.start
             if not item.left:
                 item.finish(self._planner)
-                self._give(self._memory.pop(item, 0))
+                self._give_back(self._memory.pop(item, 0))
 
-    def _hold(self, item: StoredItem, memory: int) -> None:
+    def _reserve(self, item: StoredItem, memory: int) -> None:
         more = memory - self._memory.get(item, 0)
         self._memory[item] = memory
         self._runtime.budget.take(more)
         self._taken += more
 
-    def _give(self, memory: int) -> None:
+    def _give_back(self, memory: int) -> None:
         self._taken -= memory
         self._runtime.budget.give_back(memory)
 

@@ -1,12 +1,13 @@
-"""``.metadata`` to what it says, without running what it says: a pickle may name any function to be called.
+"""Reading ``.metadata``, which is a pickle, without running code that it names.
 
-Whoever can write to the bucket could have code run by all who save to it or load from it. So only the classes are
-looked up that describe a checkpoint, in any release of PyTorch from 2.4 on: ``Metadata`` and what it is made of, types
-of Python's own, and what the program itself has declared safe (``torch.serialization.add_safe_globals``), such as the
-class of a state's keys. None of them does anything when it is made but keep what it is given.
+A pickle may name any function to be called. So whoever can write to the bucket could have code run by all who save to
+it or load from it. Here, only classes are found that describe a checkpoint, in any release of PyTorch from 2.4 on:
+``Metadata`` and its parts, types of Python's own, and what the program itself has declared safe
+(``torch.serialization.add_safe_globals``), such as the class of a state's keys. When they are made, they only keep what
+they are given.
 
-A load is refused where another name stands. A save only wants the files that are named: for it, whatever stands for
-something else is left empty.
+A load is refused if the pickle has another name. A save needs only the names of the files: everything else is left
+empty.
 """
 
 from __future__ import annotations
@@ -43,20 +44,20 @@ _CLASSES: dict[tuple[str, str], Any] = {
 
 
 def parse_metadata(data: bytes) -> metadata.Metadata:
-    """The description of a checkpoint.
+    """Read the description of a checkpoint.
 
     Raises:
-        pickle.UnpicklingError: it names something else; nothing of that was called.
-        Exception: it is no pickle, or none of a ``Metadata``.
+        pickle.UnpicklingError: it has a name that is not allowed. Nothing was called.
+        Exception: it is not a pickle, or not of a ``Metadata``.
     """
     return _described(_Unpickler(io.BytesIO(data)))
 
 
 def parse_storage_data(data: bytes) -> Mapping[Any, Any]:
-    """Where the items of a checkpoint are, whatever else its description names.
+    """Read where the items of a checkpoint are, whatever else its description names.
 
     Raises:
-        Exception: it is no pickle, or none of a ``Metadata``.
+        Exception: it is not a pickle, or not of a ``Metadata``.
     """
     return _described(_NamesUnpickler(io.BytesIO(data))).storage_data or {}
 
@@ -64,7 +65,7 @@ def parse_storage_data(data: bytes) -> Mapping[Any, Any]:
 def _described(unpickler: pickle.Unpickler) -> metadata.Metadata:
     described = unpickler.load()
     if not isinstance(described, metadata.Metadata):
-        raise pickle.UnpicklingError(f"it is a {type(described).__name__}, and no description of a checkpoint")
+        raise pickle.UnpicklingError(f"it is a {type(described).__name__}, not a description of a checkpoint")
     return described
 
 
@@ -88,13 +89,13 @@ class _NamesUnpickler(_Unpickler):
 
 
 class _Unknown:
-    """Stands for whatever a pickle makes by a name that is not looked up."""
+    """Stands for whatever a pickle makes by a name that is not allowed: it accepts everything and does nothing."""
 
     def __new__(cls, *_: Any, **__: Any) -> _Unknown:
         return super().__new__(cls)
 
     def __setstate__(self, _: Any) -> None:
-        """Nothing, nor do the others."""
+        """Do nothing, as all other methods."""
 
     def __setitem__(self, _: Any, __: Any) -> None: ...
 
@@ -106,12 +107,12 @@ class _Unknown:
 
 
 def _found(module: str, name: str) -> Any:
-    """What stands for a name that a module may have in one release and not in another; None if it is not allowed."""
+    """The object of a name that not all releases have; None if the name is not allowed."""
     if module == "builtins" and name in _BUILTINS:
         return getattr(builtins, name)
     if module == "torch" and isinstance(getattr(torch, name, None), _TORCH):
         return getattr(torch, name)
-    if module in ("pathlib", "pathlib._local"):  # the checkpoint's path; the system that stored it may be another
+    if module in ("pathlib", "pathlib._local"):  # the checkpoint's path, maybe of another operating system
         pure = {"PosixPath": "PurePosixPath", "WindowsPath": "PureWindowsPath", "Path": "PurePath"}.get(name, name)
         return getattr(pathlib, pure) if pure in ("PurePath", "PurePosixPath", "PureWindowsPath") else None
     if module == metadata.__name__:
@@ -121,21 +122,21 @@ def _found(module: str, name: str) -> Any:
 
 
 def _declared_safe() -> Iterator[tuple[str, Any]]:
-    """What the program has declared safe, by its place. PyTorch takes a class, or one and another name for it."""
+    """What the program has declared safe, by its full name. PyTorch takes a class, or a class and another name."""
     get = getattr(torch.serialization, "get_safe_globals", tuple)
     for each in get():
         yield (each[1], each[0]) if isinstance(each, tuple) else (f"{each.__module__}.{each.__qualname__}", each)
 
 
 def _member(kind: Any, name: str) -> enum.Enum:
-    """``getattr``, as Python 3.11 pickles the members of an enumeration."""
+    """``getattr``, which Python 3.11 uses to pickle the members of an enumeration."""
     if isinstance(kind, type) and issubclass(kind, enum.Enum) and name in kind.__members__:
         return kind.__members__[name]
-    raise pickle.UnpicklingError(f"it asks for {name!r} of {kind!r}, which is no member of an enumeration")
+    raise pickle.UnpicklingError(f"it names {name!r} of {kind!r}, which is not a member of an enumeration")
 
 
 def _layout(name: str) -> torch.layout:
     found = getattr(torch, name.removeprefix("torch."), None)
     if not isinstance(found, torch.layout):
-        raise pickle.UnpicklingError(f"it asks for the layout {name!r}")
+        raise pickle.UnpicklingError(f"it names the layout {name!r}, which does not exist")
     return found

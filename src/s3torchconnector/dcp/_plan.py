@@ -1,9 +1,9 @@
-"""Pure: the stored items that a load wants, as requests of about one part, and each request as steps.
+"""The stored items that a load wants, as requests of about one part, and each request as steps. Pure.
 
-Items that lie close to each other share a request; what lies between them is received and dropped. Items much larger
-than a part are cut. How a large item's bytes are laid out is told by its first bytes (``HEAD``), hence a request that
-begins inside an item waits for these, and no request ends inside them. So an item that is cut begins a request: one
-that waited for the item before it would have the next wait, and that the next, a round trip each.
+Items that are close to each other share a request; the bytes between them are received and discarded. Items much larger
+than a part are split. The first bytes of a large item (``HEAD``) tell how the rest is laid out. So a request that
+begins inside an item waits for these bytes, and no request ends inside them. And an item that is split begins a request
+of its own: if its first bytes waited for an item before, requests would wait for one another, a round trip each.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from s3torchconnector._config import KIB
 from s3torchconnector._transfer import Range
 
 HEAD = 4 * KIB
-"""Bytes at the beginning of a large item that are received before the rest, to see where that goes."""
+"""Bytes at the start of a large item, which are received first, and tell where the rest goes."""
 SMALL = 64 * KIB
-"""Items up to here, and gaps, are received together with their neighbours."""
-_MOST_WASTE = 0.1  # of the bytes wanted, fetched in gaps larger than SMALL
+"""Items and gaps of up to this number of bytes are received together with their neighbours."""
+_MAX_WASTE = 0.1  # bytes fetched in gaps larger than SMALL, relative to the bytes wanted
 
 
 class Piece(NamedTuple):
@@ -45,7 +45,7 @@ class Request:
 
     @property
     def stop(self) -> int:
-        """The position behind the last byte."""
+        """The position after the last byte."""
         return self.pieces[-1].stop
 
 
@@ -66,27 +66,27 @@ class Rest:
 
 
 @dataclass(frozen=True)
-class Skip:
-    """Receive and drop."""
+class Discard:
+    """Receive ``count`` bytes, and discard them."""
 
     count: int
 
 
-Step = Gather | Rest | Skip
+Step = Gather | Rest | Discard
 
 
-def bridged(items: Sequence[Range], max_gap: int | None) -> list[bool]:
-    """For each item but the last, whether the gap behind it is to be fetched too.
+def fetched_gaps(items: Sequence[Range], max_gap: int | None) -> list[bool]:
+    """For each item but the last, whether the gap after it is fetched too.
 
     Args:
         items: in the order of their position.
-        max_gap: the largest gap to fetch, in bytes. None: small ones, and larger ones as long as all of these
-            together are no more than a tenth of what is wanted.
+        max_gap: the largest gap to fetch, in bytes. None fetches small gaps, and the smallest of the larger ones, as
+            long as these add up to no more than a tenth of the bytes wanted.
     """
     gaps = [after.start - before.stop for before, after in pairwise(items)]
     if max_gap is not None:
         return [0 <= gap <= max_gap for gap in gaps]
-    left = _MOST_WASTE * sum(item.size for item in items)
+    left = _MAX_WASTE * sum(item.size for item in items)
     found = [0 <= gap <= SMALL for gap in gaps]
     for gap, place in sorted((gap, place) for place, gap in enumerate(gaps) if gap > SMALL):
         left -= gap
@@ -97,13 +97,13 @@ def bridged(items: Sequence[Range], max_gap: int | None) -> list[bool]:
 
 
 def requests_for(items: Sequence[Range], part_size: int, max_gap: int | None = None) -> Iterator[Request]:
-    """The requests for all items of a file, none empty: in the order of their position.
+    """The requests for all items of a file, in the order of their position. No item may be empty.
 
     A request is at most half as long again as ``part_size``.
     """
     most = part_size + part_size // 2
     pieces: list[Piece] = []
-    joined = [False, *bridged(items, max_gap)]
+    joined = [False, *fetched_gaps(items, max_gap)]
     for number, (start, stop) in enumerate(items):
         if pieces and (not joined[number] or stop - pieces[0].start > (part_size if is_large(items[number]) else most)):
             yield Request(tuple(pieces))
@@ -120,7 +120,7 @@ def requests_for(items: Sequence[Range], part_size: int, max_gap: int | None = N
 
 
 def steps_of(request: Request, items: Sequence[Range]) -> Iterator[Step]:
-    """What to do with a request's bytes, in their order."""
+    """What to do with the bytes of a request, in their order."""
     position = begin = request.start
     gathered: list[Piece] = []
     for piece in request.pieces:
@@ -131,7 +131,7 @@ def steps_of(request: Request, items: Sequence[Range]) -> Iterator[Step]:
             gathered = []
         if not gathered:
             if gap:
-                yield Skip(gap)
+                yield Discard(gap)
             begin = piece.start
         position = piece.stop
         if continues:
@@ -148,5 +148,5 @@ def steps_of(request: Request, items: Sequence[Range]) -> Iterator[Step]:
 
 
 def is_large(item: Range) -> bool:
-    """Whether an item is received on its own behind its head."""
+    """Whether an item is received on its own, after its head."""
     return item.size > SMALL

@@ -1,4 +1,4 @@
-"""The files that one save writes on one rank: uploads that end together."""
+"""The files that one rank writes in one save: if one upload fails, all are aborted."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from s3torchconnector.s3writer import S3Writer
 
 
 class Uploads:
-    """The uploads of one save on this rank, which end together when one fails.
+    """The uploads of this rank in one save.
 
     Args:
         count: how many there will be.
-        when_written: called when all bytes of all of them have been handed over, before the last is completed.
+        when_written: called when all bytes of all files have been written, before the last upload is completed.
     """
 
     def __init__(self, file_system: S3FileSystem, count: int, when_written: Callable[[], object]) -> None:
@@ -32,20 +32,20 @@ class Uploads:
 
     @contextmanager
     def create_stream(self, planner: LendingPlanner, path: str, mode: str) -> Iterator[S3Writer]:
-        """``S3FileSystem.create_stream`` for one of the files, into which goes what ``planner`` resolves.
+        """``S3FileSystem.create_stream`` for one of the files, which takes what ``planner`` returns.
 
         Raises:
-            S3UploadAbortedError: another one has failed.
+            S3UploadAbortedError: the upload of another file has failed.
         """
         with self._file_system.create_stream(path, mode) as stream:
             assert isinstance(stream, S3Writer)
             with self._lock:
                 if self._aborted:
-                    raise S3UploadAbortedError(f"{path} is not written, since another file of this save failed")
+                    raise S3UploadAbortedError(f"{path} is not written, because another file of this save failed")
                 self._streams.append(stream)
             writer = ArchiveWriter(stream.stream, planner.lendable, self._written)
             yield writer
-            writer.close()  # PyTorch does, in some versions
+            writer.close()  # some versions of PyTorch do not
 
     def _written(self) -> None:
         with self._lock:
@@ -55,7 +55,7 @@ class Uploads:
             self._when_written()
 
     def abort(self) -> None:
-        """Give up what is being written, and what would be. Writing it raises an error from now on."""
+        """Abort all uploads, those to come too. Writing to them raises an error from now on."""
         with self._lock:
             self._aborted = True
         abort_together(stream.stream for stream in self._streams)

@@ -142,7 +142,7 @@ class S3StorageReader(FileSystemReader):
             StoredFile(*parse_object_uri(self.fs.concat_path(self.path, name)), sizes[name], list(of_file.values()))
             for name, of_file in items.items()
         ]
-        Load(self.fs._client._runtime(), planner, self._max_gap()).run(files)
+        Load(self.fs._client._runtime(), planner, self._max_gap()).load(files)
         future: Future[None] = Future()
         future.set_result(None)
         return future
