@@ -96,7 +96,7 @@ _SIGNATURES: list[tuple[Callable[..., Any], _Parameters]] = [
     (S3Checkpoint, positional(region=REQUIRED, endpoint=None, s3client_config=None)),
     (S3Checkpoint.reader, positional(s3_uri=REQUIRED)),
     (S3Checkpoint.writer, positional(s3_uri=REQUIRED)),
-    # What users of the connector rely on beside the reference.
+    # What users of the connector rely on in addition to the reference.
     (S3ReaderConstructor.sequential, []),
     (S3ReaderConstructor.range_based, positional(buffer_size=None)),
     (S3ReaderConstructor.dcp_optimized, positional(max_gap_size=32 * _MIB)),
@@ -183,7 +183,7 @@ def _named_identity(default: Any) -> Any:
     ("callable_", "documented"), _SIGNATURES, ids=[callable_.__qualname__ for callable_, _ in _SIGNATURES]
 )
 def test_signature(callable_: Callable[..., Any], documented: _Parameters) -> None:
-    """The documented parameters come first and unchanged; what is new is optional and behind them."""
+    """The documented parameters come first, unchanged. New ones are optional, and come after them."""
     found = parameters(callable_)
     assert [each for each in found if each[0] in {name for name, _, _ in documented}] == documented
     documented_positional = [each for each in documented if each[1] not in (KEYWORD, Parameter.VAR_KEYWORD)]

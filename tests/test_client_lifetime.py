@@ -174,7 +174,7 @@ def test_one_runtime_for_threads_that_begin_together(s3_server: S3Server) -> Non
 
 
 def test_fork_while_threads_use_the_client(client: S3Client, bucket: str) -> None:
-    """Whatever locks and sockets the threads hold at the fork, children read and write, and so does the parent."""
+    """Whatever locks and sockets threads hold at the fork, the children and the parent read and write."""
     data = os.urandom(100_000)
     put(client, bucket, "key", data)
     stop = threading.Event()

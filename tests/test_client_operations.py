@@ -63,7 +63,7 @@ def test_delete(client: S3Client, bucket: str) -> None:
     client.delete_object(bucket, "key")
     with pytest.raises(S3NotFoundError, match=r"^Service error: The object was not found"):
         client.head_object(bucket, "key")
-    client.delete_object(bucket, "key")  # is deleted already
+    client.delete_object(bucket, "key")  # deleted already: no error
 
 
 def test_copy(client: S3Client, bucket: str) -> None:
@@ -119,7 +119,7 @@ def test_list(client: S3Client, bucket: str) -> None:
     assert page.common_prefixes == ["a/", "e f/"]
 
 
-def test_a_listing_goes_on_where_its_copy_was_taken(client: S3Client, bucket: str) -> None:
+def test_a_copied_listing_goes_on_from_its_page(client: S3Client, bucket: str) -> None:
     names = [f"{i}" for i in range(7)]
     for name in names:
         put(client, bucket, name, b"")

@@ -29,7 +29,7 @@ CONFIG = S3ClientConfig(checksum="off")
 
 @pytest.fixture(scope="module", autouse=True)
 def _opened_once() -> None:
-    """What a process opens once is there before a test counts."""
+    """Have the process open what it opens only once, before a test counts."""
     S3Client("us-east-1", endpoint="http://127.0.0.1:9")._runtime()
     gc.collect()
 
@@ -101,7 +101,7 @@ def test_many_datasets_have_no_more_open_than_one(s3_server: S3Server, bucket: s
     assert len(kept) == 21
 
 
-def test_those_for_whom_connections_or_limits_differ_do_not_share(
+def test_clients_with_other_endpoints_or_limits_do_not_share(
     server: ScriptedServer, new_client: Callable[..., S3Client]
 ) -> None:
     one = new_client(server.endpoint)
@@ -112,7 +112,7 @@ def test_those_for_whom_connections_or_limits_differ_do_not_share(
     assert not share(one, new_client(server.endpoint, read_timeout=7.0))
 
 
-def test_those_that_trust_other_certificates_do_not_share(
+def test_clients_that_trust_other_certificates_do_not_share(
     server: ScriptedServer, new_client: Callable[..., S3Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     bundle = tmp_path / "bundle.pem"
@@ -142,23 +142,23 @@ def test_each_signs_with_its_own_keys(
 
 
 @pytest.mark.usefixtures("keys")
-def test_closing_one_does_not_disturb_another(new_client: Callable[..., S3Client]) -> None:
+def test_closing_one_client_does_not_disturb_another(new_client: Callable[..., S3Client]) -> None:
     asked, release = threading.Event(), threading.Event()
 
-    def answer(request: ReceivedRequest) -> Reply:
+    def respond(request: ReceivedRequest) -> Reply:
         if request.headers["user-agent"].startswith("slow"):
             asked.set()
             return [Stall(release), Send(response(200, BODY))]
         return response(200, BODY)
 
-    with ScriptedServer(handler=answer) as server:
+    with ScriptedServer(handler=respond) as server:
         slow, other = new_client(server.endpoint, agent="slow"), new_client(server.endpoint)
         got: list[bytes] = []
         reading = threading.Thread(target=lambda: got.append(get(slow)))
         reading.start()
         assert asked.wait(30)
         assert get(other) == BODY
-        other.close()  # does not wait for the request of another
+        other.close()  # does not wait for requests of the other client
         assert not release.is_set()
         release.set()
         reading.join()
@@ -167,9 +167,7 @@ def test_closing_one_does_not_disturb_another(new_client: Callable[..., S3Client
         assert server.accepted == 2, "the connections were lost"
 
 
-def test_closing_one_waits_for_what_it_has_under_way(
-    server: ScriptedServer, new_client: Callable[..., S3Client]
-) -> None:
+def test_closing_a_client_waits_for_its_requests(server: ScriptedServer, new_client: Callable[..., S3Client]) -> None:
     one, other = new_client(server.endpoint), new_client(server.endpoint)
     assert share(one, other)
     release, order = threading.Event(), []
@@ -195,7 +193,7 @@ def test_closing_one_waits_for_what_it_has_under_way(
 
 
 def test_each_has_a_thread_for_small_objects(server: ScriptedServer, new_client: Callable[..., S3Client]) -> None:
-    """However few there may be, and however long others keep theirs."""
+    """Even if there are few threads, and others are busy for long."""
     busy, other = new_client(server.endpoint, max_connections=1), new_client(server.endpoint, max_connections=1)
     release = threading.Event()
     busy._runtime().workers.submit(release.wait)
@@ -205,8 +203,8 @@ def test_each_has_a_thread_for_small_objects(server: ScriptedServer, new_client:
     release.set()
 
 
-def test_with_the_last_one_everything_ends(server: ScriptedServer, new_client: Callable[..., S3Client]) -> None:
-    """Which may be dropped, and one that is closed twice counts once."""
+def test_closing_the_last_client_ends_everything(server: ScriptedServer, new_client: Callable[..., S3Client]) -> None:
+    """A client may be dropped instead, and one that is closed twice counts once."""
     process = psutil.Process()
     gc.collect()
     threads, descriptors = process.num_threads(), process.num_fds()
@@ -229,7 +227,7 @@ def test_with_the_last_one_everything_ends(server: ScriptedServer, new_client: C
 
 
 @pytest.mark.parametrize("endpoint", ["ftp://nowhere", "http://"])
-def test_one_that_cannot_be_made_uses_nothing(endpoint: str) -> None:
+def test_a_client_that_cannot_be_made_opens_nothing(endpoint: str) -> None:
     from s3torchconnector._transfer.engine import _shared
 
     before = dict(_shared._shared)
@@ -273,11 +271,11 @@ def test_after_a_burst_sockets_and_threads_go(
     monkeypatch.setattr("s3torchconnector._transfer.engine._workers._STAYS", 0.02, raising=False)
     together = threading.Barrier(20)
 
-    def answer(request: ReceivedRequest) -> bytes:
+    def respond(request: ReceivedRequest) -> bytes:
         together.wait(30)
         return response(200, headers={"Content-Length": str(len(BODY))})
 
-    with ScriptedServer(handler=answer) as server:
+    with ScriptedServer(handler=respond) as server:
         threads, descriptors = psutil.Process().num_threads(), psutil.Process().num_fds()
         client = new_client(server.endpoint, hedge=False)
         if who == "workers":
@@ -292,7 +290,7 @@ def test_after_a_burst_sockets_and_threads_go(
             for call in calls:
                 call.join()
         assert server.accepted == 20
-        assert threads_become(threads)  # the server's end with its connections
+        assert threads_become(threads)  # the server's threads end with its connections
         assert descriptors_become(descriptors)
         together = threading.Barrier(1)
         assert client.head_object("b", "k").size == len(BODY)

@@ -31,7 +31,7 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize("args", [(), ("a",), ("a", "b"), ("", 3)])
-def test_an_exception_keeps_what_it_was_made_of(args: tuple[Any, ...]) -> None:
+def test_an_exception_keeps_its_arguments(args: tuple[Any, ...]) -> None:
     for error in (s3torchconnectorclient.S3Exception(*args), S3NotFoundError(*args, key="k")):
         for same in (error, pickle.loads(pickle.dumps(error)), copy.copy(error)):
             assert (type(same), same.args, same.key) == (type(error), args, error.key)

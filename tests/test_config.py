@@ -1,4 +1,4 @@
-"""``S3ClientConfig``: what it takes, and that what cannot work is refused with the name of the field."""
+"""``S3ClientConfig``: what it accepts, and that a value that cannot work is an error that names the field."""
 
 from __future__ import annotations
 
@@ -148,10 +148,10 @@ def test_no_more_streams_than_the_processors_can_decrypt(
         assert client._runtime().streams == streams
 
 
-def test_fewer_requests_at_a_time_where_the_server_is_near() -> None:
+def test_a_near_server_gets_fewer_requests_at_a_time() -> None:
     with S3Client("us-east-1", endpoint="http://127.0.0.1:9000") as client:
         runtime = client._runtime()
-        assert (runtime.streams, runtime.requests) == (63, 24)  # nothing is known yet
+        assert (runtime.streams, runtime.requests) == (63, 24)  # before anything was measured
         runtime.caller.hedging.note(0.025)
         assert (runtime.streams, runtime.requests) == (63, 192)
         for _ in range(100):

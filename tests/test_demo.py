@@ -24,7 +24,7 @@ _STRICT = {**os.environ, "PYTHONWARNINGS": "error"}
 def _on_a_terminal(*command: str | Path) -> tuple[int, str]:
     """Run a command on a terminal of its own; return its exit code and all that it showed."""
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))  # a new one has no width for a bar
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))  # a new terminal is too narrow for a bar
     with open(master, "rb", buffering=0) as screen:
         with open(slave, "wb", buffering=0) as terminal:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal, env=_STRICT)
@@ -36,7 +36,7 @@ def _on_a_terminal(*command: str | Path) -> tuple[int, str]:
 def _read(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, 65536)
-    except OSError:  # EIO: nobody has the terminal open any more
+    except OSError:  # EIO: no process has the terminal open any more
         return b""
 
 
@@ -71,12 +71,12 @@ def test_a_model_that_did_not_learn_is_a_failure(
     assert train_digits.demo(epochs=1, workers=0) == 1
     out, err = capfd.readouterr()
     assert "train for more epochs" in out
-    assert "\r" not in out + err  # no bar where there is no terminal
+    assert "\r" not in out + err  # without a terminal, no bar
     assert err == ""
 
 
 @pytest.mark.parametrize("option", ["--epochs=0", "--workers=-1"])
-def test_numbers_that_make_no_sense_are_refused(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_out_of_range_are_refused(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["train_digits.py", option])
     with pytest.raises(SystemExit, match="2"):
         train_digits.parse_options()

@@ -44,10 +44,10 @@ def test_two_gibibytes_are_saved_and_streamed_back(s3_server: S3Server, bucket: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mmap", [None, False])
-def test_torch_load_of_a_gibibyte_is_a_request_for_each_part_and_a_few(
+def test_torch_load_of_a_gibibyte_makes_few_requests(
     s3_server: S3Server, bucket: str, proxy: RecordingProxy, mmap: bool | None
 ) -> None:
-    """With the settings that everybody has."""
+    """With the default settings."""
     path = s3_server.folder / bucket / "large"
     torch.save({str(number): _tensor(number) for number in range(_TENSORS)}, path)
     size = path.stat().st_size
@@ -62,6 +62,6 @@ def test_torch_load_of_a_gibibyte_is_a_request_for_each_part_and_a_few(
 
 
 def _tensor(number: int) -> torch.Tensor:
-    """64 MiB of numbers that are nowhere else."""
+    """64 MiB of numbers that no other tensor has."""
     count = 64 * MIB // 8
     return torch.arange(number * count, (number + 1) * count)

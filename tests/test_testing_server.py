@@ -1,4 +1,4 @@
-"""``s3torchconnector.testing.S3Server``: serves S3, refuses wrong keys, leaves nothing behind."""
+"""``s3torchconnector.testing.S3Server``: serves S3, refuses wrong keys, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_serves_tls(s3_server_tls: S3Server) -> None:
     assert client.get_object(Bucket="encrypted", Key="key")["Body"].read() == b"some bytes"
 
 
-def test_stop_ends_the_process_and_removes_its_folder_but_not_a_given_one(tmp_path: Path) -> None:
+def test_stop_removes_a_temporary_folder_but_not_a_given_one(tmp_path: Path) -> None:
     with S3Server() as temporary, S3Server(tmp_path) as given:
         given.make_bucket("kept")
         processes = [psutil.Process(temporary.pid), psutil.Process(given.pid)]
@@ -86,7 +86,7 @@ def test_can_be_started_again_but_not_twice() -> None:
         server.stop()
 
 
-if sys.platform == "linux":  # the only system that can tell a process of its parent's end
+if sys.platform == "linux":  # the only system that can signal the end of a parent process
 
     def test_ends_with_a_killed_parent(tmp_path: Path) -> None:
         program = "import sys\nfrom s3torchconnector.testing import S3Server\n"

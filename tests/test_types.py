@@ -1,4 +1,4 @@
-"""``ObjectInfos`` against the list that it stands for."""
+"""``ObjectInfos`` behaves as a list of ``ObjectInfo``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S3 URIs: bucket and key as they are, and errors that say what to write instead."""
+"""S3 URIs: bucket and key unchanged, and errors that say what to write instead."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_a_displayed_uri_is_one_printable_line(bucket: str, key: str) -> None:
 
 
 @pytest.mark.parametrize("uri", ["https://bucket/key", "s3:///key", "s3://"])
-def test_every_door_says_the_same(uri: str) -> None:
-    """None of them asks the network, so no region or endpoint need be right."""
+def test_every_class_refuses_the_same_uris(uri: str) -> None:
+    """None of them makes a request, so no region or endpoint needs to be right."""
     doors: list[Any] = [
         S3Checkpoint("us-east-1").reader,
         S3Checkpoint("us-east-1").writer,

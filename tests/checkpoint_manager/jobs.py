@@ -1,4 +1,4 @@
-"""What ranks do in the tests of the manager."""
+"""What the ranks do in the tests of the manager."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def save_and_load(rank: int, uri: str) -> None:
 
 
 def save_while_training(rank: int, uri: str) -> None:
-    """Rank 1 comes to each step of a save later than rank 0: its messages must not be taken for the training's."""
+    """Rank 1 reaches each step of a save later than rank 0. Its messages must not be mistaken for the training's."""
     manager = S3CheckpointManager(uri, "us-east-1")
     go_on = threading.Event()
     plan = S3StorageWriter.prepare_local_plan
@@ -55,8 +55,8 @@ def save_while_training(rank: int, uri: str) -> None:
             assert total.tolist() == [2.0 * number] * 4
         assert not first.done()
         threading.Timer(0.2, go_on.set).start()
-        second = manager.save_async(2, _state(rank, 2))  # when the first has ended
-        manager.save(3, _state(rank, 3))  # when the second has
+        second = manager.save_async(2, _state(rank, 2))  # after the first has ended
+        manager.save(3, _state(rank, 3))  # after the second has
     assert first.done()
     assert second.done()
     assert manager.latest() == 3
@@ -76,24 +76,24 @@ def disagree(rank: int, uri: str) -> None:
 
 
 class Uncopied:
-    """Something that a save stores, and one in the background cannot copy."""
+    """Something that `save` can store, but `save_async` cannot copy."""
 
     def __deepcopy__(self, _: dict[int, Any]) -> Uncopied:
         raise KeyError("cannot copy")
 
 
 class Unasked:
-    """Something that does not tell its state."""
+    """A Stateful whose `state_dict` raises."""
 
     def state_dict(self) -> dict[str, Any]:
         raise KeyError("cannot tell")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As ``Stateful`` has it."""
+        """See ``Stateful``."""
 
 
 def be_refused(rank: int, uri: str) -> None:
-    """What rank 1 gives cannot be: an error in both, none of which waits for the other."""
+    """Rank 1 passes something invalid: both ranks raise an error, and none waits for the other."""
     manager = S3CheckpointManager(uri, "us-east-1")
     for save in (manager.save, manager.save_async):
         with pytest.raises(ValueError, match="not -1"):
@@ -115,7 +115,7 @@ def be_refused(rank: int, uri: str) -> None:
 
 
 class Unsent(Exception):
-    """An error that pickles, and cannot be made again from that."""
+    """An error that can be pickled, but not unpickled."""
 
     def __init__(self, one: str, other: str) -> None:
         super().__init__(f"{one} and {other}")
@@ -135,7 +135,7 @@ def fail_with_an_error_that_stays(rank: int, uri: str) -> None:
 
 
 def lose_a_file(rank: int, uri: str) -> None:
-    """A file of rank 1's is taken away before rank 0 commits."""
+    """A file of rank 1 is deleted before rank 0 commits."""
     manager = S3CheckpointManager(uri, "us-east-1")
     commit = manager._store.commit
 

@@ -1,4 +1,4 @@
-"""SIGKILL at every stage of a save: the latest checkpoint is a whole one, and what is left can be cleaned."""
+"""SIGKILL at every stage of a save: the latest checkpoint is complete, and `clean` deletes the rest."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ def _save(endpoint: str, bucket: str, step: int) -> None:
 def _killed_while_saving(
     proxy: RecordingProxy, bucket: str, stage: Callable[[ReceivedRequest], bool], fault: Fault
 ) -> None:
-    """Save step 2 in a process that is killed at this request: instead of it, or when it was carried out."""
+    """Save step 2 in a process that is killed at this request: before the server carries it out, or after."""
     begin, let_begin = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             signal.alarm(30)
-            torch.set_num_threads(1)  # OpenMP's threads are the parent's
+            torch.set_num_threads(1)  # OpenMP's threads are only in the parent
             os.read(begin, 1)
             _save(proxy.endpoint, bucket, 2)
         finally:
             os._exit(0)
-    answer_lost = False
+    response_lost = False
 
     def strike(request: ReceivedRequest) -> Fault | None:
-        nonlocal answer_lost
-        if isinstance(fault, LoseResponse) and stage(request) and not answer_lost:
-            answer_lost = True
+        nonlocal response_lost
+        if isinstance(fault, LoseResponse) and stage(request) and not response_lost:
+            response_lost = True
             return fault
-        if answer_lost or stage(request):
+        if response_lost or stage(request):
             os.kill(pid, signal.SIGKILL)
             return Drop()
         return None

@@ -73,7 +73,7 @@ def test_data_comes_first_and_the_manifest_last(
     assert [each.method for each in proxy.exchanges] == ["PUT", "GET", "GET", "PUT"]
 
 
-def test_weights_only_is_handed_on(manager: S3CheckpointManager) -> None:
+def test_weights_only_is_passed_on(manager: S3CheckpointManager) -> None:
     manager.save(1, {"config": CONFIG})
     with pytest.raises(pickle.UnpicklingError):
         manager.load(1, weights_only=True)
@@ -95,11 +95,11 @@ def test_a_step_is_replaced_when_the_new_one_is_committed(
     manager.save(1, _state(3))
     assert manager.load(1)["step"] == 3
     after = _keys(s3_server, bucket)
-    assert len(after) == 2  # what the first two saves stored is gone
+    assert len(after) == 2  # the objects of the first two saves were deleted
     assert set(before) & set(after) == {"run/step-0000000001.json"}
 
 
-def test_old_ones_are_deleted_after_the_commit(proxy: RecordingProxy, bucket: str, s3_server: S3Server) -> None:
+def test_old_checkpoints_are_deleted_after_the_commit(proxy: RecordingProxy, bucket: str, s3_server: S3Server) -> None:
     manager = _manager(proxy.endpoint, bucket, keep_last=2, keep_every=10)
     for step in range(8, 16):
         proxy.exchanges.clear()
@@ -108,7 +108,9 @@ def test_old_ones_are_deleted_after_the_commit(proxy: RecordingProxy, bucket: st
         committed = [n for n, each in enumerate(proxy.exchanges) if each.method == "PUT" and _is_manifest(each.request)]
         assert all(number > committed[0] for number in deleted)
         if deleted:
-            assert _is_manifest(proxy.exchanges[deleted[0]].request)  # first, so that no half is a checkpoint
+            assert _is_manifest(
+                proxy.exchanges[deleted[0]].request
+            )  # first, so that half a checkpoint is never taken for one
     assert manager.steps() == [10, 14, 15]
     assert len(_keys(s3_server, bucket)) == 6
 
@@ -154,7 +156,7 @@ def test_a_listing_that_fails_does_not_fail_the_save(
 
 
 def test_going_back_keeps_what_is_saved_then(proxy: RecordingProxy, bucket: str) -> None:
-    """Also within a second, in which the times of objects do not tell what came last."""
+    """Also within one second, in which the times of objects are equal."""
     manager = _manager(proxy.endpoint, bucket, keep_last=1)
     for step in (100, 50):
         manager.save(step, _state(step))
@@ -162,7 +164,7 @@ def test_going_back_keeps_what_is_saved_then(proxy: RecordingProxy, bucket: str)
 
 
 def _hold(proxy: RecordingProxy, step: int) -> threading.Event:
-    """Keep the save of a step from its end until it is told; one of many parts sends none before."""
+    """Hold back the end of a save until the test releases it. A save of many parts sends none of them before."""
     release = threading.Event()
     folder = f"/step-{step:010}/"
     stall = StallBody(release)
@@ -195,7 +197,7 @@ def test_saving_in_the_background_takes_a_copy(manager: S3CheckpointManager, pro
 
 
 def _soon(release: threading.Event) -> None:
-    """Let the save in the background go on while the caller waits for it; who does not wait is found out."""
+    """Let the background save go on while the caller waits for it. A caller that does not wait fails the test."""
     threading.Timer(0.2, release.set).start()
 
 
@@ -229,7 +231,7 @@ def test_deleting_waits_for_the_save_of_the_step(manager: S3CheckpointManager, p
     release = _hold(proxy, 2)
     manager.save(1, _state(1))
     future = manager.save_async(2, {})
-    manager.delete(1)  # of another step, now
+    manager.delete(1)  # now of another step
     assert not future.done()
     _soon(release)
     manager.delete(2)
@@ -262,7 +264,7 @@ def test_an_error_in_the_background_is_raised_by_the_future(
     with pytest.raises(PermissionError):
         future.result(timeout=30)
     manager.close()
-    assert "step 1 was not saved" in caplog.text  # for programs that never ask
+    assert "step 1 was not saved" in caplog.text  # for programs that never look at the future
 
 
 def test_close_waits_for_saves(manager: S3CheckpointManager) -> None:
@@ -272,7 +274,7 @@ def test_close_waits_for_saves(manager: S3CheckpointManager) -> None:
     assert manager.steps() == [0, 1, 2]
 
 
-def test_a_state_dict_keeps_what_hangs_on_it(manager: S3CheckpointManager) -> None:
+def test_a_state_dict_keeps_its_attributes(manager: S3CheckpointManager) -> None:
     model = torch.nn.BatchNorm1d(3)
     manager.save_async(1, model.state_dict()).result(timeout=30)
     loaded = manager.load(1)
@@ -280,7 +282,7 @@ def test_a_state_dict_keeps_what_hangs_on_it(manager: S3CheckpointManager) -> No
     model.load_state_dict(loaded)
 
 
-def test_tensors_are_stored_from_where_they_are_and_summed_once(
+def test_tensors_are_sent_from_their_memory_and_summed_once(
     manager: S3CheckpointManager, lent: list[tuple[int, int]]
 ) -> None:
     base = torch.randn(300, 1000)
@@ -343,7 +345,7 @@ def test_damage_is_found(manager: S3CheckpointManager, how: str) -> None:
         manager.verify(1)
 
 
-def test_other_bytes_are_found_where_the_server_says_nothing(
+def test_damage_is_found_without_checksums_of_the_server(
     manager: S3CheckpointManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manager.save(1, _state(1))
@@ -353,7 +355,7 @@ def test_other_bytes_are_found_where_the_server_says_nothing(
         manager.verify(1)
 
 
-def test_what_ranks_saved_is_held_to_the_checksum_that_the_server_keeps(
+def test_files_of_ranks_are_verified_by_the_servers_checksums(
     manager: S3CheckpointManager, proxy: RecordingProxy, bucket: str
 ) -> None:
     data, store = bytes(1000), manager._store
@@ -364,24 +366,24 @@ def test_what_ranks_saved_is_held_to_the_checksum_that_the_server_keeps(
     manager.verify(1)
     [stored] = store.manifest(1).objects
     algorithm = ALGORITHMS[0]
-    told = {
+    headers = {
         "ETag": stored.etag,
         "Content-Range": "bytes 0-999/1000",
         algorithm.header: algorithm.encode(algorithm.of([data])),
     }
 
-    def answer(body: bytes) -> None:
-        get = Replace(response(206, body, told))
+    def respond_with(body: bytes) -> None:
+        get = Replace(response(206, body, headers))
         proxy.misbehave = lambda request: get if request.method == "GET" and ".distcp" in request.path else None
 
-    answer(data)
+    respond_with(data)
     manager.verify(1)
-    answer(bytes(999) + b"x")
+    respond_with(bytes(999) + b"x")
     with pytest.raises(S3FormatError, match=r"__0_0\.distcp has other content"):
         manager.verify(1)
 
 
-def test_a_manifest_that_is_none_is_an_error_that_names_it(manager: S3CheckpointManager, bucket: str) -> None:
+def test_an_invalid_manifest_is_an_error_that_names_it(manager: S3CheckpointManager, bucket: str) -> None:
     manager.save(1, _state(1))
     stream = manager._store.client.put_object(bucket, "run/step-0000000001.json")
     stream.write(b"{}")
@@ -390,7 +392,7 @@ def test_a_manifest_that_is_none_is_an_error_that_names_it(manager: S3Checkpoint
         manager.load()
 
 
-def test_leftovers_are_listed_before_they_are_deleted(
+def test_clean_lists_leftovers_and_then_deletes_them(
     manager: S3CheckpointManager, s3_server: S3Server, bucket: str
 ) -> None:
     manager.save(1, _state(1))
@@ -417,7 +419,7 @@ def _leave(manager: S3CheckpointManager, key: str) -> None:
     stream.close()
 
 
-def test_a_step_that_is_deleted_meanwhile_is_not_cleaned(
+def test_a_step_deleted_during_a_clean_is_no_leftover(
     manager: S3CheckpointManager, proxy: RecordingProxy, bucket: str, s3_server: S3Server
 ) -> None:
     job = _manager(s3_server.endpoint, bucket, keep_last=1)
@@ -435,7 +437,7 @@ def test_a_step_that_is_deleted_meanwhile_is_not_cleaned(
     assert manager.steps() == [2]
 
 
-def test_a_manifest_that_cannot_be_read_keeps_no_other_step_from_being_cleaned(
+def test_an_unreadable_manifest_does_not_stop_cleaning(
     manager: S3CheckpointManager, bucket: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager.save(1, _state(1))
@@ -466,7 +468,7 @@ def test_unfinished_uploads_are_aborted(moto_server: MotoServer, moto_bucket: st
 
 
 def test_many_unfinished_uploads_are_listed_page_by_page(proxy: RecordingProxy, bucket: str) -> None:
-    def answer(request: ReceivedRequest) -> Replace:
+    def respond(request: ReceivedRequest) -> Replace:
         number = int(request.query.get("upload-id-marker", "0"))
         assert request.query.get("key-marker", "") == (f"k {number}" if number else "")
         more = f"<NextKeyMarker>k+{number + 1}</NextKeyMarker><NextUploadIdMarker>{number + 1}</NextUploadIdMarker>"
@@ -474,13 +476,13 @@ def test_many_unfinished_uploads_are_listed_page_by_page(proxy: RecordingProxy, 
         body = f"<EncodingType>url</EncodingType><IsTruncated>{str(number < 2).lower()}</IsTruncated>{upload}{more}"
         return Replace(response(200, f"<ListMultipartUploadsResult>{body}</ListMultipartUploadsResult>".encode()))
 
-    proxy.misbehave = answer
+    proxy.misbehave = respond
     client = S3Client("us-east-1", endpoint=proxy.endpoint)
     assert [each.key for each in client.list_multipart_uploads(bucket, "k")] == ["k 0", "k 1", "k 2"]
     assert {each.query["prefix"] for each in proxy.exchanges} == {"k"}
 
 
-def test_a_commit_finds_that_its_data_was_taken_away(
+def test_a_commit_is_refused_if_its_data_was_deleted(
     manager: S3CheckpointManager, proxy: RecordingProxy, bucket: str
 ) -> None:
     cleaner = _manager(proxy.endpoint, bucket)
@@ -497,7 +499,7 @@ def test_a_commit_finds_that_its_data_was_taken_away(
 
 
 @pytest.mark.parametrize("step", [-1, 10**10])
-def test_steps_that_cannot_be_are_refused(manager: S3CheckpointManager, step: int) -> None:
+def test_invalid_steps_are_refused(manager: S3CheckpointManager, step: int) -> None:
     with pytest.raises(ValueError, match=str(step)):
         manager.save(step, {})
 
@@ -509,7 +511,7 @@ def test_steps_that_are_no_numbers_are_refused(manager: S3CheckpointManager, ste
 
 
 @pytest.mark.parametrize("settings", [{"keep_last": 0}, {"keep_every": -1}, {"keep_last": True}, {"keep_every": 1.5}])
-def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         S3CheckpointManager("s3://bucket/run", "us-east-1", **settings)
 

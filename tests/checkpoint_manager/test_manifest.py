@@ -53,7 +53,7 @@ def test_retention_comes_to_rest(steps: list[int], keep_last: int, keep_every: i
 
 
 @given(_steps, st.text(min_size=1))
-def test_keys_are_split_where_they_were_joined(step: int, name: str) -> None:
+def test_keys_are_split_into_step_and_name(step: int, name: str) -> None:
     assert split_key(folder_of(step) + name) == (step, name)
 
 

@@ -1,4 +1,4 @@
-"""The manager in a job of two real ranks: one manifest for what both have stored."""
+"""The manager in a job of two real ranks: one manifest for the files of both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_two_ranks(s3_server: S3Server, bucket: str) -> None:
     assert manager.clean() == ([], [])
     manager.verify(2)
     state = {"of rank 1": torch.zeros(1000), "shared": torch.zeros(10)}
-    assert manager.load(2, state_dict=state)["of rank 1"].unique().item() == 2  # one process, from what two stored
+    assert manager.load(2, state_dict=state)["of rank 1"].unique().item() == 2  # one process loads what two stored
     with pytest.raises(ValueError, match="pass the state_dict to load into"):
         manager.load(2)
     lost = next(key for key in keys_of(bucket) if key.endswith(".distcp") and "step-0000000002" in key)
@@ -38,13 +38,13 @@ def test_ranks_that_disagree_on_the_step_save_nothing(s3_server: S3Server, bucke
     assert keys_of(bucket) == []
 
 
-def test_what_is_committed_has_every_file_of_every_rank(s3_server: S3Server, bucket: str) -> None:
+def test_a_commit_has_every_file_of_every_rank(s3_server: S3Server, bucket: str) -> None:
     run_ranks(2, jobs.lose_a_file, f"s3://{bucket}/run")
 
 
-def test_what_one_rank_is_refused_is_refused_to_all(s3_server: S3Server, bucket: str) -> None:
+def test_an_error_in_one_rank_is_raised_in_all(s3_server: S3Server, bucket: str) -> None:
     run_ranks(2, jobs.be_refused, f"s3://{bucket}/run")
 
 
-def test_an_error_that_cannot_be_sent_is_told_in_words(s3_server: S3Server, bucket: str) -> None:
+def test_an_error_that_cannot_be_pickled_is_sent_as_text(s3_server: S3Server, bucket: str) -> None:
     run_ranks(2, jobs.fail_with_an_error_that_stays, f"s3://{bucket}/run")

@@ -1,4 +1,4 @@
-"""What is the latest, what is kept, and how many requests that takes; on a server whose clock the test sets."""
+"""Which step is the latest, which are kept, and how many requests that takes, on a server whose clock the test sets."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_step_that_is_saved_again_is_the_latest(server: ScriptedServer) -> Non
 
 @pytest.mark.parametrize("times", [(0, 0, 0, 0), (3, 2, 1, 0), (0, 1, 1, 2)])
 def test_the_order_survives_a_copy_of_the_bucket(s3: MemoryS3, server: ScriptedServer, times: tuple[int, ...]) -> None:
-    """Then the times of objects tell only when each was copied."""
+    """Then the times of objects are those at which they were copied."""
     _save(_managed(server), 10, 1000, 2000, 20)
     manifests = sorted(key for key in s3.objects if key.endswith(".json"))
     for key, time in zip(manifests, times, strict=True):
@@ -106,7 +106,7 @@ def test_requests_do_not_grow_with_the_objects(s3: MemoryS3, server: ScriptedSer
     asked_by_save = asked(lambda: manager.save(3, {}))
     path = next(each for each in asked_by_save if each.startswith("GET run/step"))
     assert path.startswith("GET run/step-0000000003/")
-    # Its data and its manifest; whether it is there already, its data, what is there; then step 1 goes.
+    # Its data and its manifest. Is the step committed, is its data there, which steps exist? Then step 1 is deleted.
     assert asked_by_save == sorted(["PUT", "PUT", "GET", path, "GET run/", "GET", "DELETE", "DELETE"])
 
 
@@ -114,7 +114,7 @@ def test_requests_do_not_grow_with_the_objects(s3: MemoryS3, server: ScriptedSer
 def test_a_manifest_that_cannot_be_read_is_replaced(
     proxy: RecordingProxy, bucket: str, caplog: pytest.LogCaptureFixture, status: int, code: str
 ) -> None:
-    """What it names remains: to lose what was saved, for objects to delete, would be worse."""
+    """The objects that it names remain: better than to lose a save for objects that should be deleted."""
     manager = _manager(proxy.endpoint, bucket)
     manager.save(1, {"save": "first"})
     proxy.misbehave = lambda request: (
@@ -128,8 +128,8 @@ def test_a_manifest_that_cannot_be_read_is_replaced(
     assert len(manager.clean(dry_run=False).objects) == 1
 
 
-def test_data_that_another_job_is_storing_is_left_alone(bucket: str, s3_server: S3Server) -> None:
-    """It looks like what an interrupted save left; only ``clean`` deletes that."""
+def test_a_save_leaves_data_of_other_jobs_alone(bucket: str, s3_server: S3Server) -> None:
+    """It looks like what an interrupted save left, which only ``clean`` deletes."""
     manager = _manager(s3_server.endpoint, bucket)
     manager.save(1, {"save": "first"})
     stream = manager._store.client.put_object(bucket, "run/step-0000000001/0123456789abcdef/state.pt")
@@ -141,10 +141,10 @@ def test_data_that_another_job_is_storing_is_left_alone(bucket: str, s3_server: 
     assert [info.key for info in manager._store.objects(1)] == ["0123456789abcdef/state.pt"]
 
 
-def test_what_was_committed_since_the_listing_is_not_cleaned(
+def test_a_step_committed_after_the_listing_is_not_cleaned(
     bucket: str, proxy: RecordingProxy, s3_server: S3Server
 ) -> None:
-    """The data is there when the cleaner lists it; the manifest comes when it has."""
+    """The data is stored when the cleaner lists it, the manifest only after that."""
     job = _manager(s3_server.endpoint, bucket)
     job.save(1, {"weight": torch.ones(3)})
     client, key = job._store.client, "run/step-0000000001.json"

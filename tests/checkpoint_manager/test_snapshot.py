@@ -1,4 +1,4 @@
-"""What is saved in the background comes back as what is saved at once: types, content, and what is one and the same."""
+"""A background save stores the same as a save at once: types, content, and which objects are shared."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def manager(s3_server: S3Server, bucket: str) -> S3CheckpointManager:
 
 
 def _both(manager: S3CheckpointManager, state: Any) -> tuple[Any, Any]:
-    """The state as it comes back from a save at once, and from one in the background."""
+    """The state as loaded after a save at once, and after a save in the background."""
     manager.save(1, state)
     manager.save_async(2, state).result(timeout=30)
     sizes = [each.size for step in (1, 2) for each in manager._store.manifest(step).objects]
@@ -44,7 +44,7 @@ def _both(manager: S3CheckpointManager, state: Any) -> tuple[Any, Any]:
 
 
 class _Description:
-    """A state in words and numbers; what was described before is a number, so that sharing and cycles show."""
+    """A state as text. What was described before is a number, so that sharing and cycles show."""
 
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}
@@ -82,7 +82,7 @@ def _content(storage: torch.UntypedStorage) -> Any:
 
 
 def _add(first: Any, second: Any) -> Any:
-    """Put one into the other, which may contain it."""
+    """Put one container into the other, which may contain it already."""
     if isinstance(first, list):
         first.append(second)
     elif isinstance(first, dict):
@@ -117,7 +117,7 @@ _TENSORS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def _built(instructions: list[tuple[str, int, int]]) -> dict[str, Any]:
-    """A state in which later things are made of earlier ones."""
+    """A state whose later parts are made of earlier ones."""
     tensors = [torch.arange(12.0).reshape(3, 4)]
     values: list[Any] = [*tensors, "text", 7]
     for kind, one, other in instructions:
@@ -141,8 +141,8 @@ def test_any_state(manager: S3CheckpointManager, instructions: list[tuple[str, i
     assert _Description().of(later) == _Description().of(at_once)
 
 
-def test_states_differ_in_their_descriptions() -> None:
-    """The oracle of ``test_any_state`` sees what it is to see."""
+def test_descriptions_tell_states_apart() -> None:
+    """The oracle of ``test_any_state`` sees the differences that it must see."""
     weight = torch.ones(3)
     states: list[Any] = [
         [weight, weight],

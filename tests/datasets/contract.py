@@ -30,7 +30,7 @@ def fill(s3_server: S3Server, bucket: str, contents: dict[str, bytes]) -> None:
 
 
 class StreamingReader(S3Reader):
-    """A reader of a program's own: everything over ``get_stream``."""
+    """A reader class of a program's own, on top of ``get_stream``."""
 
 
 def streaming_reader(bucket: str, key: str, get_object_info: Any, get_stream: Any) -> S3Reader:
@@ -84,7 +84,7 @@ class DatasetContract:
     def test_from_objects_takes_one_uri(self, uri: str, from_objects: Any) -> None:
         assert list(from_objects(f"{uri}/data/07")) == [SAMPLES[7]]
 
-    def test_from_objects_takes_a_generator_and_every_epoch_sees_it_whole(self, uri: str, from_objects: Any) -> None:
+    def test_from_objects_of_a_generator_can_be_iterated_again(self, uri: str, from_objects: Any) -> None:
         dataset = from_objects(f"{uri}/{key}" for key in CONTENTS)
         assert list(dataset) == list(dataset) == SAMPLES
 
@@ -122,7 +122,7 @@ class DatasetContract:
     def test_any_reader_constructor_reads_the_same(self, uri: str, from_prefix: Any, constructor: Any) -> None:
         assert list(from_prefix(uri, reader_constructor=constructor)) == SAMPLES
 
-    def test_a_reader_constructor_of_ones_own_makes_the_readers(self, uri: str, from_prefix: Any) -> None:
+    def test_a_custom_reader_constructor_makes_the_readers(self, uri: str, from_prefix: Any) -> None:
         dataset = from_prefix(uri, reader_constructor=streaming_reader, transform=kind_and_size)
         assert list(dataset) == [("StreamingReader", len(content)) for content in CONTENTS.values()]
 
@@ -140,7 +140,7 @@ class DatasetContract:
         assert list(self.dataset_class(s3_server.region, objects, s3_server.endpoint, read)) == list(CONTENTS.values())
 
     def test_a_subclass_with_the_signature_of_1_5_0(self, uri: str, s3_server: S3Server) -> None:
-        """Which knows no parameter that came later, and may have them in another order behind the third."""
+        """Its constructor knows no newer parameters, and may have another order after the third one."""
         base: Any = self.dataset_class
 
         class Own(base):  # type: ignore[misc]

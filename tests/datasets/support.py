@@ -1,4 +1,4 @@
-"""Virtual objects on a scripted server whose answers a test can hold back, and transforms that pickle."""
+"""Virtual objects on a scripted server whose responses a test can hold back, and transforms that can be pickled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.servers.scripted import Reply, ScriptedServer, Send
 
 KIB = 1024
 MIB = 1024 * KIB
-TIMEOUT = 20.0  # seconds until a state that does not come fails the test
+TIMEOUT = 20.0  # seconds to wait for a state before the test fails
 
 
 def read(reader: S3Reader) -> bytes:
@@ -25,7 +25,7 @@ def key_and_bytes(reader: S3Reader) -> tuple[str, bytes]:
 
 
 def config(**changes: object) -> S3ClientConfig:
-    """No credentials, no second attempt, and no time-out that could be mistaken for an end of a held answer."""
+    """No credentials, no second attempt, and no timeout that could end the wait for a held response."""
     return S3ClientConfig(**{"unsigned": True, "max_attempts": 1, "read_timeout": 1000.0, **changes})  # type: ignore[arg-type]
 
 
@@ -47,15 +47,15 @@ def wait_until_budget_is_free(dataset: S3IterableDataset | S3MapDataset) -> None
 
 
 class HeldObjects(ScriptedServer):
-    """Objects ``0``, ``1``, ... of ``size`` bytes in the bucket ``held``; answers to ``hold`` wait for ``release``.
+    """Objects ``0``, ``1``, ... of ``size`` bytes in the bucket ``held``; responses to ``hold`` wait for ``release``.
 
     Attributes:
         seen: the numbers of the objects asked for, in the order of arrival.
-        most: how many answers were owed at once, at most.
+        most: the largest number of requests that waited for a response at the same time.
     """
 
     def __init__(self, count: int, size: int = KIB, *, hold: Iterable[int] = (), missing: Iterable[int] = ()) -> None:
-        super().__init__(handler=self._answer)
+        super().__init__(handler=self._respond)
         self.uris = [f"s3://held/{i}" for i in range(count)]
         self.size = size
         self.seen: list[int] = []
@@ -82,18 +82,18 @@ class HeldObjects(ScriptedServer):
         return number.to_bytes(4, "big") * (self.size // 4)
 
     def release(self, *numbers: int) -> None:
-        """Reply these, now or when they are asked for; all of them if none is named."""
+        """Respond to these requests, now or when they arrive; to all of them if none is named."""
         for number in numbers or self._released:
             self._released[number].set()
 
     def wait_for(self, count: int) -> None:
-        """Until so many requests have arrived."""
+        """Wait until so many requests have arrived."""
         with self._arrived:
             assert self._arrived.wait_for(lambda: len(self.seen) >= count, TIMEOUT), (
                 f"{count} requests were expected, {len(self.seen)} came"
             )
 
-    def _answer(self, request: ReceivedRequest) -> Reply:
+    def _respond(self, request: ReceivedRequest) -> Reply:
         if request.method == "HEAD":  # for a checksum: there is none
             return response(200, headers={"content-length": str(self.size), "etag": '"e"'})
         number = int(request.path.rpartition("/")[2])

@@ -1,4 +1,4 @@
-"""Large objects on the real server, in this process and in workers: within the budget, in order, given up when left."""
+"""Large objects on the real server, here and in workers: within the budget, in order, cancelled after the loop."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ COUNT, PARTS = 4, 12
 SIZE = PARTS * PART
 BUDGET = 16 * MIB
 CONFIG = S3ClientConfig(part_size=PART, memory_budget=BUDGET)
-# Beside the budget: the part that is being read, the piece that the program has, what the allocator keeps.
+# In addition to the budget: the part that is being read, the piece that the program has, what the allocator keeps.
 MOST_GROWTH = BUDGET + PART + 12 * MIB
 
 each_start = pytest.mark.parametrize("method", [None, "fork", "spawn"])
 
 
 class Streamed(NamedTuple):
-    """What a worker tells of an object that it read to the end."""
+    """What a worker reports about an object that it has read to the end."""
 
     key: str
     checksum: int
@@ -39,7 +39,7 @@ class Streamed(NamedTuple):
 
 
 def stream(reader: S3Reader, budget: ByteBudget) -> Streamed:
-    """Read an object in small pieces; what is imported at first use is, with the first one."""
+    """Read an object in small pieces. The first one also imports what is imported at first use."""
     piece = reader.read(MIB)
     checksum, most_taken = zlib.crc32(piece), budget.taken
     before = forget_peak()
@@ -85,7 +85,7 @@ class StreamingByIndex(Dataset[Streamed]):
 
 
 class LeftEarly(IterableDataset[Any]):
-    """Leaves the loop over all objects at the first, then tells what is left, then goes over all of them."""
+    """Leaves the loop over all objects at the first one, reports what remains, then iterates over all of them."""
 
     def __init__(self, readers: S3IterableDataset) -> None:
         self.readers = readers
@@ -97,7 +97,7 @@ class LeftEarly(IterableDataset[Any]):
         reader.close()
         runtime = runtime_of(self.readers)
         wait_until_budget_is_free(self.readers)
-        self.readers._source.client.close()  # waits for all threads: none is left in a request
+        self.readers._source.client.close()  # waits for all threads, so none is inside a request
         yield [zlib.crc32(first), runtime.budget.taken]
         yield [reader.key for reader in self.readers]
 
@@ -118,7 +118,7 @@ def checksum_of(number: int) -> int:
 
 
 def loader_of(dataset: Any, method: str | None, workers: int = 1) -> DataLoader[Any]:
-    """One that samples come from as they are; without a method, from this process."""
+    """A loader that returns samples as they are; without a method, from this process."""
     options: dict[str, Any] = {"num_workers": workers, "multiprocessing_context": method, "timeout": 60}
     return DataLoader(dataset, batch_size=None, **(options if method else {}))
 
@@ -129,7 +129,7 @@ def parts_asked_for(proxy: RecordingProxy) -> Counter[str]:
 
 @each_start
 @pytest.mark.parametrize("kind", ["iterable", "map"])
-def test_objects_larger_than_the_budget_stream_through_it_in_order(
+def test_objects_larger_than_the_budget_stream_in_order(
     uri: str, proxy: RecordingProxy, kind: str, method: str | None
 ) -> None:
     options: dict[str, Any] = {"region": "us-east-1", "endpoint": proxy.endpoint, "s3client_config": CONFIG}
@@ -145,15 +145,17 @@ def test_objects_larger_than_the_budget_stream_through_it_in_order(
         assert each.growth <= MOST_GROWTH < SIZE
     asked = parts_asked_for(proxy)
     assert max(asked.values()) == 1
-    # A first response that tells the size, pieces of parts at the end, and blocks whose train found no memory: a read
+    # A first response that tells the size, pieces of parts at the end, and blocks for which there was no memory: a read
     # that waits for them fetches them by itself.
     assert len(asked) <= COUNT * (PARTS + 8)
     assert sum(get.body_bytes for get in proxy.of("GET") if get.range) == COUNT * SIZE
 
 
 @each_start
-def test_leaving_the_loop_leaves_no_request_under_way(uri: str, proxy: RecordingProxy, method: str | None) -> None:
-    """All objects but the first come to a halt in the middle: only giving up can free memory and threads."""
+def test_leaving_the_loop_cancels_requests_for_large_objects(
+    uri: str, proxy: RecordingProxy, method: str | None
+) -> None:
+    """All objects but the first stall in the middle: only cancelling can free memory and threads."""
     release = threading.Event()
     stalled = threading.Event()
 
@@ -161,7 +163,7 @@ def test_leaving_the_loop_leaves_no_request_under_way(uri: str, proxy: Recording
         if release.is_set() or request.range is None:
             return None
         if request.path.endswith("/0"):
-            stalled.wait(TIMEOUT)  # so that there is something to give up
+            stalled.wait(TIMEOUT)  # so that there is something to cancel
             return None
         stalled.set()
         return StallBody(release, after=MIB)
@@ -174,5 +176,5 @@ def test_leaving_the_loop_leaves_no_request_under_way(uri: str, proxy: Recording
     assert next(samples) == [zlib.crc32(content(0, MIB)), 0]
     assert stalled.is_set()
     release.set()
-    assert next(samples) == [str(i) for i in range(COUNT)]  # nothing is spoilt
+    assert next(samples) == [str(i) for i in range(COUNT)]  # the dataset still works
     assert list(samples) == []

@@ -37,7 +37,7 @@ def join_group(store: Path, rank: int, world_size: int) -> None:
 
 def run_rank(rank: int, dataset: S3IterableDataset, folder: Path) -> None:
     """What one rank sees, phase by phase, as JSON."""
-    os.environ.update(RANK="5", WORLD_SIZE="7")  # a live group wins over these
+    os.environ.update(RANK="5", WORLD_SIZE="7")  # an initialised group has precedence
     seen = {"environment": keys_of(dataset), "environment, forked": keys_of(dataset, "fork")}
     join_group(folder / "store", rank, WORLD_SIZE)
     seen["group"] = keys_of(dataset)
@@ -54,7 +54,7 @@ def run_rank(rank: int, dataset: S3IterableDataset, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def seen(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[str]]]:
-    """What each rank saw, by phase. The dataset is built here, long before the ranks know each other."""
+    """What each rank saw, by phase. The dataset is made here, long before there is a process group."""
     folder = tmp_path_factory.mktemp("job")
     s3_server.make_bucket("distributed")
     fill(s3_server, "distributed", CONTENTS)
@@ -74,7 +74,7 @@ def test_ranks_share_the_samples_and_none_is_lost_or_doubled(seen: list[dict[str
 
 
 @pytest.mark.parametrize("phase", ["smaller group", "smaller group, forked"])
-def test_the_group_counts_as_it_is_when_iteration_starts(seen: list[dict[str, list[str]]], phase: str) -> None:
+def test_sharding_uses_the_group_as_iteration_starts(seen: list[dict[str, list[str]]], phase: str) -> None:
     assert [sorted(rank[phase]) for rank in seen] == [KEYS, KEYS]
 
 

@@ -26,7 +26,7 @@ def test_an_epoch_is_one_listing_and_one_get_for_each_object(
     dataset = S3IterableDataset.from_prefix(
         f"s3://{bucket}/data", region="us-east-1", endpoint=proxy.endpoint, transform=read
     )
-    assert proxy.exchanges == []  # nothing is asked for at construction
+    assert proxy.exchanges == []  # no request at construction
     for _ in range(2):
         assert list(dataset) == list(CONTENTS.values())
     assert len(proxy.exchanges) == 2 * (1 + len(CONTENTS))

@@ -31,7 +31,7 @@ from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.scripted import ScriptedServer
 
 
-def test_samples_come_in_order_though_their_bytes_do_not() -> None:
+def test_samples_are_in_order_though_their_bytes_are_not() -> None:
     with HeldObjects(8, hold=range(8)) as server:
 
         def transform(reader: S3Reader) -> bytes:
@@ -44,7 +44,7 @@ def test_samples_come_in_order_though_their_bytes_do_not() -> None:
 
 @pytest.mark.parametrize("way", ["iterable", "batch", "items"])
 def test_transforms_run_in_the_iterating_thread_in_order(way: str) -> None:
-    """Programs have no locks in them; here the bytes arrive in the opposite order, on threads of their own."""
+    """A transform needs no lock, although the bytes arrive in the opposite order, on other threads."""
     with HeldObjects(8, hold=range(8) if way != "items" else ()) as server:
         calls: list[tuple[int, int]] = []
 
@@ -103,7 +103,7 @@ def test_negative_look_ahead_is_refused() -> None:
 
 
 def test_by_default_small_objects_use_all_connections() -> None:
-    # The first ones teach the size; then no more than 16 can be under way, and no fewer are.
+    # After the first ones the size is known. Then exactly 16 are in flight.
     with HeldObjects(60, hold=range(20, 60)) as server:
 
         def transform(reader: S3Reader) -> bytes:
@@ -147,13 +147,13 @@ def test_large_objects_stay_within_the_memory_budget(budget: int) -> None:
         def transform(reader: S3Reader) -> int:
             nonlocal most_taken
             most_taken = max(most_taken, runtime_of(dataset).budget.taken)
-            server.wait_for(min(count, int(reader.key) + 2))  # at least the next one is under way
+            server.wait_for(min(count, int(reader.key) + 2))  # at least the next one is in flight
             server.release(int(reader.key))
             return len(reader.read())
 
         object.__setattr__(dataset._source, "transform", transform)
         assert list(dataset) == [part] * count
-        # Half of the budget is left to what is being read; one object is fetched ahead however small it is.
+        # Half of the budget is left for the object being read. However small the budget, one object is fetched ahead.
         assert most_taken <= budget // 2 + part
         assert server.most <= budget // 2 // part + 1
         wait_until_budget_is_free(dataset)
@@ -176,11 +176,11 @@ def test_a_list_of_readers_can_be_read_afterwards_in_any_order() -> None:
         readers = list(dataset)
         for i in reversed(range(40)):
             assert readers[i].read() == server.content(i)
-        assert sorted(server.seen) == list(range(40))  # each was asked for once
-        wait_until_budget_is_free(dataset)  # though all of them are alive
+        assert sorted(server.seen) == list(range(40))  # each was requested once
+        wait_until_budget_is_free(dataset)  # although all readers are alive
 
 
-def test_epochs_and_simultaneous_iterators_see_the_same_samples() -> None:
+def test_epochs_and_parallel_iterators_see_the_same_samples() -> None:
     with HeldObjects(20) as server:
         dataset = server.dataset(key_and_bytes)
         expected = [(str(i), server.content(i)) for i in range(20)]
@@ -189,7 +189,7 @@ def test_epochs_and_simultaneous_iterators_see_the_same_samples() -> None:
         wait_until_budget_is_free(dataset)
 
 
-def test_a_missing_object_fails_in_its_transform_which_may_go_on() -> None:
+def test_a_transform_may_handle_a_missing_object() -> None:
     with HeldObjects(10, missing=[4]) as server:
 
         def transform(reader: S3Reader) -> bytes | str:
@@ -213,7 +213,7 @@ def test_a_missing_object_fails_after_all_samples_before_it() -> None:
 
 
 def test_a_broken_listing_fails_after_the_samples_before_it() -> None:
-    def answer(request: ReceivedRequest) -> bytes:
+    def respond(request: ReceivedRequest) -> bytes:
         if request.path.rstrip("/") != "/bucket":
             return response(200, b"content")
         if {"continuation-token", "start-after"} & request.query.keys():
@@ -224,7 +224,7 @@ def test_a_broken_listing_fails_after_the_samples_before_it() -> None:
             f"<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>{entries}"
             "</ListBucketResult>").encode())  # fmt: skip
 
-    with ScriptedServer(handler=answer) as server:
+    with ScriptedServer(handler=respond) as server:
         dataset = S3IterableDataset.from_prefix(
             "s3://bucket", region="us-east-1", endpoint=server.endpoint, transform=read, s3client_config=config()
         )
@@ -281,13 +281,13 @@ def test_leaving_the_loop_cancels_what_is_in_flight(leave: Callable[[Iterator[An
         assert kept
         assert all(reader.closed for reader in kept)
         wait_until_budget_is_free(dataset)
-        dataset._source.client.close()  # waits for all threads: none is left in a request
-        assert len(server.seen) <= 8  # what was sent before may be seen late, and there is no more than the window
+        dataset._source.client.close()  # waits for all threads, so none is inside a request
+        assert len(server.seen) <= 8  # requests that were sent before may be seen late, but not more than the window
         server.release()
-        assert len(list(server.dataset())) == 30  # nothing is spoilt
+        assert len(list(server.dataset())) == 30  # a dataset still works
 
 
-def test_an_unused_iterator_asks_for_nothing() -> None:
+def test_an_unused_iterator_requests_nothing() -> None:
     with HeldObjects(3) as server:
         with contextlib.closing(iter(server.dataset())):  # type: ignore[type-var]
             pass
@@ -295,7 +295,7 @@ def test_an_unused_iterator_asks_for_nothing() -> None:
 
 
 def test_a_forked_child_fetches_ahead_by_itself() -> None:
-    """What is on its way to the parent is asked for anew, at once, and by the child's own budget."""
+    """The child requests again what the parent has in flight, at once, within its own budget."""
     count, look_ahead = 12, 5
     with HeldObjects(count, hold=range(1, count)) as server:
         dataset = server.dataset(look_ahead=look_ahead)

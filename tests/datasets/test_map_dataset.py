@@ -60,7 +60,7 @@ def test_an_item_is_exactly_one_request(dataset: S3MapDataset, proxy: RecordingP
     assert (exchange.method, exchange.path) == ("GET", f"/{bucket}/{SAMPLES[5][0]}")
 
 
-def test_a_batch_is_one_request_for_each_object_in_the_order_asked_for(
+def test_a_batch_makes_one_request_for_each_object_in_order(
     s3_server: S3Server, bucket: str, proxy: RecordingProxy
 ) -> None:
     contents = {f"{i:03}": bytes([i]) * (i + 1) for i in range(80)}
@@ -91,7 +91,7 @@ class Labelled(S3MapDataset):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_subclass_makes_the_samples_of_batches_too(s3_server: S3Server, bucket: str, workers: int) -> None:
+def test_an_overridden_getitem_makes_the_samples_of_batches(s3_server: S3Server, bucket: str, workers: int) -> None:
     fill(s3_server, bucket, CONTENTS)
     dataset = Labelled.from_prefix(
         f"s3://{bucket}", region="us-east-1", endpoint=s3_server.endpoint, transform=key_and_bytes
@@ -113,7 +113,7 @@ def test_a_batch_is_fetched_concurrently() -> None:
     with HeldObjects(10, hold=range(10)) as server:
 
         def transform(reader: S3Reader) -> bytes:
-            server.wait_for(8)  # before the first is answered
+            server.wait_for(8)  # before the first response
             server.release()
             return reader.read()
 
@@ -128,10 +128,10 @@ def test_a_missing_object_fails_its_batch_and_is_named() -> None:
         with pytest.raises(FileNotFoundError, match=r"The key does not exist.*s3://held/3") as caught:
             dataset.__getitems__(range(8))
         assert (caught.value.bucket, caught.value.key) == ("held", "3")  # type: ignore[attr-defined]
-        wait_until_budget_is_free(dataset)  # the others, never answered, are given up
+        wait_until_budget_is_free(dataset)  # the others, which get no response, are cancelled
 
 
-def test_a_used_datasets_copy_lists_no_more(dataset: S3MapDataset, proxy: RecordingProxy) -> None:
+def test_a_copy_of_a_used_dataset_does_not_list_again(dataset: S3MapDataset, proxy: RecordingProxy) -> None:
     assert len(dataset) == 12
     before = len(proxy.exchanges)
     copy = pickle.loads(pickle.dumps(dataset))
@@ -141,7 +141,7 @@ def test_a_used_datasets_copy_lists_no_more(dataset: S3MapDataset, proxy: Record
 
 
 @pytest.mark.parametrize("used", [False, True])
-def test_the_names_of_many_objects_travel_compactly(used: bool) -> None:
+def test_the_names_of_many_objects_pickle_compactly(used: bool) -> None:
     uris = [f"s3://bucket/some/folder/{i:08}" for i in range(50_000)]
     dataset = S3MapDataset.from_objects(uris, region="us-east-1", transform=read)
     if used:

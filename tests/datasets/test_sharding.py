@@ -26,9 +26,7 @@ def shards_of(length: int, world_size: int, num_workers: int) -> list[list[list[
 
 
 @given(LENGTHS, COUNTS, COUNTS)
-def test_every_sample_goes_to_exactly_one_place_and_keeps_its_order(
-    length: int, world_size: int, num_workers: int
-) -> None:
+def test_every_sample_goes_to_exactly_one_place_in_order(length: int, world_size: int, num_workers: int) -> None:
     shards = list(chain.from_iterable(shards_of(length, world_size, num_workers)))
     assert Counter(chain.from_iterable(shards)) == Counter(range(length))
     assert all(samples == sorted(samples) for samples in shards)
@@ -42,14 +40,12 @@ def test_ranks_come_first_then_workers(length: int, world_size: int, num_workers
 
 
 @given(LENGTHS, COUNTS, COUNTS)
-def test_ranks_differ_by_at_most_one_sample_and_so_do_a_ranks_workers(
-    length: int, world_size: int, num_workers: int
-) -> None:
+def test_ranks_and_their_workers_differ_by_at_most_one_sample(length: int, world_size: int, num_workers: int) -> None:
     shards = shards_of(length, world_size, num_workers)
     of_ranks = [sum(map(len, workers)) for workers in shards]
     assert max(of_ranks) - min(of_ranks) <= 1
     assert all(max(map(len, workers)) - min(map(len, workers)) <= 1 for workers in shards)
 
 
-def test_alone_everything_is_mine() -> None:
+def test_without_ranks_or_workers_everything_is_yielded() -> None:
     assert list(shard("abc", Place())) == ["a", "b", "c"]

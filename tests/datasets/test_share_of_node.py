@@ -33,7 +33,9 @@ class OfWorker(Dataset[Aims]):
 
 
 @pytest.mark.parametrize(("method", "ranks"), [("fork", None), ("fork", "4"), ("fork", "no number"), ("spawn", "4")])
-def test_workers_divide_what_is_the_nodes(method: str, ranks: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_divide_the_throughput_of_the_node(
+    method: str, ranks: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if ranks is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
     with HeldObjects(3) as server:

@@ -75,7 +75,7 @@ def test_workers_started_in_the_middle_of_an_epoch(bucket: str, options: Options
 
 
 def test_an_iterator_goes_on_in_a_forked_worker(bucket: str, options: Options) -> None:
-    """Readers opened before the fork, whose bytes were on their way to the parent."""
+    """Readers opened before the fork, whose bytes the parent was receiving."""
     options["transform"] = _identity
     readers = list(S3IterableDataset.from_prefix(f"s3://{bucket}", **options))
     with loading(_Reading(readers), "fork", 2) as batches:

@@ -92,7 +92,7 @@ def load_sharded(rank: int, path: str) -> None:
 
 
 def async_in_thread_and_process(rank: int, path: str) -> None:
-    """Save asynchronously in both ways; a change behind ``async_save`` is not in the checkpoint."""
+    """Save asynchronously in both ways; a change after ``async_save`` is not in the checkpoint."""
     for kind in AsyncCheckpointerType:
         here = f"{path}/{kind.value}"
         state = {f"of rank {rank}": torch.full((300, 300), float(rank)), "step": 1}
@@ -127,7 +127,7 @@ def another_job_is_faster(rank: int, path: str) -> None:
     """The files of all ranks go again, when a checkpoint has appeared that must not be replaced."""
 
     class Planner(dcp.DefaultSavePlanner):
-        def finish_plan(self, new_plan: SavePlan) -> SavePlan:  # behind the first look
+        def finish_plan(self, new_plan: SavePlan) -> SavePlan:  # after the first check
             if rank == 0:
                 dcp.save({"theirs": torch.ones(10)}, storage_writer=writer_of(path), no_dist=True)
             return super().finish_plan(new_plan)
@@ -153,18 +153,18 @@ def without_collectives(rank: int, path: str) -> None:
 
 
 def prefixes_for_the_group(rank: int, path: str) -> None:
-    """Save with strategies that are not told how many ranks there are."""
+    """Save with strategies that get no number of ranks."""
     strategies = {"binary": BinaryPrefixStrategy(min_prefix_length=1), "hex": HexPrefixStrategy(epoch_num=4)}
     for name, strategy in strategies.items():
         state = {f"of rank {rank}": torch.full((10,), rank)}
         dcp.save(state, storage_writer=writer_of(f"{path}/{name}", prefix_strategy=strategy))
 
 
-def save_for_ever(rank: int, path: str, first: int, told: Connection) -> None:
+def save_for_ever(rank: int, path: str, first: int, reports: Connection) -> None:
     """Save step after step to the same path, and tell which are complete. Ends by being killed."""
     warnings.simplefilter("ignore")
     for step in itertools.count(first):
         state = {f"of rank {rank}": torch.full((1000, 500), step), "step": step, "mixed": mixed_state(step)["small"]}
         dcp.save(state, storage_writer=writer_of(path, thread_count=2))
         if rank == 0:
-            told.send(step)
+            reports.send(step)

@@ -98,6 +98,6 @@ def in_group(rank: int, count: int, store: str, job: Callable[..., None], argume
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=count)
     try:
         job(rank, *arguments)
-        dist.barrier()  # gloo's threads let go of tensors meanwhile: a process that ends before may abort
+        dist.barrier()  # meanwhile gloo's threads release tensors: a process that ends before that may abort
     finally:
         dist.destroy_process_group()

@@ -46,7 +46,7 @@ def loaded(bucket: str) -> dict[str, Any]:
     return load(f"s3://{bucket}/x", OLD)
 
 
-def test_data_come_first_then_one_put_then_the_old_files_go(bucket: str, proxy: RecordingProxy) -> None:
+def test_data_first_then_one_put_then_old_files_are_deleted(bucket: str, proxy: RecordingProxy) -> None:
     save(bucket, OLD, proxy, thread_count=2)
     old = set(keys_of(bucket)) - {"x/.metadata"}
     before = len(proxy.exchanges)
@@ -61,7 +61,7 @@ def test_data_come_first_then_one_put_then_the_old_files_go(bucket: str, proxy: 
     assert same(loaded(bucket), NEW)
 
 
-def test_what_will_be_replaced_is_asked_for_while_the_data_is_stored(bucket: str, proxy: RecordingProxy) -> None:
+def test_the_commit_to_replace_is_looked_up_during_the_upload(bucket: str, proxy: RecordingProxy) -> None:
     asked = threading.Event()
     in_time: list[bool] = []
 
@@ -77,7 +77,7 @@ def test_what_will_be_replaced_is_asked_for_while_the_data_is_stored(bucket: str
     assert same(loaded(bucket), NEW)
 
 
-def test_no_more_files_are_written_at_a_time_than_were_asked_for(bucket: str, proxy: RecordingProxy) -> None:
+def test_at_most_thread_count_files_are_written_at_a_time(bucket: str, proxy: RecordingProxy) -> None:
     """Looking for what will be replaced has a thread of its own, and no file gets it."""
     writing: list[int] = []
     most: list[int] = []
@@ -99,7 +99,7 @@ def test_no_more_files_are_written_at_a_time_than_were_asked_for(bucket: str, pr
     assert max(most) == 2
 
 
-def test_who_must_not_overwrite_looks_again_when_the_data_is_there(bucket: str, proxy: RecordingProxy) -> None:
+def test_without_overwrite_the_commit_checks_again(bucket: str, proxy: RecordingProxy) -> None:
     save(bucket, NEW, proxy, overwrite=False)
     seen = [(each.method, each.path.rpartition(".")[2]) for each in proxy.exchanges]
     assert seen == [("HEAD", "metadata"), ("PUT", "distcp"), ("HEAD", "metadata"), ("PUT", "metadata")]
@@ -132,8 +132,8 @@ def test_an_error_while_serialising_stores_nothing(bucket: str, proxy: Recording
     assert same(loaded(bucket), OLD)
 
 
-def test_a_file_on_its_way_when_another_fails_is_deleted_when_it_is_there(bucket: str, proxy: RecordingProxy) -> None:
-    """The server is slow to carry out a PUT that it has all of; deleted before that, the file would stay for ever."""
+def test_a_file_stored_while_another_one_fails_is_deleted(bucket: str, proxy: RecordingProxy) -> None:
+    """The server stores a complete PUT late. If the file were deleted before that, it would remain for ever."""
     arrived, deleted = threading.Event(), threading.Event()
 
     class Unpicklable:
@@ -155,7 +155,7 @@ def test_a_file_on_its_way_when_another_fails_is_deleted_when_it_is_there(bucket
     assert keys_of(bucket) == []
 
 
-def test_the_first_failure_ends_the_other_uploads(bucket: str, proxy: RecordingProxy) -> None:
+def test_the_first_failure_aborts_the_other_uploads(bucket: str, proxy: RecordingProxy) -> None:
     """One file's part is stalled until the save has failed because of the other."""
     release = threading.Event()
 
@@ -186,7 +186,7 @@ def test_overwrite_can_be_refused(bucket: str, proxy: RecordingProxy) -> None:
     assert same(loaded(bucket), OLD)
 
 
-def test_a_checkpoint_that_appears_during_the_save_is_not_overwritten(bucket: str, proxy: RecordingProxy) -> None:
+def test_a_checkpoint_appearing_during_a_save_is_not_overwritten(bucket: str, proxy: RecordingProxy) -> None:
     def other_save(request: ReceivedRequest) -> None:
         if request.method == "PUT":
             proxy.misbehave = lambda request: None
@@ -218,14 +218,14 @@ def test_of_two_saves_that_found_no_checkpoint_one_succeeds(
     assert keys_of(moto_bucket, endpoint=moto_server.endpoint) == sorted(theirs)
 
 
-def test_a_commit_whose_answer_got_lost_is_its_own(moto_bucket: str, moto: RecordingProxy) -> None:
+def test_a_commit_whose_response_is_lost_succeeds(moto_bucket: str, moto: RecordingProxy) -> None:
     moto.misbehave = first(1, LoseResponse(), when=is_commit)
     save(moto_bucket, NEW, moto, overwrite=False)
     assert same(load(f"s3://{moto_bucket}/x", OLD, endpoint=moto.endpoint), NEW)
 
 
-def test_a_commit_that_cannot_be_told_from_anothers_keeps_its_files(moto_bucket: str, moto: RecordingProxy) -> None:
-    """Its answer got lost, and whether the object has its mark is not told: its own ``.metadata`` is there."""
+def test_files_are_kept_if_the_commit_may_be_this_saves(moto_bucket: str, moto: RecordingProxy) -> None:
+    """The response was lost, and HEAD is denied, so the save cannot know that the ``.metadata`` there is its own."""
     lost = threading.Event()
 
     def hook(request: ReceivedRequest) -> Fault | None:
@@ -251,7 +251,7 @@ def test_files_that_cannot_be_deleted_do_not_fail_the_save(
     assert same(loaded(bucket), NEW)
 
 
-def test_metadata_that_cannot_be_read_are_replaced(bucket: str, proxy: RecordingProxy) -> None:
+def test_unreadable_metadata_is_replaced(bucket: str, proxy: RecordingProxy) -> None:
     writer = writer_of(f"s3://{bucket}/x")
     with writer.fs.create_stream(f"s3://{bucket}/x/.metadata", "wb") as stream:
         stream.write(b"no pickle")
@@ -259,7 +259,7 @@ def test_metadata_that_cannot_be_read_are_replaced(bucket: str, proxy: Recording
     assert same(loaded(bucket), NEW)
 
 
-def test_plans_that_a_planner_keeps_do_not_bring_old_names_back(bucket: str, proxy: RecordingProxy) -> None:
+def test_a_planner_that_caches_plans_gets_new_file_names(bucket: str, proxy: RecordingProxy) -> None:
     from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 
     names = []
@@ -277,10 +277,10 @@ def _refused(request: ReceivedRequest) -> bool:
 
 
 @pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (500, "InternalError"), (400, "InvalidRequest")])
-def test_a_commit_that_cannot_be_read_is_replaced(
+def test_an_unreadable_commit_is_replaced(
     bucket: str, proxy: RecordingProxy, caplog: pytest.LogCaptureFixture, status: int, code: str
 ) -> None:
-    """What it names remains: to lose what was saved, for files to delete, would be worse."""
+    """The files that it names remain: better than to lose a save for files that should be deleted."""
     save(bucket, OLD, proxy)
     old = set(keys_of(bucket))
     proxy.misbehave = lambda request: Replace(s3_error(status, code)) if _refused(request) else None
@@ -291,14 +291,14 @@ def test_a_commit_that_cannot_be_read_is_replaced(
     assert old <= set(keys_of(bucket))
 
 
-def test_who_may_not_look_may_save_without_overwriting(bucket: str, proxy: RecordingProxy) -> None:
-    """S3 answers 403 for a missing key to whoever may not list."""
+def test_overwrite_false_saves_without_read_permission(bucket: str, proxy: RecordingProxy) -> None:
+    """Without permission to list, S3 responds 403 for a missing key."""
     proxy.misbehave = lambda request: Replace(response(403)) if request.method == "HEAD" else None
     save(bucket, NEW, proxy, overwrite=False)
     assert same(loaded(bucket), NEW)
 
 
-def test_files_of_a_commit_that_is_refused_for_sure_are_deleted(bucket: str, proxy: RecordingProxy) -> None:
+def test_files_of_a_refused_commit_are_deleted(bucket: str, proxy: RecordingProxy) -> None:
     save(bucket, OLD, proxy)
     before = keys_of(bucket)
     proxy.misbehave = lambda request: Replace(s3_error(403, "AccessDenied")) if is_commit(request) else None
@@ -316,7 +316,7 @@ def test_files_of_a_commit_that_may_have_happened_remain(bucket: str, proxy: Rec
     assert same(loaded(bucket), NEW)
 
 
-def test_a_server_without_conditions_that_says_so(
+def test_a_server_that_refuses_conditions_stores_without(
     bucket: str, proxy: RecordingProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     conditions = {"if-match", "if-none-match"}
@@ -330,7 +330,7 @@ def test_a_server_without_conditions_that_says_so(
     assert len(keys_of(bucket)) == 2
 
 
-def test_a_commit_that_was_deleted_meanwhile_is_refused(
+def test_a_commit_is_refused_if_the_previous_one_was_deleted(
     moto_bucket: str, moto: RecordingProxy, moto_server: MotoServer
 ) -> None:
     save(moto_bucket, OLD, moto)
@@ -358,7 +358,7 @@ class _Attack:
         return os.mkdir, (self._folder,)
 
 
-def test_neither_a_save_nor_a_load_runs_what_lies_there(bucket: str, proxy: RecordingProxy, tmp_path: Path) -> None:
+def test_no_save_or_load_runs_code_from_metadata(bucket: str, proxy: RecordingProxy, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     with writer_of(f"s3://{bucket}/x").fs.create_stream(f"s3://{bucket}/x/.metadata", "wb") as stream:
         stream.write(pickle.dumps(Metadata({}, planner_data=_Attack(trace))))

@@ -30,7 +30,7 @@ def test_killed_at_random_moments(bucket: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_rank_that_survives_ends_by_itself_and_publishes_no_half(bucket: str, tmp_path: Path) -> None:
+def test_a_surviving_rank_ends_and_commits_no_half_checkpoint(bucket: str, tmp_path: Path) -> None:
     """It finds out in the middle of a save, and fails; rank 1 as well as rank 0, which publishes."""
     _kill_again_and_again(bucket, tmp_path, _SURVIVALS, seed=1, ranks=lambda number: (2, number % 2))
 
@@ -44,11 +44,11 @@ def _kill_again_and_again(
     first = 1
     for number in range(times):
         count, victim = ranks(number)
-        told = _save_until_killed(count, tmp_path / str(number), path, first, chance, victim)
+        reported = _save_until_killed(count, tmp_path / str(number), path, first, chance, victim)
         state = _loaded(path, count)
-        # The last that was told of, or the one that was committed but not told of any more.
-        assert state["step"] in (told, told + 1)
-        first = told + 2
+        # The last one reported, or the next one, which was committed but not reported.
+        assert state["step"] in (reported, reported + 1)
+        first = reported + 2
 
 
 def _save_until_killed(
@@ -58,17 +58,17 @@ def _save_until_killed(
 
     If the victim is not named, it is any, and the others are killed as well; otherwise they go on to their own end.
 
-    Returns the last step that was told to be complete.
+    Returns the last step that was reported as complete.
     """
     context = multiprocessing.get_context("spawn")
-    told, telling = context.Pipe(duplex=False)
-    arguments = (count, f"file://{store}", jobs.save_for_ever, (path, first, telling))
+    reports, reporting = context.Pipe(duplex=False)
+    arguments = (count, f"file://{store}", jobs.save_for_ever, (path, first, reporting))
     ranks = [context.Process(target=in_group, args=(rank, *arguments)) for rank in range(count)]
     try:
         for rank in ranks:
             rank.start()
-        telling.close()
-        wait([told, *(rank.sentinel for rank in ranks)])
+        reporting.close()
+        wait([reports, *(rank.sentinel for rank in ranks)])
         time.sleep(chance.uniform(0.0, 0.15))  # the random moment
         killed = chance.choice(ranks) if victim is None else ranks[victim]
         assert killed.exitcode is None
@@ -79,7 +79,7 @@ def _save_until_killed(
         for rank in ranks:
             rank.kill()
             rank.join()
-    return max(_received(told))
+    return max(_received(reports))
 
 
 def _wait_for_survivors(ranks: list[SpawnProcess]) -> None:
@@ -89,10 +89,10 @@ def _wait_for_survivors(ranks: list[SpawnProcess]) -> None:
         assert rank.exitcode, f"a rank that survived has not failed: {rank}"
 
 
-def _received(told: Connection) -> Iterator[int]:
-    with told, contextlib.suppress(EOFError):
+def _received(reports: Connection) -> Iterator[int]:
+    with reports, contextlib.suppress(EOFError):
         while True:
-            yield told.recv()
+            yield reports.recv()
 
 
 def _loaded(path: str, count: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where a stored tensor's numbers are: as ``torch.load`` finds them, or not said at all."""
+"""The layout of a stored tensor: as ``torch.load`` finds its numbers, or None."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def _saved(value: object) -> bytes:
 
 
 @given(st.sampled_from(_DTYPES), st.lists(st.integers(1, 6), max_size=4), st.data())
-def test_numbers_and_slices_are_where_it_says(dtype: torch.dtype, shape: list[int], data: st.DataObject) -> None:
+def test_numbers_and_slices_are_where_the_layout_says(
+    dtype: torch.dtype, shape: list[int], data: st.DataObject
+) -> None:
     tensor = torch.randint(0, 2, shape).to(dtype)
     saved = _saved(tensor)
     layout = layout_of(saved[:HEAD], len(saved))
@@ -45,7 +47,7 @@ def test_numbers_and_slices_are_where_it_says(dtype: torch.dtype, shape: list[in
 
 
 def test_a_size_that_looks_like_a_record_is_left_to_pytorch() -> None:
-    """The description of this tensor has the signature of a zip record in it, which ends its search."""
+    """The description of this tensor contains the signature of a zip record, at which the search stops."""
     saved = _saved(torch.empty(int.from_bytes(b"PK\x03\x04", "little"), dtype=torch.uint8))
     assert layout_of(saved[:HEAD], len(saved)) is None
 
@@ -67,7 +69,7 @@ def test_a_size_that_looks_like_a_record_is_left_to_pytorch() -> None:
     ],
     ids=str,
 )
-def test_what_is_not_simple_is_left_to_torch(value: object) -> None:
+def test_other_items_are_left_to_torch(value: object) -> None:
     saved = _saved(value)
     layout = layout_of(saved[:HEAD], len(saved))
     if isinstance(value, torch.Tensor) and layout is not None:  # simple after all
@@ -78,7 +80,7 @@ def test_what_is_not_simple_is_left_to_torch(value: object) -> None:
         assert not value.is_neg()
 
 
-def test_a_lying_length_is_noticed() -> None:
+def test_a_false_length_is_noticed() -> None:
     saved = _saved(torch.ones(100))
     assert layout_of(saved, 400) is None
 
@@ -98,7 +100,7 @@ def test_damaged_heads_do_no_harm(data: st.DataObject) -> None:
 
 
 def test_a_description_cannot_take_memory() -> None:
-    """The unpickler makes room for as many remembered things as the highest number says."""
+    """The unpickler allocates a memo as large as the highest index in the pickle."""
     saved = _saved(torch.ones(3))
     place = saved.index(b"\x80\x02") + 2
     damaged = saved[:place] + b"K\x00r\xff\xff\xff\xff0" + saved[place:]

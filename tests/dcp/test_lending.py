@@ -1,4 +1,4 @@
-"""Tensors that are stored from where they are: which are lent, and that their memory stays until it is sent."""
+"""Tensors that are sent from their own memory: which are lent, and that their memory stays until it is sent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _place(tensor: torch.Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.nbytes
 
 
-def test_what_the_program_keeps_is_lent_and_the_rest_copied(bucket: str, lent: list[tuple[int, int]]) -> None:
+def test_tensors_of_the_state_are_lent_and_the_rest_copied(bucket: str, lent: list[tuple[int, int]]) -> None:
     base = torch.randn(1000, 1000)
     state = {
         "whole": torch.randn(3000, 1000),  # several parts
@@ -50,7 +50,7 @@ def test_one_tensor_under_two_names(bucket: str) -> None:
 
 
 class _Doubling(DefaultSavePlanner):
-    """Makes what is saved for the save alone."""
+    """A planner that makes tensors for the save alone."""
 
     def resolve_data(self, write_item: WriteItem) -> Any:
         data = super().resolve_data(write_item)
@@ -65,7 +65,7 @@ def test_what_a_planner_makes_is_copied(bucket: str, lent: list[tuple[int, int]]
 
 
 def test_lent_memory_outlives_its_tensor(bucket: str) -> None:
-    """The view that the upload gets keeps the storage, whatever becomes of the tensor."""
+    """The view that the upload gets keeps the storage alive, even if the tensor is gone."""
     tensor = torch.full((1000, 300), 7.0)
     planner = DefaultSavePlanner()
     planner.set_up_planner({"it": tensor}, is_coordinator=True)
@@ -79,12 +79,12 @@ def test_lent_memory_outlives_its_tensor(bucket: str) -> None:
     expected = bytes(shown)
     del shown, tensor, planner, lending, item
     gc.collect()
-    others = [torch.zeros(1000, 300) for _ in range(20)]  # would be put where the tensor was
+    others = [torch.zeros(1000, 300) for _ in range(20)]  # would be allocated where the tensor was
     assert view == expected
     assert len(others) == 20
 
 
-def test_what_only_stands_for_others_is_copied(bucket: str, lent: list[tuple[int, int]]) -> None:
+def test_wrapper_tensors_are_copied(bucket: str, lent: list[tuple[int, int]]) -> None:
     state: dict[str, Any] = {"wrapper": Wrapper(torch.randn(300, 100))}
     dcp.save(state, storage_writer=writer_of(f"s3://{bucket}/odd"))
     assert not lent
@@ -94,8 +94,8 @@ def test_what_only_stands_for_others_is_copied(bucket: str, lent: list[tuple[int
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_what_is_written_last_is_stored_whoever_closes(bucket: str, closed: bool) -> None:
-    """Small writes wait for company, and not all versions of PyTorch close what they write."""
+def test_the_last_small_writes_are_stored(bucket: str, closed: bool) -> None:
+    """Small writes are gathered, and not all versions of PyTorch close the stream."""
     writer = writer_of(f"s3://{bucket}")
     written: list[str] = []
     uploads = Uploads(writer.fs, 1, lambda: written.append("all"))

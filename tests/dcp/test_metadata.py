@@ -1,4 +1,4 @@
-"""``.metadata`` is read without running what it says; what PyTorch and 1.5.0 put there comes back."""
+"""``.metadata`` is read without running code that it names; what PyTorch and 1.5.0 store there comes back."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ ran: list[str] = []
 
 
 class Key(enum.Enum):
-    """A user's own key of a state."""
+    """The class of a state's keys, made by a user."""
 
     ONE = 1
 
 
 class _Attack:
-    """What runs code when it is unpickled."""
+    """An object that runs code when it is unpickled."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self._call = function, arguments
@@ -78,7 +78,7 @@ def _metadata_of(**more: Any) -> Metadata:
 
 
 @pytest.mark.parametrize("protocol", _PROTOCOLS)
-def test_what_a_checkpoint_is_described_by_comes_back(protocol: int) -> None:
+def test_descriptions_of_checkpoints_come_back(protocol: int) -> None:
     described = _metadata_of()
     read = _metadata.parse_metadata(pickle.dumps(described, protocol))
     assert isinstance(read.storage_meta, StorageMeta)
@@ -95,7 +95,7 @@ def test_properties_of_old_releases_come_back() -> None:
 
 
 def test_members_of_enumerations_as_python_3_11_has_them() -> None:
-    """It pickles them by ``getattr``, of which nothing else is allowed."""
+    """They are pickled by ``getattr``, which is allowed for nothing else."""
     kind = type(TensorProperties().__getstate__()[3])
     pickled = pickle.dumps(Metadata({}, planner_data=_Attack(getattr, kind, "TORCH_CHANNELS_LAST")))
     assert _metadata.parse_metadata(pickled).planner_data is kind.TORCH_CHANNELS_LAST
@@ -142,7 +142,7 @@ class _Keys(dict[str, Any]):
     """A user's own class with items and a state."""
 
 
-def test_a_save_finds_the_files_whatever_else_is_described() -> None:
+def test_a_save_finds_the_files_of_any_description() -> None:
     odd: Any = _Keys(a=Key.ONE)
     odd.state = {Key.ONE, "more"}
     attacks = [*_ATTACKS.values(), _Attack(getattr, Key, "ONE"), _Attack(getattr, torch.Size, "mro")]
@@ -173,7 +173,7 @@ def test_what_a_program_has_declared_safe_is_read() -> None:
 
 
 class _OwnPlanner(DefaultSavePlanner):
-    """Describes a checkpoint by a class of the program's, too."""
+    """A planner whose description of a checkpoint also has a class of the program."""
 
     def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
         plans, described = super().create_global_plan(all_plans)
@@ -181,7 +181,7 @@ class _OwnPlanner(DefaultSavePlanner):
 
 
 def test_a_planner_that_describes_by_its_own_class(bucket: str) -> None:
-    """Its checkpoints are saved, again too, and committed by a manager; who loads one says that the class is safe."""
+    """Its checkpoints can be saved, repeatedly and by a manager. To load one, the class must be declared safe."""
     path, state = f"s3://{bucket}/x", {"a": torch.ones(3)}
     for _ in range(2):
         dcp.save(state, storage_writer=writer_of(path), planner=_OwnPlanner())

@@ -1,4 +1,4 @@
-"""Requests and steps cover what is wanted, once and in order, whatever lies where."""
+"""Requests and steps cover all wanted bytes, once and in order, for any layout."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def test_requests_cover_every_item_once(items: list[Range], max_gap: int | None)
 
 
 @given(_items(), _MAX_GAPS)
-def test_only_a_requests_first_piece_continues_an_item_and_no_head_is_cut(
-    items: list[Range], max_gap: int | None
-) -> None:
+def test_only_first_pieces_continue_items_and_heads_are_whole(items: list[Range], max_gap: int | None) -> None:
     for request in requests_for(items, _PART, max_gap):
         for number, start, stop in request.pieces[1:]:
             assert start == items[number].start
@@ -63,8 +61,8 @@ def test_only_a_requests_first_piece_continues_an_item_and_no_head_is_cut(
 
 
 @given(_items(), _MAX_GAPS)
-def test_what_waits_for_the_head_of_an_item_waits_for_no_other(items: list[Range], max_gap: int | None) -> None:
-    """Chains of requests that wait for each other take a round trip each."""
+def test_a_request_waits_for_at_most_one_head(items: list[Range], max_gap: int | None) -> None:
+    """In a chain of requests, each waits a round trip for the one before."""
     requests = list(requests_for(items, _PART, max_gap))
     with_head = {
         piece.item: each for each in requests for piece in each.pieces if piece.start == items[piece.item].start
@@ -76,7 +74,7 @@ def test_what_waits_for_the_head_of_an_item_waits_for_no_other(items: list[Range
 
 
 @given(_items(), _MAX_GAPS)
-def test_neighbours_that_fit_a_request_share_one(items: list[Range], max_gap: int | None) -> None:
+def test_adjacent_items_share_a_request(items: list[Range], max_gap: int | None) -> None:
     joined = [False, *fetched_gaps(items, max_gap)]
     for before, after in pairwise(requests_for(items, _PART, max_gap)):
         number, start, _ = after.pieces[0]
@@ -110,14 +108,14 @@ def test_unwanted_bytes_are_small_gaps_and_a_tenth(items: list[Range]) -> None:
     assert sum(large) <= sum(item.size for item in items) / 10
 
 
-def test_gaps_that_pay_are_fetched_smallest_first() -> None:
+def test_the_smallest_gaps_are_fetched_first() -> None:
     gap, length = 10**5, 10**6
     items = [Range(0, length), Range(2 * length, 3 * length), Range(3 * length + gap, 4 * length)]
     items.append(Range(4 * length + gap, 5 * length))
     assert fetched_gaps(items, None) == [False, True, True]  # a million would be more than a tenth
 
 
-def test_gaps_as_large_as_the_program_says() -> None:
+def test_gaps_are_fetched_up_to_max_gap_size() -> None:
     items = [Range(0, 10), Range(20, 30), Range(41, 50)]
     assert fetched_gaps(items, 10) == [True, False]
     assert [request.pieces[-1].item for request in requests_for(items, _PART, 10)] == [1, 2]

@@ -1,4 +1,4 @@
-"""Prefixes of ranks: the same as those of 1.5.0, which were noted down from it."""
+"""Prefixes of ranks: those of 1.5.0, which were recorded from it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_what_cannot_be_a_number(options: dict[str, object], message: str) -> No
         HexPrefixStrategy(**options)  # type: ignore[arg-type]
 
 
-def test_no_prefixes_to_deal_out() -> None:
+def test_round_robin_needs_prefixes() -> None:
     with pytest.raises(ValueError, match="user_prefixes must not be empty"):
         RoundRobinPrefixStrategy([])
 
@@ -87,7 +87,7 @@ def test_own_numbers_as_for_1_5_0() -> None:
     assert [strategy(rank) for rank in (0, 15, 40)] == ["0000000000/__0_", "F000000000/__15_", "8100000000/__40_"]
 
 
-def test_reader_and_writer_are_where_1_5_0_has_them() -> None:
+def test_reader_and_writer_have_the_import_path_of_1_5_0() -> None:
     assert s3_file_system.S3StorageReader is dcp.S3StorageReader
     assert s3_file_system.S3StorageWriter is dcp.S3StorageWriter
     with pytest.raises(AttributeError, match="has no attribute 'S3StorageRider'"):

@@ -29,10 +29,10 @@ def test_ranks_that_commit_on_their_own(bucket: str) -> None:
     run_ranks(2, jobs.without_collectives, f"s3://{bucket}/x")
     names = sorted(key.removeprefix("x/") for key in keys_of(bucket))
     assert names[0] == "__0.metadata"
-    assert [name[:4] for name in names[1:]] == ["__0_", "__1.", "__1_"]  # the files of the first save are gone
+    assert [name[:4] for name in names[1:]] == ["__0_", "__1.", "__1_"]  # the files of the first save were deleted
 
 
-def test_prefixes_are_spread_over_as_many_ranks_as_there_are(bucket: str) -> None:
+def test_the_world_size_is_the_default_prefix_count(bucket: str) -> None:
     run_ranks(2, jobs.prefixes_for_the_group, f"s3://{bucket}/x")
     found = {name: [re.sub("[0-9a-f]{16}_", "", key.removeprefix(f"x/{name}/")) for key in keys_of(bucket, f"x/{name}")]
              for name in ("binary", "hex")}  # fmt: skip
@@ -59,8 +59,8 @@ def test_one_rank_to_two(bucket: str) -> None:
     run_ranks(2, jobs.load_sharded, f"s3://{bucket}/x")
 
 
-def test_a_slice_costs_no_more_than_the_parts_that_it_lies_in(bucket: str, proxy: RecordingProxy) -> None:
-    """As one of many ranks loads: some rows of what one process saved."""
+def test_a_slice_fetches_only_the_parts_that_it_is_in(bucket: str, proxy: RecordingProxy) -> None:
+    """Loads as one of many ranks: some rows of what one process saved."""
     from torch.distributed.checkpoint.metadata import MetadataIndex
     from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, ReadItem
 

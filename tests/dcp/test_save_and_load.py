@@ -51,7 +51,7 @@ def test_what_is_saved_is_loaded(bucket: str, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("budget", [PART, 2**30])
-def test_targets_unlike_what_is_stored(bucket: str, budget: int) -> None:
+def test_targets_of_another_type_or_layout_are_filled(bucket: str, budget: int) -> None:
     path = f"s3://{bucket}"
     stored = {"a": torch.randn(1200, 1300), "b": torch.randn(300, 400), "c": torch.randn(300, 400)}
     dcp.save(stored, storage_writer=writer_of(path))
@@ -203,7 +203,7 @@ def test_files_of_the_file_system_and_of_s3_are_the_same(bucket: str, tmp_path: 
 
 
 class _Watching(DefaultSavePlanner):
-    """Asks, while a file is being written, whether another thread's ``torch.save`` sums what it writes."""
+    """Checks, while a file is written, that ``torch.save`` of another thread computes checksums."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -255,7 +255,7 @@ def test_small_tensors_share_requests(bucket: str, proxy: RecordingProxy) -> Non
     assert len(proxy.exchanges) == 2  # .metadata, and the file
 
 
-def test_nothing_is_fetched_twice_and_large_tensors_go_in_parts(bucket: str, proxy: RecordingProxy) -> None:
+def test_nothing_is_fetched_twice_and_large_tensors_are_split(bucket: str, proxy: RecordingProxy) -> None:
     state = {"a": torch.randn(3000, 2000), "b": torch.randn(1000, 1000), "c": torch.randn(30)}
     dcp.save(state, storage_writer=writer_of(f"s3://{bucket}"))
     read = blank(state)
@@ -281,7 +281,7 @@ def test_a_tenth_of_the_tensors_costs_a_tenth(bucket: str, proxy: RecordingProxy
 
 
 class _Telling(DefaultLoadPlanner):
-    """Tells when the place of a tensor is looked for."""
+    """Records when the target of a tensor is looked up."""
 
     def __init__(self, events: list[str]) -> None:
         super().__init__()
@@ -292,8 +292,8 @@ class _Telling(DefaultLoadPlanner):
         return super().resolve_tensor(read_item)
 
 
-def test_places_are_looked_for_before_the_requests_are_sent(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For up to some hundred items: while others receive, each look waits for the interpreter lock."""
+def test_targets_are_found_before_the_requests_are_sent(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For up to some hundred items: while others receive, each look-up waits for the interpreter lock."""
     state = {f"{number:03}": torch.full((10, 2000), number, dtype=torch.float32) for number in range(600)}
     dcp.save(state, storage_writer=writer_of(f"s3://{bucket}"))
     events: list[str] = []
@@ -326,7 +326,7 @@ def test_gaps_are_fetched_up_to_the_size_given(bucket: str, proxy: RecordingProx
     assert counts == [1 + 3, 1 + 1]
 
 
-def test_a_cut_connection_is_resumed_where_it_was(bucket: str, proxy: RecordingProxy) -> None:
+def test_a_load_resumes_a_broken_connection(bucket: str, proxy: RecordingProxy) -> None:
     state = mixed_state()
     dcp.save(state, storage_writer=writer_of(f"s3://{bucket}"))
     ranged = lambda request: request.range is not None and ".metadata" not in request.path  # noqa: E731
@@ -337,8 +337,8 @@ def test_a_cut_connection_is_resumed_where_it_was(bucket: str, proxy: RecordingP
         assert same(read, state)
 
 
-def test_large_tensors_are_received_straight_into_their_memory(bucket: str, proxy: RecordingProxy) -> None:
-    """Seen when the load fails in the end: what had come is there."""
+def test_large_tensors_are_received_directly_into_their_memory(bucket: str, proxy: RecordingProxy) -> None:
+    """Visible after a load that fails at the end: the bytes received are in the tensor."""
     dcp.save({"a": torch.ones(3000, 2000)}, storage_writer=writer_of(f"s3://{bucket}"))
     proxy.misbehave = lambda request: None if (request.range or "bytes=0-").startswith("bytes=0-") else Drop()
     state = {"a": torch.zeros(3000, 2000)}

@@ -1,6 +1,6 @@
 """Checkpoints of 1.5.0 load here, and those of this package there. The peer is that of the benchmark.
 
-The server is moto: rclone does not take the checksums that 1.5.0 sends behind what it uploads.
+The server is moto, because rclone refuses the trailing checksums that 1.5.0 sends.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from tests.servers.proxy import RecordingProxy
 
 @pytest.fixture
 def server(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3Server:
-    monkeypatch.chdir(tmp_path)  # a path that is taken for a local one must not come into the repository
+    monkeypatch.chdir(tmp_path)  # a path that is mistaken for a local one must not end up in the repository
     return s3_server
 
 
@@ -53,19 +53,17 @@ def test_the_best_and_the_last_are_kept(server: S3Server, bucket: str) -> None:
 
 
 class _SavesEndWithTheirEpoch(Callback):
-    """Lightning deletes at once, and saves when its thread comes to it: of a slow save, the file would come later."""
+    """Lightning deletes at once, but saves on a thread: the file of a slow save would appear after its deletion."""
 
     def __init__(self, plugin: AsyncCheckpointIO) -> None:
         self._plugin = plugin
 
     def on_train_epoch_start(self, *_: Any) -> None:
         if self._plugin._executor is not None:
-            self._plugin._executor.submit(int).result()  # its one thread takes one after the other
+            self._plugin._executor.submit(int).result()  # its only thread carries out one job after the other
 
 
-def test_of_asynchronous_saves_the_best_and_the_last_are_kept(
-    server: S3Server, bucket: str, proxy: RecordingProxy
-) -> None:
+def test_of_async_saves_the_best_and_the_last_are_kept(server: S3Server, bucket: str, proxy: RecordingProxy) -> None:
     plugin = AsyncCheckpointIO(S3LightningCheckpoint("us-east-1", endpoint=proxy.endpoint))
     saving = ModelCheckpoint(f"s3://{bucket}/kept", save_top_k=2, monitor="loss", save_last=True)
     trained = trainer(

@@ -22,7 +22,7 @@ from tests.servers.proxy import RecordingProxy, Replace
 
 @pytest.fixture(autouse=True)
 def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """fsspec's file systems in use; none for s3:// yet, and none behind the test."""
+    """fsspec's registered file systems: none for s3:// before the test, and none after it."""
     in_use: dict[str, Any] = sys.modules["fsspec.registry"]._registry
     monkeypatch.setitem(in_use, "s3", S3PathFileSystem)
     del in_use["s3"]
@@ -110,7 +110,7 @@ def test_text_that_was_dropped_is_not_stored(files: Any, root: str) -> None:
     file = files.open(f"{root}/ab", "w")
     file.write("half")
     with pytest.warns(ResourceWarning, match=r"ab.*dropped without close\(\): it is aborted"):
-        del file  # no garbage collection is needed
+        del file  # without a garbage collection
     assert files.cat_file(f"{root}/ab") == b"abc"
 
 
@@ -122,7 +122,7 @@ def test_text_goes_through_the_codec_that_was_asked_for(files: Any, root: str) -
 
 @pytest.mark.parametrize("mode", ["wb", "w", "a"])
 @pytest.mark.parametrize("compression", ["gzip", "infer"])
-def test_what_a_compressor_would_not_store_is_refused(files: Any, root: str, mode: str, compression: str) -> None:
+def test_writing_with_a_compression_is_refused(files: Any, root: str, mode: str, compression: str) -> None:
     with pytest.raises(NotImplementedError, match="nothing would be stored"):
         files.open(f"{root}/log.gz", mode, compression=compression)
     with files.open(f"{root}/log.gz", "wb") as file, gzip.open(file, "wt") as text:
@@ -192,14 +192,14 @@ def test_a_transaction_stores_all_or_nothing(files: Any, root: str) -> None:
     assert not files.exists(f"{root}/torn")
 
 
-def test_a_refused_access_is_no_answer(files: Any, proxy: RecordingProxy, bucket: str) -> None:
+def test_a_denied_access_is_an_error_and_not_false(files: Any, proxy: RecordingProxy, bucket: str) -> None:
     use_client(S3Client("us-east-1", endpoint=proxy.endpoint))
     proxy.misbehave = lambda request: Replace(s3_error(403, "AccessDenied"))
     with pytest.raises(S3AccessDeniedError):
         files.exists(f"s3://{bucket}/key")
 
 
-def test_before_a_plugin_is_made_it_says_what_to_do() -> None:
+def test_using_a_path_before_a_plugin_says_what_to_do() -> None:
     serve_s3_paths()
     with pytest.raises(S3ConfigurationError, match="make an S3LightningCheckpoint"):
         fsspec.filesystem("s3").exists("s3://bucket/key")

@@ -43,14 +43,14 @@ def test_what_was_saved_is_loaded(plugin: S3LightningCheckpoint, proxy: Recordin
     assert moved["state_dict"]["weight"].is_meta
 
 
-def test_weights_only_is_handed_on(plugin: S3LightningCheckpoint, bucket: str) -> None:
+def test_weights_only_is_passed_on(plugin: S3LightningCheckpoint, bucket: str) -> None:
     plugin.save_checkpoint({"config": S3ClientConfig()}, f"s3://{bucket}/last.ckpt")
     with pytest.raises(pickle.UnpicklingError):
         plugin.load_checkpoint(f"s3://{bucket}/last.ckpt", weights_only=True)
     assert plugin.load_checkpoint(f"s3://{bucket}/last.ckpt", weights_only=False) == {"config": S3ClientConfig()}
 
 
-def test_a_checkpoint_that_is_not_there_is_a_file_not_found(plugin: S3LightningCheckpoint, bucket: str) -> None:
+def test_loading_a_missing_checkpoint_is_file_not_found(plugin: S3LightningCheckpoint, bucket: str) -> None:
     with pytest.raises(FileNotFoundError, match=f"s3://{bucket}/none.ckpt"):
         plugin.load_checkpoint(f"s3://{bucket}/none.ckpt")
 
@@ -77,7 +77,7 @@ def test_removing_nothing_is_no_error(plugin: S3LightningCheckpoint, bucket: str
 
 
 class _Waiting:
-    """An ``AsyncCheckpointIO`` whose saves wait until they are told to go on."""
+    """An ``AsyncCheckpointIO`` whose saves wait until the test lets them go on."""
 
     def __init__(self, plugin: S3LightningCheckpoint) -> None:
         self._plugin = plugin
@@ -103,13 +103,13 @@ class _Waiting:
         assert self._stored.acquire(timeout=30)
 
 
-def test_in_the_background_a_newer_one_is_there_before_one_goes(
+def test_async_removals_wait_for_a_newer_checkpoint(
     plugin: S3LightningCheckpoint, s3_server: S3Server, bucket: str
 ) -> None:
     queue = _Waiting(plugin)
     for name in ("one", "two", "three"):
         queue.save({}, f"s3://{bucket}/{name}")
-    queue.remove(f"s3://{bucket}/one")  # is not there yet
+    queue.remove(f"s3://{bucket}/one")  # not stored yet
     queue.remove(f"s3://{bucket}/two")
     seen = []
     for _ in range(3):
@@ -118,12 +118,12 @@ def test_in_the_background_a_newer_one_is_there_before_one_goes(
     assert seen == [["one"], ["two"], ["three"]]
     queue.save({}, f"s3://{bucket}/four")
     queue.store_next()
-    queue.remove(f"s3://{bucket}/three")  # when what is newer is there: at once
+    queue.remove(f"s3://{bucket}/three")  # a newer one is stored: at once
     assert _keys(s3_server, bucket) == ["four"]
     queue.teardown()
 
 
-def test_what_an_earlier_run_left_goes_when_the_first_of_this_one_is_there(
+def test_an_earlier_runs_checkpoint_goes_after_the_first_save(
     plugin: S3LightningCheckpoint, s3_server: S3Server, bucket: str
 ) -> None:
     for name in ("old", "older"):
@@ -188,7 +188,7 @@ def test_a_path_that_is_no_s3_string_is_a_type_error(plugin: S3LightningCheckpoi
         plugin.remove_checkpoint(path)
 
 
-def test_storage_options_are_left_aside_with_a_warning(plugin: S3LightningCheckpoint, bucket: str) -> None:
+def test_storage_options_are_ignored_with_a_warning(plugin: S3LightningCheckpoint, bucket: str) -> None:
     with pytest.warns(UserWarning, match="S3ClientConfig"):
         plugin.save_checkpoint({"a": 1}, f"s3://{bucket}/key", storage_options={"anon": True})
     assert plugin.load_checkpoint(f"s3://{bucket}/key") == {"a": 1}
@@ -228,13 +228,13 @@ def _run(program: str, *missing: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_missing_lightning_is_an_import_error_that_says_what_to_install() -> None:
+def test_without_lightning_the_error_says_what_to_install() -> None:
     said = _run("import s3torchconnector; import s3torchconnector.lightning", "lightning", "lightning_fabric")
     assert "\nImportError: s3torchconnector.lightning needs Lightning" in said
     assert "pip install s3torchconnector[lightning]" in said
 
 
-def test_the_package_of_the_other_name_knows_it() -> None:
+def test_both_packages_of_lightning_know_the_plugin() -> None:
     program = (
         "import pytorch_lightning as pl; from s3torchconnector.lightning import S3LightningCheckpoint as C; "
         "pl.Trainer(plugins=[C('us-east-1')], accelerator='cpu', logger=False)\nprint('fine')"

@@ -1,4 +1,4 @@
-"""The header is held to the file, and a lie is refused: by the rules, and with the safetensors library as oracle."""
+"""A header is compared with its file, and refused if it is false. The safetensors library is the oracle."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ _LIES = {
 
 
 @pytest.mark.parametrize("lie", _LIES)
-def test_a_header_that_lies_is_refused(lie: str) -> None:
+def test_a_false_header_is_refused(lie: str) -> None:
     file, reason = _LIES[lie]
     with pytest.raises(S3FormatError, match=reason):
         _parse(file)
 
 
 def _library(file: bytes) -> list[tuple[str, str, list[int], bytes]] | None:
-    """What the safetensors library makes of a file; None where it refuses."""
+    """What the safetensors library reads from a file; None if it refuses."""
     try:
         return sorted(
             (name, each["dtype"], each["shape"], bytes(each["data"])) for name, each in safetensors.deserialize(file)
@@ -98,7 +98,7 @@ _entries = st.fixed_dictionaries(
 
 
 @given(st.dictionaries(st.sampled_from("abc"), _entries, max_size=3), st.integers(0, 24))
-def test_what_is_accepted_is_what_the_library_accepts(document: dict[str, Any], size: int) -> None:
+def test_a_header_is_accepted_if_the_library_accepts_it(document: dict[str, Any], size: int) -> None:
     file = file_of(document, bytes(range(size)))
     expected = _library(file)
     try:

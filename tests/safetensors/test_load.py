@@ -1,4 +1,4 @@
-"""What loading asks S3 for: one request for the header, then the wanted bytes, neighbours together, and no others."""
+"""The requests of a load: one for the header, then the wanted bytes and no others, adjacent ones in one request."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_named_tensors_are_read_without_the_rest(checkpoint: S3Checkpoint, proxy
     assert _received(proxy) == HEAD_BYTES + 3 * 2 * MIB
 
 
-def test_gaps_not_worth_a_request_are_received(checkpoint: S3Checkpoint, proxy: RecordingProxy, bucket: str) -> None:
+def test_small_gaps_are_received_and_discarded(checkpoint: S3Checkpoint, proxy: RecordingProxy, bucket: str) -> None:
     sizes = {"0": MIB, "1": MAX_GAP, "2": 10, "3": MAX_GAP + 1, "4": 10}
     tensors = {name: tensor_of(torch.uint8, size, seed=size) for name, size in sizes.items()}
     checkpoint.save_safetensors(tensors, f"s3://{bucket}/key")
@@ -119,7 +119,7 @@ def test_slices_are_those_of_torch(
     slices: list[slice],
     large: bool,
 ) -> None:
-    # Thresholds at which small tensors take the ways of large ones.
+    # Thresholds at which small tensors are treated as large ones.
     monkeypatch.setattr("s3torchconnector._safetensors._selection._LARGE_ROW", 8 if large else MIB)
     monkeypatch.setattr("s3torchconnector._safetensors._selection._STAGE", 16)
     monkeypatch.setattr("s3torchconnector._safetensors._load.HEAD_BYTES", 8)
@@ -151,7 +151,7 @@ _BAD_NAMES: list[tuple[Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("names", "error", "text"), _BAD_NAMES)
-def test_names_that_cannot_be_are_refused(
+def test_invalid_names_are_refused(
     checkpoint: S3Checkpoint, bucket: str, names: Any, error: type[Exception], text: str
 ) -> None:
     checkpoint.save_safetensors({"table": torch.ones(3, 3)}, f"s3://{bucket}/key")
@@ -159,7 +159,9 @@ def test_names_that_cannot_be_are_refused(
         checkpoint.load_safetensors(f"s3://{bucket}/key", names=names)
 
 
-def test_a_lie_is_refused_before_memory_is_taken(checkpoint: S3Checkpoint, proxy: RecordingProxy, bucket: str) -> None:
+def test_a_false_header_is_refused_before_allocation(
+    checkpoint: S3Checkpoint, proxy: RecordingProxy, bucket: str
+) -> None:
     entry = {"dtype": "U8", "shape": [2**40], "data_offsets": [0, 2**40]}
     _store(checkpoint, f"s3://{bucket}/key", file_of({"a": entry}, bytes(10)))
     tracemalloc.start()
@@ -173,7 +175,7 @@ def test_a_lie_is_refused_before_memory_is_taken(checkpoint: S3Checkpoint, proxy
     assert len(proxy.of("GET")) == 1
 
 
-def test_a_type_that_torch_lacks_is_an_error_only_where_it_is_wanted(checkpoint: S3Checkpoint, bucket: str) -> None:
+def test_a_type_that_torch_lacks_is_an_error_only_if_wanted(checkpoint: S3Checkpoint, bucket: str) -> None:
     header = {
         "a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]},
         "b": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]},
@@ -184,7 +186,7 @@ def test_a_type_that_torch_lacks_is_an_error_only_where_it_is_wanted(checkpoint:
     assert checkpoint.load_safetensors(f"s3://{bucket}/key", names=["b"])["b"].tolist() == [ord("y")]
 
 
-def test_a_broken_connection_is_resumed_in_the_middle_of_a_tensor(
+def test_a_broken_connection_is_resumed_inside_a_tensor(
     checkpoint: S3Checkpoint, proxy: RecordingProxy, bucket: str
 ) -> None:
     tensors = {f"{i}": tensor_of(torch.uint8, 700_001, seed=i) for i in range(10)}
@@ -196,7 +198,7 @@ def test_a_broken_connection_is_resumed_in_the_middle_of_a_tensor(
     assert len([start for start in begun if start + 1_000_000 in begun]) == 2
 
 
-def test_a_file_that_is_overwritten_meanwhile_is_not_mixed(
+def test_a_file_overwritten_during_a_load_is_not_mixed(
     checkpoint: S3Checkpoint, proxy: RecordingProxy, bucket: str, s3_server: S3Server
 ) -> None:
     uri = f"s3://{bucket}/key"
@@ -212,7 +214,7 @@ def test_a_file_that_is_overwritten_meanwhile_is_not_mixed(
         checkpoint.load_safetensors(uri)
 
 
-def test_other_devices_are_filled_in_waves(
+def test_tensors_for_other_devices_are_loaded_in_waves(
     checkpoint: S3Checkpoint, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s3torchconnector._safetensors._load.WAVE_BYTES", 100)

@@ -57,7 +57,7 @@ def test_both_ways(
     uri = f"s3://{bucket}/model.safetensors"
     checkpoint.save_safetensors(tensors, uri, metadata)
     assert same(safetensors.torch.load(_stored(checkpoint, uri)), tensors)
-    # The library writes metadata without tensors so that it cannot read it itself.
+    # The library cannot read the metadata that it writes for a file without tensors.
     _store(checkpoint, uri, safetensors.torch.save(tensors, metadata if tensors else None))
     assert same(checkpoint.load_safetensors(uri), tensors)
 
@@ -79,7 +79,7 @@ def test_metadata_is_that_of_the_library(
         assert opened.metadata() == {"format": "pt"}
 
 
-def test_views_are_stored_as_what_they_show(checkpoint: S3Checkpoint, bucket: str) -> None:
+def test_views_are_stored_with_their_own_content(checkpoint: S3Checkpoint, bucket: str) -> None:
     base = torch.arange(24.0).reshape(4, 6)
     tensors = {
         "transposed": base.T,
@@ -97,7 +97,7 @@ def test_views_are_stored_as_what_they_show(checkpoint: S3Checkpoint, bucket: st
     assert len({tensor.untyped_storage().data_ptr() for tensor in loaded.values()}) == len(tensors)
 
 
-def test_tensors_are_sent_from_where_they_are(
+def test_tensors_are_sent_from_their_own_memory(
     checkpoint: S3Checkpoint, bucket: str, lent: list[tuple[int, int]]
 ) -> None:
     base = torch.randn(3000, 1000)
@@ -125,7 +125,7 @@ _WRAPPERS: dict[str, Callable[[], torch.Tensor]] = {
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of PyTorch, which calls some of them prototypes
 @pytest.mark.parametrize("what", _WRAPPERS)
-def test_what_has_no_memory_of_its_own_is_refused(checkpoint: S3Checkpoint, bucket: str, what: str) -> None:
+def test_tensors_without_memory_are_refused(checkpoint: S3Checkpoint, bucket: str, what: str) -> None:
     with pytest.raises(TypeError, match="'odd'"):
         checkpoint.save_safetensors({"odd": _WRAPPERS[what]()}, f"s3://{bucket}/key")
     with pytest.raises(FileNotFoundError):
@@ -157,15 +157,13 @@ _REFUSED = {
 
 
 @pytest.mark.parametrize("what", _REFUSED)
-def test_what_the_format_cannot_hold_is_refused_and_nothing_stored(
-    checkpoint: S3Checkpoint, bucket: str, what: str
-) -> None:
+def test_what_the_format_cannot_store_is_refused(checkpoint: S3Checkpoint, bucket: str, what: str) -> None:
     with pytest.raises(TypeError):
         checkpoint.save_safetensors({"fine": torch.ones(2), **_REFUSED[what]}, f"s3://{bucket}/key")
     with pytest.raises(FileNotFoundError):
         checkpoint.load_safetensors(f"s3://{bucket}/key")
 
 
-def test_metadata_of_other_things_than_strings_is_refused(checkpoint: S3Checkpoint, bucket: str) -> None:
+def test_metadata_must_be_strings(checkpoint: S3Checkpoint, bucket: str) -> None:
     with pytest.raises(TypeError, match="must map strings to strings"):
         checkpoint.save_safetensors({}, f"s3://{bucket}/key", {"epoch": 3})  # type: ignore[dict-item]
