@@ -1,4 +1,4 @@
-"""Train on while the checkpoint goes to S3: only the copy of the state in memory holds up the loop.
+"""Go on training while the checkpoint is stored in S3: the loop only waits for the copy of the state in memory.
 
 Run it with ``python examples/async_checkpoint.py``: it starts a local S3 server.
 """
@@ -32,9 +32,9 @@ def train(steps: int) -> None:
         optimizer.step()
         if step % SAVE_EVERY == 0:
             if saving is not None:
-                saving.result()  # one save at a time; an error of the last one is raised here
+                saving.result()  # one save at a time; raises the error of the last one
             begin = time.perf_counter()
-            # Each save has a path of its own. It appears when it is complete, however long that takes.
+            # Each save has a path of its own, and appears there when it is complete.
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
             saving = dcp.async_save(state, storage_writer=S3StorageWriter(REGION, f"s3://checkpoints/step-{step}"))
             print(f"step {step}: loss {loss.item():.4f}, held up for {time.perf_counter() - begin:.3f} s")
@@ -43,11 +43,11 @@ def train(steps: int) -> None:
 
 
 if __name__ == "__main__":
-    # PyTorch warns that there is one process; that is what is meant.
+    # PyTorch warns that there is only one process, which is intended.
     warnings.filterwarnings("ignore", "torch.distributed is disabled")
     with S3Server() as server, server.exported():
         server.make_bucket("checkpoints")
         train(30)
         state = {"step": 0}
-        dcp.load(state, storage_reader=S3StorageReader(REGION, "s3://checkpoints/step-30"))  # only this much of it
+        dcp.load(state, storage_reader=S3StorageReader(REGION, "s3://checkpoints/step-30"))  # loads only this part
         print("the last checkpoint is of step", state["step"])

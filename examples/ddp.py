@@ -49,7 +49,7 @@ def train() -> None:
         loss.backward()
         optimizer.step()
         seen += len(batch)
-    # Each rank stores a share of what all of them have.
+    # All ranks have the same state. Each one stores a share of it.
     dcp.save({"model": model.module.state_dict()}, storage_writer=S3StorageWriter(REGION, CHECKPOINT))
     print(f"rank {dist.get_rank()} saw {seen} samples")
 
@@ -57,8 +57,8 @@ def train() -> None:
 def main() -> None:
     dist.init_process_group("gloo")
     train()
-    # The model is gone, and gloo's threads let go of the last tensors while this waits. PyTorch 2.13 may otherwise hang
-    # here: the end of a model that outlives its group joins threads that want the interpreter lock.
+    # The model is gone, and gloo's threads release the last tensors while this waits. Otherwise PyTorch 2.13 may hang
+    # here: if a model outlives its group, its end waits for threads that wait for the interpreter lock.
     dist.barrier()
     dist.destroy_process_group()
 
@@ -72,7 +72,7 @@ if __name__ == "__main__":
             upload_samples()
             torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
             subprocess.run([*torchrun, __file__], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-            # PyTorch warns that this is one process; that is what is meant.
+            # PyTorch warns that there is only one process, which is intended.
             warnings.filterwarnings("ignore", "torch.distributed is disabled")
             state = {"model": nn.Linear(16, 1).state_dict()}
             dcp.load(state, storage_reader=S3StorageReader(REGION, CHECKPOINT), no_dist=True)

@@ -54,9 +54,9 @@ def train_and_resume() -> None:
     state = dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True))
     dcp.save(state, storage_writer=S3StorageWriter(REGION, CHECKPOINT, prefix_strategy=HexPrefixStrategy()))
 
-    model, optimizer = make()  # as a job that starts anew
+    model, optimizer = make()  # as in a job that starts again
     state = dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True))
-    dcp.load(state, storage_reader=S3StorageReader(REGION, CHECKPOINT))  # straight into the new shards
+    dcp.load(state, storage_reader=S3StorageReader(REGION, CHECKPOINT))  # directly into the new shards
     set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
     after = loss_of(model, held_out).item()
     train(model, optimizer, 10)
@@ -67,7 +67,7 @@ def train_and_resume() -> None:
 def main() -> None:
     dist.init_process_group("gloo")
     train_and_resume()
-    dist.barrier()  # PyTorch 2.13 may hang or abort at the end where gloo's threads still hold a tensor; see ddp.py
+    dist.barrier()  # PyTorch 2.13 may hang or abort at the end while gloo's threads have a tensor, see ddp.py
     dist.destroy_process_group()
 
 

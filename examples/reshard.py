@@ -29,18 +29,18 @@ def weights() -> torch.Tensor:
 
 
 def save(rank: int, store: str) -> None:
-    """One rank: it has, and saves, half of the columns."""
+    """One rank, which has half of the columns, and saves them."""
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=RANKS)
     mesh = init_device_mesh("cpu", (RANKS,))
     shard = distribute_tensor(weights(), mesh, [Shard(1)])
     dcp.save({"weights": shard}, storage_writer=S3StorageWriter(REGION, CHECKPOINT))
     print(f"rank {rank} saved its {tuple(shard.to_local().shape)} of {tuple(shard.shape)}")
-    dist.barrier()  # PyTorch 2.13 may hang or abort at the end where gloo's threads still hold a tensor; see ddp.py
+    dist.barrier()  # PyTorch 2.13 may hang or abort at the end while gloo's threads have a tensor, see ddp.py
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    # PyTorch warns that there is one process; that is what is meant.
+    # PyTorch warns that there is only one process, which is intended.
     warnings.filterwarnings("ignore", "torch.distributed is disabled")
     with S3Server() as server, server.exported(), tempfile.TemporaryDirectory() as folder:
         server.make_bucket("checkpoints")

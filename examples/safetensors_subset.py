@@ -51,7 +51,7 @@ def main() -> None:
         layer = [name for name in state if name.startswith("layers.3.")]
         show("one layer", lambda: checkpoint.load_safetensors(URI, names=layer))
 
-        # A rank of a tensor-parallel job reads its own rows, and nobody else's.
+        # A rank of a tensor-parallel job reads only its own rows.
         rank, ranks = 1, 4
         rows = slice(rank * WORDS // ranks, (rank + 1) * WORDS // ranks)
         part = show(

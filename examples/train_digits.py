@@ -2,7 +2,7 @@
 
 Run it with ``make demo``. It needs no AWS account: it starts a real S3 server on this machine (``S3Server``), and
 everything below talks to that as it would to AWS. On AWS, leave out the server and name your own bucket and region;
-credentials are found where the AWS command line finds them.
+credentials are found as the AWS command line finds them.
 
 The job runs in a process of its own, which is killed by SIGKILL, as a node that fails would be, in the middle of an
 epoch. A second process finds the newest checkpoint in S3 and goes on from there.
@@ -45,11 +45,11 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Job:
-    """What the training process is told. Where S3 is and the keys to it are in the environment."""
+    """The arguments of the training process. The endpoint and the keys of S3 are in the environment."""
 
     epochs: int
     workers: int
-    killed_in: int | None  # the epoch that this process does not survive
+    killed_in: int | None  # the epoch in which this process is killed
 
 
 # -- the data: one PNG an image, with its label in the key ------------------------------------------------------------
@@ -71,7 +71,7 @@ def upload_digits() -> int:
             image.save(writer, format="PNG")
 
     count = len(digits.images)
-    # A small object is mostly waiting for an answer, so many threads upload at once. One client serves them all.
+    # Storing a small object is mostly waiting for the response, so many threads upload in parallel.
     with client, ThreadPoolExecutor(32) as threads:
         for _ in tqdm(threads.map(upload, range(count)), "uploading", count, False, unit="image", disable=None):
             pass
@@ -81,7 +81,7 @@ def upload_digits() -> int:
 def to_sample(reader: S3Reader) -> tuple[torch.Tensor, int]:
     """The transform of both datasets: an object becomes a tensor of 1 x 8 x 8 and a label.
 
-    It runs in DataLoader's workers. The reader is a file, and its object is on its way before it is asked for.
+    It runs in DataLoader's workers. The reader is a file, and its object is being fetched before it is asked for.
     """
     label = int(reader.key.split("/")[-2])
     pixels = np.asarray(Image.open(reader), dtype=np.float32) / 255
@@ -159,8 +159,8 @@ def load_checkpoint(uri: str, model: nn.Module, optimizer: torch.optim.Optimizer
 
 
 def train(job: Job) -> None:
-    """The training process: begins where the newest checkpoint ends."""
-    torch.set_num_threads(1)  # a model this small is faster so, and the workers need the other cores
+    """The training process: starts from the newest checkpoint."""
+    torch.set_num_threads(1)  # faster for a model this small, and the workers need the other cores
     torch.manual_seed(0)
     model = make_model()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
@@ -196,7 +196,7 @@ def train_epoch(epoch: int, job: Job, model: nn.Module, optimizer: torch.optim.O
             bar.update(len(images))
             if epoch == job.killed_in and step == len(loader) // 2:
                 bar.refresh()
-                os.kill(os.getpid(), signal.SIGKILL)  # no clean-up, no farewell: as when a node fails
+                os.kill(os.getpid(), signal.SIGKILL)  # no clean-up, as when a node fails
     return time.perf_counter() - start
 
 
@@ -209,7 +209,7 @@ def save_metrics(epoch: int, **metrics: float) -> None:
 
 
 def run_job(job: Job) -> int:
-    """Run ``train`` as a program of its own, and return how it ended: 0 if well, minus the signal if it was killed."""
+    """Run ``train`` in a process of its own. Return 0 if it succeeded, or minus the signal if it was killed."""
     command = [sys.executable, __file__, "--job", f"--epochs={job.epochs}", f"--workers={job.workers}"]
     if job.killed_in is not None:
         command.append(f"--killed-in={job.killed_in}")
@@ -226,7 +226,7 @@ def train_through_a_crash(epochs: int, workers: int) -> None:
     if run_job(Job(epochs, workers, killed_in)) != -signal.SIGKILL:
         raise RuntimeError("the first training process should have been killed")
     if sys.stderr.isatty():
-        print(file=sys.stderr)  # below the bar that it left behind
+        print(file=sys.stderr)  # below its progress bar
     say(f"killed by SIGKILL in the middle of epoch {killed_in}; a new process takes over")
     if run_job(Job(epochs, workers, None)) != 0:
         raise RuntimeError("the second training process failed")
@@ -258,7 +258,7 @@ def say(line: str) -> None:
 
 
 def demo(epochs: int, workers: int) -> int:
-    """Everything, against a server that lives as long as this function; return the exit code."""
+    """Run everything with a server that is stopped at the end, and return the exit code."""
     with S3Server(region=REGION) as server, server.exported():
         say(f"S3 server: {server.endpoint}")
         server.make_bucket(BUCKET)

@@ -131,16 +131,14 @@ class S3Checkpoint:
     ) -> dict[str, torch.Tensor]:
         """Load a safetensors file: all tensors, some of them, or parts of them.
 
-        One request reads the header, and all of a small file. The wanted bytes are fetched in parallel, adjacent ones
-        in one request, and received directly into the tensors' memory. The header is checked against the size of the
-        file before memory is allocated.
+        The wanted bytes are fetched in parallel, adjacent ones in one request, and received directly into the tensors'
+        memory. The header is checked before memory is allocated.
 
         Args:
             uri: the object to load, ``s3://bucket/key``.
-            names: None loads all tensors, an iterable of names those tensors. A mapping gives for each name what to
-                load of the tensor: a slice of the first dimension, a tuple of slices for the first dimensions, or None
-                for all. Rows outside a slice are not fetched. If later dimensions are sliced too, rows of less than
-                1 MiB are fetched whole.
+            names: None loads all tensors, an iterable of names those tensors. A mapping also says what to load of each:
+                a slice of the first dimension, a tuple of slices for the first dimensions, or None for all. Rows
+                outside a slice are not fetched. If later dimensions are sliced too, rows below 1 MiB are fetched whole.
             device: where to put the tensors.
 
         Returns:
@@ -148,8 +146,7 @@ class S3Checkpoint:
 
         Raises:
             S3FormatError: (a ``ValueError``) the object is not a valid safetensors file.
-            KeyError: the file has no tensor of that name.
-            TypeError, ValueError: ``uri`` does not name an object, or a slice does not fit its tensor.
+            KeyError, TypeError, ValueError: there is no such tensor, or ``uri`` or a slice is invalid.
             S3Exception: an error occurred accessing S3.
 
         Example:
@@ -157,8 +154,7 @@ class S3Checkpoint:
             >>> from s3torchconnector import S3Checkpoint
             >>> checkpoint, uri = S3Checkpoint("us-east-1"), "s3://my-bucket/model.safetensors"
             >>> checkpoint.save_safetensors({"embedding": torch.ones(1000, 8), "bias": torch.zeros(8)}, uri)
-            >>> loaded = checkpoint.load_safetensors(uri, names={"embedding": slice(0, 100), "bias": None})
-            >>> loaded["embedding"].shape
+            >>> checkpoint.load_safetensors(uri, names={"embedding": slice(0, 100)})["embedding"].shape
             torch.Size([100, 8])
         """
         with no_fork:
