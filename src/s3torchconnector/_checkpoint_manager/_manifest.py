@@ -116,7 +116,7 @@ def _check(manifest: Manifest, step: int) -> None:
     if manifest.step != step:
         raise S3FormatError(f"it is the manifest of step {manifest.step!r}")
     if type(manifest.stored) is not int:
-        raise S3FormatError(f"it says that it was stored at {manifest.stored!r}")
+        raise S3FormatError(f"its time is {manifest.stored!r}, not a number of seconds")
     if manifest.format not in ("torch", "dcp") or not isinstance(manifest.path, str):
         raise S3FormatError(f"it names the format {manifest.format!r} and the path {manifest.path!r}")
     for each in manifest.objects:

@@ -130,9 +130,11 @@ def _entry(name: str, value: Any) -> Entry:
     if not isinstance(dtype, str) or dtype not in BITS:
         raise S3FormatError(f"{_of(name)} has the type {str(dtype)[:40]!r}, which the format does not know")
     if not _are_sizes(shape):
-        raise S3FormatError(f"{_of(name)} has the shape {str(shape)[:80]}: sizes are whole numbers from 0 on")
+        raise S3FormatError(f"{_of(name)} has the shape {str(shape)[:80]}: sizes must be whole numbers, 0 or more")
     if not _are_sizes(offsets) or len(offsets) != 2:
-        raise S3FormatError(f"{_of(name)} has the data_offsets {str(offsets)[:80]}: two whole numbers from 0 on")
+        raise S3FormatError(
+            f"{_of(name)} has the data_offsets {str(offsets)[:80]}: they must be two whole numbers, 0 or more"
+        )
     start, stop = offsets
     needed = _bytes_of(name, dtype, shape)
     if stop - start != needed:

@@ -29,7 +29,7 @@ def load(
     reader = PiecesReader(runtime, bucket, key, max_gap=MAX_GAP)
     try:
         entries, data_start = _directory(reader)
-        wanted = _wanted(entries, names)
+        wanted = _wanted(entries, names, display_uri(bucket, key))
         selections = [
             Selection(name, TORCH_TYPES[entry.dtype], entry.shape, data_start + entry.start, index)
             for name, (entry, index) in wanted.items()
@@ -54,7 +54,7 @@ def _directory(reader: PiecesReader) -> tuple[list[Entry], int]:
     return parse(header, reader.size - data_start), data_start
 
 
-def _wanted(entries: Sequence[Entry], names: Names | None) -> dict[str, tuple[Entry, tuple[slice, ...]]]:
+def _wanted(entries: Sequence[Entry], names: Names | None, uri: str) -> dict[str, tuple[Entry, tuple[slice, ...]]]:
     by_name = {entry.name: entry for entry in entries}
     asked: Mapping[str, Index | None]
     if isinstance(names, str):
@@ -64,7 +64,7 @@ def _wanted(entries: Sequence[Entry], names: Names | None) -> dict[str, tuple[En
     asked = names if isinstance(names, Mapping) else dict.fromkeys(by_name if names is None else names)
     unknown = [name for name in asked if name not in by_name]
     if unknown:
-        raise KeyError(f"the file has no tensor {unknown[0]!r}; it has {len(by_name)}, such as {list(by_name)[:5]}")
+        raise KeyError(f"{uri} has no tensor {unknown[0]!r}; it has {len(by_name)}, such as {list(by_name)[:5]}")
     for name in asked:
         if by_name[name].dtype not in TORCH_TYPES:
             raise S3FormatError(

@@ -74,8 +74,8 @@ class S3ReaderConstructor:
         """Fetch what is read, and nothing ahead: for a few reads at a few positions.
 
         Args:
-            buffer_size: bytes that a smaller read fetches, so that small reads close to each other share a request.
-                By default 8 MiB; 0 or less fetches exactly what is read.
+            buffer_size: a smaller read fetches this number of bytes, so that small reads close to each other share a
+                request. By default 8 MiB; 0 or less fetches exactly what is read.
         """
         return partial(RangedS3Reader, buffer_size=buffer_size)
 
@@ -97,8 +97,9 @@ class S3ReaderConstructor:
 
     @staticmethod
     def get_reader_type_string(constructor: S3ReaderConstructorProtocol | None) -> str:
-        """Return the name of a way of reading: ``"sequential"`` (the default too), ``"range_based"``,
-        ``"dcp_optimized"``, or ``"unknown"`` for any other constructor.
+        """Return the name of a way of reading: ``"sequential"``, ``"range_based"`` or ``"dcp_optimized"``.
+
+        The name of the default, and of None, is ``"sequential"``. That of any other constructor is ``"unknown"``.
         """
         if constructor is None:
             return "sequential"

@@ -103,7 +103,7 @@ class S3Reader(io.BufferedIOBase):
     # need not.
 
     def _start_early(self, likely_size: int | None = None) -> bool:
-        """Start fetching an object that a loop will come to later, see ``look_ahead``. Whether that is possible."""
+        """Start fetching, for a loop that will read this object later (see ``look_ahead``). Whether it can."""
         source = self._source()
         if source is not None:
             source.prefetch(likely_size)
