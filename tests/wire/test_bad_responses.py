@@ -106,7 +106,7 @@ def test_tls_is_not_spoken_by_a_plain_server() -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (partial("bytes 5-14/20"), "not the 0 to 20 asked for"),
+        (partial("bytes 5-14/20"), "but 0 to 20 were requested"),
         (partial("bytes 0-8/9"), "10 bytes, but its Content-Range says 9"),
         (partial("bytes 0-10/11"), "10 bytes, but its Content-Range says 11"),
         (partial("bytes 9-0/10"), "impossible Content-Range"),
@@ -124,7 +124,7 @@ def test_tls_is_not_spoken_by_a_plain_server() -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nContent-Length: 11\r\n\r\n" + DATA, "two different Content-Length"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: br\r\n\r\n" + DATA, "unknown Transfer-Encoding"),
         (partial("bytes 0-9/10", b"zz\r\n", **CHUNKED), "malformed size line"),
-        (partial("bytes 0-9/10", b"5\r\n01234\r\n0\r\n\r\n", **CHUNKED), "not the 5 to 10 asked for"),
+        (partial("bytes 0-9/10", b"5\r\n01234\r\n0\r\n\r\n", **CHUNKED), "but 5 to 10 were requested"),
         (b"HTTP/2 200\r\n\r\n", "does not begin like HTTP/1.1"),
     ],
 )  # fmt: skip

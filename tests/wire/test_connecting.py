@@ -30,7 +30,7 @@ from tests.wire.support import get, in_turn, open_caller, open_client
 
 pytestmark = pytest.mark.usefixtures("keys")
 TIMEOUT = 10.0  # seconds until a hang fails the test
-GRACE = 2.0  # seconds that a loaded machine may take longer
+GRACE = 3.0  # seconds that a loaded machine may take longer
 NAME = "http://many.example:80"
 
 
