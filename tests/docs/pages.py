@@ -1,4 +1,4 @@
-"""The pages for users, taken apart: README.md and docs/guide."""
+"""The pages, taken apart: README.md and docs/guide for users, docs/internals for whoever changes the code."""
 
 from __future__ import annotations
 
@@ -67,3 +67,5 @@ class Page:
 README = Page(ROOT / "README.md")
 GUIDE = {path.stem: Page(path) for path in sorted((ROOT / "docs/guide").glob("*.md"))}
 PAGES = [README, *GUIDE.values()]
+CONTRIBUTING = Page(ROOT / "CONTRIBUTING.md")
+INTERNALS = {path.stem: Page(path) for path in sorted((ROOT / "docs/internals").glob("*.md"))}

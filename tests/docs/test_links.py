@@ -1,13 +1,16 @@
-"""Links of README.md and docs/guide lead to a file and a heading that exist."""
+"""Links lead to a file and a heading that exist."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.docs.pages import GUIDE, PAGES, README, ROOT, Page
+from tests.docs.pages import CONTRIBUTING, GUIDE, INTERNALS, PAGES, README, ROOT, Page
+
+_DECISIONS = [Page(path) for path in sorted((ROOT / "docs/internals/decisions").glob("*.md"))]
+_LINKING = [*PAGES, CONTRIBUTING, *INTERNALS.values(), *_DECISIONS]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", _LINKING, ids=lambda page: page.name)
 def test_links_lead_to_files_and_headings(page: Page) -> None:
     lost = [link for link in page.links if not link.startswith("https://") and not _exists(page, link)]
     assert lost == []
