@@ -186,7 +186,7 @@ def _measure(case: Case, place: Place, runs: int, quick: bool, failures: list[st
 
 
 def run() -> None:
-    """The command line; failures that a user can mend are one message, not a traceback."""
+    """The command line; failures that a user can fix are one message, not a traceback."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(help=_HELP)(main)
     try:

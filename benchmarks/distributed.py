@@ -188,13 +188,13 @@ def config(job: Job) -> Any:
 
 
 def _sent(job: Job) -> int:
-    """Bytes of bodies that our server has sent, once that stays the same: it counts at the end of each answer."""
+    """Bytes of bodies that our server has sent, once that stays the same: it counts at the end of each response."""
     if job.signed:
         return 0  # a server that does not count
     last = -1
     while True:
-        with urlopen(f"{job.endpoint}{_COUNTER}") as answer:
-            now = int(answer.read())
+        with urlopen(f"{job.endpoint}{_COUNTER}") as response:
+            now = int(response.read())
         if now == last:
             return now
         last = now

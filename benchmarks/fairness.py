@@ -60,7 +60,7 @@ class Outcome(NamedTuple):
         served: requests of each client, fewest first.
         waits: seconds from the beginning of each request to its response, shortest first.
         refused: refusals for each request that was served.
-        failed: requests that were given up.
+        failed: requests that failed for good.
     """
 
     goodput: float
@@ -153,13 +153,13 @@ class _Simulation:
 
     def _attempt(self, operation: _Operation) -> None:
         client = operation.client
-        ticket = client.throttle.request_permit() if client.throttle.active else None
-        if ticket is None:
+        waiter = client.throttle.request_permit() if client.throttle.active else None
+        if waiter is None:
             self._send(operation)
-        elif ticket.admitted:
+        elif waiter.admitted:
             self._use_turn(operation)
         else:
-            client.waiting.append((ticket, operation))
+            client.waiting.append((waiter, operation))
 
     def _use_turn(self, operation: _Operation) -> None:
         operation.has_turn = True

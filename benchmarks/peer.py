@@ -1,6 +1,6 @@
 """The environment of the peer: the native connector in a virtual environment of its own.
 
-PyTorch is not installed twice: a .pth file puts this environment's packages behind the peer's own, so that
+PyTorch is not installed twice: a .pth file puts this environment's packages after the peer's own, so that
 both sides run on the same PyTorch and the peer's connector is found first. Editable installations do not
 leak in: .pth files of a folder that was itself added by a .pth file are not read.
 """

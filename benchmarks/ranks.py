@@ -53,7 +53,7 @@ def be_rank(rank: int, store: Path, work: Work, job: Job, meter: Meter | None = 
     try:
         amount = torch.tensor(work(job, meter or Meter()))
         dist.all_reduce(amount)
-        dist.barrier()  # gloo's threads let go of tensors meanwhile: a process that ends before may abort
+        dist.barrier()  # gloo's threads release tensors meanwhile: a process that ends before may abort
         return int(amount)
     finally:
         dist.destroy_process_group()

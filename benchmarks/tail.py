@@ -1,7 +1,7 @@
 """The tail of small reads: ``python -m benchmarks.tail``.
 
-A server of its own (asyncio, one process) holds one answer in a hundred back for 2 seconds. Eight threads read objects
-of 10 KB from it through one client, with hedged requests and without; what is timed is one ``read()``.
+A server of its own (asyncio, one process) holds one response in a hundred back for 2 seconds. Eight threads read
+objects of 10 KB from it through one client, with hedged requests and without; what is timed is one ``read()``.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, nu
     head = (
         f"HTTP/1.1 206 OK\r\nContent-Length: {_SIZE}\r\nContent-Range: bytes 0-{_SIZE - 1}/{_SIZE}\r\nETag: e\r\n\r\n"
     )
-    answer = head.encode() + bytes(_SIZE)
+    response = head.encode() + bytes(_SIZE)
     try:
         while await reader.readuntil(b"\r\n\r\n"):
             if next(numbers) % _LATE_ONE_IN == 0:
                 await asyncio.sleep(_LATE_SECONDS)
-            writer.write(answer)
+            writer.write(response)
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()  # the client has gone
@@ -46,7 +46,7 @@ def _serve(ready: Connection) -> None:
         while not ready.poll():  # until the other side asks how many came
             await asyncio.sleep(0.05)
         ready.send(next(numbers) - 1)
-        await asyncio.sleep(2 * _LATE_SECONDS)  # for late answers whose readers have gone
+        await asyncio.sleep(2 * _LATE_SECONDS)  # for late responses whose readers have gone
 
     asyncio.run(run())
 

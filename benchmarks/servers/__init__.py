@@ -26,7 +26,7 @@ PACKAGES = ("nginx-light", "libnginx-mod-http-lua")
 PORTS = ("plain", "s3", "tls", "uploads", "listing")
 _HERE = Path(__file__).parent
 _MODULE_FOLDERS = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules")
-# A hundred files of one size answer for any number of small keys.
+# A hundred files of one size stand for any number of small keys.
 _SMALL = '"^/bench/small/[0-9]*([0-9][0-9])$"'
 _MODULES = ("ndk_http_module.so", "ngx_http_lua_module.so")
 

@@ -1,4 +1,4 @@
-"""SIGKILL of ranks at random moments of a save never costs the previous checkpoint, nor publishes a half."""
+"""SIGKILL of ranks at random moments of a save never costs the previous checkpoint, nor commits a half."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_killed_at_random_moments(bucket: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_surviving_rank_ends_and_commits_no_half_checkpoint(bucket: str, tmp_path: Path) -> None:
-    """It finds out in the middle of a save, and fails; rank 1 as well as rank 0, which publishes."""
+    """It finds out in the middle of a save, and fails; rank 1 as well as rank 0, which commits."""
     _kill_again_and_again(bucket, tmp_path, _SURVIVALS, seed=1, ranks=lambda number: (2, number % 2))
 
 

@@ -37,8 +37,8 @@ class FlippedObject(ChecksummedObject):
         kinds: the checksums that the server keeps.
         flipped: where the bit is; None for an object that comes as it is.
         only: in which of the responses that have the byte; None for each.
-        head: how the first HEAD is answered: as it should be, by an error, or with another version's checksum.
-        late: HEAD is not answered before so many bytes were sent.
+        head: the response to the first HEAD: as it should be, by an error, or with another version's checksum.
+        late: HEAD gets no response before so many bytes were sent.
 
     Attributes:
         sent: bytes of the object so far.

@@ -14,7 +14,7 @@ CRC64NVME, CRC32C, CRC32 = ALGORITHMS
 
 
 class ChecksummedObject:
-    """Answers GET and HEAD as S3 does: the checksum comes with the whole object, or with HEAD, to whom asks for it.
+    """Responds to GET and HEAD as S3 does: the checksum comes with the whole object, or with HEAD, to whom asks for it.
 
     Args:
         data: the object.

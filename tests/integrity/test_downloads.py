@@ -353,7 +353,7 @@ def test_composite_checksums_are_none() -> None:
 
 
 def test_a_checksum_of_another_version_is_none() -> None:
-    """HEAD may be answered before the object is overwritten, or after."""
+    """The response to HEAD may come before the object is overwritten, or after."""
 
     class Overwritten(ChecksummedObject):
         def __call__(self, request: Any) -> Any:

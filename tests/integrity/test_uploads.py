@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("s3_server")  # for its keys
 
 
 class Bucket:
-    """Answers uploads as S3 does: refuses a body that has another checksum than its header says.
+    """Responds to uploads as S3 does: refuses a body that has another checksum than its header says.
 
     Attributes:
         requests: all of them, in the order of arrival.

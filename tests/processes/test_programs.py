@@ -193,7 +193,7 @@ def test_sigterm_during_a_save_on_other_threads(
 def test_an_end_while_s3_is_silent(
     proxy: RecordingProxy, bucket: str, name: str, count: int, number: signal.Signals | None
 ) -> None:
-    """Within seconds, whether S3 stops answering before or after an upload has begun; each that may remain is named."""
+    """Within seconds, whether S3 falls silent before or after an upload has begun; each that may remain is named."""
     silent, asked, release = threading.Event(), threading.Event(), threading.Event()
 
     def stall(request: ReceivedRequest) -> StallBody | None:

@@ -67,7 +67,7 @@ def asked(range_header: str | None, size: int) -> tuple[int, int] | None:
 
 @dataclass
 class VirtualObject:
-    """Answers GET and HEAD, as the handler of a ``ScriptedServer``, for an object that takes no memory.
+    """Responds to GET and HEAD, as the handler of a ``ScriptedServer``, for an object that takes no memory.
 
     Attributes:
         size, etag: change them to have the object overwritten.

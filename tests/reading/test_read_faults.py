@@ -26,7 +26,7 @@ FAULTS: dict[str, Fault] = {
     "500": Replace(s3_error(500, "InternalError")),
     "503 without a document": Replace(response(503)),
     "dropped": Drop(),
-    "no answer": LoseResponse(),
+    "no response": LoseResponse(),
     "no Content-Range": Replace(response(206, b"some bytes")),
     "another range": Replace(response(206, b"xx", {"Content-Range": f"bytes 7-8/{SIZE}"})),
 }

@@ -7,7 +7,8 @@ back:
 - Read-ahead, look-ahead and what a read fetches around its bytes *ask*, and do without if they are refused. Before they
   are, the holders of memory (``MemoryHolder``) release some: blocks that were read and, if their reader has been idle
   for a while, blocks that were not.
-- A streamed range that a read waits for may use the ``overdraft``, or else gives up: the read fetches its own bytes.
+- A streamed range that a read waits for may use the ``overdraft``. If that is used up, it is released, and the read
+  fetches its own bytes.
 - A *writer* waits while its own parts are being sent, because their end frees memory. After that it may exceed the
   limit by up to the smallest part that S3 accepts, which it then sends.
 

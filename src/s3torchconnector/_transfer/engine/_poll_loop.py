@@ -149,7 +149,7 @@ class PollLoop:
             self._received.popleft().notify()
 
     def _hedge(self, now: float) -> None:
-        """Send again what should have been answered by ``now``. Each request is hedged at most once."""
+        """Send again what should have had a response by ``now``. Each request is hedged at most once."""
         while self._unanswered:
             exchange, (since, request) = next(iter(self._unanswered.items()))
             if now < since + self._hedging.delay:

@@ -15,7 +15,7 @@ _MOST_READ = 256
 
 
 class Layout:
-    """Some of a reader's blocks. Answers questions, and changes nothing."""
+    """Some of a reader's blocks. Says where they lie, and changes nothing."""
 
     def __init__(self, blocks: list[Block]) -> None:
         self._blocks = blocks
@@ -79,7 +79,7 @@ class Layout:
 
 
 def is_outside(block: Block, expected: tuple[int, float]) -> bool:
-    """Whether no read of the block is expected: it was read, or the reader has gone elsewhere."""
+    """Whether no read of the block is expected: it was read, or the reader reads at another place."""
     start, stop = expected
     return block.stop <= start or block.start >= stop
 
