@@ -70,7 +70,7 @@ class S3ClientConfig:
         profile: profile of the shared AWS configuration files from which credentials and settings are taken.
         requester_pays: agree to pay for requests to requester-pays buckets. Requires signed requests.
         max_connections: largest number of open connections, idle ones included, and of threads that serve them (one
-            more for each further client that shares them). Both end after 20 idle seconds.
+            more for each further client that shares them). Both end after 20 to 40 idle seconds.
         memory_budget: bytes that all read-ahead, look-ahead and upload buffers may use.
         connect_timeout: seconds to wait for a connection, TLS handshake included, name lookup excluded.
         read_timeout: seconds without a single byte after which a request fails and is tried again.

@@ -109,10 +109,8 @@ def parse_list_page(data: bytes, up_to: str | None = None) -> ListPage:
             in_order = _ascend(objects.keys)
     except (KeyError, ValueError) as error:
         raise S3ProtocolError(f"an entry of a listing lacks a field or has a malformed one: {error}") from error
-    prefixes = [
-        _decoded(element.findtext(f"{namespace}Prefix") or "", encoded)
-        for element in root.iterfind(f"{namespace}CommonPrefixes")
-    ]
+    common = root.iterfind(f"{namespace}CommonPrefixes")
+    prefixes = [_decoded(each.findtext(f"{namespace}Prefix") or "", encoded) for each in common]
     parsed = ListPage(objects, prefixes, token if truncated else None, in_order, following)
     return parsed if up_to is None else parsed.until(up_to)
 

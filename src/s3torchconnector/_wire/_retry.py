@@ -56,7 +56,7 @@ def is_retryable(error: S3Exception) -> bool:
 class RetryPolicy(NamedTuple):
     """How often, and how long apart (seconds)."""
 
-    max_attempts: int = 10
+    max_attempts: int
     first_backoff: float = 0.1
     longest_backoff: float = 10.0
     longest_retry_after: float = 60.0  # more is probably a mistake, and would end the operation
