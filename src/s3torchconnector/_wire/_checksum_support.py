@@ -15,10 +15,13 @@ import logging
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire._checksums import ALGORITHMS, Algorithm
+from s3torchconnector._wire._retry import WRONG_CHECKSUM_CODES
 
 _log = logging.getLogger(__name__)
 _FRUITLESS = 3  # objects without a checksum after which a bucket is not asked any more
 _UNSUPPORTED = ("NotImplemented", "InvalidArgument", "InvalidRequest", "XNotImplemented")
+# With these, a server refuses to complete an upload whose checksums it compares in another way, or does not keep.
+_UNLIKE = (*_UNSUPPORTED, "InvalidPart", "InvalidDigest", "MalformedXML", *WRONG_CHECKSUM_CODES)
 
 
 class ChecksumSupport:
@@ -29,6 +32,7 @@ class ChecksumSupport:
         self.required = mode == "required"
         self._warned: set[str] = set()  # buckets that the log has named
         self._refusing: set[str] = set()  # buckets whose uploads carry no checksum any more
+        self._refusing_whole: set[str] = set()  # buckets whose completions carry no checksum of the whole any more
         self._likely: dict[str, Algorithm] = {}
         self._fruitless: dict[str, int] = {}
         self._unverified: set[str] = set()
@@ -44,6 +48,26 @@ class ChecksumSupport:
             return False
         # Any other code comes from a server that supports checksums and found this one wrong.
         return error.code is None or error.code in _UNSUPPORTED
+
+    def may_explain_completion(self, error: S3Exception) -> bool:
+        """Whether the server may have refused to complete an upload because of its checksums."""
+        return not self.required and error.status in (400, 501) and error.code in (None, *_UNLIKE)
+
+    def refuses_whole(self, bucket: str) -> bool:
+        """Whether the server refuses the checksum of a whole multipart upload."""
+        return bucket in self._refusing_whole
+
+    def note_refused_whole(self, bucket: str, error: S3Exception) -> None:
+        """Note that the server completed an upload only without the checksum of the whole; its parts had theirs."""
+        if bucket not in self._refusing_whole:
+            self._refusing_whole.add(bucket)
+            _log.warning(
+                "%s: the server does not accept the checksum of a whole multipart upload (%s). It verifies each part, "
+                "but such objects may have no checksum that downloads can be compared with. Set "
+                'checksum="required" in S3ClientConfig to make this an error',
+                display_uri(bucket),
+                error,
+            )
 
     def note_unsupported(self, bucket: str, error: S3Exception) -> None:
         """Note that the server accepted an upload only without its checksum: later uploads to the bucket carry none.

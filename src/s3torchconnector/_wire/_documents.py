@@ -25,10 +25,14 @@ DOCUMENT_LIMIT = 32 * 1024 * 1024  # bytes; a page of 1,000 keys of the greatest
 
 
 class CompletedPart(NamedTuple):
-    """A part that S3 has: its number (from 1) and ETag."""
+    """A part that S3 has: its number (from 1), its ETag, and the checksum that it was sent with.
+
+    The checksum is S3's name of the algorithm and the value in base64; None if it was sent without one.
+    """
 
     number: int
     etag: str
+    checksum: tuple[str, str] | None = None
 
 
 class UploadMarker(NamedTuple):
@@ -168,10 +172,18 @@ def complete_multipart_document(parts: Iterable[CompletedPart]) -> bytes:
         from xml.sax.saxutils import escape  # here, for the same reason
 
     items = "".join(
-        f"<Part><PartNumber>{part.number}</PartNumber><ETag>{escape(part.etag)}</ETag></Part>" for part in parts
+        f"<Part><PartNumber>{part.number}</PartNumber><ETag>{escape(part.etag)}</ETag>{_checksum_of(part)}</Part>"
+        for part in parts
     )
     namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
     return f'<CompleteMultipartUpload xmlns="{namespace}">{items}</CompleteMultipartUpload>'.encode()
+
+
+def _checksum_of(part: CompletedPart) -> str:
+    if part.checksum is None:
+        return ""
+    name, value = part.checksum
+    return f"<Checksum{name}>{value}</Checksum{name}>"
 
 
 def parse_timestamp(text: str) -> int:

@@ -137,9 +137,14 @@ def complete_multipart_upload(
     *,
     checksum: Mapping[str, str] = _NO_HEADERS,
 ) -> Request:
-    body = (complete_multipart_document(parts),)
+    body = completion_body(parts)
     headers = {"content-type": "application/xml", **checksum}
     return Request("CompleteMultipartUpload", "POST", bucket, key, (("uploadId", upload_id),), headers, body)
+
+
+def completion_body(parts: Iterable[CompletedPart]) -> tuple[bytes]:
+    """The document that names the parts, as the body of a request."""
+    return (complete_multipart_document(parts),)
 
 
 def abort_multipart_upload(bucket: str, key: str, upload_id: str) -> Request:

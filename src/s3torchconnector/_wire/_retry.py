@@ -27,11 +27,11 @@ from s3torchconnector._errors import (
 )
 
 RETRYABLE_STATUS = frozenset({429, 500, 502, 503, 504})
-RETRYABLE_CODES = frozenset(
-    {"RequestTimeout", "RequestTimeoutException", "SlowDown", "InternalError", "ServiceUnavailable", "OperationAborted",
-     "ConditionalRequestConflict",
-     "BadDigest", "XAmzContentChecksumMismatch"}  # the last two: an upload arrived wrong
-)  # fmt: skip
+WRONG_CHECKSUM_CODES = frozenset({"BadDigest", "XAmzContentChecksumMismatch"})  # an upload arrived wrong
+RETRYABLE_CODES = WRONG_CHECKSUM_CODES | {
+    "RequestTimeout", "RequestTimeoutException", "SlowDown", "InternalError", "ServiceUnavailable", "OperationAborted",
+    "ConditionalRequestConflict",
+}  # fmt: skip
 # Those of the standard retry mode of AWS SDKs: https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
 THROTTLING_CODES = frozenset(
     {"SlowDown", "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled",
@@ -49,6 +49,8 @@ def is_retryable(error: S3Exception) -> bool:
     if isinstance(error, S3ThrottledError):
         return True  # whatever the status: some services refuse with 400
     if isinstance(error, S3ServiceError):
+        if error.code in WRONG_CHECKSUM_CODES and error.operation == "CompleteMultipartUpload":
+            return False  # the bytes have arrived, and are not sent again
         return error.status in RETRYABLE_STATUS or error.code in RETRYABLE_CODES
     return isinstance(error, (S3ConnectionError, S3ProtocolError))
 

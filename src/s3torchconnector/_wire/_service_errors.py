@@ -67,7 +67,7 @@ def service_error(request: Request, status: int, headers: Mapping[str, str], bod
         document = document or ErrorDocument("", "", None, None)
         error = _classified(request, status, headers, document)
         error.code = document.code or None
-    error.status = status
+    error.status, error.operation = status, request.operation
     error.request_id = headers.get("x-amz-request-id") or (document.request_id if document else None)
     error.retry_after = retry_after(headers)
     return error

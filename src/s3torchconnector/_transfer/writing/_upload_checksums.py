@@ -38,6 +38,7 @@ class UploadChecksums:
     def __init__(self, caller: Caller, bucket: str, wanted: bool) -> None:
         self._caller = caller
         self._wanted = wanted
+        self._bucket = bucket
         self._carried = caller.checksums.for_upload(bucket)
         self._algorithm = self._carried or (ALGORITHMS[0] if wanted else None)
         self._parts: dict[int, tuple[int, int]] = {}  # checksum and bytes, by the part's number
@@ -56,10 +57,20 @@ class UploadChecksums:
         self._parts[number] = crc, sum(map(len, body))
         return {} if self._carried is None else {algorithm.header: algorithm.encode(crc)}
 
+    @property
+    def are_carried(self) -> bool:
+        """Whether requests carry them, as far as is known."""
+        return self._carried is not None
+
+    def told_of_part(self, number: int) -> tuple[str, str] | None:
+        """The checksum that a part was sent with, for the request that completes the upload."""
+        algorithm = self._carried
+        return None if algorithm is None else (algorithm.name, algorithm.encode(self._parts[number][0]))
+
     def of_whole(self) -> Mapping[str, str]:
         """The headers for the request that completes the upload."""
         algorithm = self._carried
-        if algorithm is None:
+        if algorithm is None or self._caller.checksums.refuses_whole(self._bucket):
             return {}
         return {algorithm.header: algorithm.encode(self._whole(algorithm)), TYPE_HEADER: "FULL_OBJECT"}
 

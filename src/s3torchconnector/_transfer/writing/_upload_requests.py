@@ -17,6 +17,7 @@ from functools import partial
 from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ProtocolError
 from s3torchconnector._transfer.writing._abandoned_uploads import ADVICE
 from s3torchconnector._transfer.writing._completion import Completion
+from s3torchconnector._transfer.writing._completion_forms import CompletionForms
 from s3torchconnector._transfer.writing._multipart import md5_etag, multipart_etag
 from s3torchconnector._transfer.writing._upload_checksums import UploadChecksums
 from s3torchconnector._transfer.writing._write_condition import Overwrite
@@ -89,7 +90,8 @@ class UploadRequests:
         """Send part ``number`` (from 1)."""
         checksum = self._checksums.of_part(number, body)
         request = operations.upload_part(self.bucket, self.key, upload_id, number, body, checksum=checksum)
-        return CompletedPart(number, self._checksums.call(request, _etag_of, cancel))
+        etag = self._checksums.call(request, _etag_of, cancel)
+        return CompletedPart(number, etag, self._checksums.told_of_part(number))
 
     def complete(self, upload_id: str, parts: Sequence[CompletedPart], size: int) -> None:
         """Make the object of these parts, which have ``size`` bytes. It is not cancelled: see ``_upload``.
@@ -97,9 +99,9 @@ class UploadRequests:
         Raises:
             as ``put``.
         """
-        checksum = self._checksums.of_whole()
-        request = operations.complete_multipart_upload(self.bucket, self.key, upload_id, parts, checksum=checksum)
-        send = partial(self._condition.send, self._caller, request, refuse_late_error)
+        forms = CompletionForms(self._caller, self._checksums, parts)
+        request = forms.request(self.bucket, self.key, upload_id)
+        send = partial(self._condition.send, forms, request, refuse_late_error)
         completion = Completion(request, size, partial(multipart_etag, parts), self._begun)
         completion.carry_out(self._caller, self._condition, send)
 

@@ -1,0 +1,104 @@
+"""Checksums of uploads: who takes them, in which form, and what is remembered of a bucket that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from s3torchconnector import S3Exception
+from s3torchconnector._s3client import S3Client
+from tests.reading.support import MIB, PART, client_of, content, put, wait_until
+from tests.servers.http_messages import ReceivedRequest
+from tests.servers.stand_ins import AwsLike, Minio, OldMinio
+
+DATA = content(0, PART + MIB)
+
+
+class ComparesOtherwise(OldMinio):
+    """An old MinIO that knows the algorithm."""
+
+    def refuse(self, request: ReceivedRequest) -> bytes | None:
+        return None
+
+
+@pytest.fixture(autouse=True)
+def _keys(s3_server: object) -> None:
+    """Keys are in the environment."""
+
+
+@pytest.fixture
+def aws() -> Iterator[tuple[AwsLike, S3Client]]:
+    memory = AwsLike()
+    with memory.serve() as server, client_of(server.endpoint) as client:
+        yield memory, client
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_an_upload_to_aws_costs_what_it_did(aws: tuple[AwsLike, S3Client], caplog: pytest.LogCaptureFixture) -> None:
+    memory, client = aws
+    put(client, "bucket", "key", DATA)
+    with client.get_object("bucket", "key") as reader:
+        assert reader.read() == DATA
+    assert [each.method for each in memory.requests[:4]] == ["POST", "PUT", "PUT", "POST"]
+    assert sorted(each.method for each in memory.requests[4:]) == ["GET", "GET", "HEAD"]
+    assert b"<ChecksumCRC64NVME>" in memory.requests[3].body
+    assert "x-amz-checksum-crc64nvme" in memory.requests[3].headers
+    assert warnings(caplog) == []
+
+
+def test_minio_is_told_the_checksum_of_each_part(caplog: pytest.LogCaptureFixture) -> None:
+    memory = Minio()
+    with memory.serve() as server, client_of(server.endpoint, checksum="required") as client:
+        put(client, "bucket", "key", DATA)
+        with client.get_object("bucket", "key") as reader:
+            assert reader.read() == DATA
+        assert memory.count("POST", "uploadId") == 1
+    assert warnings(caplog) == []
+
+
+def test_an_old_minio_is_told_no_checksum_of_the_whole(caplog: pytest.LogCaptureFixture) -> None:
+    memory = ComparesOtherwise()
+    with memory.serve() as server, client_of(server.endpoint) as client:
+        for key in ("first", "second"):
+            put(client, "bucket", key, DATA)
+            assert memory.objects[key].data == DATA
+        whole = [
+            "x-amz-checksum-crc64nvme" in each.headers
+            for each in memory.requests
+            if "uploadId" in each.query and each.method == "POST"
+        ]
+        assert whole == [True, False, False]
+        assert all(
+            b"<ChecksumCRC64NVME>" in each.body for each in memory.requests if each.method == "POST" and each.body
+        )
+    assert [text for text in warnings(caplog) if "whole multipart upload" in text] != []
+    assert len(warnings(caplog)) == 1
+
+
+def test_required_does_not_go_without_the_checksum_of_the_whole() -> None:
+    memory = ComparesOtherwise()
+    with (
+        memory.serve() as server,
+        client_of(server.endpoint, checksum="required") as client,
+        pytest.raises(S3Exception, match="XAmzContentChecksumMismatch"),
+    ):
+        put(client, "bucket", "key", DATA)
+    assert memory.count("POST", "uploadId") == 1
+    assert "key" not in memory.objects
+
+
+def test_a_part_that_is_missing_is_no_matter_of_checksums(aws: tuple[AwsLike, S3Client]) -> None:
+    memory, client = aws
+    stream = client.put_object("bucket", "key")
+    stream.write(DATA + DATA)
+    wait_until(lambda: any(len(upload.parts) == 2 for upload in memory.uploads.values()))
+    next(iter(memory.uploads.values())).parts.pop(1)
+    with pytest.raises(S3Exception, match="InvalidPart"):
+        stream.close()
+    assert memory.objects == {}
+    put(client, "bucket", "key", DATA)
+    assert "x-amz-checksum-crc64nvme" in memory.requests[-1].headers
