@@ -32,6 +32,7 @@ class CallState:
         identity: who signs it.
         sent: an exchange that was sent and whose response has not been received.
         since: when the current attempt was sent, by ``time.perf_counter``.
+        unasked: the refusal after which the object's checksum is not asked for; None if nothing of the kind happened.
         recovered: the causes of refusals that were removed; each is removed once.
         resent: whether the request was sent a second time because its connection was stale. That is no failure, but
             the first one may have arrived.
@@ -48,6 +49,7 @@ class CallState:
         self._limit = limit
         self.deadline = Deadline(token, self._started + min(timeout, limit))
         self.recovered: set[str] = set()
+        self.unasked: S3Exception | None = None
         self.resent = False
         self._failures = 0
         self._paused = token.paused  # seconds, at the last failure

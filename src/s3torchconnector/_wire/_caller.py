@@ -30,7 +30,7 @@ from s3torchconnector._wire._dialer import Route
 from s3torchconnector._wire._exchange import Exchange
 from s3torchconnector._wire._head import HeadBuilder
 from s3torchconnector._wire._hedging import Hedging
-from s3torchconnector._wire._operations import Request
+from s3torchconnector._wire._operations import CHECKSUM_MODE, UNASKED, Request
 from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
 from s3torchconnector._wire._proxy import proxy_for
 from s3torchconnector._wire._regions import Regions
@@ -160,6 +160,8 @@ class Caller:
             while True:
                 try:
                     result = self._try_once(state, consume)
+                    if state.unasked is not None:
+                        self._stop_asking(state.request.bucket, state.unasked)
                     self._rule.quota.earn()
                     return result
                 except CancelledByCaller:
@@ -170,6 +172,9 @@ class Caller:
                 state.deadline.token.wait(delay)
                 if not isinstance(request, Request):
                     state.request = request()
+                if state.unasked is not None:
+                    headers = {**state.request.headers, CHECKSUM_MODE: UNASKED}
+                    state.request = state.request._replace(headers=headers)
         finally:
             state.release_permit()
 
@@ -237,6 +242,9 @@ class Caller:
         if cause not in state.recovered and self._recover(error, state):
             state.recovered.add(cause)
             return 0.0
+        if state.unasked is None and self._heads.may_ask(state.request) and self.checksums.may_explain(error):
+            state.unasked = error
+            return 0.0
         delay = state.delay_after(error, self._rule)
         _log.info("%s failed (%s), attempt %d follows in %.2f s", state.request, error, state.attempts + 1, delay)
         return delay
@@ -250,6 +258,10 @@ class Caller:
         except S3Exception as failure:
             add_context(failure, state.request, state.attempts + 1)
             raise
+
+    def _stop_asking(self, bucket: str, refusal: S3Exception) -> None:
+        self._heads.stop_asking(bucket)
+        self.checksums.note_unasked(bucket, refusal)
 
     def _send_attempt(self, attempt: _Attempt, deadline: Deadline, *, fresh: bool = False) -> Exchange:
         deadline.check()

@@ -33,6 +33,7 @@ class ChecksumSupport:
         self._warned: set[str] = set()  # buckets that the log has named
         self._refusing: set[str] = set()  # buckets whose uploads carry no checksum any more
         self._refusing_whole: set[str] = set()  # buckets whose completions carry no checksum of the whole any more
+        self._unasked: set[str] = set()  # buckets whose server refuses to be asked for checksums
         self._likely: dict[str, Algorithm] = {}
         self._fruitless: dict[str, int] = {}
         self._unverified: set[str] = set()
@@ -42,12 +43,18 @@ class ChecksumSupport:
         return None if self.off or bucket in self._refusing else ALGORITHMS[0]
 
     def may_explain(self, error: S3Exception) -> bool:
-        """Whether the server may have refused a request because of its checksum, so that a retry without can help."""
-        named = "checksum" in error.message.lower() or error.status == 501
-        if self.required or error.status not in (400, 501) or not named:
+        """Whether the server may have refused a request because of its checksum, so that a retry without can help.
+
+        Google's server does not name them: it calls the signature of such a request wrong, for an "Invalid argument".
+        """
+        if self.required:
             return False
+        message = error.message.lower()
+        if error.status == 403:
+            return error.code == "SignatureDoesNotMatch" and "invalid argument" in message
+        named = "checksum" in message or error.status == 501
         # Any other code comes from a server that supports checksums and found this one wrong.
-        return error.code is None or error.code in _UNSUPPORTED
+        return named and error.status in (400, 501) and error.code in (None, *_UNSUPPORTED)
 
     def may_explain_completion(self, error: S3Exception) -> bool:
         """Whether the server may have refused to complete an upload because of its checksums."""
@@ -85,9 +92,21 @@ class ChecksumSupport:
                 error,
             )
 
+    def note_unasked(self, bucket: str, error: S3Exception) -> None:
+        """Note that the server sent an object only after it was not asked for its checksum: no later request asks."""
+        if bucket not in self._unasked:
+            self._unasked.add(bucket)
+            _log.warning(
+                "%s: the server does not accept requests that ask for an object's checksum (%s), so downloads are not "
+                'verified. Set checksum="required" in S3ClientConfig to make this an error',
+                display_uri(bucket),
+                error,
+            )
+            self._unverified.add(bucket)
+
     def candidates(self, bucket: str) -> tuple[Algorithm, ...]:
         """The checksums to compute of an object's ranges while its own is unknown; none if the bucket has none."""
-        if self.off or (self._fruitless.get(bucket, 0) >= _FRUITLESS and not self.required):
+        if self.off or bucket in self._unasked or (self._fruitless.get(bucket, 0) >= _FRUITLESS and not self.required):
             return ()
         likely = self._likely.get(bucket)
         return ALGORITHMS if likely is None else (likely,)

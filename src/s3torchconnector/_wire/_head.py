@@ -18,7 +18,7 @@ from s3torchconnector._identity import (
     canonical_query,
     quote_path,
 )
-from s3torchconnector._wire._operations import CHECKSUM_MODE, Request
+from s3torchconnector._wire._operations import CHECKSUM_MODE, UNASKED, Request
 from s3torchconnector._wire._proxy import Proxy
 
 _METHODS_WITH_BODY = ("PUT", "POST")
@@ -47,6 +47,17 @@ class HeadBuilder:
         self._requester_pays = requester_pays
         self._checksums = checksums
         self._form: _Form | None = None
+        self._unasked: set[str] = set()
+
+    def may_ask(self, request: Request) -> bool:
+        """Whether the head of ``request`` asks for the object's checksum, if the bucket takes that."""
+        asks = self._checksums and request.operation == "GetObject"
+        return asks and request.headers.get(CHECKSUM_MODE) != UNASKED
+
+    def stop_asking(self, bucket: str) -> None:
+        """Ask for no checksum of the bucket's objects any more."""
+        self._unasked.add(bucket)
+        self._form = None
 
     def build(
         self,
@@ -99,8 +110,10 @@ class HeadBuilder:
         headers = {"host": endpoint.host_header, **request.headers}
         if self._requester_pays:
             headers["x-amz-request-payer"] = "requester"
-        if self._checksums and request.operation == "GetObject":
-            headers.update(CHECKSUM_MODE)
+        if self.may_ask(request) and request.bucket not in self._unasked:
+            headers[CHECKSUM_MODE] = "ENABLED"
+        elif headers.get(CHECKSUM_MODE) == UNASKED:
+            del headers[CHECKSUM_MODE]
         signature = None
         if signer is not None and credentials is not None:
             payload = UNSIGNED_PAYLOAD if request.body else EMPTY_SHA256

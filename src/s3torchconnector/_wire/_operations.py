@@ -16,7 +16,8 @@ from s3torchconnector._wire._connection import Buffer
 from s3torchconnector._wire._documents import CompletedPart, UploadMarker, complete_multipart_document
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-CHECKSUM_MODE: Mapping[str, str] = MappingProxyType({"x-amz-checksum-mode": "ENABLED"})
+CHECKSUM_MODE = "x-amz-checksum-mode"
+UNASKED = ""  # as the value of that header: it is not sent, although the client asks for checksums
 
 
 class Request(NamedTuple):
@@ -64,7 +65,7 @@ def get_object(
 
 def head_object(bucket: str, key: str, *, checksum: bool = False, if_match: str | None = None) -> Request:
     """The metadata of an object, with ``checksum`` also its checksums (which needs the permission to decrypt it)."""
-    headers = {**(CHECKSUM_MODE if checksum else {}), **_if_match(if_match)}
+    headers = {**({CHECKSUM_MODE: "ENABLED"} if checksum else {}), **_if_match(if_match)}
     return Request("HeadObject", "HEAD", bucket, key, headers=headers)
 
 
