@@ -24,6 +24,7 @@ _CAN_WAKE_LATER = sys.platform == "linux"  # where SO_RCVLOWAT does not delay th
 SMALL_BODY = 64 * 1024  # bytes of request body that are worth copying after the head to save a packet
 _MOST_INTERIM = 16  # 1xx heads before a response; S3 sends one at most
 _INTERIM = b"HTTP/1.1 1"  # how an interim head begins
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # on Linux
 _MAX_SEGMENTS = 1024  # IOV_MAX on Linux and macOS
 _WAKE_UP_BYTES = 512 * 1024  # of a large body, that a thread is woken for; twice as many made loads no faster
 _LARGE_BODY = 4 * _WAKE_UP_BYTES
@@ -258,6 +259,15 @@ class Connection(TimedSocket):
     def has_leftover(self) -> bool:
         """Whether bytes came that belong to no response, so that it cannot be used again."""
         return bool(self._leftover)
+
+    def acknowledge_head(self) -> None:
+        """Acknowledge the head at once, if its body has not come with it.
+
+        A server that sends both apart, with Nagle's algorithm on (Ceph's gateway, many with default options), sends the
+        body after the acknowledgement of the head, which the kernel delays by 40 ms.
+        """
+        if _QUICKACK is not None and not self._leftover:
+            self._sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def has_begun(self) -> bool:
         """Of a connection that is readable: whether a response has begun, or the connection has ended."""

@@ -24,6 +24,8 @@ class Response:
         self._ends_with_connection = self._left is None and not self.head.chunked
         self._decoder = ChunkedDecoder() if self.head.chunked and not bodyless else None
         self._decoded = memoryview(b"")
+        if self._left != 0:
+            connection.acknowledge_head()
 
     @property
     def length(self) -> int | None:
