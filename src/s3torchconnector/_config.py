@@ -16,7 +16,7 @@ MAX_PART_SIZE = 5 * GIB
 _COUNTS = ("part_size", "max_attempts", "max_connections", "memory_budget")
 _TIMEOUTS = ("connect_timeout", "read_timeout", "operation_timeout")
 _AMOUNTS = ("throughput_target_gbps", *_TIMEOUTS)
-_SWITCHES = ("unsigned", "force_path_style", "requester_pays", "hedge")
+_SWITCHES = ("unsigned", "force_path_style", "requester_pays", "hedge", "equal_parts")
 _LONGEST = 1_000_000  # seconds, eleven days: the kernel counts the time of a wait as 32 bits of milliseconds
 _CHECKSUM_MODES = ("when_supported", "required", "off")
 _TYPES = (
@@ -51,7 +51,8 @@ class S3ClientConfig:
 
         memory_budget                     read-ahead, look-ahead, and parts that wait for upload
         + memory_budget / 8               read-ahead that a read is waiting for (at least 4 MiB)
-        + 5 MiB for each open writer      the smallest part that S3 accepts; it doubles every 900 parts
+        + 5 MiB for each open writer      the smallest part that S3 accepts; it doubles every 900 parts; with
+                                          ``equal_parts``, a whole part
         + 1 to 2 MiB for each reader      that reads at random, or whose bucket has not shown if it keeps checksums
         + a part for each reader          that a dataset has handed out, until it is closed or dropped
         + max_connections x (64 KiB .. 6 MiB)   the kernel's receive windows, which it tunes itself
@@ -81,6 +82,10 @@ class S3ClientConfig:
             which a read waits for the program does not count.
         hedge: send a request again, on another connection, if its response has not begun after three times the 95th
             percentile of recent ones (at least 100 ms). At most one extra request in twenty.
+        equal_parts: give all parts of an upload but the last one the same length, for servers that demand it. On
+            endpoints of Cloudflare R2, uploads have such parts anyway. If the size of an upload is not known
+            beforehand, its parts have ``part_size`` or 32 MiB, whichever is more, and 10,000 of them must hold it. Each
+            writer uses the memory of one part, also if the budget has no room for it.
 
     Raises:
         S3ConfigurationError: (a ``ValueError``) a value that cannot work. The text names the field.
@@ -106,6 +111,7 @@ class S3ClientConfig:
     checksum: str = "when_supported"
     operation_timeout: float = 900.0
     hedge: bool = True
+    equal_parts: bool = False
 
     def __post_init__(self) -> None:
         self._check_types()

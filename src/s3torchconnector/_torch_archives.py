@@ -118,9 +118,15 @@ def save_archive(state: Any, stream: PutObjectStream) -> int:
     lendable = Lendable()
     for tensor in _tensors_in(state):
         lendable.add(tensor)
+    stream.expect(size_of_tensors(state))
     with ArchiveWriter(stream, lendable) as writer, without_record_checksums():
         torch.save(state, cast(IO[bytes], writer))
     return writer.tell()
+
+
+def size_of_tensors(state: Any) -> int:
+    """About how many bytes ``torch.save`` makes of a state: those of its dense tensors, counted as often as met."""
+    return sum(tensor.nbytes for tensor in _tensors_in(state) if tensor.layout == torch.strided)
 
 
 def _tensors_in(state: Any) -> Iterator[torch.Tensor]:

@@ -31,11 +31,15 @@ class Snapshot:
         self._pieces.append(_copied(view))
         return view.nbytes
 
+    def expect(self, size: int) -> None:
+        """Do nothing, for the same reason."""
+
     def close(self) -> None:
         """Do nothing: to ``save_archive``, this is a ``PutObjectStream``."""
 
     def store(self, stream: PutObjectStream) -> int:
         """Store the copy, once, and release each piece of memory after it was sent. Returns the size in bytes."""
+        stream.expect(self._size)
         with S3Writer(stream):
             while self._pieces:
                 stream.write(self._pieces.popleft(), lent=True)

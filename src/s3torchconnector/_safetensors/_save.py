@@ -25,6 +25,7 @@ def save(state_dict: Mapping[str, torch.Tensor], writer: S3Writer, metadata: Map
         _check(name, tensor)
     # In the order of the safetensors library: with the widest types first, each tensor is aligned to its type.
     names = sorted(state_dict, key=lambda name: (-BITS[NAMES[state_dict[name].dtype]], name))
+    writer.stream.expect(sum(tensor.nbytes for tensor in state_dict.values()))
     writer.write(build(((name, NAMES[state_dict[name].dtype], state_dict[name].shape) for name in names), metadata))
     for name in names:
         tensor = state_dict[name].detach()

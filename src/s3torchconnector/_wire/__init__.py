@@ -31,9 +31,10 @@ from s3torchconnector._wire._exchange import Exchange
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
+from s3torchconnector._wire._quirks import Quirk
 from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._retry import is_retryable
-from s3torchconnector._wire._service_errors import refuse_late_error
+from s3torchconnector._wire._service_errors import demands_equal_parts, refuse_late_error
 
 if TYPE_CHECKING:
     from s3torchconnector._wire._list_page import ListPage, parse_list_page
@@ -57,11 +58,13 @@ __all__ = [
     "NoIdleConnection",
     "NotYet",
     "PoolIsFull",
+    "Quirk",
     "Request",
     "Response",
     "UploadsPage",
     "WouldBlock",
     "algorithm_of",
+    "demands_equal_parts",
     "is_retryable",
     "offered",
     "open_descriptors",

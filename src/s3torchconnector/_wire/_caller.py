@@ -19,7 +19,6 @@ from s3torchconnector._activity import activity
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3ThrottledError, S3WrongRegionError
 from s3torchconnector._identity import Endpoint
-from s3torchconnector._uri import display_uri
 from s3torchconnector._wire._authenticator import Authenticator, Identity
 from s3torchconnector._wire._call_state import CallState, add_context
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
@@ -33,7 +32,9 @@ from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._operations import CHECKSUM_MODE, UNASKED, Request
 from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
 from s3torchconnector._wire._proxy import proxy_for
+from s3torchconnector._wire._quirks import Quirk, Quirks
 from s3torchconnector._wire._regions import Regions
+from s3torchconnector._wire._request_log import log_request
 from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
 from s3torchconnector._wire._service_errors import service_error
@@ -74,6 +75,7 @@ class Caller:
         self._pool = pool or ConnectionPool(config)
         self._has_own_pool = pool is None
         self.checksums = ChecksumSupport(config.checksum)
+        self.quirks = Quirks({Quirk.EQUAL_PARTS} if config.equal_parts else set())
         self._heads = HeadBuilder(user_agent, config.requester_pays, not self.checksums.off)
         self._routes: dict[tuple[str, str, int], tuple[Route, Throttle]] = {}
         self._max_connections = config.max_connections
@@ -107,6 +109,10 @@ class Caller:
         except S3Exception as error:
             add_context(error, request, 1)
             raise
+
+    def demands_equal_parts(self, bucket: str) -> bool:
+        """Whether all parts of an upload but the last must have one length: if configured, and on Cloudflare R2."""
+        return self.quirks.has(bucket, Quirk.EQUAL_PARTS) or self._regions.is_r2(bucket)
 
     def send(self, request: Request, cancel: CancelToken, *, wait: bool, connect: bool) -> Exchange:
         """Send ``request`` once, for ``call`` or ``receive`` to receive, so that one thread can send many.
@@ -161,7 +167,8 @@ class Caller:
                 try:
                     result = self._try_once(state, consume)
                     if state.unasked is not None:
-                        self._stop_asking(state.request.bucket, state.unasked)
+                        self._heads.stop_asking(state.request.bucket)
+                        self.checksums.note_unasked(state.request.bucket, state.unasked)
                     self._rule.quota.earn()
                     return result
                 except CancelledByCaller:
@@ -188,7 +195,7 @@ class Caller:
         result = exchange.receive(consume, partial(self._error_of, request))
         self._rule.quota.earn()
         if _log.isEnabledFor(logging.DEBUG):
-            _log_request(request, exchange, 1)
+            log_request(_log, request, exchange, 1)
         return result
 
     def close(self) -> None:
@@ -259,10 +266,6 @@ class Caller:
             add_context(failure, state.request, state.attempts + 1)
             raise
 
-    def _stop_asking(self, bucket: str, refusal: S3Exception) -> None:
-        self._heads.stop_asking(bucket)
-        self.checksums.note_unasked(bucket, refusal)
-
     def _send_attempt(self, attempt: _Attempt, deadline: Deadline, *, fresh: bool = False) -> Exchange:
         deadline.check()
         timestamp = self._authenticator.timestamp()
@@ -275,7 +278,7 @@ class Caller:
             exchange.await_response(self.hedging, self._read_timeout)
         result = exchange.receive(consume, partial(self._error_of, state.request))
         if _log.isEnabledFor(logging.DEBUG):
-            _log_request(state.request, exchange, state.attempts + 1)
+            log_request(_log, state.request, exchange, state.attempts + 1)
         return result
 
     def _route_to(self, endpoint: Endpoint) -> tuple[Route, Throttle]:
@@ -294,19 +297,3 @@ class Caller:
 
     def _request_session(self, request: Request) -> tuple[bytes, Mapping[str, str]]:
         return self.call(request, lambda response: (read_document(response), response.headers))
-
-
-def _log_request(request: Request, exchange: Exchange, attempt: int) -> None:
-    response = exchange.response
-    assert response is not None
-    _log.debug(
-        "%s %s range=%s status=%d bytes=%d ms=%.1f attempt=%d request_id=%s",
-        request.operation,
-        display_uri(request.bucket, request.key),
-        request.headers.get("range", "-"),
-        response.status,
-        response.received or sum(map(len, request.body)),
-        (time.perf_counter() - exchange.started) * 1e3,
-        attempt,
-        response.headers.get("x-amz-request-id", "-"),
-    )

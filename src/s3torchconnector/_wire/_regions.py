@@ -9,10 +9,11 @@ import logging
 from functools import partial
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._errors import S3WrongRegionError
+from s3torchconnector._errors import S3ConfigurationError, S3WrongRegionError
 from s3torchconnector._identity import Endpoint, EndpointResolver
 from s3torchconnector._uri import display_uri
 
+_R2 = ".r2.cloudflarestorage.com"
 _log = logging.getLogger(__name__)
 
 
@@ -41,6 +42,13 @@ class Regions:
         """
         moved = self._moved.get(bucket)
         return (moved[1] if moved else self._usual).resolve(bucket)
+
+    def is_r2(self, bucket: str) -> bool:
+        """Whether the bucket is one of Cloudflare's."""
+        try:
+            return self.endpoint(bucket).host.endswith(_R2)
+        except S3ConfigurationError:
+            return False  # a request will say so
 
     def follow(self, error: S3WrongRegionError, bucket: str) -> bool:
         """Send later requests for ``bucket`` to the region that S3 named; False if it named none."""

@@ -46,9 +46,20 @@ _ADVICE = {
     "EntityTooLarge": "The server accepts no part or no object of this size: lower part_size in S3ClientConfig.",
 }
 
+_SAME_LENGTH = "must have the same length"
+_EQUAL_PARTS_ADVICE = (
+    "Set equal_parts=True in S3ClientConfig, and part_size so that 10,000 parts hold the object: this server takes no "
+    "uploads whose parts grow."
+)
+
 _STATUS_OF_LATE_ERRORS = {
     "AccessDenied": 403, "InternalError": 500, "NoSuchUpload": 404, "ServiceUnavailable": 503, "SlowDown": 503,
 }  # fmt: skip
+
+
+def demands_equal_parts(error: S3ServiceError) -> bool:
+    """Whether a completion was refused because the parts differ in length, as Cloudflare R2 does."""
+    return error.code == "InvalidPart" and _SAME_LENGTH in error.message
 
 
 def service_error(request: Request, status: int, headers: Mapping[str, str], body: bytes) -> S3Exception:
@@ -124,7 +135,8 @@ def _classified(request: Request, status: int, headers: Mapping[str, str], docum
         return S3ThrottledError(f"Service error: S3 asks to slow down: {facts}")
     if code in _CREDENTIAL_CODES or status in (401, 403):
         return S3AccessDeniedError(f"Service error: access denied: {facts}. {_access_advice(request, code)}")
-    return S3ServiceError(f"Service error: {facts}" + (f". {_ADVICE[code]}" if code in _ADVICE else ""))
+    advice = _EQUAL_PARTS_ADVICE if _SAME_LENGTH in document.message else _ADVICE.get(code, "")
+    return S3ServiceError(f"Service error: {facts}" + (f". {advice}" if advice else ""))
 
 
 def _wrong_region(facts: str, region: str | None) -> S3WrongRegionError:

@@ -31,8 +31,10 @@ class Uploads:
         self._aborted = False
 
     @contextmanager
-    def create_stream(self, planner: LendingPlanner, path: str, mode: str) -> Iterator[S3Writer]:
+    def create_stream(self, planner: LendingPlanner, path: str, mode: str, size: int = 0) -> Iterator[S3Writer]:
         """``S3FileSystem.create_stream`` for one of the files, which takes what ``planner`` returns.
+
+        ``size`` is about how many bytes that will be; 0 if nobody knows.
 
         Raises:
             S3UploadAbortedError: the upload of another file has failed.
@@ -43,6 +45,8 @@ class Uploads:
                 if self._aborted:
                     raise S3UploadAbortedError(f"{path} is not written, because another file of this save failed")
                 self._streams.append(stream)
+            if size:
+                stream.stream.expect(size)
             writer = ArchiveWriter(stream.stream, planner.lendable, self._written)
             yield writer
             writer.close()  # some versions of PyTorch do not

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import os
 import uuid
 from concurrent import futures
@@ -207,7 +208,7 @@ class S3StorageWriter(FileSystemWriter):
         written: SimpleQueue[list[WriteResult]] = SimpleQueue()
         lending = LendingPlanner(planner)
         arguments: dict[str, Any] = {
-            "create_stream": partial(uploads.create_stream, lending),
+            "create_stream": partial(uploads.create_stream, lending, size=sum(map(_size_of, file.items))),
             "file_queue": files,
             "result_queue": written,
             "planner": lending,
@@ -272,3 +273,9 @@ class S3StorageWriter(FileSystemWriter):
     def __getstate__(self) -> dict[str, Any]:
         # A copy of a state that is kept for the next save is of no use in the process that carries out this one.
         return {**self.__dict__, "state_dict_cache": None, "_previous": None}
+
+
+def _size_of(item: WriteItem) -> int:
+    """Bytes of a tensor, or of the shard of one; 0 of anything else, whose size is only known when it is pickled."""
+    data = item.tensor_data
+    return 0 if data is None else math.prod(data.chunk.sizes) * data.properties.dtype.itemsize

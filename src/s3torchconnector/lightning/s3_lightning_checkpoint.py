@@ -12,6 +12,7 @@ import torch
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3NotFoundError
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._torch_archives import size_of_tensors
 from s3torchconnector._uri import parse_object_uri
 from s3torchconnector.lightning._fsspec import serve_s3_paths, use_client
 from s3torchconnector.lightning._removals import Removals
@@ -100,6 +101,7 @@ class S3LightningCheckpoint(CheckpointIO):
         began = self._removals.save_begins(str(path))
         try:
             with S3Writer(self._client.put_object(*place)) as writer:
+                writer.stream.expect(size_of_tensors(checkpoint))
                 torch.save(checkpoint, cast(IO[bytes], writer))
         except BaseException:
             self._removals.save_failed(str(path))

@@ -2,8 +2,10 @@
 
 S3 takes at most 10,000 parts of 5 MiB to 5 GiB (the last may be smaller), 50 TB in all. An upload whose length nobody
 knows begins with small parts, and doubles their size every 900 parts. From 5 MiB it reaches 9 TiB, and from the default
-8 MiB 12 TiB.
+8 MiB 12 TiB. If its length is known, all parts but the last have one size, and there are no more of them than that.
+Cloudflare R2 demands parts of one size of all uploads.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+https://developers.cloudflare.com/r2/objects/multipart-objects/#limitations
 """
 
 from __future__ import annotations
@@ -11,18 +13,33 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from s3torchconnector._config import MAX_PART_SIZE, MIN_PART_SIZE
+from s3torchconnector._config import MAX_PART_SIZE, MIB, MIN_PART_SIZE
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Buffer, CompletedPart
 
 MAX_PARTS = 10_000
 _PARTS_OF_ONE_SIZE = 900
+_EQUAL_SIZE = 32 * MIB  # of parts of one size, of an upload whose length nobody knows: they hold 312 GiB
 
 
 def size_of_part(number: int, part_size: int) -> int:
     """Bytes of part ``number`` (from 1) of an upload that begins with parts of ``part_size`` bytes."""
     return min(MAX_PART_SIZE, part_size << ((number - 1) // _PARTS_OF_ONE_SIZE))
+
+
+def equal_part_size(part_size: int, size: int | None = None) -> int:
+    """The size of all parts but the last, in an upload of about ``size`` bytes, or of an unknown number of bytes."""
+    if size is None:
+        return max(part_size, _EQUAL_SIZE)
+    most, left, number = 0, size, 1
+    while left > 0 and most < MAX_PARTS:  # how many parts there are if they grow
+        step = size_of_part(number, part_size)
+        count = min(_PARTS_OF_ONE_SIZE, -(-left // step), MAX_PARTS - most)
+        most, left, number = most + count, left - count * step, number + count
+    while -(-size // part_size) > max(1, most) and part_size < MAX_PART_SIZE:
+        part_size = min(MAX_PART_SIZE, 2 * part_size)
+    return part_size
 
 
 def least_of_part(number: int) -> int:
@@ -36,9 +53,9 @@ def largest_upload(part_size: int) -> int:
     return sum(min(_PARTS_OF_ONE_SIZE, MAX_PARTS + 1 - first) * size_of_part(first, part_size) for first in firsts)
 
 
-def too_large(bucket: str, key: str, part_size: int) -> S3Exception:
-    """The error for bytes after the last part that an upload may have."""
-    largest = largest_upload(part_size)
+def too_large(bucket: str, key: str, part_size: int, equal_size: int | None = None) -> S3Exception:
+    """The error for bytes after the last part that an upload may have, whose parts have ``equal_size`` or grow."""
+    largest = largest_upload(part_size) if equal_size is None else MAX_PARTS * equal_size
     advice = "S3 stores no larger objects: split it"
     if part_size < MAX_PART_SIZE:
         advice = (

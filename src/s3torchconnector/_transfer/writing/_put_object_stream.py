@@ -12,7 +12,7 @@ from s3torchconnector._activity import activity
 from s3torchconnector._transfer.engine._collector import leave_to_collector
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
 from s3torchconnector._transfer.writing import _abandoned_uploads
-from s3torchconnector._transfer.writing._multipart import MAX_PARTS, size_of_part, too_large
+from s3torchconnector._transfer.writing._multipart import MAX_PARTS, equal_part_size, size_of_part, too_large
 from s3torchconnector._transfer.writing._upload import State, Upload
 from s3torchconnector._transfer.writing._upload_requests import UploadRequests
 from s3torchconnector._transfer.writing._write_condition import CreateOnly, Overwrite
@@ -45,8 +45,16 @@ class PutObjectStream:
         self._bucket = bucket
         self._key = key
         self._part_size = runtime.config.part_size
+        self._demands_equal_parts = runtime.caller.demands_equal_parts(bucket)
+        self._equal_size = equal_part_size(self._part_size) if self._demands_equal_parts else None
         requests = UploadRequests(runtime.caller, bucket, key, storage_class, condition, summed=summed)
-        self._upload = Upload(open_runtime, requests)
+        self._upload = Upload(open_runtime, requests, self._equal_size)
+
+    def expect(self, size: int) -> None:
+        """About ``size`` bytes will be written, so that all parts can have one size. For before the first ``write``."""
+        self._equal_size = equal_part_size(self._part_size, size)
+        if self._demands_equal_parts:
+            self._upload.use(partial(self._upload.demand_parts_of, self._equal_size))
 
     @activity("writes to {}", "self")
     def write(self, data: Buffer, *, lent: bool = False) -> int:
@@ -99,11 +107,11 @@ class PutObjectStream:
         upload, immutable = self._upload, isinstance(view.obj, bytes)
         size, view = view.nbytes, view.cast("B")
         while len(view):
-            room = size_of_part(upload.number, self._part_size) - upload.filling.size
+            room = (self._equal_size or size_of_part(upload.number, self._part_size)) - upload.filling.size
             added = upload.filling.add(view[:room], immutable=immutable, lent=lent) if room else 0
             if not added:  # it is full, or there is no memory for more: sent, it frees some
                 if upload.number == MAX_PARTS:  # now, and not when another part of up to 5 GiB is full
-                    raise too_large(self._bucket, self._key, self._part_size)
+                    raise too_large(self._bucket, self._key, self._part_size, self._equal_size)
                 upload.send_part()
             view = view[added:]
         upload.size += size

@@ -56,13 +56,16 @@ _OPEN, _IN_USE = State.OPEN, State.IN_USE  # looking a member up takes 0.1 us, a
 class Upload:
     """One upload to ``requests``' key. It keeps the client of ``open_runtime`` open.
 
+    Args:
+        least: bytes that each part but the last must have; by default as few as S3 takes.
+
     Attributes:
         size: bytes written so far.
         number: of the part that is being filled, from 1.
         filling: that part.
     """
 
-    def __init__(self, open_runtime: OpenRuntime, requests: UploadRequests) -> None:
+    def __init__(self, open_runtime: OpenRuntime, requests: UploadRequests, least: int | None = None) -> None:
         self._open_runtime = open_runtime  # without its client, the threads would end
         runtime = open_runtime()
         self._requests = requests
@@ -77,6 +80,7 @@ class Upload:
         self._upload_id: Future[str] | None = None  # None until there is a second part
         self._parts: list[Future[CompletedPart]] = []
         self._failures: list[BaseException] = []  # of parts
+        self._least = least
         self.size = 0
         self.number = 1
         self.filling = self._new_part()
@@ -167,6 +171,11 @@ class Upload:
 
     # -- what a user of it does -----------------------------------------------------------------------------------
 
+    def demand_parts_of(self, size: int) -> None:
+        """Have each part but the last take so many bytes. For an upload of which nothing is written."""
+        self._least = size
+        self.filling = self._new_part()
+
     def send_part(self) -> None:
         """Have a worker send the part that is being filled, and begin the next one."""
         if self._upload_id is None:
@@ -193,7 +202,7 @@ class Upload:
 
     def _new_part(self) -> PartBuffer:
         is_alone = partial(_all_done, self._parts)  # not of self: a cycle would delay the end of a dropped stream
-        return PartBuffer(self._budget, is_alone, least_of_part(self.number))
+        return PartBuffer(self._budget, is_alone, self._least or least_of_part(self.number))
 
     def _create(self) -> str:
         self._cancel.check()

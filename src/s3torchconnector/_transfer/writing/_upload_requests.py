@@ -14,7 +14,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ProtocolError
+from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ProtocolError, S3ServiceError
 from s3torchconnector._transfer.writing._abandoned_uploads import ADVICE
 from s3torchconnector._transfer.writing._completion import Completion
 from s3torchconnector._transfer.writing._completion_forms import CompletionForms
@@ -27,7 +27,9 @@ from s3torchconnector._wire import (
     Caller,
     CancelToken,
     CompletedPart,
+    Quirk,
     Response,
+    demands_equal_parts,
     operations,
     parse_http_date,
     parse_upload_id,
@@ -103,7 +105,12 @@ class UploadRequests:
         request = forms.request(self.bucket, self.key, upload_id)
         send = partial(self._condition.send, forms, request, refuse_late_error)
         completion = Completion(request, size, partial(multipart_etag, parts), self._begun)
-        completion.carry_out(self._caller, self._condition, send)
+        try:
+            completion.carry_out(self._caller, self._condition, send)
+        except S3ServiceError as error:
+            if demands_equal_parts(error):
+                self._caller.quirks.note(self.bucket, Quirk.EQUAL_PARTS)
+            raise
 
     def abort(self, upload_id: str, seconds: float) -> None:
         """End a multipart upload without an object. If it may remain, a warning says so."""

@@ -1,0 +1,37 @@
+"""How the servers of a client's buckets differ from S3, as far as the client has found out.
+
+Each difference costs the request that shows it, once for each bucket, and is told once in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from enum import Enum
+
+from s3torchconnector._uri import display_uri
+
+_log = logging.getLogger(__name__)
+
+
+class Quirk(Enum):
+    """A difference; its value says for the log what it is, and what follows."""
+
+    EQUAL_PARTS = "the server takes only multipart uploads whose parts have one length: later uploads have such parts"
+
+
+class Quirks:
+    """The differences that one client knows of. Any thread may add one, without a lock: a lost one costs a request."""
+
+    def __init__(self, everywhere: Collection[Quirk] = ()) -> None:
+        self._everywhere = everywhere  # by the configuration
+        self._found: set[tuple[str, Quirk]] = set()
+
+    def has(self, bucket: str, quirk: Quirk) -> bool:
+        return quirk in self._everywhere or (bucket, quirk) in self._found
+
+    def note(self, bucket: str, quirk: Quirk) -> None:
+        """The server of ``bucket`` has shown this."""
+        if (bucket, quirk) not in self._found:
+            self._found.add((bucket, quirk))
+            _log.info("%s: %s", display_uri(bucket), quirk.value)
