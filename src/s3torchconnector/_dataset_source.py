@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from torch.utils.data import get_worker_info
@@ -13,7 +14,7 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._key_table import KeyTable
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer import count_workers_by, look_ahead
+from s3torchconnector._transfer import count_workers_by, is_listed_in_order, look_ahead
 from s3torchconnector._types import ObjectInfos
 from s3torchconnector._uri import parse_object_uri, parse_s3_uri
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
@@ -46,6 +47,11 @@ class DatasetSource:
     def objects(self) -> Iterable[S3BucketKeyData]:
         """The objects. A prefix is listed while they are iterated over."""
         return self.get_dataset_objects(self.client)
+
+    def objects_in_order(self) -> Iterable[S3BucketKeyData]:
+        """The objects in an order that all ranks agree on."""
+        objects = self.objects()
+        return objects.in_order() if isinstance(objects, ListedObjects) else objects
 
     def table(self) -> KeyTable:
         """The objects by index. A prefix is listed now."""
@@ -124,8 +130,16 @@ class ListedObjects(Iterable[S3BucketKeyData]):
     def __iter__(self) -> Iterator[S3BucketKeyData]:
         return (S3BucketKeyData(self._bucket, info.key, info) for page in self._pages() for info in page)
 
+    def in_order(self) -> Iterable[S3BucketKeyData]:
+        """The objects in an order that is the same in every listing, which that of directory buckets is not."""
+        return self if is_listed_in_order(self._client._runtime, self._bucket) else self.table()
+
     def table(self) -> KeyTable:
-        return KeyTable.of_pages(self._bucket, self._pages())
+        """The objects by index, in the same order in every process."""
+        pages = self._pages()
+        if not is_listed_in_order(self._client._runtime, self._bucket):
+            pages = iter([ObjectInfos.of(sorted((info for page in pages for info in page), key=attrgetter("key")))])
+        return KeyTable.of_pages(self._bucket, pages)
 
     def _pages(self) -> Iterator[ObjectInfos]:
         for page in self._client.list_all(self._bucket, self._prefix):

@@ -150,10 +150,9 @@ class S3IterableDataset(IterableDataset[Any]):
         Raises:
             S3Exception: an error occurred listing the objects, or reading one of them.
         """
-        items = self._source.objects()
-        if self._enable_sharding:
-            items = shard(items, self._place())
-        return self._source.samples(items, self._look_ahead)
+        source = self._source
+        items = shard(source.objects_in_order(), self._place()) if self._enable_sharding else source.objects()
+        return source.samples(items, self._look_ahead)
 
     def _place(self) -> Place:
         """Which share of the samples belongs to this process, at the time when iteration starts."""

@@ -24,7 +24,7 @@ from s3torchconnector._transfer.reading._read_policy import ADAPTIVE, SEQUENTIAL
 
 if TYPE_CHECKING:
     from s3torchconnector._transfer._commit_object import CommitObject, Seen, refused_for_sure
-    from s3torchconnector._transfer.listing._listing import ListObjectStream, list_uploads
+    from s3torchconnector._transfer.listing._listing import ListObjectStream, is_listed_in_order, list_uploads
     from s3torchconnector._transfer.listing._parallel_listing import list_all
     from s3torchconnector._transfer.reading._look_ahead import look_ahead
     from s3torchconnector._transfer.reading._pieces import Piece, PiecesReader
@@ -65,6 +65,7 @@ __all__ = [
     "discarded",
     "expect_no_more_uploads",
     "expect_uploads",
+    "is_listed_in_order",
     "leave_to_collector",
     "list_all",
     "list_uploads",
@@ -85,6 +86,7 @@ __getattr__ = names_from(
         "PutObjectStream": "writing._put_object_stream",
         "abort_together": "writing._abandoned_uploads",
         "expect_uploads": "writing._abandoned_uploads",
+        "is_listed_in_order": "listing._listing",
         "list_all": "listing._parallel_listing",
         "list_uploads": "listing._listing",
         "look_ahead": "reading._look_ahead",

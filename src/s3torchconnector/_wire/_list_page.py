@@ -65,6 +65,14 @@ class ListPage(NamedTuple):
     in_order: bool = True
     following: str | None = None
 
+    def beginning_with(self, prefix: str) -> ListPage:
+        """The page without keys and common prefixes that do not begin with ``prefix``."""
+        prefixes = [each for each in self.common_prefixes if each.startswith(prefix)]
+        objects = self.objects
+        if not all(key.startswith(prefix) for key in objects.keys):
+            objects = ObjectInfos.of(info for info in objects if info.key.startswith(prefix))
+        return self._replace(objects=objects, common_prefixes=prefixes)
+
     def until(self, key: str) -> ListPage:
         """The page without entries after that key, if its keys are in order."""
         keys = self.objects.keys

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass, field, replace
-from urllib.parse import quote_plus, unquote
+from urllib.parse import quote_plus, unquote, unquote_plus
 from xml.etree import ElementTree
 
 from s3torchconnector._wire._checksums import ALGORITHMS
@@ -233,9 +233,8 @@ class AwsLike(MemoryS3):
     def _list(self, query: dict[str, str]) -> bytes:
         if "uploads" in query:
             return self._list_uploads(query)
-        if "start-after" in query and "continuation-token" not in query:
-            return super()._list({**query, "continuation-token": query["start-after"]})
-        return super()._list(query)
+        token = unquote_plus(query.get("continuation-token", "")) or query.get("start-after", "")
+        return super()._list({**query, "continuation-token": token})
 
     def _list_uploads(self, query: dict[str, str]) -> bytes:
         prefix = query.get("prefix", "")

@@ -14,6 +14,7 @@ from s3torchconnector._errors import S3NotFoundError
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
 from s3torchconnector._types import ListObjectResult, UploadInfo
 from s3torchconnector._wire import (
+    Caller,
     Continuation,
     ListPage,
     Response,
@@ -71,16 +72,34 @@ class ListObjectStream(Iterator[ListObjectResult]):
         return ListObjectResult(list(page.objects), page.common_prefixes)
 
     def _fetch(self, token: str | None) -> ListPage:
-        request = operations.list_objects(self.bucket, self.prefix, self.delimiter, max_keys=self.max_keys, token=token)
-        return self._open_runtime().caller.call(request, self._parse)
+        caller = self._open_runtime().caller
+        prefix = listed_prefix(caller, self.bucket, self.prefix)
+        request = operations.list_objects(self.bucket, prefix, self.delimiter, max_keys=self.max_keys, token=token)
+        return caller.call(request, self._parse)
 
     def _parse(self, response: Response) -> ListPage:
         page = parse_list_page(read_document(response))
         self._continuation.check(page.next_token)  # here, since a wrong response is requested again
-        return page
+        return page.beginning_with(self.prefix)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_next": None}
+
+
+def is_listed_in_order(open_runtime: OpenRuntime, bucket: str) -> bool:
+    """Whether every listing of a bucket has the same order, that of its keys. Those of directory buckets have none."""
+    return open_runtime().caller.lists_in_order(operations.list_objects(bucket))
+
+
+def listed_prefix(caller: Caller, bucket: str, prefix: str) -> str:
+    """What to list to find the keys that begin with ``prefix``, among others.
+
+    Directory buckets take only prefixes that end in a slash, so that their "folder" has to be listed.
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/s3-express-differences.html
+    """
+    if not prefix or prefix.endswith("/") or caller.lists_in_order(operations.list_objects(bucket, prefix)):
+        return prefix
+    return prefix[: prefix.rfind("/") + 1]
 
 
 def list_uploads(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[UploadInfo]:
@@ -90,6 +109,7 @@ def list_uploads(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterato
         S3Exception: an error occurred accessing S3.
     """
     marker, continuation = None, Continuation()
+    listed = listed_prefix(open_runtime().caller, bucket, prefix)
 
     def parse(response: Response) -> UploadsPage:
         page = parse_uploads_page(read_document(response))
@@ -97,14 +117,14 @@ def list_uploads(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterato
         return page
 
     while True:
-        request = operations.list_multipart_uploads(bucket, prefix, marker)
+        request = operations.list_multipart_uploads(bucket, listed, marker)
         try:
             page = open_runtime().caller.call(request, parse)
         except S3NotFoundError as error:
             if error.code == "NoSuchUpload":  # rclone says that of a bucket that never had one
                 return
             raise
-        yield from page.uploads
+        yield from (upload for upload in page.uploads if upload.key.startswith(prefix))
         marker = page.next_marker
         if marker is None:
             return

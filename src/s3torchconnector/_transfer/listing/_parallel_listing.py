@@ -15,6 +15,7 @@ from functools import partial
 from queue import SimpleQueue
 
 from s3torchconnector._transfer.engine._runtime import OpenRuntime, Runtime
+from s3torchconnector._transfer.listing._listing import listed_prefix
 from s3torchconnector._transfer.listing._progress import ListingProgress
 from s3torchconnector._transfer.listing._segments import PageRequest, Segments
 from s3torchconnector._types import ObjectInfos
@@ -71,6 +72,7 @@ class _InFlight:
         self._lane = runtime.lane()
         self._bucket = bucket
         self._prefix = prefix
+        self._listed = listed_prefix(runtime.caller, bucket, prefix)
         self._results: SimpleQueue[_Result] = SimpleQueue()
         self._cancel = CancelToken()
         self._pid = os.getpid()
@@ -103,8 +105,9 @@ class _InFlight:
     def _list(self, request: PageRequest) -> None:
         try:
             token, start_after = request.token, request.start_after
-            call = operations.list_objects(self._bucket, self._prefix, token=token, start_after=start_after)
-            self._results.put((request, self._caller.call(call, partial(_parse, request), self._cancel)))
+            call = operations.list_objects(self._bucket, self._listed, token=token, start_after=start_after)
+            page = self._caller.call(call, partial(_parse, request), self._cancel)
+            self._results.put((request, page if self._listed == self._prefix else page.beginning_with(self._prefix)))
         except BaseException as error:
             self._results.put((request, error))
 
