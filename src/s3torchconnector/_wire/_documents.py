@@ -8,6 +8,7 @@ S3 never sends one, and entity bombs need one.
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +21,9 @@ from s3torchconnector._types import UploadInfo
 if TYPE_CHECKING:
     from xml.etree import ElementTree
 
+# Control characters that XML 1.0 does not allow, and characters of Unicode's private use that stand for them.
+_STAND_INS = {code: 0xF700 + code for code in range(1, 32) if code not in b"\t\n\r"}
+_CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f]|&#(?:x([0-9a-fA-F]{1,6})|([0-9]{1,7}));")
 _EPOCH = datetime.date(1970, 1, 1)
 DOCUMENT_LIMIT = 32 * 1024 * 1024  # bytes; a page of 1,000 keys of the greatest length, URL-encoded, is under 4 MiB
 
@@ -80,9 +84,40 @@ def parse(data: bytes) -> ElementTree.Element:
         from xml.etree import ElementTree  # here: reading an object needs no XML, and this takes milliseconds
 
     try:
-        return ElementTree.fromstring(data)
+        try:
+            return ElementTree.fromstring(data)
+        except ElementTree.ParseError:
+            replaced = _with_stand_ins(data)
+            if replaced is None:
+                raise
+            return _restored(ElementTree.fromstring(replaced))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise S3ProtocolError(f"the response is not well-formed XML ({error}): it begins with {data[:60]!r}") from error
+
+
+def _with_stand_ins(data: bytes) -> bytes | None:
+    """A document with stand-ins for control characters, which keys may have and XML may not; None if it has none.
+
+    Some servers write such keys into documents as they are, or as references. One of them must not hide a bucket.
+    """
+    if any(chr(code).encode() in data for code in _STAND_INS.values()):
+        return None
+    replaced = _CONTROL.sub(_stand_in, data)
+    return replaced if replaced != data else None
+
+
+def _stand_in(found: re.Match[bytes]) -> bytes:
+    hexadecimal, decimal = found.groups()
+    code = int(hexadecimal, 16) if hexadecimal else int(decimal) if decimal else found[0][0]
+    return chr(_STAND_INS[code]).encode() if code in _STAND_INS else found[0]
+
+
+def _restored(root: ElementTree.Element) -> ElementTree.Element:
+    """A document whose stand-ins are the characters again that they stand for."""
+    characters = {stand_in: code for code, stand_in in _STAND_INS.items()}
+    for element in root.iter():
+        element.text = element.text and element.text.translate(characters)
+    return root
 
 
 def local_name(element: ElementTree.Element) -> str:

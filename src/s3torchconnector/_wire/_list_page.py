@@ -30,7 +30,8 @@ _ENTRY = re.compile(
             "<LastModified>([^<&]*)</LastModified>",
             "<ETag>([^<]*)</ETag>",
             rf"(?:<Checksum(?:Algorithm|Type)>\w*</Checksum(?:Algorithm|Type)>{_BLANK})*<Size>(\d{{1,19}})</Size>",
-            f"(?:<StorageClass>([^<&]*)</StorageClass>{_BLANK})?</Contents>",
+            # Ceph's gateway says of each object how it was written.
+            rf"(?:<StorageClass>([^<&]*)</StorageClass>{_BLANK})?(?:<Type>\w*</Type>{_BLANK})?</Contents>",
         ]
     ),
     re.ASCII,
@@ -134,7 +135,8 @@ def _split(data: bytes) -> tuple[bytes, _Columns | None]:
     except UnicodeDecodeError:
         return data, None
     if "&" in block:
-        block = block.replace("&quot;", '"').replace("&#34;", '"')  # used in ETags; other references need a parser
+        # Used in ETags, and for apostrophes of keys; other references need a parser.
+        block = block.replace("&quot;", '"').replace("&#34;", '"').replace("&apos;", "'").replace("&#39;", "'")
     # The text between two entries, and the fields of one, in turn.
     pieces = _ENTRY.split(block)
     between = "".join(pieces[::6])

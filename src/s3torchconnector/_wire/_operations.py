@@ -152,9 +152,16 @@ def abort_multipart_upload(bucket: str, key: str, upload_id: str) -> Request:
     return Request("AbortMultipartUpload", "DELETE", bucket, key, query=(("uploadId", upload_id),))
 
 
-def list_multipart_uploads(bucket: str, prefix: str = "", marker: UploadMarker | None = None) -> Request:
-    """One page of the multipart uploads that were started and not completed or aborted, after ``marker``."""
-    query = [("encoding-type", "url"), ("max-uploads", "1000"), ("prefix", prefix), ("uploads", "")]
+def list_multipart_uploads(
+    bucket: str, prefix: str = "", marker: UploadMarker | None = None, *, encoded: bool = False
+) -> Request:
+    """One page of the multipart uploads that were started and not completed or aborted, after ``marker``.
+
+    Keys come as they are: Ceph's gateway encodes them if asked to, and does not say so.
+    """
+    query = [("max-uploads", "1000"), ("prefix", prefix), ("uploads", "")]
+    if encoded:
+        query.append(("encoding-type", "url"))
     if marker:
         query.append(("key-marker", marker.key))
         if marker.upload_id:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from s3torchconnector._errors import S3NotFoundError
+from s3torchconnector._errors import S3NotFoundError, S3ProtocolError
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
 from s3torchconnector._types import ListObjectResult, UploadInfo
 from s3torchconnector._wire import (
@@ -108,7 +108,7 @@ def list_uploads(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterato
     Raises:
         S3Exception: an error occurred accessing S3.
     """
-    marker, continuation = None, Continuation()
+    marker, continuation, encoded = None, Continuation(), False
     listed = listed_prefix(open_runtime().caller, bucket, prefix)
 
     def parse(response: Response) -> UploadsPage:
@@ -117,9 +117,14 @@ def list_uploads(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterato
         return page
 
     while True:
-        request = operations.list_multipart_uploads(bucket, listed, marker)
+        request = operations.list_multipart_uploads(bucket, listed, marker, encoded=encoded)
         try:
             page = open_runtime().caller.call(request, parse)
+        except S3ProtocolError:
+            if encoded:
+                raise
+            encoded = True  # a key has characters that XML cannot hold
+            continue
         except S3NotFoundError as error:
             if error.code == "NoSuchUpload":  # rclone says that of a bucket that never had one
                 return
