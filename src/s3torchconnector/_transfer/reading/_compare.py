@@ -92,7 +92,7 @@ def compare(version: ObjectVersion, caller: Caller, integrity: ObjectIntegrity, 
         raise integrity.mismatch(ledger.wrong)
     size = version.size or 0
     if not is_right(ledger, expected, size):
-        raise integrity.mismatch(Range(0, size))
+        raise integrity.mismatch(Range(0, size), ledger.combined(expected[0], size))
 
 
 def is_right(ledger: Ledger, expected: tuple[Algorithm, int], size: int) -> bool:

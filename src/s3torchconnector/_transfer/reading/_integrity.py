@@ -48,6 +48,7 @@ class ObjectIntegrity:
         self._reason = "the last objects of its bucket had no checksum, so none was requested for this one"
         self._room = _MOST_KEPT if len(self.algorithms) > 1 else 0
         self._is_read_whole = True
+        self._found: int | None = None  # the last wrong checksum of the whole
 
     def fork(self) -> ObjectIntegrity:
         """What is known, for a forked child or for another reader; its locks are new, so nobody holds them."""
@@ -173,14 +174,19 @@ class ObjectIntegrity:
         running.add(data)
         return running.sums()
 
-    def mismatch(self, wrong: Range) -> S3ChecksumError:
-        """The error for wrong bytes in this range."""
-        return self._error(
-            f"bytes {wrong.start} to {wrong.stop} are not those that were stored: their checksum differs. They were "
-            "changed on the way or in memory, or are damaged in storage. Read them again, over another network if you "
-            "can",
-            wrong,
-        )
+    def mismatch(self, wrong: Range, found: int | None = None) -> S3ChecksumError:
+        """The error for wrong bytes in this range; ``found`` is the checksum of the whole object that came instead."""
+        text = f"bytes {wrong.start} to {wrong.stop} are not those that were stored: their checksum differs. They "
+        if found is not None and found == self._found:
+            text += (
+                "came twice the same, so they were hardly changed on the way: they are damaged in storage, or the "
+                'server keeps a wrong checksum of them. checksum="off" in S3ClientConfig reads them uncompared'
+            )
+        else:
+            text += "were changed on the way or in memory, or are damaged in storage. Read them again, over another "
+            text += "network if you can"
+        self._found = found
+        return self._error(text, wrong)
 
     def _error(self, text: str, wrong: Range | None) -> S3ChecksumError:
         error = S3ChecksumError(
@@ -251,4 +257,4 @@ class Sum:
         for algorithm in self._integrity.algorithms if expected else ():
             crc = sums.of(algorithm)
             if expected and crc is not None and expected.get(algorithm, crc) != crc:
-                raise self._integrity.mismatch(received)
+                raise self._integrity.mismatch(received, crc)

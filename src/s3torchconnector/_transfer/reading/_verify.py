@@ -175,11 +175,13 @@ class Verification:
         algorithm, crc = expected
         first = self._ledger
         # The bytes are still here to be summed, if they were not, or with another algorithm.
-        if not is_right(first, expected, len(view)) and algorithm.update(view, 0) != crc:
+        whole = Range(0, len(view))
+        if not is_right(first, expected, len(view)) and (found := algorithm.update(view, 0)) != crc:
             index.discard_all()
+            integrity.mismatch(whole, found)  # noted, for the error if the same comes again
             second = self._fetch_all(view, lane)
-            if not is_right(second, expected, len(view)) and algorithm.update(view, 0) != crc:
-                raise integrity.mismatch(first.differing(second, algorithm) or Range(0, len(view)))
+            if not is_right(second, expected, len(view)) and (found := algorithm.update(view, 0)) != crc:
+                raise integrity.mismatch(first.differing(second, algorithm) or whole, found)
         wrong = None if self._earlier is None else self._earlier.differing_from(view, algorithm)
         if wrong is not None:
             raise integrity.mismatch(wrong)
