@@ -9,7 +9,7 @@ from typing import NamedTuple
 from s3torchconnector._checkpoint_manager._manifest import StoredObject, differences, split_key
 from s3torchconnector._checkpoint_manager._store import Store
 from s3torchconnector._config import MIB
-from s3torchconnector._errors import S3ChecksumError, S3FormatError, S3NotFoundError, S3ProtocolError
+from s3torchconnector._errors import S3ChecksumError, S3FormatError, S3NotFoundError, S3ProtocolError, S3ServiceError
 from s3torchconnector._types import UploadInfo
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Response, algorithm_of, operations, parse_http_date, read_document
@@ -125,5 +125,13 @@ def _time(store: Store) -> float:
 
 
 def _uploads(store: Store) -> list[UploadInfo]:
+    """The unfinished multipart uploads in steps' folders; none, with a warning, if the server cannot list them."""
     found = store.client.list_multipart_uploads(store.bucket, store.prefix)
-    return [upload for upload in found if split_key(upload.key.removeprefix(store.prefix)) is not None]
+    try:
+        return [upload for upload in found if split_key(upload.key.removeprefix(store.prefix)) is not None]
+    except S3ServiceError as error:
+        if error.status not in (405, 501):
+            raise
+        uri = display_uri(store.bucket, store.prefix)
+        _log.warning("unfinished multipart uploads below %s could not be listed, and may remain: %s", uri, error)
+        return []
