@@ -10,9 +10,9 @@ import pytest
 from s3torchconnector._s3client import S3Client
 from tests.reading.support import client_of
 from tests.servers.scripted import ScriptedServer
-from tests.servers.stand_ins import R2, AwsLike, Backblaze, Ceph16, Express, Gcs, Minio, OldMinio, RustFs
+from tests.servers.stand_ins import R2, AwsLike, Backblaze, Ceph16, Express, Gcs, Minio, OldMinio, RustFs, S3rver
 
-STAND_INS: tuple[type[AwsLike], ...] = (R2, AwsLike, Backblaze, Ceph16, Express, Gcs, Minio, OldMinio, RustFs)
+STAND_INS: tuple[type[AwsLike], ...] = (R2, AwsLike, Backblaze, Ceph16, Express, Gcs, Minio, OldMinio, RustFs, S3rver)
 
 
 class Server(NamedTuple):

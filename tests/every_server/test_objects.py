@@ -86,7 +86,7 @@ def test_an_aborted_upload_leaves_nothing(server: Server) -> None:
         stream = client.put_object(server.bucket, "epoch=1-step=2.ckpt")
         stream.write(content(0, PART + MIB))
         stream.abort()
-        if server.name != "S3rver":
+        if server.name != "S3rver":  # it cannot list them
             assert list(client.list_multipart_uploads(server.bucket)) == []
         with pytest.raises(S3NotFoundError):
             client.head_object(server.bucket, "epoch=1-step=2.ckpt")

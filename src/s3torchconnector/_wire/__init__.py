@@ -32,7 +32,7 @@ from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
 from s3torchconnector._wire._quirks import Quirk
-from s3torchconnector._wire._response import Response, read_document
+from s3torchconnector._wire._response import Response, check_not_decompressed, read_document
 from s3torchconnector._wire._retry import is_retryable
 from s3torchconnector._wire._service_errors import demands_equal_parts, refuse_late_error
 
@@ -64,6 +64,7 @@ __all__ = [
     "UploadsPage",
     "WouldBlock",
     "algorithm_of",
+    "check_not_decompressed",
     "demands_equal_parts",
     "is_retryable",
     "offered",

@@ -29,13 +29,13 @@ from s3torchconnector._wire._dialer import Route
 from s3torchconnector._wire._exchange import Exchange
 from s3torchconnector._wire._head import HeadBuilder
 from s3torchconnector._wire._hedging import Hedging
-from s3torchconnector._wire._operations import CHECKSUM_MODE, UNASKED, Request
+from s3torchconnector._wire._operations import Request, without_asking
 from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
 from s3torchconnector._wire._proxy import proxy_for
 from s3torchconnector._wire._quirks import Quirk, Quirks
 from s3torchconnector._wire._regions import Regions
 from s3torchconnector._wire._request_log import log_request
-from s3torchconnector._wire._response import Response, read_document
+from s3torchconnector._wire._response import Decompressed, Response, read_document
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
 from s3torchconnector._wire._service_errors import service_error
 from s3torchconnector._wire._throttle import Overloaded, Throttle
@@ -180,8 +180,7 @@ class Caller:
                 if not isinstance(request, Request):
                     state.request = request()
                 if state.unasked is not None:
-                    headers = {**state.request.headers, CHECKSUM_MODE: UNASKED}
-                    state.request = state.request._replace(headers=headers)
+                    state.request = without_asking(state.request)
         finally:
             state.release_permit()
 
@@ -258,6 +257,8 @@ class Caller:
 
     def _recover(self, error: S3Exception, state: CallState) -> bool:
         """Remove the cause of a refusal, if that is possible from here; see also ``Authenticator.recover``."""
+        if isinstance(error, Decompressed):
+            return self._heads.accept_gzip(state.request.bucket)
         if isinstance(error, S3WrongRegionError):
             return self._regions.follow(error, state.request.bucket)
         try:

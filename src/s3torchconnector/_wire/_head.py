@@ -22,6 +22,8 @@ from s3torchconnector._wire._operations import CHECKSUM_MODE, UNASKED, Request
 from s3torchconnector._wire._proxy import Proxy
 
 _METHODS_WITH_BODY = ("PUT", "POST")
+_METHODS_OF_READING = ("GET", "HEAD")
+_DECOMPRESSING = "storage.googleapis.com"  # sends objects with Content-Encoding: gzip decompressed, if it may
 
 
 class _Form(NamedTuple):
@@ -48,6 +50,7 @@ class HeadBuilder:
         self._checksums = checksums
         self._form: _Form | None = None
         self._unasked: set[str] = set()
+        self._stored_gzip: set[str] = set()
 
     def may_ask(self, request: Request) -> bool:
         """Whether the head of ``request`` asks for the object's checksum, if the bucket takes that."""
@@ -58,6 +61,12 @@ class HeadBuilder:
         """Ask for no checksum of the bucket's objects any more."""
         self._unasked.add(bucket)
         self._form = None
+
+    def accept_gzip(self, bucket: str) -> bool:
+        """Have the bucket's compressed objects sent as they are stored, from now on: True."""
+        self._stored_gzip.add(bucket)
+        self._form = None
+        return True
 
     def build(
         self,
@@ -122,6 +131,10 @@ class HeadBuilder:
         if request.method in _METHODS_WITH_BODY:
             headers["content-length"] = str(size)
         headers["user-agent"] = self._user_agent
+        if request.method in _METHODS_OF_READING and (
+            request.bucket in self._stored_gzip or endpoint.host.endswith(_DECOMPRESSING)
+        ):
+            headers["accept-encoding"] = "gzip"  # not signed, since Google's front end changes it
         origin = ""
         if proxy is not None and endpoint.scheme == "http":
             origin = f"http://{endpoint.host_header}"

@@ -63,6 +63,11 @@ def get_object(
     return Request("GetObject", "GET", bucket, key, headers=headers, also_good=(416,) if "range" in headers else ())
 
 
+def without_asking(request: Request) -> Request:
+    """``request``, whose head does not ask for the object's checksum."""
+    return request._replace(headers={**request.headers, CHECKSUM_MODE: UNASKED})
+
+
 def head_object(bucket: str, key: str, *, checksum: bool = False, if_match: str | None = None) -> Request:
     """The metadata of an object, with ``checksum`` also its checksums (which needs the permission to decrypt it)."""
     headers = {**({CHECKSUM_MODE: "ENABLED"} if checksum else {}), **_if_match(if_match)}

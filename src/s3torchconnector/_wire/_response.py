@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ProtocolError
 from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._documents import DOCUMENT_LIMIT
@@ -9,6 +11,14 @@ from s3torchconnector._wire._framing import ChunkedDecoder, ResponseHead
 
 _CHUNK = 64 * 1024
 _DRAIN_LIMIT = 256 * 1024  # bytes of unread body that are worth receiving to keep a connection
+
+
+class Decompressed(S3ProtocolError):
+    """The server sent other bytes than it stores: an object with ``Content-Encoding: gzip``, decompressed.
+
+    Google Cloud Storage does that unless the request accepts gzip, and then ignores ranges.
+    https://cloud.google.com/storage/docs/transcoding
+    """
 
 
 class Response:
@@ -130,6 +140,19 @@ class Response:
             return False  # all that was wanted of this response has been received
         trailing = self._decoder.trailing if self._decoder else b""
         return self.head.keep_alive and not trailing and not self._connection.has_leftover
+
+
+def check_not_decompressed(headers: Mapping[str, str]) -> None:
+    """Check that a response without a range has an object's bytes as they are stored.
+
+    Raises:
+        Decompressed: it does not.
+    """
+    if headers.get("x-goog-stored-content-encoding", "identity") not in ("identity", headers.get("content-encoding")):
+        raise Decompressed(
+            "the server decompressed the object, which is stored with Content-Encoding: gzip, so that neither its size "
+            "nor its ranges are known. Store it without Content-Encoding, or with Cache-Control: no-transform"
+        )
 
 
 def read_document(response: Response) -> bytes:

@@ -10,6 +10,9 @@ from s3torchconnector._errors import S3ProtocolError
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19})", re.ASCII)
 
+# What s3rver and MinIO say of a range of an empty object (https://github.com/minio/minio/issues/20844).
+_EMPTY = ("bytes 0-0/0", "bytes 0--1/0")
+
 
 class Range(NamedTuple):
     """Bytes ``start`` up to ``stop``, without ``stop``."""
@@ -52,6 +55,8 @@ def parse_content_range(text: str) -> ContentRange:
     Raises:
         S3ProtocolError: it is malformed or contradicts itself.
     """
+    if text in _EMPTY:
+        return ContentRange(0, 0, 0)
     match = _CONTENT_RANGE.fullmatch(text)
     if match is None:
         raise S3ProtocolError(f"the response has a malformed Content-Range: {text[:60]!r}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from s3torchconnector._config import KIB
+from s3torchconnector._errors import S3ProtocolError
+from s3torchconnector._wire import Response
 
 _AT_ONCE = 256 * KIB  # bytes received at a time
 
@@ -17,3 +19,13 @@ def discarded(count: int) -> Iterator[memoryview]:
         view = memory[:count]
         yield view
         count -= len(view)
+
+
+def discard(response: Response, count: int) -> None:
+    """Receive the bytes before the wanted ones, from a server that ignores ranges, and throw them away."""
+    for view in discarded(count):
+        while view:
+            received = response.readinto(view)
+            if not received:
+                raise S3ProtocolError("the response ended before the bytes that were requested")
+            view = view[received:]

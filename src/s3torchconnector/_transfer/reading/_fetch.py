@@ -8,12 +8,21 @@ from typing import cast
 from s3torchconnector._errors import S3ChecksumError, S3ProtocolError
 from s3torchconnector._transfer.engine._memory import populate
 from s3torchconnector._transfer.engine._ranges import ContentRange, Range, parse_content_range
-from s3torchconnector._transfer.reading._discard import discarded
+from s3torchconnector._transfer.reading._discard import discard
 from s3torchconnector._transfer.reading._integrity import ObjectIntegrity, Sum
 from s3torchconnector._transfer.reading._ledger import NOT_SUMMED, Sums
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
 from s3torchconnector._uri import display_uri
-from s3torchconnector._wire import Caller, CancelToken, Exchange, Request, Response, operations
+from s3torchconnector._wire import (
+    Caller,
+    CancelToken,
+    Exchange,
+    Quirk,
+    Request,
+    Response,
+    check_not_decompressed,
+    operations,
+)
 
 _FULL = memoryview(b"")
 
@@ -54,6 +63,7 @@ class RangeFetch:
         self._sent: tuple[Request, Exchange] | None = None  # by ``send``
         self._checked: Response | None = None  # the response being received, once its head was found right
         self._size_is_untold = False
+        self._is_beginning = False
 
     def send(self, caller: Caller, cancel: CancelToken, *, wait: bool, connect: bool) -> Exchange:
         """Send the first request; its response is received later.
@@ -94,11 +104,15 @@ class RangeFetch:
         """
         self._version.integrity_by(caller)
         sent = None
+        if self._start < 0 and caller.quirks.has(self._version.bucket, Quirk.NO_SUFFIX_RANGES):
+            self._size_is_untold = True
         if self._sent is not None:
             sent, self._sent = self._sent[1], None
             sent.set_nonblocking(None)
         received = None if self._size_is_untold else caller.call(self._request, self._receive, cancel, sent)
         if received is None:
+            if self._is_beginning:
+                caller.quirks.note(self._version.bucket, Quirk.NO_SUFFIX_RANGES)
             # 416 without the object's size, which RFC 9110 only recommends to tell: one more request asks for it.
             head = operations.head_object(self._version.bucket, self._version.key)
             self._allocate_all(caller.call(head, self._learn_size, cancel))
@@ -161,7 +175,7 @@ class RangeFetch:
     def _prepare(self, response: Response) -> bool:
         """Check the head of a response, and get memory for its body; False if it does not tell the object's size."""
         content = _content_of(response)
-        if content is None:
+        if content is None or (self._start < 0 and self._has_beginning(response, content)):
             return False
         self._check(response, content)
         self._learn_checksum(response, content)
@@ -174,9 +188,15 @@ class RangeFetch:
         if not self._done:  # only now, after the response may have told what to sum with
             self._sum = Sum(cast(ObjectIntegrity, self._version.integrity))
         if wanted and wanted.start + self._done > content.start:  # nothing precedes an empty range, as at the end
-            _discard(response, wanted.start + self._done - content.start)
+            discard(response, wanted.start + self._done - content.start)
         self._checked = response
         return True
+
+    def _has_beginning(self, response: Response, content: ContentRange) -> bool:
+        """Whether the object's first bytes came instead of its last ones, as s3rver sends them."""
+        is_partial = self._range is None and response.status == 206
+        self._is_beginning = is_partial and content.start == 0 and content.size > -self._start
+        return self._is_beginning
 
     def _finish_memory(self, wanted: Range) -> None:
         """The last memory is full, or all has come: sum it."""
@@ -268,16 +288,7 @@ def _content_of(response: Response) -> ContentRange | None:
         return None
     if response.status == 206:
         raise S3ProtocolError("the response is partial but has no Content-Range")
+    check_not_decompressed(response.headers)
     if response.length is None:
         raise S3ProtocolError("the response tells neither the object's size nor its range")
     return ContentRange(0, response.length, response.length)
-
-
-def _discard(response: Response, count: int) -> None:
-    """Receive the bytes before the wanted ones, from a server that ignores ranges, and throw them away."""
-    for view in discarded(count):
-        while view:
-            received = response.readinto(view)
-            if not received:
-                raise S3ProtocolError("the response ended before the bytes that were requested")
-            view = view[received:]
