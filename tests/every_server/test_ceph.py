@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from s3torchconnector._errors import S3ObjectExistsError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._wire import _list_page, operations, parse_list_page, read_document
 from tests.reading.support import MIB, PART, client_of, content, put
+from tests.servers.http_messages import ReceivedRequest
 from tests.servers.stand_ins import AwsLike, Ceph16
 
 pytestmark = pytest.mark.usefixtures("s3_server")  # for its keys
@@ -58,3 +60,70 @@ def test_a_control_character_does_not_hide_a_bucket(written: bytes) -> None:
     )
     document = b"<ListBucketResult>" + entry % b"a" + entry % written + entry % b"z" + b"</ListBucketResult>"
     assert parse_list_page(document).objects.keys == ["a", "x\x01y", "z"]
+
+
+def test_a_multipart_upload_creates_only_what_is_not_there(ceph: tuple[Ceph16, S3Client]) -> None:
+    memory, client = ceph
+    writers = [client.put_object("bucket", "key", overwrite=False) for _ in range(3)]
+    for number, writer in enumerate(writers):
+        writer.write(bytes([number]) * (PART + MIB))
+    writers[1].close()
+    for writer in (writers[0], writers[2]):
+        with pytest.raises(S3ObjectExistsError):
+            writer.close()
+    assert memory.objects["key"].data[:1] == b"\1"
+    assert memory.uploads == {}
+
+
+def test_aws_is_not_looked_at_before_a_completion() -> None:
+    memory = AwsLike()
+    with memory.serve() as server, client_of(server.endpoint) as client:
+        writer = client.put_object("bucket", "key", overwrite=False)
+        writer.write(DATA)
+        writer.close()
+        assert memory.count("HEAD") == 1  # when it was opened
+
+
+class Damaging(Ceph16):
+    """Behind something that changes a byte of the first upload."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = 1
+
+    def verify(self, request: ReceivedRequest) -> bytes | None:
+        if self.left and request.body:
+            self.left -= 1
+            request.body = b"?" + request.body[1:]
+        return super().verify(request)
+
+
+@pytest.mark.parametrize("size", [1000, PART + MIB])
+def test_required_has_uploads_verified_though_checksums_are_ignored(size: int) -> None:
+    memory = Damaging()
+    with memory.serve() as server, client_of(server.endpoint, checksum="required") as client:
+        put(client, "bucket", "key", content(0, size))
+        assert memory.left == 0
+        assert memory.objects["key"].data == content(0, size)
+        bodies = [each for each in memory.requests if each.method == "PUT"]
+        assert all("content-md5" in each.headers for each in bodies)
+
+
+def test_what_is_not_verified_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    memory = Ceph16()
+    with (
+        caplog.at_level("INFO", "s3torchconnector"),
+        memory.serve() as server,
+        client_of(server.endpoint) as client,
+    ):
+        for key in ("a", "b"):
+            put(client, "bucket", key, DATA)
+    assert caplog.text.count("does not confirm the checksums of uploads") == 1
+
+
+def test_aws_is_sent_no_md5_once_it_has_confirmed_a_checksum() -> None:
+    memory = AwsLike()
+    with memory.serve() as server, client_of(server.endpoint, checksum="required") as client:
+        for key in ("a", "b", "c"):
+            put(client, "bucket", key, b"data")
+        assert ["content-md5" in each.headers for each in memory.requests] == [True, False, False]

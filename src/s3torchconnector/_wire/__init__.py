@@ -13,6 +13,7 @@ from s3torchconnector._wire._checksums import (
     TYPE_HEADER,
     Algorithm,
     algorithm_of,
+    md5_of,
     offered,
     why_none,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "check_not_decompressed",
     "demands_equal_parts",
     "is_retryable",
+    "md5_of",
     "offered",
     "open_descriptors",
     "operations",

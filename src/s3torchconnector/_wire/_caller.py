@@ -74,7 +74,7 @@ class Caller:
         self._authenticator = Authenticator(config, region, self._request_session)
         self._pool = pool or ConnectionPool(config)
         self._has_own_pool = pool is None
-        self.checksums = ChecksumSupport(config.checksum)
+        self.checksums = ChecksumSupport(config.checksum, self._regions.is_aws)
         self.quirks = Quirks({Quirk.EQUAL_PARTS} if config.equal_parts else set())
         self._heads = HeadBuilder(user_agent, config.requester_pays, not self.checksums.off)
         self._routes: dict[tuple[str, str, int], tuple[Route, Throttle]] = {}

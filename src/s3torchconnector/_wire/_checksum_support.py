@@ -11,6 +11,7 @@ Any thread may write, without a lock: each change is one operation of a built-in
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 
 from s3torchconnector._errors import S3Exception
 from s3torchconnector._uri import display_uri
@@ -25,15 +26,18 @@ _UNLIKE = (*_UNSUPPORTED, "InvalidPart", "InvalidDigest", "MalformedXML", *WRONG
 
 
 class ChecksumSupport:
-    """``mode`` is the configuration's ``checksum``."""
+    """``mode`` is the configuration's ``checksum``; ``is_aws`` tells whether a bucket is Amazon's."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, is_aws: Callable[[str], bool] = lambda bucket: False) -> None:
+        self._is_aws = is_aws
         self.off = mode == "off"
         self.required = mode == "required"
         self._warned: set[str] = set()  # buckets that the log has named
         self._refusing: set[str] = set()  # buckets whose uploads carry no checksum any more
         self._refusing_whole: set[str] = set()  # buckets whose completions carry no checksum of the whole any more
         self._unasked: set[str] = set()  # buckets whose server refuses to be asked for checksums
+        self._confirming: set[str] = set()  # buckets whose server sends the checksums of uploads back
+        self._not_confirming: set[str] = set()  # those that the log has named because it does not
         self._likely: dict[str, Algorithm] = {}
         self._fruitless: dict[str, int] = {}
         self._unverified: set[str] = set()
@@ -41,6 +45,26 @@ class ChecksumSupport:
     def for_upload(self, bucket: str) -> Algorithm | None:
         """The checksum that uploads to the bucket carry, if any."""
         return None if self.off or bucket in self._refusing else ALGORITHMS[0]
+
+    def verifies_uploads(self, bucket: str) -> bool:
+        """Whether the server is known to compare uploads with their checksums. Others may ignore conditions, too."""
+        return bucket in self._confirming or self._is_aws(bucket)
+
+    def takes_md5(self, bucket: str) -> bool:
+        """Whether uploads carry a Content-MD5 as well: if they must be verified, and their checksum may be ignored."""
+        return self.required and not self.verifies_uploads(bucket)
+
+    def note_stored(self, bucket: str, algorithm: Algorithm, headers: Mapping[str, str]) -> None:
+        """Note the response to an upload with a checksum: a server that compares it sends it back."""
+        if algorithm.header in headers:
+            self._confirming.add(bucket)
+        elif bucket not in self._not_confirming and not self.verifies_uploads(bucket):
+            self._not_confirming.add(bucket)
+            _log.info(
+                "%s: the server does not confirm the checksums of uploads, so it may store bytes that were damaged on "
+                'the way. With checksum="required" in S3ClientConfig, uploads carry a Content-MD5 as well',
+                display_uri(bucket),
+            )
 
     def may_explain(self, error: S3Exception) -> bool:
         """Whether the server may have refused a request because of its checksum, so that a retry without can help.

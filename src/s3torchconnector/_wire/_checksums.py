@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -121,6 +122,14 @@ ALGORITHMS: tuple[Algorithm, ...] = (*_NATIVE, CRC32)
 """Those that can be computed in this environment, the best first."""
 _BY_HEADER = {algorithm.header: algorithm for algorithm in ALGORITHMS}
 _BY_NAME = {algorithm.name: algorithm for algorithm in ALGORITHMS}
+
+
+def md5_of(buffers: Iterable[Buffer]) -> str:
+    """What Content-MD5 says of buffers, one after the other."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for buffer in buffers:
+        digest.update(buffer)
+    return base64.b64encode(digest.digest()).decode()
 
 
 def algorithm_of(description: str) -> Algorithm | None:

@@ -13,6 +13,7 @@ from s3torchconnector._errors import S3ConfigurationError, S3WrongRegionError
 from s3torchconnector._identity import Endpoint, EndpointResolver
 from s3torchconnector._uri import display_uri
 
+_AWS = (".amazonaws.com", ".amazonaws.com.cn")
 _R2 = ".r2.cloudflarestorage.com"
 _log = logging.getLogger(__name__)
 
@@ -43,10 +44,17 @@ class Regions:
         moved = self._moved.get(bucket)
         return (moved[1] if moved else self._usual).resolve(bucket)
 
+    def is_aws(self, bucket: str) -> bool:
+        """Whether the bucket is one of Amazon's."""
+        return self._is_below(bucket, *_AWS)
+
     def is_r2(self, bucket: str) -> bool:
         """Whether the bucket is one of Cloudflare's."""
+        return self._is_below(bucket, _R2)
+
+    def _is_below(self, bucket: str, *domains: str) -> bool:
         try:
-            return self.endpoint(bucket).host.endswith(_R2)
+            return self.endpoint(bucket).host.endswith(domains)
         except S3ConfigurationError:
             return False  # a request will say so
 

@@ -27,6 +27,9 @@ class Ceph16(AwsLike):
     def told(self, request: ReceivedRequest) -> dict[str, str]:
         return {}
 
+    def refuse_completion(self, *_: object) -> None:
+        return None
+
     def checksums_of(self, *_: object) -> dict[str, str]:
         return {}
 

@@ -41,7 +41,7 @@ class PutObjectStream:
         runtime = open_runtime()
         if condition is None and not overwrite:
             condition = CreateOnly()
-            condition.refuse_existing(runtime.caller, bucket, key)
+            condition.look(runtime.caller, bucket, key)
         self._bucket = bucket
         self._key = key
         self._part_size = runtime.config.part_size

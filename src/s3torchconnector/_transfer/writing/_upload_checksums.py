@@ -8,6 +8,7 @@ once more without them, and if that succeeds, they were the reason; see ``Checks
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from s3torchconnector._errors import S3Exception
@@ -21,6 +22,7 @@ from s3torchconnector._wire import (
     CancelToken,
     Request,
     Response,
+    md5_of,
 )
 
 _T = TypeVar("_T")
@@ -55,7 +57,10 @@ class UploadChecksums:
             return {}
         crc = algorithm.of(body)
         self._parts[number] = crc, sum(map(len, body))
-        return {} if self._carried is None else {algorithm.header: algorithm.encode(crc)}
+        if self._carried is None:
+            return {}
+        md5 = {"content-md5": md5_of(body)} if self._caller.checksums.takes_md5(self._bucket) else {}
+        return {algorithm.header: algorithm.encode(crc), **md5}
 
     @property
     def are_carried(self) -> bool:
@@ -91,7 +96,7 @@ class UploadChecksums:
             S3Exception: as there.
         """
         try:
-            return self._caller.call(request, consume, cancel)
+            return self._caller.call(request, partial(self._consume, request, consume), cancel)
         except S3Exception as error:
             plain = {name: value for name, value in request.headers.items() if not name.startswith("x-amz-checksum")}
             if len(plain) == len(request.headers) or not self._caller.checksums.may_explain(error):
@@ -103,3 +108,10 @@ class UploadChecksums:
         if not self._wanted:
             self._algorithm = None
         return result
+
+    def _consume(self, request: Request, consume: Callable[[Response], _T], response: Response) -> _T:
+        """Consume a good response, and note whether it confirms the checksum of the request."""
+        algorithm = self._carried
+        if algorithm is not None and algorithm.header in request.headers:
+            self._caller.checksums.note_stored(self._bucket, algorithm, response.headers)
+        return consume(response)

@@ -37,6 +37,7 @@ from s3torchconnector._wire import (
     refuse_late_error,
 )
 
+_OF_GATEWAYS = "tx"  # how Ceph's and Swift's names of requests begin
 _log = logging.getLogger(__name__)
 
 
@@ -59,6 +60,7 @@ class UploadRequests:
         self._storage_class = storage_class
         self._condition = Overwrite() if condition is None else condition
         self._checksums = UploadChecksums(caller, bucket, summed)
+        self._is_gateway = False  # whether the server is Ceph's or Swift's
         self._begun = 0  # when the multipart upload was created, by the server's clock; 0 if it did not tell
 
     def checksum(self) -> str | None:
@@ -105,6 +107,8 @@ class UploadRequests:
         request = forms.request(self.bucket, self.key, upload_id)
         send = partial(self._condition.send, forms, request, refuse_late_error)
         completion = Completion(request, size, partial(multipart_etag, parts), self._begun)
+        if self._is_gateway and not self._caller.checksums.verifies_uploads(self.bucket):
+            self._condition.look(self._caller, self.bucket, self.key)  # see ``_write_condition``
         try:
             completion.carry_out(self._caller, self._condition, send)
         except S3ServiceError as error:
@@ -130,6 +134,7 @@ class UploadRequests:
 
     def _note_creation(self, response: Response) -> str:
         self._begun = parse_http_date(response.headers.get("date", ""))
+        self._is_gateway = response.headers.get("x-amz-request-id", "").startswith(_OF_GATEWAYS)
         return parse_upload_id(read_document(response))
 
 

@@ -3,7 +3,7 @@
 A write that must find nothing sends ``If-None-Match: *`` with the one request that makes the object appear, and one
 that replaces a version sends that version's ETag as ``If-Match``. So of many writers one succeeds.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
-Two looks at the key make up for what this leaves open:
+Looks at the key make up for what this leaves open:
 
 - *Before the first byte*: if there is an object, the error comes when the writer is opened, as from
   ``open(path, "x")``, and not after hours of computing. On servers that ignore the header (rclone) this look is all
@@ -11,6 +11,8 @@ Two looks at the key make up for what this leaves open:
 - *After a refusal*: the request may have been carried out and its response lost. Then the retry is refused because of
   our own object. Its metadata has a mark that no other write has. An ETag would not tell, since two writers may store
   the same bytes. If a multipart upload is gone when it is to be completed (``Completion``), that is such a refusal too.
+- *Right before a completion*, on Ceph's and Swift's gateways: they honour the header of PutObject, and ignore that of
+  CompleteMultipartUpload. Of writers that complete within milliseconds, more than one may succeed there.
 """
 
 from __future__ import annotations
@@ -74,6 +76,13 @@ class Overwrite:
     ) -> _T | None:
         """Send the request that makes the object appear; return what ``consume`` makes of the response."""
         return caller.call(request, partial(consume, request), cancel)
+
+    def look(self, caller: Caller, bucket: str, key: str) -> None:
+        """Look whether the condition holds now, for a server that may ignore it.
+
+        Raises:
+            S3ObjectExistsError: it does not.
+        """
 
     def recognises(self, request: Request, headers: Mapping[str, str]) -> bool:
         """Whether an object with these headers is what ``request`` stored; False if they do not tell."""
@@ -169,8 +178,8 @@ class CreateOnly(Conditional):
     def __init__(self, *, needed: bool = True) -> None:
         super().__init__("if-none-match", "*", needed=needed)
 
-    def refuse_existing(self, caller: Caller, bucket: str, key: str) -> None:
-        """Look before anything is written.
+    def look(self, caller: Caller, bucket: str, key: str) -> None:
+        """Look whether there is an object, also before anything is written.
 
         Raises:
             S3ObjectExistsError: there is an object.
