@@ -67,6 +67,16 @@ def test_backoff_is_full_jitter_under_a_growing_bound(failures: int, drawn: floa
     assert delay == drawn * min(10.0, 0.01 * 2 ** min(failures - 1, 20))
 
 
+@pytest.mark.parametrize("drawn", [0.0, 0.5, 1.0])
+def test_a_refused_connection_is_retried_for_as_long_as_a_restart_takes(drawn: float) -> None:
+    with pytest.raises(S3ConnectionError) as caught, open_caller("http://127.0.0.1:1") as caller:
+        get(caller)
+    rule = RetryRule(RetryPolicy(10), RetryQuota(), lambda: drawn)
+    delays = [rule.delay(caught.value, failures) for failures in range(1, 10)]
+    assert 24.0 < sum(delay or 0.0 for delay in delays) < 33.0
+    assert rule.delay(caught.value, 10) is None
+
+
 def test_an_empty_quota_slows_retries_but_ends_none() -> None:
     quota = RetryQuota()
     rule = RetryRule(RetryPolicy(1000, longest_backoff=7.0), quota, lambda: 0.0)

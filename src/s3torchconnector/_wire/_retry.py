@@ -43,6 +43,10 @@ THROTTLING_CODES = frozenset(
 # idle that admits requests one by one.
 _SOONER_IF_THROTTLED = 10
 
+# Of the longest pause, if a connection was refused: a server that restarts is away for half a minute, and with full
+# jitter alone ten attempts may be over after six seconds.
+_LEAST_IF_REFUSED = 0.75
+
 
 def is_retryable(error: S3Exception) -> bool:
     """Whether trying the same request again can help."""
@@ -126,7 +130,8 @@ class RetryRule(NamedTuple):
         if not isinstance(error, S3ThrottledError) and not self.quota.spend():
             pause = self.policy.longest_backoff * (1.0 + self.uniform() / 2.0)
         else:
-            pause = self.uniform() * self.policy.backoff_bound(error, in_a_row or failures)
+            least = _LEAST_IF_REFUSED if isinstance(error.__cause__, ConnectionRefusedError) else 0.0
+            pause = (least + self.uniform() * (1.0 - least)) * self.policy.backoff_bound(error, in_a_row or failures)
         if error.retry_after:
             # Added, not the maximum: all clients that were refused together got the same number.
             pause += min(error.retry_after, self.policy.longest_retry_after)
