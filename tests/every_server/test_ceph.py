@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
-from s3torchconnector._errors import S3ObjectExistsError
+from s3torchconnector._errors import (
+    S3AccessDeniedError,
+    S3Exception,
+    S3ObjectExistsError,
+    S3ServiceError,
+)
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._wire import _list_page, operations, parse_list_page, read_document
 from tests.reading.support import MIB, PART, client_of, content, put
-from tests.servers.http_messages import ReceivedRequest
+from tests.servers.http_messages import ReceivedRequest, s3_error
+from tests.servers.scripted import ScriptedServer
 from tests.servers.stand_ins import AwsLike, Ceph16
 
 pytestmark = pytest.mark.usefixtures("s3_server")  # for its keys
@@ -127,3 +134,34 @@ def test_aws_is_sent_no_md5_once_it_has_confirmed_a_checksum() -> None:
         for key in ("a", "b", "c"):
             put(client, "bucket", key, b"data")
         assert ["content-md5" in each.headers for each in memory.requests] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "advice"),
+    [("QuotaExceeded", S3ServiceError, "quota .* is used up"), ("UserSuspended", S3AccessDeniedError, "was suspended")],
+)
+def test_its_refusals_are_not_advised_as_missing_rights(code: str, kind: type[S3Exception], advice: str) -> None:
+    with ScriptedServer(handler=lambda _: s3_error(403, code, "")) as server, client_of(server.endpoint) as client:
+        with pytest.raises(kind, match=advice) as caught:
+            put(client, "bucket", "key", b"data")
+        assert "These credentials need" not in str(caught.value)
+        assert isinstance(caught.value, S3AccessDeniedError) is (kind is S3AccessDeniedError)
+
+
+def test_the_right_to_list_uploads_has_its_name_in_iam() -> None:
+    refusal = s3_error(403, "AccessDenied", "")
+    with (
+        ScriptedServer(handler=lambda _: refusal) as server,
+        client_of(server.endpoint) as client,
+        pytest.raises(S3AccessDeniedError, match=r"need s3:ListBucketMultipartUploads\."),
+    ):
+        list(client.list_multipart_uploads("bucket"))
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, "NoSuchKey"), (412, "PreconditionFailed"), (403, "AccessDenied")])
+def test_an_empty_message_leaves_no_gap(status: int, code: str) -> None:
+    with ScriptedServer(handler=lambda _: s3_error(status, code, "")) as server, client_of(server.endpoint) as client:
+        with client.get_object("bucket", "key") as reader, pytest.raises(S3Exception) as caught:
+            reader.read()
+        assert not re.search(rf"{code}: *(\.|$)", str(caught.value))
+        assert ".." not in str(caught.value)

@@ -36,6 +36,8 @@ _CREDENTIAL_CODES = frozenset(
 )  # fmt: skip
 EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
 
+_FULL_CODES = frozenset({"QuotaExceeded"})  # which Ceph's gateway sends with 403
+
 _ADVICE = {
     "InvalidAccessKeyId": "S3 does not know this access key: check which credentials are in use.",
     "SignatureDoesNotMatch": "S3 computes another signature: check the secret key, and that no proxy changes requests.",
@@ -43,6 +45,8 @@ _ADVICE = {
     "NoSuchUpload": "A lifecycle rule or another program aborted the upload in the meantime: write the object again.",
     "InvalidObjectState": "The object is archived: restore it before reading.",
     "BadDigest": "The server received other bytes than were sent: something on the way changes them.",
+    "QuotaExceeded": "The quota of the bucket or of its owner is used up: delete objects, or have it raised.",
+    "UserSuspended": "The owner of this access key was suspended: the server's administrator can tell why.",
     "EntityTooLarge": "The server accepts no part or no object of this size: lower part_size in S3ClientConfig.",
 }
 
@@ -116,7 +120,9 @@ def refuse_late_error(request: Request, response: Response) -> bytes:
 
 def _classified(request: Request, status: int, headers: Mapping[str, str], document: ErrorDocument) -> S3Exception:
     code = document.code
-    facts = f"{request}: HTTP {status}" + (f" {code}: {document.message}" if code else "")
+    facts = " ".join(filter(None, [f"{request}: HTTP {status}", code]))
+    if document.message:
+        facts += f": {document.message.removesuffix('.')}"
     region = headers.get("x-amz-bucket-region") or document.region
     if code in _REGION_CODES or (status in (301, 307, 400) and region and not code):
         return _wrong_region(facts, region)
@@ -133,7 +139,7 @@ def _classified(request: Request, status: int, headers: Mapping[str, str], docum
         return S3ObjectExistsError(f"Service error: the object exists, and was not to be overwritten: {facts}")
     if code in THROTTLING_CODES or status in (429, 503):
         return S3ThrottledError(f"Service error: S3 asks to slow down: {facts}")
-    if code in _CREDENTIAL_CODES or status in (401, 403):
+    if (code in _CREDENTIAL_CODES or status in (401, 403)) and code not in _FULL_CODES:
         return S3AccessDeniedError(f"Service error: access denied: {facts}. {_access_advice(request, code)}")
     advice = _EQUAL_PARTS_ADVICE if _SAME_LENGTH in document.message else _ADVICE.get(code, "")
     return S3ServiceError(f"Service error: {facts}" + (f". {advice}" if advice else ""))
@@ -174,7 +180,7 @@ def _access_advice(request: Request, code: str) -> str:
     actions = {
         "HeadObject": "s3:GetObject", "CopyObject": "s3:GetObject and s3:PutObject", "ListObjectsV2": "s3:ListBucket",
         "CreateMultipartUpload": "s3:PutObject", "UploadPart": "s3:PutObject",
-        "CompleteMultipartUpload": "s3:PutObject",
+        "CompleteMultipartUpload": "s3:PutObject", "ListMultipartUploads": "s3:ListBucketMultipartUploads",
     }  # fmt: skip
     action = actions.get(request.operation, f"s3:{request.operation}")
     missing = ", and s3:ListBucket, without which S3 sends the same error for a missing key" if request.method in (
