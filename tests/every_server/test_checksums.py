@@ -9,8 +9,9 @@ import pytest
 from s3torchconnector import S3Exception
 from s3torchconnector._s3client import S3Client
 from tests.reading.support import MIB, PART, client_of, content, put, wait_until
-from tests.servers.http_messages import ReceivedRequest
+from tests.servers.http_messages import ReceivedRequest, s3_error
 from tests.servers.stand_ins import AwsLike, Minio, OldMinio
+from tests.servers.stand_ins.aws_like import MultipartUpload
 
 DATA = content(0, PART + MIB)
 
@@ -102,3 +103,38 @@ def test_a_part_that_is_missing_is_no_matter_of_checksums(aws: tuple[AwsLike, S3
     assert memory.objects == {}
     put(client, "bucket", "key", DATA)
     assert "x-amz-checksum-crc64nvme" in memory.requests[-1].headers
+
+
+class RefusesAtTheEnd(AwsLike):
+    """Takes the checksums of parts, and completes no upload that had any."""
+
+    refusal = s3_error(400, "InvalidDigest", "Invalid checksum for part 1")
+
+    def refuse_completion(self, request: ReceivedRequest, upload: MultipartUpload, parts: object) -> bytes | None:
+        return self.refusal if upload.algorithm else None
+
+
+class RefusesHeaderAtTheEnd(AwsLike):
+    """Does not take the header of a completion, as Google's server refuses what it does not know."""
+
+    def refuse_completion(self, request: ReceivedRequest, upload: MultipartUpload, parts: object) -> bytes | None:
+        return s3_error(403, "SignatureDoesNotMatch", "Invalid argument.") if self.told(request) else None
+
+
+def test_a_server_that_completes_no_upload_with_checksums_gets_none_next_time() -> None:
+    memory = RefusesAtTheEnd()
+    with memory.serve() as server, client_of(server.endpoint) as client:
+        with pytest.raises(S3Exception, match="carry no checksums: write the object again"):
+            put(client, "bucket", "key", DATA)
+        assert memory.objects == {}
+        assert memory.uploads == {}
+        put(client, "bucket", "key", DATA)
+        assert memory.objects["key"].data == DATA
+
+
+def test_a_header_that_is_refused_at_the_completion_alone_is_left_out() -> None:
+    memory = RefusesHeaderAtTheEnd()
+    with memory.serve() as server, client_of(server.endpoint) as client:
+        for key in ("a", "b"):
+            put(client, "bucket", key, DATA)
+        assert memory.count("POST", "uploadId") == 3

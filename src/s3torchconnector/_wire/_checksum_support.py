@@ -22,7 +22,8 @@ _log = logging.getLogger(__name__)
 _FRUITLESS = 3  # objects without a checksum after which a bucket is not asked any more
 _UNSUPPORTED = ("NotImplemented", "InvalidArgument", "InvalidRequest", "XNotImplemented")
 # With these, a server refuses to complete an upload whose checksums it compares in another way, or does not keep.
-_UNLIKE = (*_UNSUPPORTED, "InvalidPart", "InvalidDigest", "MalformedXML", *WRONG_CHECKSUM_CODES)
+_WRONG = ("InvalidDigest", *WRONG_CHECKSUM_CODES)
+_UNLIKE = (*_UNSUPPORTED, "InvalidPart", "MalformedXML", *_WRONG)
 
 
 class ChecksumSupport:
@@ -82,7 +83,17 @@ class ChecksumSupport:
 
     def may_explain_completion(self, error: S3Exception) -> bool:
         """Whether the server may have refused to complete an upload because of its checksums."""
-        return not self.required and error.status in (400, 501) and error.code in (None, *_UNLIKE)
+        refused = error.status in (400, 501) and error.code in (None, *_UNLIKE)
+        return not self.required and (refused or self.may_explain(error))
+
+    def note_refused(self, bucket: str, error: S3Exception) -> bool:
+        """Note that the server completed an upload in no form; whether later uploads to the bucket carry no checksums.
+
+        They do not if the server named checksums as the reason: it may count the upload as one with checksums.
+        """
+        if error.code in _WRONG or "checksum" in error.message.lower():
+            self.note_unsupported(bucket, error)
+        return bucket in self._refusing
 
     def refuses_whole(self, bucket: str) -> bool:
         """Whether the server refuses the checksum of a whole multipart upload."""

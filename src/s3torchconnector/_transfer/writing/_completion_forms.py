@@ -58,6 +58,8 @@ class CompletionForms:
         if plain != self._parts and (result := self._try_again(request, plain, consume, cancel)):
             self._support.note_unsupported(request.bucket, refusal)
             return result[0]
+        if self._support.note_refused(request.bucket, refusal):
+            refusal.message += ". From now on, uploads to this bucket carry no checksums: write the object again"
         raise refusal
 
     def _try_again(
