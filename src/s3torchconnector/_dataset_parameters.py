@@ -30,6 +30,8 @@ PARAMETERS = {
     "enable_sharding": "whether ranks and ``DataLoader`` workers divide the samples, so that each sample goes to "
     "exactly one of them. By default each worker iterates over all samples.",
     "reader_constructor": "how objects are read, see ``S3ReaderConstructor``.",
+    "skip_archived": "whether to leave out objects that cannot be read because they are archived (Glacier) and not "
+    "restored. How many that are is logged. By default they are samples, whose reading raises S3ObjectArchivedError.",
     "look_ahead": "at most this number of objects is fetched before they are asked for; 0 turns it off. By default as "
     "many as ``throughput_target_gbps`` calls for.",
 }

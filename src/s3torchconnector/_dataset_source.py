@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,11 +15,13 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._key_table import KeyTable
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer import count_workers_by, is_listed_in_order, look_ahead
-from s3torchconnector._types import ObjectInfos
-from s3torchconnector._uri import parse_object_uri, parse_s3_uri
+from s3torchconnector._transfer import count_workers_by, is_listed_in_order, list_all, look_ahead
+from s3torchconnector._types import ObjectInfo, ObjectInfos
+from s3torchconnector._uri import display_uri, parse_object_uri, parse_s3_uri
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
 
+_ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")  # the others of S3's archival storage classes can be read at once
+_log = logging.getLogger(__name__)
 GetDatasetObjects = Callable[[S3Client], Iterable[S3BucketKeyData]]
 Transform = Callable[[S3Reader], Any]
 
@@ -106,13 +109,14 @@ def objects_from_uris(object_uris: str | Iterable[str]) -> GetDatasetObjects:
     return partial(_given, KeyTable(S3BucketKeyData(*parse_object_uri(uri)) for uri in uris))
 
 
-def objects_from_prefix(s3_uri: str) -> GetDatasetObjects:
-    """The objects whose keys begin with the key of the URI.
+def objects_from_prefix(s3_uri: str, skip_archived: bool = False) -> GetDatasetObjects:
+    """The objects whose keys begin with the key of the URI, with ``skip_archived`` those that can be read.
 
     Raises:
         TypeError, ValueError: ``s3_uri`` is not an ``s3://`` URI.
     """
-    return partial(ListedObjects, *parse_s3_uri(s3_uri))
+    parsed = parse_s3_uri(s3_uri)
+    return partial(ListedObjects, *parsed, skip_archived=True) if skip_archived else partial(ListedObjects, *parsed)
 
 
 def _given(objects: KeyTable, _: S3Client) -> Iterable[S3BucketKeyData]:
@@ -122,10 +126,11 @@ def _given(objects: KeyTable, _: S3Client) -> Iterable[S3BucketKeyData]:
 class ListedObjects(Iterable[S3BucketKeyData]):
     """The objects with a prefix. Each iteration lists them again."""
 
-    def __init__(self, bucket: str, prefix: str, client: S3Client) -> None:
+    def __init__(self, bucket: str, prefix: str, client: S3Client, *, skip_archived: bool = False) -> None:
         self._bucket = bucket
         self._prefix = prefix
         self._client = client
+        self._skip_archived = skip_archived
 
     def __iter__(self) -> Iterator[S3BucketKeyData]:
         return (S3BucketKeyData(self._bucket, info.key, info) for page in self._pages() for info in page)
@@ -142,11 +147,30 @@ class ListedObjects(Iterable[S3BucketKeyData]):
         return KeyTable.of_pages(self._bucket, pages)
 
     def _pages(self) -> Iterator[ObjectInfos]:
-        for page in self._client.list_all(self._bucket, self._prefix):
+        for page in self._listed():
             if 0 in page.sizes:
                 # Consoles mark "directories" by empty objects of that name, which are not meant as samples.
                 page = ObjectInfos.of(info for info in page if info.size or not info.key.endswith("/"))
             yield page
+
+    def _listed(self) -> Iterator[ObjectInfos]:
+        if not self._skip_archived:
+            yield from self._client.list_all(self._bucket, self._prefix)
+            return
+        count = 0
+        for page in list_all(self._client._runtime, self._bucket, self._prefix, restore_status=True):
+            readable = ObjectInfos.of(info for info in page if not _is_archived(info))
+            count += len(page) - len(readable)
+            yield readable
+        if count:
+            uri = display_uri(self._bucket, self._prefix)
+            _log.warning("%d archived objects below %s are left out; restored, they are samples again", count, uri)
+
+
+def _is_archived(info: ObjectInfo) -> bool:
+    """Whether an object cannot be read: it is archived, and no copy of it was restored."""
+    restored = info.restore_status is not None and info.restore_status.expiry is not None
+    return info.storage_class in _ARCHIVES and not restored
 
 
 def _workers_of_this_loader() -> int:

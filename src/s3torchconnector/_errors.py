@@ -114,6 +114,10 @@ class S3AccessDeniedError(S3ServiceError, PermissionError):
     errno = _errno.EACCES
 
 
+class S3ObjectArchivedError(S3ServiceError):
+    """The object is in an archive (Glacier), and must be restored before it can be read."""
+
+
 class S3WrongRegionError(S3ServiceError):
     """The bucket is in another region than the one the client was made for.
 

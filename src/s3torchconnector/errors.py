@@ -13,6 +13,7 @@
     ├── S3ServiceError                             S3 responded with an error
     │   ├── S3NotFoundError (FileNotFoundError)    no such bucket, key or upload
     │   ├── S3AccessDeniedError (PermissionError)  these credentials are not allowed to do this
+    │   ├── S3ObjectArchivedError                  the object must be restored from an archive first
     │   ├── S3WrongRegionError                     the bucket is in another region; the text says which
     │   ├── S3ObjectChangedError                   the object was replaced during a read, or by another save
     │   ├── S3ObjectExistsError (FileExistsError)  a write with overwrite=False found an object
@@ -45,6 +46,7 @@ from s3torchconnector._errors import (
     S3Exception,
     S3FormatError,
     S3NotFoundError,
+    S3ObjectArchivedError,
     S3ObjectChangedError,
     S3ObjectExistsError,
     S3ProtocolError,
@@ -64,6 +66,7 @@ __all__ = [
     "S3Exception",
     "S3FormatError",
     "S3NotFoundError",
+    "S3ObjectArchivedError",
     "S3ObjectChangedError",
     "S3ObjectExistsError",
     "S3ProtocolError",

@@ -125,19 +125,22 @@ class S3IterableDataset(IterableDataset[Any]):
         enable_sharding: bool = False,
         reader_constructor: S3ReaderConstructorProtocol | None = None,
         look_ahead: int | None = None,
+        skip_archived: bool = False,
     ) -> S3IterableDataset:
         """Make a dataset of all objects whose keys begin with a prefix. They are listed when iteration starts.
 
         Args:
             s3_uri, region, endpoint, transform: described in ``_dataset_parameters``.
             s3client_config, enable_sharding, reader_constructor, look_ahead: described in ``_dataset_parameters``.
+            skip_archived: described in ``_dataset_parameters``.
 
         Raises:
             TypeError, ValueError: ``s3_uri`` is not an ``s3://`` URI, or ``look_ahead`` is negative.
             S3ConfigurationError: (a ``ValueError``) the region cannot be used.
         """
         return cls(
-            region, objects_from_prefix(s3_uri), endpoint, transform=transform, s3client_config=s3client_config,
+            region, objects_from_prefix(s3_uri, skip_archived), endpoint, transform=transform,
+            s3client_config=s3client_config,
             enable_sharding=enable_sharding, reader_constructor=reader_constructor, **_if_given(look_ahead=look_ahead),
         )  # fmt: skip
 

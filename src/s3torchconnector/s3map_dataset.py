@@ -107,20 +107,21 @@ class S3MapDataset(Dataset[Any]):
         transform: Transform = identity,
         s3client_config: S3ClientConfig | None = None,
         reader_constructor: S3ReaderConstructorProtocol | None = None,
+        skip_archived: bool = False,
     ) -> S3MapDataset:
         """Make a dataset of all objects whose keys begin with a prefix. They are listed at first use.
 
         Args:
             s3_uri, region, endpoint, transform: described in ``_dataset_parameters``.
-            s3client_config, reader_constructor: described in ``_dataset_parameters``.
+            s3client_config, reader_constructor, skip_archived: described in ``_dataset_parameters``.
 
         Raises:
             TypeError, ValueError: ``s3_uri`` is not an ``s3://`` URI.
             S3ConfigurationError: (a ``ValueError``) the region cannot be used.
         """
         return cls(
-            region, objects_from_prefix(s3_uri), endpoint, transform=transform, s3client_config=s3client_config,
-            reader_constructor=reader_constructor,
+            region, objects_from_prefix(s3_uri, skip_archived), endpoint, transform=transform,
+            s3client_config=s3client_config, reader_constructor=reader_constructor,
         )  # fmt: skip
 
     def __len__(self) -> int:

@@ -103,8 +103,12 @@ def list_objects(
     max_keys: int = 1000,
     token: str | None = None,
     start_after: str | None = None,
+    restore_status: bool = False,
 ) -> Request:
-    """One page of a listing. Keys come URL-encoded, because XML cannot represent every character of a key."""
+    """One page of a listing. Keys come URL-encoded, because XML cannot represent every character of a key.
+
+    With ``restore_status``, the page tells which archived objects are restored.
+    """
     query = [("encoding-type", "url"), ("list-type", "2"), ("max-keys", str(max_keys)), ("prefix", prefix)]
     if delimiter:
         query.append(("delimiter", delimiter))
@@ -112,7 +116,8 @@ def list_objects(
         query.append(("continuation-token", token))
     if start_after:
         query.append(("start-after", start_after))
-    return Request("ListObjectsV2", "GET", bucket, query=tuple(query))
+    headers = {"x-amz-optional-object-attributes": "RestoreStatus"} if restore_status else _NO_HEADERS
+    return Request("ListObjectsV2", "GET", bucket, query=tuple(query), headers=headers)
 
 
 def create_multipart_upload(

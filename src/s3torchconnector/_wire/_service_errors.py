@@ -11,6 +11,7 @@ from s3torchconnector._errors import (
     S3ConfigurationError,
     S3Exception,
     S3NotFoundError,
+    S3ObjectArchivedError,
     S3ObjectChangedError,
     S3ObjectExistsError,
     S3ProtocolError,
@@ -43,13 +44,13 @@ _ADVICE = {
     "SignatureDoesNotMatch": "S3 computes another signature: check the secret key, and that no proxy changes requests.",
     "RequestTimeTooSkewed": "This machine's clock is wrong by more than 15 minutes: set it.",
     "NoSuchUpload": "A lifecycle rule or another program aborted the upload in the meantime: write the object again.",
-    "InvalidObjectState": "The object is archived: restore it before reading.",
     "BadDigest": "The server received other bytes than were sent: something on the way changes them.",
     "QuotaExceeded": "The quota of the bucket or of its owner is used up: delete objects, or have it raised.",
     "UserSuspended": "The owner of this access key was suspended: the server's administrator can tell why.",
     "EntityTooLarge": "The server accepts no part or no object of this size: lower part_size in S3ClientConfig.",
 }
 
+_ARCHIVED_ADVICE = "You can restore it before reading, or have from_prefix(skip_archived=True) leave such objects out"
 _SAME_LENGTH = "must have the same length"
 _EQUAL_PARTS_ADVICE = (
     "Set equal_parts=True in S3ClientConfig, and part_size so that 10,000 parts hold the object: this server takes no "
@@ -139,6 +140,8 @@ def _classified(request: Request, status: int, headers: Mapping[str, str], docum
         return S3ObjectExistsError(f"Service error: the object exists, and was not to be overwritten: {facts}")
     if code in THROTTLING_CODES or status in (429, 503):
         return S3ThrottledError(f"Service error: S3 asks to slow down: {facts}")
+    if code == "InvalidObjectState":
+        return S3ObjectArchivedError(f"Service error: the object is archived: {facts}. {_ARCHIVED_ADVICE}")
     if (code in _CREDENTIAL_CODES or status in (401, 403)) and code not in _FULL_CODES:
         return S3AccessDeniedError(f"Service error: access denied: {facts}. {_access_advice(request, code)}")
     advice = _EQUAL_PARTS_ADVICE if _SAME_LENGTH in document.message else _ADVICE.get(code, "")

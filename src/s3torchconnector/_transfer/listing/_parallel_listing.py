@@ -29,10 +29,13 @@ _MOST_WAITING = 256  # pages (of 1,000 keys, about 300 KiB each) kept until the 
 _Result = tuple[PageRequest, "ListPage | BaseException"]
 
 
-def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[ObjectInfos]:
+def list_all(
+    open_runtime: OpenRuntime, bucket: str, prefix: str, *, restore_status: bool = False
+) -> Iterator[ObjectInfos]:
     """The objects whose keys begin with ``prefix``, page by page, in key order (directory buckets: in theirs).
 
-    If a child process inherits the iterator by a fork, it continues in both.
+    If a child process inherits the iterator by a fork, it continues in both. With ``restore_status``, it tells which
+    archived objects are restored.
 
     Raises:
         S3Exception: an error occurred accessing S3.
@@ -42,12 +45,13 @@ def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[Ob
     in_order = runtime.caller.lists_in_order(operations.list_objects(bucket, prefix))
     in_order = in_order and bucket not in runtime.disordered_buckets
     segments = Segments(prefix, width, _MOST_WAITING, in_order=in_order)
-    under_way = _InFlight(runtime, bucket, prefix)
+    in_flight = partial(_InFlight, bucket=bucket, prefix=prefix, restore_status=restore_status)
+    under_way = in_flight(runtime)
     try:
         with ListingProgress(bucket, prefix) as progress:
             while not segments.exhausted:
                 if under_way.is_parents:
-                    under_way = _InFlight(open_runtime(), bucket, prefix)
+                    under_way = in_flight(open_runtime())
                     segments.forget_requests()
                 for request in segments.next_requests():
                     under_way.fetch(request)
@@ -58,7 +62,7 @@ def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[Ob
                     yield objects
                 if segments.has_restarted():
                     under_way.cancel()
-                    under_way = _InFlight(open_runtime(), bucket, prefix)
+                    under_way = in_flight(open_runtime())
                     _note_disorder(segments, open_runtime(), bucket)
     finally:
         under_way.cancel()
@@ -67,11 +71,12 @@ def list_all(open_runtime: OpenRuntime, bucket: str, prefix: str) -> Iterator[Ob
 class _InFlight:
     """The pages that one process has requested. A forked child has none of the threads that would bring them."""
 
-    def __init__(self, runtime: Runtime, bucket: str, prefix: str) -> None:
+    def __init__(self, runtime: Runtime, bucket: str, prefix: str, restore_status: bool) -> None:
         self._caller = runtime.caller
         self._lane = runtime.lane()
         self._bucket = bucket
         self._prefix = prefix
+        self._restore_status = restore_status
         self._listed = listed_prefix(runtime.caller, bucket, prefix)
         self._results: SimpleQueue[_Result] = SimpleQueue()
         self._cancel = CancelToken()
@@ -105,7 +110,13 @@ class _InFlight:
     def _list(self, request: PageRequest) -> None:
         try:
             token, start_after = request.token, request.start_after
-            call = operations.list_objects(self._bucket, self._listed, token=token, start_after=start_after)
+            call = operations.list_objects(
+                self._bucket,
+                self._listed,
+                token=token,
+                start_after=start_after,
+                restore_status=self._restore_status,
+            )
             page = self._caller.call(call, partial(_parse, request), self._cancel)
             self._results.put((request, page if self._listed == self._prefix else page.beginning_with(self._prefix)))
         except BaseException as error:
