@@ -9,7 +9,7 @@ from operator import lt
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from s3torchconnector._errors import S3ProtocolError
@@ -179,6 +179,7 @@ def test_keys_that_utf_16_sorts_otherwise_are_not_lost(
 
 @settings(max_examples=50, deadline=None)
 @given(page=st.integers(1, 20), width=st.integers(1, 16), seed=st.integers(0, 1000), rate=st.floats(0, 1))
+@example(page=11, width=9, seed=6, rate=1.0)
 def test_concurrent_writes_and_deletes_lose_no_other_keys(page: int, width: int, seed: int, rate: float) -> None:
     dice, stay = random.Random(seed), [f"{number:04d}" for number in range(0, 1000, 2)]
 

@@ -170,7 +170,9 @@ class Segments:
             return
         if segment.skip_through is not None:
             returned = next((i for i, key in enumerate(objects.keys) if key > segment.skip_through), len(objects))
-            objects, segment.skip_through = objects[returned:], None
+            objects = objects[returned:]
+            if objects or not self._in_order:  # else so many keys were written meanwhile that the page has no others
+                segment.skip_through = None
         if objects:
             self._full_responses += 1
             segment.pages.append(objects)
