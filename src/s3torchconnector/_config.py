@@ -16,7 +16,7 @@ MAX_PART_SIZE = 5 * GIB
 _COUNTS = ("part_size", "max_attempts", "max_connections", "memory_budget")
 _TIMEOUTS = ("connect_timeout", "read_timeout", "operation_timeout")
 _AMOUNTS = ("throughput_target_gbps", *_TIMEOUTS)
-_SWITCHES = ("unsigned", "force_path_style", "requester_pays", "hedge", "equal_parts")
+_SWITCHES = ("unsigned", "force_path_style", "requester_pays", "hedge", "equal_parts", "verify_tls")
 _LONGEST = 1_000_000  # seconds, eleven days: the kernel counts the time of a wait as 32 bits of milliseconds
 _CHECKSUM_MODES = ("when_supported", "required", "off")
 _TYPES = (
@@ -86,6 +86,8 @@ class S3ClientConfig:
             endpoints of Cloudflare R2, uploads have such parts anyway. If the size of an upload is not known
             beforehand, its parts have ``part_size`` or 32 MiB, whichever is more, and 10,000 of them must hold it. Each
             writer uses the memory of one part, also if the budget has no room for it.
+        verify_tls: verify the server's certificate. False is for tests alone: whoever intercepts the connection can
+            then read and change what is transferred. A warning is logged.
 
     Raises:
         S3ConfigurationError: (a ``ValueError``) a value that cannot work. The text names the field.
@@ -112,6 +114,7 @@ class S3ClientConfig:
     operation_timeout: float = 900.0
     hedge: bool = True
     equal_parts: bool = False
+    verify_tls: bool = True
 
     def __post_init__(self) -> None:
         self._check_types()

@@ -21,16 +21,19 @@ from s3torchconnector._identity._sigv4 import (
     signing_key,
     string_to_sign,
 )
+from s3torchconnector._identity._trust import Bundle, ca_bundle
 
 __all__ = [
     "EMPTY_SHA256",
     "UNSIGNED_PAYLOAD",
+    "Bundle",
     "Credentials",
     "CredentialsProvider",
     "Endpoint",
     "EndpointResolver",
     "Signature",
     "Signer",
+    "ca_bundle",
     "canonical_query",
     "canonical_request",
     "credentials_provider",

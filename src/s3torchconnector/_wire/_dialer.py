@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import socket
 import ssl
 import threading
@@ -12,6 +12,7 @@ from typing import NamedTuple
 from s3torchconnector._activity import activity
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError, S3Exception, S3TimeoutError
+from s3torchconnector._identity import ca_bundle
 from s3torchconnector._wire import _descriptors
 from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._deadline import Deadline
@@ -22,6 +23,7 @@ from s3torchconnector._wire._tls_connection import TlsConnection
 # Seconds. A connection that opens this quickly costs less than having another thread open it. A thread that must not
 # wait for a connection tries no longer than briefly.
 _QUICK, _BRIEFLY = 1e-3, 10e-3
+_log = logging.getLogger(__name__)
 
 
 class Route(NamedTuple):
@@ -130,7 +132,7 @@ class Dialer:
     def _tls_context(self) -> ssl.SSLContext:
         with self._lock:
             if self._tls is None:
-                self._tls = _default_tls_context()
+                self._tls = _new_tls_context(self._config)
             return self._tls
 
 
@@ -160,16 +162,18 @@ def _until(end: float) -> float:
     return left
 
 
-def _default_tls_context() -> ssl.SSLContext:
-    """A context that trusts the system's CAs, or those in ``AWS_CA_BUNDLE``, as botocore calls it."""
-    bundle = os.environ.get("AWS_CA_BUNDLE")
+def _new_tls_context(config: S3ClientConfig) -> ssl.SSLContext:
+    """A context that trusts the system's CAs, or those of the bundle that botocore would take."""
+    bundle = ca_bundle(config.profile)
     try:
         _descriptors.check_descriptors()  # OpenSSL ignores a trust store that it cannot open
-        context = ssl.create_default_context(cafile=bundle or None)
+        context = ssl.create_default_context(cafile=bundle.path if bundle else None)
     except OSError as error:
-        raise S3ConfigurationError(
-            f"AWS_CA_BUNDLE={bundle} cannot be read: {error}. Set it to a file of PEM certificates"
-        ) from error
+        named = f"{bundle.source}={bundle.path}" if bundle else "the system's trust store"
+        raise S3ConfigurationError(f"{named} cannot be read: {error}. Set it to a file of PEM certificates") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = TlsSocket
+    if not config.verify_tls:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        _log.warning("verify_tls=False: whoever intercepts the connection can read and change what is transferred")
     return context

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import socket
 from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
@@ -36,7 +38,7 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
     """
     proxies = getproxies_environment()
     url = proxies.get(scheme) or proxies.get("all")
-    if not url or proxy_bypass(f"{host}:{port}"):
+    if not url or proxy_bypass(f"{host}:{port}") or _is_in_network(host, proxies.get("no", "")):
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme != "http" or not parts.hostname:
@@ -49,6 +51,22 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = "Basic " + base64.b64encode(user.encode()).decode()
     return Proxy(parts.hostname, parts.port or 80, authorization)
+
+
+def _is_in_network(host: str, excluded: str) -> bool:
+    """Whether a host is an address in one of the networks (``10.0.0.0/8``) that NO_PROXY names."""
+    networks = [entry.strip() for entry in excluded.split(",") if "/" in entry]
+    if not networks:
+        return False
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        return False  # a name: its addresses are not looked up, as other programs do not
+    for entry in networks:
+        with contextlib.suppress(ValueError):  # it is no network
+            if address in ip_network(entry, strict=False):
+                return True
+    return False
 
 
 def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, left: Callable[[], float]) -> None:

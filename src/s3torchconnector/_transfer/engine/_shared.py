@@ -20,7 +20,7 @@ from s3torchconnector._transfer.engine._budget import ByteBudget
 from s3torchconnector._transfer.engine._workers import Workers
 from s3torchconnector._wire import ConnectionPool
 
-_TRUST = ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_TRUST = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_PROFILE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 class Key(NamedTuple):
