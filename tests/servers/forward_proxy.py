@@ -37,7 +37,8 @@ class ForwardProxy(TcpServer):
                     connection.sendall(response(407, headers={"Proxy-Authenticate": "Basic"}))
                 elif request.method == "CONNECT":
                     host, _, port = request.target.rpartition(":")
-                    self._tunnel(connection, (host.strip("[]"), int(port)))
+                    established = b"HTTP/1.1 200 Connection established\r\n\r\n"
+                    self.tunnel(connection, (host.strip("[]"), int(port)), established)
                     return
                 else:
                     self._forward(connection, request)
@@ -57,10 +58,10 @@ class ForwardProxy(TcpServer):
             for piece in body:
                 connection.sendall(piece)
 
-    def _tunnel(self, connection: socket.socket, address: tuple[str, int]) -> None:
-        """Pass bytes both ways until either side closes."""
+    def tunnel(self, connection: socket.socket, address: tuple[str, int], established: bytes) -> None:
+        """Say that the other side is reached, and pass bytes both ways until either side closes."""
         with self._connect(address) as upstream, selectors.DefaultSelector() as selector:
-            connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            connection.sendall(established)
             selector.register(connection, selectors.EVENT_READ, upstream)
             selector.register(upstream, selectors.EVENT_READ, connection)
             while True:

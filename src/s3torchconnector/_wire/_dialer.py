@@ -18,6 +18,7 @@ from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._proxy import Proxy, open_tunnel
 from s3torchconnector._wire._sockets import AddressInfo, TlsSocket, connect
+from s3torchconnector._wire._socks import open_socks
 from s3torchconnector._wire._tls_connection import TlsConnection
 
 # Seconds. A connection that opens this quickly costs less than having another thread open it. A thread that must not
@@ -98,10 +99,13 @@ class Dialer:
             raise _unreachable(route, error) from error
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            proxy = route.proxy
+            if proxy is not None and proxy.scheme != "http":
+                open_socks(sock, proxy, route.host, route.port, lambda: _until(end))
             if route.scheme != "https":
                 return Connection(sock, self._config.read_timeout, str(route))
-            if route.proxy is not None:
-                open_tunnel(sock, route.proxy, route.host, route.port, lambda: _until(end))
+            if proxy is not None and proxy.scheme == "http":
+                open_tunnel(sock, proxy, route.host, route.port, lambda: _until(end))
             sock = tls = self._shake_hands(sock, route, end)
             return TlsConnection(tls, self._config.read_timeout, str(route))
         except BaseException:

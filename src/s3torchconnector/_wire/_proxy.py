@@ -14,17 +14,26 @@ from urllib.request import getproxies_environment, proxy_bypass
 from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError
 from s3torchconnector._wire._framing import MAX_HEAD, parse_head
 
+_SOCKS = ("socks5", "socks5h")
 CREDENTIALS_ADVICE = (
     "it requires other credentials. Set them in HTTP_PROXY or HTTPS_PROXY, as http://user:password@host"
 )
 
 
 class Proxy(NamedTuple):
-    """An HTTP proxy; ``authorization`` is the value of the Proxy-Authorization header, if it needs one."""
+    """A proxy: HTTP's, or one that speaks SOCKS 5.
+
+    Attributes:
+        authorization: the value of HTTP's Proxy-Authorization header, if it needs one.
+        scheme: ``http``; ``socks5``, or ``socks5h`` if the proxy is to look up names.
+        login: user and password for SOCKS, if they are given.
+    """
 
     host: str
     port: int
     authorization: str | None = None
+    scheme: str = "http"
+    login: tuple[str, str] | None = None
 
     def __repr__(self) -> str:
         return f"Proxy({self.host}:{self.port})"
@@ -34,19 +43,22 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
     """The proxy through which to reach an endpoint, or None.
 
     Raises:
-        S3ConfigurationError: the environment names something that is not an HTTP proxy.
+        S3ConfigurationError: the environment names something that is no HTTP or SOCKS 5 proxy.
     """
     proxies = getproxies_environment()
     url = proxies.get(scheme) or proxies.get("all")
     if not url or proxy_bypass(f"{host}:{port}") or _is_in_network(host, proxies.get("no", "")):
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme != "http" or not parts.hostname:
+    if parts.scheme not in ("http", *_SOCKS) or not parts.hostname:
         raise S3ConfigurationError(
-            f"the {scheme} proxy that the environment names cannot be used (host {parts.hostname!r}): only http:// "
-            "proxies are supported. Name another, or exclude the endpoint with NO_PROXY"
+            f"the {scheme} proxy that the environment names cannot be used (host {parts.hostname!r}): only http://, "
+            "socks5:// and socks5h:// proxies are supported. Name another, or exclude the endpoint with NO_PROXY"
         )
     authorization = None
+    if parts.scheme in _SOCKS:
+        login = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
+        return Proxy(parts.hostname, parts.port or 1080, None, parts.scheme, login)
     if parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = "Basic " + base64.b64encode(user.encode()).decode()
