@@ -103,7 +103,7 @@ def test_a_read_only_role_gets_a_read_only_session() -> None:
 
 def test_without_any_session_the_first_reason_is_raised() -> None:
     with serving(lambda _: s3_error(403, "AccessDenied")) as server, open_caller(server.endpoint) as caller:
-        with pytest.raises(S3AccessDeniedError, match="CreateSession"):
+        with pytest.raises(S3AccessDeniedError, match=r"need s3express:CreateSession"):
             fetch(caller)
         assert len(sessions_of(server)) == 2
 

@@ -184,6 +184,7 @@ def _access_advice(request: Request, code: str) -> str:
         "HeadObject": "s3:GetObject", "CopyObject": "s3:GetObject and s3:PutObject", "ListObjectsV2": "s3:ListBucket",
         "CreateMultipartUpload": "s3:PutObject", "UploadPart": "s3:PutObject",
         "CompleteMultipartUpload": "s3:PutObject", "ListMultipartUploads": "s3:ListBucketMultipartUploads",
+        "CreateSession": "s3express:CreateSession",
     }  # fmt: skip
     action = actions.get(request.operation, f"s3:{request.operation}")
     missing = ", and s3:ListBucket, without which S3 sends the same error for a missing key" if request.method in (
