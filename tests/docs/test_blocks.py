@@ -52,6 +52,7 @@ _PRINTED = {
         "list_multipart_uploads": "",
     },
     "docs/guide/configuration.md": {"memory_budget": "b'\\x89PNG' read by S3ClientConfig(", "logging": ""},
+    "docs/guide/servers.md": {"equal_parts": "https://s3.example.com\n"},
     "docs/guide/errors.md": {
         "except S3NotFoundError": "True GetObject NoSuchKey Service error: The key does not exist",
         "except OSError": "None",
