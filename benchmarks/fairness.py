@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from s3torchconnector import S3ClientConfig
 from s3torchconnector._errors import S3ThrottledError
 from s3torchconnector._wire._call_state import MOST_PACED_REFUSALS
 from s3torchconnector._wire._fair_queue import Waiter
@@ -143,7 +144,9 @@ class _Simulation:
 
     def _client(self) -> _Client:
         throttle = Throttle(_CONNECTIONS, lambda: self._now, self._random.random)
-        return _Client(throttle, RetryRule(RetryPolicy(), RetryQuota(), self._random.random))
+        return _Client(
+            throttle, RetryRule(RetryPolicy(S3ClientConfig().max_attempts), RetryQuota(), self._random.random)
+        )
 
     def _after(self, seconds: float, act: Callable[[_Operation], None], operation: _Operation) -> None:
         heapq.heappush(self._events, (self._now + seconds, next(self._numbers), act, operation))
