@@ -83,6 +83,7 @@ def resolver() -> EndpointResolver:
 
 
 @ISOLATED
+@example("\U0001fbf0")  # a digit, but none that a host name may have
 @given(text=st.text(st.characters(codec="utf-8"), max_size=40))
 def test_any_bucket_has_an_endpoint_or_a_clear_error(resolver: EndpointResolver, text: str) -> None:
     for bucket in (text, f"arn:{text}", f"arn:aws:s3:{text}", f"{text}--x-s3"):

@@ -76,7 +76,10 @@ class EndpointRules:
         if custom is not None and custom.is_path_only and urlsplit(url).netloc.startswith(f"{bucket}."):
             # The rules do this only for IP addresses, and not for bucket names with dots.
             return custom.with_bucket(bucket)
-        address = parse_endpoint("endpoint", url)
+        try:
+            address = parse_endpoint("endpoint", url)
+        except S3ConfigurationError as error:  # the rules take any Unicode digit for a part of a host name
+            raise S3ConfigurationError(f"bucket={bucket!r} is not a bucket name: {error}") from error
         if custom is None:
             return address
         return address._replace(path=custom.path + address.path)
