@@ -1,0 +1,146 @@
+"""Which epoch a pass is, in every DataLoader worker, without a call from the program.
+
+A small tensor in shared memory passes through fork, spawn and persistent workers. It has a *base* (the epoch and
+position at which the program wants to begin) and, for each worker, a slot with the latest epoch that the worker has
+begun. A pass takes the base if nobody has begun one since it was set, else the epoch after the latest. Each slot is
+written by its worker alone, in one store, so there is no lock and nothing to wait for.
+
+The workers of one pass must agree, although one of them may have begun it before another. And a worker that was ended
+before it began may have missed a pass. So a slot also has a *tag*: what the workers of one DataLoader iterator have in
+common. Who finds a slot with its own tag belongs to the same pass.
+
+``S3DataLoader`` knows better, and *assigns* epoch and position to its workers before each pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch.utils.data import get_worker_info
+
+from s3torchconnector._datasets._order import mix
+from s3torchconnector._errors import S3ConfigurationError
+
+MOST_WORKERS = 1023
+LAST_EPOCH = 2**27 - 3
+
+_GENERATION, _EPOCH, _POSITION, _ASSIGNED_EPOCH, _ASSIGNED_POSITION, _SLOTS = range(6)
+_TAG_BITS, _EPOCH_BITS = 26, 27
+_GENERATIONS = 2**10
+
+
+class Start(NamedTuple):
+    """Where a pass begins."""
+
+    epoch: int
+    position: int = 0
+
+
+class _Slot(NamedTuple):
+    """The latest pass that a worker has begun, since the base of ``generation`` was set."""
+
+    generation: int
+    tag: int
+    epoch: int
+
+    def packed(self) -> int:
+        return (self.generation << _TAG_BITS | self.tag) << _EPOCH_BITS | self.epoch + 1
+
+    @classmethod
+    def unpacked(cls, number: int) -> _Slot:
+        rest, epoch = divmod(number, 2**_EPOCH_BITS)
+        generation, tag = divmod(rest, 2**_TAG_BITS)
+        return cls(generation, tag, epoch - 1)
+
+
+class Epochs:
+    """The epochs of one dataset, shared by the processes that it is forked or sent to."""
+
+    def __init__(self) -> None:
+        self._block = _shared(torch.zeros(_SLOTS + 1 + MOST_WORKERS, dtype=torch.int64))
+
+    def set(self, start: Start) -> None:
+        """Have the next pass begin here, in all workers.
+
+        Raises:
+            S3ConfigurationError: no epoch has such a number.
+        """
+        if not 0 <= start.epoch <= LAST_EPOCH:
+            raise S3ConfigurationError(f"an epoch is a number from 0 to {LAST_EPOCH}: epoch={start.epoch}")
+        block = self._block
+        generation = int(block[_GENERATION])
+        block[_GENERATION] = generation + 1  # odd: whoever reads now reads again
+        block[_SLOTS:] = 0
+        block[_EPOCH], block[_POSITION] = start
+        block[_GENERATION] = generation + 2
+
+    def begin(self) -> Start:
+        """Begin a pass in this process, a DataLoader's worker or the main process."""
+        base, generation = self._base()
+        number, tag = _worker()
+        slots = [slot for slot in map(_Slot.unpacked, self._block[_SLOTS:].tolist()) if slot.epoch >= 0]
+        slots = [slot for slot in slots if slot.generation == generation]
+        mine = _Slot.unpacked(int(self._block[_SLOTS + number]))
+        others = [slot.epoch for slot in slots if slot.tag == tag]
+        if number and mine.epoch >= 0 and mine[:2] == (generation, tag):
+            epoch = mine.epoch + 1  # a persistent worker; or the program seeds PyTorch before each pass
+        elif number and others:
+            epoch = max(others)
+        else:
+            epoch = max((slot.epoch + 1 for slot in slots), default=base.epoch)
+        self.mark(epoch)
+        return Start(epoch, base.position if epoch == base.epoch else 0)
+
+    def mark(self, epoch: int) -> None:
+        """Note that this process has begun an epoch."""
+        _, generation = self._base()
+        number, tag = _worker()
+        self._block[_SLOTS + number] = _Slot(generation, tag, min(epoch, LAST_EPOCH)).packed()
+
+    def latest(self) -> Start:
+        """Where the latest pass began; before the first one, where that will."""
+        base, generation = self._base()
+        slots = map(_Slot.unpacked, self._block[_SLOTS:].tolist())
+        epoch = max((slot.epoch for slot in slots if slot.epoch >= 0 and slot.generation == generation), default=None)
+        return base if epoch is None or epoch == base.epoch else Start(epoch)
+
+    def has_begun(self) -> bool:
+        """Whether a pass has begun since ``set``, in any process."""
+        return bool((self._block[_SLOTS:] != 0).any())
+
+    def assign(self, start: Start) -> None:
+        """Have the workers of ``S3DataLoader`` begin here."""
+        self._block[_ASSIGNED_EPOCH], self._block[_ASSIGNED_POSITION] = start
+
+    def assigned(self) -> Start:
+        """What was assigned last."""
+        return Start(int(self._block[_ASSIGNED_EPOCH]), int(self._block[_ASSIGNED_POSITION]))
+
+    def _base(self) -> tuple[Start, int]:
+        """The base, and the number of its generation in a slot."""
+        while True:
+            before = int(self._block[_GENERATION])
+            start = Start(int(self._block[_EPOCH]), int(self._block[_POSITION]))
+            if before % 2 == 0 and before == int(self._block[_GENERATION]):
+                return start, before // 2 % _GENERATIONS
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # A copy that did not go to a worker has epochs, and workers, of its own.
+        if not self._block.is_shared():  # type: ignore[no-untyped-call]
+            self._block = _shared(self._block.clone())
+
+
+def _shared(block: torch.Tensor) -> torch.Tensor:
+    return cast(torch.Tensor, block.share_memory_())  # type: ignore[no-untyped-call]
+
+
+def _worker() -> tuple[int, int]:
+    """The number of this process's slot, and what it has in common with the other workers of its iterator."""
+    info = get_worker_info()
+    if info is None:
+        return 0, 0
+    if info.id >= MOST_WORKERS:
+        raise S3ConfigurationError(f"a DataLoader may have {MOST_WORKERS} workers: num_workers={info.num_workers}")
+    return info.id + 1, mix(info.seed - info.id & 2**64 - 1) % 2**_TAG_BITS

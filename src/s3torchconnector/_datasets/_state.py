@@ -1,0 +1,91 @@
+"""What a saved state of a streaming dataset says: where its training is, the same on all ranks.
+
+Only numbers, strings and booleans, so that JSON, ``torch.save`` with ``weights_only=True`` and distributed checkpoints
+take it. The position counts samples from the beginning of the epoch, of all ranks together: nothing in it depends on
+how many ranks or workers there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from s3torchconnector._datasets import _order
+from s3torchconnector._errors import S3ConfigurationError
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a state must agree with: they decide which sample is at which position.
+
+    Attributes:
+        manifest: the first 32 digits of the manifest's fingerprint.
+        samples: how many it has.
+        seed, shuffle, order: see ``Order``.
+    """
+
+    manifest: str
+    samples: int
+    seed: int
+    shuffle: bool
+    order: str = _order.NAME
+
+
+_ADVICE = {
+    "manifest": "Load the manifest that was saved with the job (S3Manifest.save), or begin anew without this state",
+    "samples": "Load the manifest that was saved with the job (S3Manifest.save), or begin anew without this state",
+    "seed": "Give the dataset the seed of the state",
+    "shuffle": "Give the dataset the shuffle of the state",
+    "order": "Go on with the release that saved the state, or begin the epoch anew",
+}
+
+
+def state_of(settings: Settings, epoch: int, position: int, batch_size: int, num_replicas: int) -> dict[str, Any]:
+    """The state of a job that has handed out the samples before ``position`` of an epoch."""
+    return {
+        "version": VERSION,
+        "epoch": epoch,
+        "position": position,
+        **asdict(settings),
+        "batch_size": batch_size,
+        "num_replicas": num_replicas,
+    }
+
+
+def resume_at(state: Mapping[str, Any], settings: Settings) -> tuple[int, int]:
+    """The epoch and the position at which a job goes on. An epoch that has ended is followed by the next.
+
+    Raises:
+        S3ConfigurationError: it is no state, or one of another dataset: the text names both values.
+    """
+    try:
+        version, epoch, position = (_integer(state, name) for name in ("version", "epoch", "position"))
+        found = {field.name: state[field.name] for field in fields(Settings)}
+    except (KeyError, TypeError) as error:
+        raise S3ConfigurationError(f"this is no state of an S3StreamingDataset ({error}): {state!r:.300}") from error
+    if version != VERSION:
+        raise S3ConfigurationError(
+            f"the state has version {version}, and this release reads version {VERSION}: resume with the release that "
+            "saved it"
+        )
+    for name, value in asdict(settings).items():
+        if found[name] != value:
+            raise S3ConfigurationError(
+                f"the state was saved with {name}={found[name]!r}, and this dataset has {name}={value!r}: going on "
+                f"would repeat some samples and leave out others. {_ADVICE[name]}"
+            )
+    if epoch < 0 or not 0 <= position <= settings.samples:
+        raise S3ConfigurationError(
+            f"the state says position {position} of epoch {epoch}, and there are {settings.samples} samples"
+        )
+    return (epoch, position) if position < settings.samples else (epoch + 1, 0)
+
+
+def _integer(state: Mapping[str, Any], name: str) -> int:
+    value = state[name]
+    if type(value) is not int:
+        raise TypeError(f"{name} is {value!r}")
+    return value
