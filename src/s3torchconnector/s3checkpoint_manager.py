@@ -17,7 +17,6 @@ from typing import IO, Any, cast
 import torch
 
 from s3torchconnector._checkpoint_manager._manifest import Manifest, check_format, check_step
-from s3torchconnector._checkpoint_manager._ranks import BackgroundGroup, by_first, gathered, has_ranks, in_all, is_first
 from s3torchconnector._checkpoint_manager._saves import Saves
 from s3torchconnector._checkpoint_manager._snapshot import Snapshot
 from s3torchconnector._checkpoint_manager._store import Store
@@ -25,6 +24,7 @@ from s3torchconnector._checkpoint_manager._upkeep import Leftovers, clean, verif
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3NotFoundError
 from s3torchconnector._late_imports import no_fork
+from s3torchconnector._ranks import BackgroundGroup, by_first, gathered, has_ranks, in_all, is_first
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._torch_archives import save_archive
 from s3torchconnector._transfer import PutObjectStream

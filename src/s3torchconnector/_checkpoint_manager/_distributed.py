@@ -12,7 +12,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.stateful import Stateful
 
-from s3torchconnector._checkpoint_manager._ranks import in_all
+from s3torchconnector._ranks import in_all
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.dcp import S3StorageReader, S3StorageWriter
 from s3torchconnector.dcp._metadata import parse_storage_data

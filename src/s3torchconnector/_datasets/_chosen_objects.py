@@ -1,0 +1,119 @@
+"""Which objects go into a manifest, and what S3 tells of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import translate
+from functools import partial
+from itertools import islice
+from re import compile as compile_pattern
+
+from s3torchconnector._datasets._rows import Counted, Row
+from s3torchconnector._errors import S3ConfigurationError
+from s3torchconnector._s3client import S3Client
+from s3torchconnector._types import ObjectInfo
+from s3torchconnector._uri import display_uri, parse_object_uri, parse_s3_uri
+
+_log = logging.getLogger(__name__)
+_ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})  # storage classes whose objects cannot be read unless restored
+_AT_A_TIME = 1000  # HEAD requests
+
+Predicate = Callable[[ObjectInfo], bool]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which of the objects that were listed are samples; see ``S3Manifest.from_prefix``."""
+
+    suffixes: str | Collection[str] | None = None
+    glob: str | None = None
+    min_size: int = 0
+    max_size: int | None = None
+    storage_classes: Collection[str] | None = None
+    predicate: Predicate | None = None
+
+    def compiled(self) -> Predicate:
+        """Whether an object passes, as a function."""
+        suffixes = self.suffixes if isinstance(self.suffixes, str | None) else tuple(self.suffixes)
+        matches = None if self.glob is None else compile_pattern(translate(self.glob)).match
+        most = float("inf") if self.max_size is None else self.max_size
+
+        def passes(info: ObjectInfo) -> bool:
+            return (
+                self.min_size <= info.size <= most
+                and (suffixes is None or info.key.endswith(suffixes))
+                and (matches is None or matches(info.key) is not None)
+                and (self.storage_classes is None or (info.storage_class or "STANDARD") in self.storage_classes)
+                and (info.size > 0 or not info.key.endswith("/"))  # a console's mark of a "directory"
+                and (self.predicate is None or self.predicate(info))
+            )
+
+        return passes
+
+    def is_unreadable(self, info: ObjectInfo) -> bool:
+        """Whether an object is archived, and neither restored nor asked for by its storage class."""
+        if info.storage_class not in _ARCHIVES or info.storage_class in (self.storage_classes or ()):
+            return False
+        restored = info.restore_status
+        return restored is None or restored.in_progress or restored.expiry is None
+
+
+class Listed(Counted):
+    """The objects below some prefixes that pass a filter, prefix by prefix, in key order.
+
+    Raises:
+        S3ConfigurationError: one of the prefixes lies below another, so that objects would come twice.
+    """
+
+    def __init__(self, client: S3Client, uris: Iterable[str], chosen: Filter) -> None:
+        self._client = client
+        self._prefixes = [parse_s3_uri(uri) for uri in uris]
+        self._filter = chosen
+        self._refuse_overlap()
+
+    def _refuse_overlap(self) -> None:
+        for i, (bucket, prefix) in enumerate(self._prefixes):
+            for j, (other_bucket, other) in enumerate(self._prefixes):
+                if i != j and bucket == other_bucket and other.startswith(prefix):
+                    raise S3ConfigurationError(
+                        f"{display_uri(bucket, other)} lies below {display_uri(bucket, prefix)}: its objects would be "
+                        "in the manifest twice. Name the shorter prefix alone"
+                    )
+
+    def __iter__(self) -> Iterator[Row]:
+        passes, self.archived = self._filter.compiled(), 0
+        for bucket, prefix in self._prefixes:
+            before = self.archived
+            for page in self._client.list_all(bucket, prefix):
+                for info in page:
+                    if not passes(info):
+                        continue
+                    if self._filter.is_unreadable(info):
+                        self.archived += 1
+                    else:
+                        yield Row(bucket, info.key, info.size, info.etag)
+            if self.archived > before:
+                _log.warning(
+                    "%d objects below %s are archived (GLACIER, DEEP_ARCHIVE) and left out of the manifest: restore "
+                    "them, and name their storage class in storage_classes, to have them in it",
+                    self.archived - before,
+                    display_uri(bucket, prefix),
+                )
+
+
+def named(client: S3Client, uris: Iterable[str]) -> Iterator[Row]:
+    """The objects of these URIs, in their order, as HEAD requests describe them; many at a time.
+
+    Raises:
+        TypeError, ValueError: a URI does not name an object.
+        S3NotFoundError: there is no such object.
+    """
+    places = iter([parse_object_uri(uri) for uri in uris])
+    lane = client._runtime().lane()
+    while batch := list(islice(places, _AT_A_TIME)):
+        heads = [lane.submit(partial(client.head_object, bucket, key)) for bucket, key in batch]
+        for (bucket, key), head in zip(batch, heads, strict=True):
+            found = head.result()
+            yield Row(bucket, key, found.size, found.etag)

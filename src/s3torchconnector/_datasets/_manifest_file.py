@@ -1,0 +1,180 @@
+"""The file of a manifest: a checked header, then columns as they are used, so that nothing is parsed. Pure.
+
+::
+
+    b"S3MANI1\\n"                8 bytes
+    length, CRC-32 of the header  2 * u32
+    header                        JSON, see ``Header``; then zeros up to a multiple of 64
+    key_ends                      u64 a sample: where its key ends among the keys
+    sizes                         u64 a sample, in bytes
+    bucket_of                     u32 a sample, if there is more than one bucket
+    etag_ends | etag_parts        u64 a sample if the ETags are text; u16 if some name parts
+    etags                         16 bytes a sample, or text
+    keys                          UTF-8, without anything between them
+
+All numbers are little-endian, and every column begins at a multiple of 64. The fingerprint is the SHA-256 of the names
+of the buckets and of everything after the header: of the rows, not of when or by whom they were listed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from typing import Any
+
+from s3torchconnector._datasets._etags import KINDS, PARTS, TEXT
+from s3torchconnector._errors import S3FormatError
+
+FORMAT = 1
+_MAGIC = b"S3MANI1\n"
+_LENGTHS = struct.Struct("<II")
+PREFIX_SIZE = len(_MAGIC) + _LENGTHS.size
+LARGEST_HEADER = 64 * 2**20
+_ALIGNMENT = 64
+_BLOCK = 4 * 2**20  # bytes that are hashed by one thread at a time
+_MOST = 2**48
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a manifest says of itself.
+
+    Attributes:
+        buckets: their names.
+        origin: the URIs that were listed, or none.
+        created: when, in seconds since 1970.
+        archived: how many objects were left out since they are archived.
+        samples: how many rows there are.
+        key_bytes, etag_bytes: how long the columns of text are.
+        etags: one of ``_etags.KINDS``.
+        fingerprint: see the module; hexadecimal.
+    """
+
+    buckets: tuple[str, ...]
+    origin: tuple[str, ...]
+    created: int
+    archived: int
+    samples: int
+    key_bytes: int
+    etag_bytes: int
+    etags: str
+    fingerprint: str = ""
+
+    def encoded(self) -> bytes:
+        """The beginning of the file, up to the first column."""
+        data = json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=True).encode()
+        return _padded(_MAGIC + _LENGTHS.pack(len(data), zlib.crc32(data)) + data)
+
+    def columns(self) -> dict[str, range]:
+        """Where each column lies after the header, in the order of the file."""
+        n = self.samples
+        sizes = {
+            "key_ends": 8 * n,
+            "sizes": 8 * n,
+            "bucket_of": 4 * n if len(self.buckets) > 1 else 0,
+            "etag_ends": 8 * n if self.etags == TEXT else 0,
+            "etag_parts": 2 * n if self.etags == PARTS else 0,
+            "etags": self.etag_bytes,
+            "keys": self.key_bytes,
+        }
+        starts = accumulate(map(_aligned, sizes.values()), initial=0)
+        return {name: range(start, start + size) for (name, size), start in zip(sizes.items(), starts, strict=False)}
+
+    @property
+    def data_size(self) -> int:
+        """Bytes after the header."""
+        return _aligned(self.columns()["keys"].stop)
+
+
+def read_header(data: bytes | memoryview) -> tuple[Header, int]:
+    """The header at the beginning of a file, and where its columns begin.
+
+    Raises:
+        S3FormatError: it is none, or damaged.
+    """
+    if bytes(data[: len(_MAGIC)]) != _MAGIC:
+        raise S3FormatError(f"it is no manifest of this package: it begins with {bytes(data[:16])!r}")
+    if len(data) < PREFIX_SIZE:
+        raise S3FormatError("it ends in its first bytes")
+    length, checksum = _LENGTHS.unpack(data[len(_MAGIC) : PREFIX_SIZE])
+    text = bytes(data[PREFIX_SIZE : PREFIX_SIZE + length])
+    if len(text) < length or zlib.crc32(text) != checksum:
+        raise S3FormatError("its header is damaged, or it ends in it")
+    try:
+        document = json.loads(text)
+        if document.pop("format") != FORMAT:
+            raise S3FormatError("it was written by a later release of this package: load it with that")
+        header = _header_of(document)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        if isinstance(error, S3FormatError):
+            raise
+        raise S3FormatError(f"its header makes no sense ({type(error).__name__}: {error})") from error
+    return header, _aligned(PREFIX_SIZE + length)
+
+
+def check_content(header: Header, data: memoryview, start: int) -> None:
+    """Compare what follows the header, from ``start`` on, with what the header says.
+
+    Raises:
+        S3FormatError: it is something else.
+    """
+    if len(data) - start != header.data_size:
+        raise S3FormatError(f"it has {len(data)} bytes where its header says {start + header.data_size}")
+    if fingerprint(header, data[start:]) != header.fingerprint:
+        raise S3FormatError("its content is not what its header says: some of its bytes were changed")
+    if any(data[PREFIX_SIZE + _LENGTHS.unpack(data[len(_MAGIC) : PREFIX_SIZE])[0] : start]):
+        raise S3FormatError("there are bytes between its header and its content")
+
+
+def fingerprint(header: Header, data: bytes | memoryview) -> str:
+    """The fingerprint of rows; hashed by several threads."""
+    names = json.dumps([FORMAT, header.buckets, header.samples, header.etags, header.etag_bytes, header.key_bytes])
+    view = memoryview(data)
+    blocks = [view[at : at + _BLOCK] for at in range(0, len(view), _BLOCK)]
+    total = hashlib.sha256(names.encode())
+    for digest in _digests(blocks):
+        total.update(digest)
+    return total.hexdigest()
+
+
+def _digests(blocks: list[memoryview]) -> Iterable[bytes]:
+    if len(blocks) < 2:
+        return map(_sha256, blocks)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        return threads.map(_sha256, blocks)
+
+
+def _sha256(block: memoryview) -> bytes:
+    return hashlib.sha256(block).digest()
+
+
+def _header_of(document: dict[str, Any]) -> Header:
+    for name in ("buckets", "origin"):
+        document[name] = tuple(document[name])
+        if not all(isinstance(text, str) for text in document[name]):
+            raise TypeError(f"{name} are {document[name]!r:.100}")
+    header = Header(**document)
+    for name in ("created", "archived", "samples", "key_bytes", "etag_bytes"):
+        value = getattr(header, name)
+        if type(value) is not int or not 0 <= value < _MOST:
+            raise TypeError(f"{name} is {value!r:.100}")
+    if header.etags not in KINDS or not isinstance(header.fingerprint, str):
+        raise ValueError(f"the ETags are {header.etags!r:.100}")
+    if header.etags != TEXT and header.etag_bytes != 16 * header.samples:
+        raise ValueError(f"{header.etag_bytes} bytes are no {header.samples} ETags")
+    return header
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(_aligned(len(data)) - len(data))

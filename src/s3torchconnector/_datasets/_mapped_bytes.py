@@ -1,0 +1,92 @@
+"""Bytes that the processes of a node share: a mapped file, or anonymous memory with a descriptor.
+
+Forked children share it as any memory. Children that are spawned are sent the descriptor and map it too, so that their
+start copies nothing, leaves no file behind, and takes nothing of ``/dev/shm``, which is small in containers. A pickle
+that does not go to a child of this process holds the bytes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable
+from multiprocessing import context, reduction
+from typing import Any
+
+
+class MappedBytes:
+    """Bytes that never change.
+
+    Args:
+        descriptor: of an open file or of anonymous memory. It belongs to this object, which closes it.
+        size: in bytes, at least one.
+    """
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor).atexit = False
+        self._map = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
+        self.view = memoryview(self._map)
+
+    @classmethod
+    def filled(cls, size: int, fill: Callable[[memoryview], object]) -> MappedBytes:
+        """New memory, written by ``fill``."""
+        descriptor = _anonymous_memory()
+        try:
+            write(descriptor, size, fill)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(descriptor, size)
+
+    @classmethod
+    def of_file(cls, path: str) -> MappedBytes:
+        """A file, which may be deleted while it is mapped.
+
+        Raises:
+            OSError: it cannot be opened.
+            ValueError: it is empty.
+        """
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            return cls(descriptor, os.fstat(descriptor).st_size)
+        except BaseException:
+            if sys.exc_info()[0] is ValueError:
+                raise ValueError(f"{path} is empty") from None
+            raise
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if sys.platform != "win32" and context.get_spawning_popen() is not None:
+            return _attached, (reduction.DupFd(self._descriptor), len(self.view))
+        return _copied, (bytes(self.view),)
+
+
+def write(descriptor: int, size: int, fill: Callable[[memoryview], object]) -> None:
+    """Make a file of ``size`` bytes, written by ``fill``."""
+    os.ftruncate(descriptor, size)
+    pages = mmap.mmap(descriptor, size)
+    view = memoryview(pages)
+    fill(view)
+    view.release()
+    pages.close()  # not after an error, whose traceback may hold views of it
+
+
+def _anonymous_memory() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("s3torchconnector", getattr(os, "MFD_CLOEXEC", 0))
+    with tempfile.TemporaryFile() as file:  # which has no name, or loses it when it is closed
+        return os.dup(file.fileno())
+
+
+def _attached(descriptor: Any, size: int) -> MappedBytes:
+    return MappedBytes(descriptor.detach(), size)
+
+
+def _copied(data: bytes) -> MappedBytes:
+    def fill(view: memoryview) -> None:
+        view[:] = data
+
+    return MappedBytes.filled(len(data), fill)

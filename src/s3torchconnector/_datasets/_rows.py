@@ -1,0 +1,221 @@
+"""The rows of a manifest, read from its columns: an object is made when it is asked for."""
+
+from __future__ import annotations
+
+import sys
+import time
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
+
+import torch
+
+from s3torchconnector._datasets import _etags, _manifest_file
+from s3torchconnector._datasets._manifest_file import Header
+from s3torchconnector._datasets._mapped_bytes import MappedBytes
+from s3torchconnector._errors import S3FormatError
+from s3torchconnector._s3bucket_key_data import S3BucketKeyData
+from s3torchconnector._types import ObjectInfo
+
+if sys.byteorder != "little":  # the columns are used as they are stored
+    raise ImportError("manifests need a little-endian machine")
+
+_AT_A_TIME = 2**20  # rows that are checked
+
+
+class Row(NamedTuple):
+    """One object as it goes into a manifest; the ETag may have quotes or not."""
+
+    bucket: str
+    key: str
+    size: int
+    etag: str
+
+
+class Rows:
+    """The rows of a file that was checked.
+
+    Args:
+        memory: the whole file.
+        trusted: whether the content was compared with the header before, in this process or by who made the file.
+
+    Raises:
+        S3FormatError: it is no manifest, or a damaged one.
+    """
+
+    def __init__(self, memory: MappedBytes, *, trusted: bool = False) -> None:
+        self._memory = memory
+        self.header, start = _manifest_file.read_header(memory.view)
+        if not trusted:
+            _manifest_file.check_content(self.header, memory.view, start)
+        elif len(memory.view) != start + self.header.data_size:
+            raise S3FormatError("its length is not what its header says")
+        self._attach(start)
+        if not trusted:
+            self._check()
+
+    def _attach(self, start: int) -> None:
+        columns = self.header.columns()
+
+        def column(name: str, code: Literal["Q", "I", "H", "B"]) -> memoryview:
+            place = columns[name]
+            return self._memory.view[start + place.start : start + place.stop].cast(code)
+
+        self._key_ends = column("key_ends", "Q")
+        self.sizes = column("sizes", "Q")
+        self._bucket_of = column("bucket_of", "I")
+        self._etag_ends = column("etag_ends", "Q")
+        self._etag_parts = column("etag_parts", "H")
+        self._etags = column("etags", "B")
+        self._keys = column("keys", "B")
+
+    def _check(self) -> None:
+        """Numbers that were right when they were written cannot be wrong, but may have been written by anybody."""
+        _check_ends(self._key_ends, self.header.key_bytes, 1, "keys")
+        if self.header.etags == _etags.TEXT:
+            _check_ends(self._etag_ends, self.header.etag_bytes, 0, "ETags")
+        if any(int(sizes.min()) < 0 for sizes in _in_tensors(self.sizes)):
+            raise S3FormatError("its sizes are impossible")
+        if len(self) and not self.header.buckets:
+            raise S3FormatError("it names no bucket")
+        if any(
+            int(numbers.max()) >= len(self.header.buckets) or int(numbers.min()) < 0
+            for numbers in _in_tensors(self._bucket_of)
+        ):
+            raise S3FormatError("it names buckets by numbers that there are not")
+
+    def __len__(self) -> int:
+        return self.header.samples
+
+    def __getitem__(self, i: int) -> S3BucketKeyData:
+        row = self.row(i)
+        return S3BucketKeyData(row.bucket, row.key, ObjectInfo(row.key, row.etag, row.size, 0))
+
+    def row(self, i: int) -> Row:
+        """The row at ``i``, from 0 on, with a quoted ETag.
+
+        Raises:
+            IndexError: there is none.
+            S3FormatError: its key is no text.
+        """
+        if not 0 <= i < self.header.samples:
+            raise IndexError(f"index {i} is out of range for a manifest of {self.header.samples} objects")
+        bucket = self.header.buckets[self._bucket_of[i] if self._bucket_of else 0]
+        try:
+            key = self.key_bytes(i).decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError as error:
+            raise S3FormatError(f"the key of row {i} of the manifest is no text: {error}") from error
+        return Row(bucket, key, self.sizes[i], self._etag(i))
+
+    def key_bytes(self, i: int) -> bytes:
+        """The key at ``i`` as it is stored."""
+        return bytes(self._keys[self._key_ends[i - 1] if i else 0 : self._key_ends[i]])
+
+    def _etag(self, i: int) -> str:
+        if self.header.etags == _etags.TEXT:
+            text = bytes(self._etags[self._etag_ends[i - 1] if i else 0 : self._etag_ends[i]])
+            return _etags.quoted(text.decode("utf-8", "surrogateescape"))
+        parts = self._etag_parts[i] if self._etag_parts else 0
+        return f'"{_etags.unpacked(self._etags[16 * i : 16 * i + 16], parts)}"'
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(self.row, range(len(self)))
+
+    @property
+    def memory(self) -> MappedBytes:
+        """The whole file."""
+        return self._memory
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _trusted, (self._memory,)
+
+
+def _trusted(memory: MappedBytes) -> Rows:
+    return Rows(memory, trusted=True)
+
+
+def build(rows: Iterable[Row], origin: Iterable[str] = (), *, created: int | None = None) -> Rows:
+    """The file of these rows, in memory. ``rows`` may say how many objects they left out: see ``Counted``."""
+    builder = _Builder()
+    for row in rows:
+        builder.add(row)
+    archived = rows.archived if isinstance(rows, Counted) else 0
+    return builder.finish(tuple(origin), int(time.time()) if created is None else created, archived)
+
+
+class Counted(Iterable[Row]):
+    """Rows, some of which may be left out since they are archived.
+
+    Attributes:
+        archived: how many, so far.
+    """
+
+    archived = 0
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self._buckets: dict[str, int] = {}
+        self._bucket_of = array("I")
+        self._keys = bytearray()
+        self._key_ends = array("Q")
+        self._sizes = array("Q")
+        self._etags: list[str] = []
+
+    def add(self, row: Row) -> None:
+        self._bucket_of.append(self._buckets.setdefault(row.bucket, len(self._buckets)))
+        self._keys += row.key.encode("utf-8", "surrogatepass")
+        self._key_ends.append(len(self._keys))
+        self._sizes.append(row.size)
+        self._etags.append(row.etag if _etags.is_weak(row.etag) else _etags.bare(row.etag))
+
+    def finish(self, origin: tuple[str, ...], created: int, archived: int) -> Rows:
+        kind = _etags.kind_of(self._etags)
+        columns = {"key_ends": self._key_ends, "sizes": self._sizes, "keys": self._keys, **self._etag_columns(kind)}
+        if len(self._buckets) > 1:
+            columns["bucket_of"] = self._bucket_of
+        header = Header(
+            tuple(self._buckets), origin, created, archived, len(self._sizes), len(self._keys),
+            len(columns["etags"]), kind, "0" * 64,
+        )  # fmt: skip
+        start = len(header.encoded())
+
+        def fill(view: memoryview) -> None:
+            for name, place in header.columns().items():
+                if place:
+                    view[start + place.start : start + place.stop] = memoryview(columns[name]).cast("B")
+            signed = _manifest_file.fingerprint(header, view[start:])
+            view[:start] = Header(**{**header.__dict__, "fingerprint": signed}).encoded()
+
+        return Rows(MappedBytes.filled(start + header.data_size, fill), trusted=True)
+
+    def _etag_columns(self, kind: str) -> dict[str, bytes | array[int]]:
+        if kind == _etags.TEXT:
+            encoded = [etag.encode("utf-8", "surrogateescape") for etag in self._etags]
+            ends = array("Q")
+            end = 0
+            for text in encoded:
+                end += len(text)
+                ends.append(end)
+            return {"etags": b"".join(encoded), "etag_ends": ends}
+        pairs = list(map(_etags.packed, self._etags))
+        parts = {"etag_parts": _etags.pack_parts(parts for _, parts in pairs)} if kind == _etags.PARTS else {}
+        return {"etags": b"".join(digest for digest, _ in pairs), **parts}
+
+
+def _check_ends(ends: memoryview, total: int, least: int, what: str) -> None:
+    """Whether the ends of texts ascend by at least ``least`` each, up to ``total``."""
+    last = torch.zeros(1, dtype=torch.int64)
+    for tensor in _in_tensors(ends):
+        if bool((tensor - torch.cat([last, tensor[:-1]]) < least).any()):
+            raise S3FormatError(f"the places of its {what} are impossible")
+        last = tensor[-1:]
+    if int(last) != total:
+        raise S3FormatError(f"the places of its {what} are impossible")
+
+
+def _in_tensors(column: memoryview) -> Iterator[torch.Tensor]:
+    """A column of whole numbers as tensors of signed ones, some of it at a time: they are copies."""
+    kind = {"Q": torch.int64, "I": torch.int32}[column.format]
+    for at in range(0, len(column), _AT_A_TIME):
+        yield torch.frombuffer(bytearray(column[at : at + _AT_A_TIME].cast("B")), dtype=kind)
