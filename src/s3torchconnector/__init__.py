@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from s3torchconnector.errors import S3Exception
     from s3torchconnector.s3checkpoint import S3Checkpoint
     from s3torchconnector.s3checkpoint_manager import S3CheckpointManager
+    from s3torchconnector.s3dataloader import S3DataLoader
     from s3torchconnector.s3iterable_dataset import S3IterableDataset
+    from s3torchconnector.s3manifest import S3Manifest
     from s3torchconnector.s3map_dataset import S3MapDataset
     from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
+    from s3torchconnector.s3streaming_dataset import S3StreamingDataset
     from s3torchconnector.s3writer import S3Writer
 
 __all__ = [
@@ -27,12 +30,15 @@ __all__ = [
     "S3CheckpointManager",
     "S3Client",
     "S3ClientConfig",
+    "S3DataLoader",
     "S3Exception",
     "S3IterableDataset",
+    "S3Manifest",
     "S3MapDataset",
     "S3Reader",
     "S3ReaderConstructor",
     "S3ReaderConstructorProtocol",
+    "S3StreamingDataset",
     "S3Writer",
     "__version__",
 ]
@@ -43,12 +49,15 @@ _MODULES = {
     "S3CheckpointManager": "s3checkpoint_manager",
     "S3Client": "_s3client",
     "S3ClientConfig": "_config",
+    "S3DataLoader": "s3dataloader",
     "S3Exception": "errors",
     "S3IterableDataset": "s3iterable_dataset",
+    "S3Manifest": "s3manifest",
     "S3MapDataset": "s3map_dataset",
     "S3Reader": "s3reader",
     "S3ReaderConstructor": "s3reader",
     "S3ReaderConstructorProtocol": "s3reader",
+    "S3StreamingDataset": "s3streaming_dataset",
     "S3Writer": "s3writer",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
@@ -15,10 +16,10 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._key_table import KeyTable
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer import count_workers_by, is_listed_in_order, list_all, look_ahead
+from s3torchconnector._transfer import PinnedObject, count_workers_by, is_listed_in_order, list_all, look_ahead
 from s3torchconnector._types import ObjectInfo, ObjectInfos
 from s3torchconnector._uri import display_uri, parse_object_uri, parse_s3_uri
-from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
+from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
 
 _ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")  # the others of S3's archival storage classes can be read at once
 _log = logging.getLogger(__name__)
@@ -33,7 +34,10 @@ def identity(reader: S3Reader) -> S3Reader:
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """The objects of a dataset, and all that is needed to read them. Pickles as configuration."""
+    """The objects of a dataset, and all that is needed to read them. Pickles as configuration.
+
+    ``pinned`` objects are read in exactly the version that their ``object_info`` describes.
+    """
 
     region: str
     get_dataset_objects: GetDatasetObjects
@@ -41,11 +45,27 @@ class DatasetSource:
     transform: Transform = identity
     s3client_config: S3ClientConfig | None = None
     reader_constructor: S3ReaderConstructorProtocol | None = None
+    pinned: bool = False
     client: S3Client = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         client = S3Client(self.region, endpoint=self.endpoint, s3client_config=self.s3client_config)
         object.__setattr__(self, "client", client)
+
+    @classmethod
+    def of_manifest(
+        cls,
+        objects: Iterable[S3BucketKeyData],
+        region: str,
+        endpoint: str | None,
+        s3client_config: S3ClientConfig | None,
+        transform: Transform,
+        reader_constructor: S3ReaderConstructorProtocol | None,
+    ) -> DatasetSource:
+        """The objects of a manifest, in exactly the versions that it lists."""
+        return cls(
+            region, partial(_given, objects), endpoint, transform, s3client_config, reader_constructor, pinned=True
+        )
 
     def objects(self) -> Iterable[S3BucketKeyData]:
         """The objects. A prefix is listed while they are iterated over."""
@@ -65,22 +85,49 @@ class DatasetSource:
 
     def open(self, item: S3BucketKeyData) -> S3Reader:
         """Open one of the objects. No request is made."""
+        if self.pinned and item.object_info is not None:
+            return self._open_pinned(item, item.object_info)
         return self.client.get_object(
             item.bucket, item.key, object_info=item.object_info, reader_constructor=self.reader_constructor
         )
 
-    def samples(self, items: Iterable[S3BucketKeyData], most: int | None) -> Iterator[Any]:
-        """Yield the transformed samples of ``items``, in order, while at most ``most`` of the next ones are fetched."""
-        readers = look_ahead(map(self._open_early, items), self.client._runtime, most)
-        try:
-            for reader in readers:
-                yield self.transform(reader.file if isinstance(reader, _Foreign) else reader)
-        finally:
-            readers.close()
+    def _open_pinned(self, item: S3BucketKeyData, listed: ObjectInfo) -> S3Reader:
+        construct = self.reader_constructor or _default_reader
+        source = PinnedObject(self.client._runtime, item.bucket, item.key, listed)
+        return construct(bucket=item.bucket, key=item.key, get_object_info=partial(copy, listed), get_stream=source)
+
+    def samples(self, items: Iterable[S3BucketKeyData], most: int | None) -> Samples:
+        """Make the transformed samples of ``items``, in order, while at most ``most`` of the next ones are fetched."""
+        return Samples(look_ahead(map(self._open_early, items), self.client._runtime, most), self.transform)
 
     def _open_early(self, item: S3BucketKeyData) -> S3Reader | _Foreign:
         reader: object = self.open(item)
         return reader if isinstance(reader, S3Reader) else _Foreign(reader)
+
+
+class Samples(Iterator[Any]):
+    """Transformed samples of readers that are fetched before they are needed.
+
+    A transform that raises costs its own sample: the next call goes on with the next one. When the iterator is
+    dropped, what is in flight is cancelled.
+    """
+
+    def __init__(self, readers: Iterator[S3Reader | _Foreign], transform: Transform) -> None:
+        self._readers = readers
+        self._transform = transform
+
+    def __next__(self) -> Any:
+        reader = next(self._readers)
+        return self._transform(reader.file if isinstance(reader, _Foreign) else reader)
+
+    def skip(self) -> None:
+        """Leave out the next sample, if there is one."""
+        reader = next(self._readers, None)
+        if reader is not None:
+            reader.close()
+
+
+_default_reader = S3ReaderConstructor.default()
 
 
 class _Foreign:
@@ -119,7 +166,7 @@ def objects_from_prefix(s3_uri: str, skip_archived: bool = False) -> GetDatasetO
     return partial(ListedObjects, *parsed, skip_archived=True) if skip_archived else partial(ListedObjects, *parsed)
 
 
-def _given(objects: KeyTable, _: S3Client) -> Iterable[S3BucketKeyData]:
+def _given(objects: Iterable[S3BucketKeyData], _: S3Client) -> Iterable[S3BucketKeyData]:
     return objects
 
 

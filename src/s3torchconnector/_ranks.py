@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch.distributed as dist
 
 from s3torchconnector._errors import S3Exception
 
 _T = TypeVar("_T")
+
+
+class Rank(NamedTuple):
+    """One process of a distributed job, and how many there are."""
+
+    rank: int
+    size: int
+
+
+def group_rank() -> Rank | None:
+    """This process by its process group, if it has one."""
+    if dist.is_available() and dist.is_initialized():
+        return Rank(dist.get_rank(), dist.get_world_size())
+    return None
+
+
+def environment_rank() -> Rank:
+    """What torchrun says, https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables."""
+    return Rank(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def has_ranks() -> bool:

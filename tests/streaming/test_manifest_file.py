@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3torchconnector._datasets import _etags, _manifest_file
+from s3torchconnector import _etag
+from s3torchconnector._datasets import _manifest_file
 from s3torchconnector._datasets._manifest_file import Header
 from s3torchconnector._datasets._mapped_bytes import MappedBytes
 from s3torchconnector._datasets._rows import Row, Rows, build
@@ -62,7 +63,7 @@ def opened(data: bytes) -> Rows:
 def test_any_rows_come_back(rows: list[Row]) -> None:
     data = file_of(rows)
     found = opened(data)
-    assert list(found) == [row._replace(etag=_etags.quoted(row.etag)) for row in rows]
+    assert list(found) == [row._replace(etag=_etag.quoted(row.etag)) for row in rows]
     assert len(found) == len(rows)
     assert list(found.sizes) == [row.size for row in rows]
     assert (found.header.origin, found.header.created) == (("s3://b/a/",), 1_700_000_000)

@@ -72,12 +72,15 @@ class Deal:
 
     def of_worker(self, rank: int, worker: int, workers: int, first: int = 0) -> Iterator[list[range]]:
         """The batches that one worker of a rank makes, from its ``first``-th on."""
+        size, full, stride = self.batch_size, self.full_batches, self.global_batch
+        before = self.start + rank * size
         for batch in range(worker + first * workers, self.batches(rank), workers):
-            yield self.positions(rank, batch)
+            at = before + batch * stride
+            yield [range(at, at + size)] if batch < full else self.positions(rank, batch)
 
-    def position_after(self, batches: int, rank: int = 0) -> int:
+    def position_after(self, batches: int) -> int:
         """The position at which the next pass goes on after so many batches; ``samples`` after all of them."""
-        if batches >= self.batches(rank):
+        if batches >= self.batches(0):  # no rank has more
             return self.samples
         return self.start + batches * self.global_batch
 

@@ -77,6 +77,12 @@ class Epochs:
 
     def begin(self) -> Start:
         """Begin a pass in this process, a DataLoader's worker or the main process."""
+        start = self.upcoming()
+        self.mark(start.epoch)
+        return start
+
+    def upcoming(self) -> Start:
+        """Where ``begin`` would begin a pass now."""
         base, generation = self._base()
         number, tag = _worker()
         slots = [slot for slot in map(_Slot.unpacked, self._block[_SLOTS:].tolist()) if slot.epoch >= 0]
@@ -89,7 +95,6 @@ class Epochs:
             epoch = max(others)
         else:
             epoch = max((slot.epoch + 1 for slot in slots), default=base.epoch)
-        self.mark(epoch)
         return Start(epoch, base.position if epoch == base.epoch else 0)
 
     def mark(self, epoch: int) -> None:

@@ -1,7 +1,6 @@
-"""ETags: equal or not, whoever tells them; and in little memory. Pure.
+"""ETags in little memory. Pure.
 
-S3 writes them with quotes in listings and in responses. Some servers leave the quotes out in one of the two. Most are
-an MD5 sum (32 digits), of objects in parts with their number (``-12``).
+Most are an MD5 sum (32 digits), those of objects in parts with the number of parts (``-12``).
 """
 
 from __future__ import annotations
@@ -15,21 +14,6 @@ KINDS = (MD5, PARTS, TEXT)
 """How a manifest stores its ETags: 16 bytes each; these and a number of parts; or as they are."""
 
 _SUM = re.compile(r"([0-9a-f]{32})(?:-([1-9][0-9]{0,4}))?", re.ASCII)
-
-
-def is_weak(etag: str) -> bool:
-    """Whether an ETag is weak: no condition (``If-Match``) can be made of it."""
-    return etag.startswith("W/")
-
-
-def bare(etag: str) -> str:
-    """An ETag without quotes, and without the mark of a weak one: what identifies the version."""
-    return etag.removeprefix("W/").removeprefix('"').removesuffix('"')
-
-
-def quoted(etag: str) -> str:
-    """An ETag as HTTP wants it."""
-    return etag if etag.startswith(('"', "W/")) or not etag else f'"{etag}"'
 
 
 def kind_of(etags: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from s3torchconnector._datasets import _etags, _manifest_file
 from s3torchconnector._datasets._manifest_file import Header
 from s3torchconnector._datasets._mapped_bytes import MappedBytes
 from s3torchconnector._errors import S3FormatError
+from s3torchconnector._etag import bare, is_weak, quoted
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._types import ObjectInfo
 
@@ -56,6 +57,11 @@ class Rows:
 
     def _attach(self, start: int) -> None:
         columns = self.header.columns()
+        # What each row needs, without a look-up in the header.
+        self._count, self._buckets = self.header.samples, self.header.buckets
+        self._several_buckets = len(self._buckets) > 1
+        self._text = self.header.etags == _etags.TEXT
+        self._in_parts = self.header.etags == _etags.PARTS
 
         def column(name: str, code: Literal["Q", "I", "H", "B"]) -> memoryview:
             place = columns[name]
@@ -85,11 +91,11 @@ class Rows:
             raise S3FormatError("it names buckets by numbers that there are not")
 
     def __len__(self) -> int:
-        return self.header.samples
+        return self._count
 
     def __getitem__(self, i: int) -> S3BucketKeyData:
-        row = self.row(i)
-        return S3BucketKeyData(row.bucket, row.key, ObjectInfo(row.key, row.etag, row.size, 0))
+        bucket, key, size, etag = self.row(i)
+        return S3BucketKeyData(bucket, key, ObjectInfo(key, etag, size, 0))
 
     def row(self, i: int) -> Row:
         """The row at ``i``, from 0 on, with a quoted ETag.
@@ -98,24 +104,24 @@ class Rows:
             IndexError: there is none.
             S3FormatError: its key is no text.
         """
-        if not 0 <= i < self.header.samples:
-            raise IndexError(f"index {i} is out of range for a manifest of {self.header.samples} objects")
-        bucket = self.header.buckets[self._bucket_of[i] if self._bucket_of else 0]
+        if not 0 <= i < self._count:
+            raise IndexError(f"index {i} is out of range for a manifest of {self._count} objects")
+        bucket = self._bucket_of[i] if self._several_buckets else 0
         try:
-            key = self.key_bytes(i).decode("utf-8", "surrogatepass")
+            key = str(self._keys[self._key_ends[i - 1] if i else 0 : self._key_ends[i]], "utf-8", "surrogatepass")
         except UnicodeDecodeError as error:
             raise S3FormatError(f"the key of row {i} of the manifest is no text: {error}") from error
-        return Row(bucket, key, self.sizes[i], self._etag(i))
+        return Row(self._buckets[bucket], key, self.sizes[i], self._etag(i))
 
     def key_bytes(self, i: int) -> bytes:
         """The key at ``i`` as it is stored."""
         return bytes(self._keys[self._key_ends[i - 1] if i else 0 : self._key_ends[i]])
 
     def _etag(self, i: int) -> str:
-        if self.header.etags == _etags.TEXT:
-            text = bytes(self._etags[self._etag_ends[i - 1] if i else 0 : self._etag_ends[i]])
-            return _etags.quoted(text.decode("utf-8", "surrogateescape"))
-        parts = self._etag_parts[i] if self._etag_parts else 0
+        if self._text:
+            text = self._etags[self._etag_ends[i - 1] if i else 0 : self._etag_ends[i]]
+            return quoted(str(text, "utf-8", "surrogateescape"))
+        parts = self._etag_parts[i] if self._in_parts else 0
         return f'"{_etags.unpacked(self._etags[16 * i : 16 * i + 16], parts)}"'
 
     def __iter__(self) -> Iterator[Row]:
@@ -167,7 +173,7 @@ class _Builder:
         self._keys += row.key.encode("utf-8", "surrogatepass")
         self._key_ends.append(len(self._keys))
         self._sizes.append(row.size)
-        self._etags.append(row.etag if _etags.is_weak(row.etag) else _etags.bare(row.etag))
+        self._etags.append(row.etag if is_weak(row.etag) else bare(row.etag))
 
     def finish(self, origin: tuple[str, ...], created: int, archived: int) -> Rows:
         kind = _etags.kind_of(self._etags)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from s3torchconnector._transfer.listing._parallel_listing import list_all
     from s3torchconnector._transfer.reading._look_ahead import look_ahead
     from s3torchconnector._transfer.reading._pieces import Piece, PiecesReader
+    from s3torchconnector._transfer.reading._pinned_object import PinnedObject
     from s3torchconnector._transfer.writing._abandoned_uploads import (
         abort_together,
         expect_no_more_uploads,
@@ -51,6 +52,7 @@ __all__ = [
     "OpenRuntime",
     "Piece",
     "PiecesReader",
+    "PinnedObject",
     "PutObjectStream",
     "Range",
     "RangeFetch",
@@ -83,6 +85,7 @@ __getattr__ = names_from(
         "ListObjectStream": "listing._listing",
         "Piece": "reading._pieces",
         "PiecesReader": "reading._pieces",
+        "PinnedObject": "reading._pinned_object",
         "PutObjectStream": "writing._put_object_stream",
         "abort_together": "writing._abandoned_uploads",
         "expect_uploads": "writing._abandoned_uploads",

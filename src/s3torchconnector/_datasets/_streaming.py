@@ -1,0 +1,73 @@
+"""The arguments of a streaming dataset: what they may be, and what stands for those that were left out."""
+
+from __future__ import annotations
+
+import logging
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._errors import S3ConfigurationError
+
+if TYPE_CHECKING:
+    from s3torchconnector._s3client import S3Client
+
+_log = logging.getLogger(__name__)
+_MANY = 1_000_000  # keys that all ranks together list for one dataset, before it is worth a warning
+
+
+def check_numbers(
+    batch_size: int, seed: int, num_replicas: int | None, rank: int | None, look_ahead: int | None
+) -> None:
+    """
+    Raises:
+        S3ConfigurationError: one of them cannot be used.
+    """
+    if type(batch_size) is not int or batch_size < 1:
+        raise S3ConfigurationError(f"batch_size must be a whole number from 1 on: batch_size={batch_size!r}")
+    if type(seed) is not int or not 0 <= seed < 2**64:
+        raise S3ConfigurationError(f"seed must be a whole number from 0 to 2**64 - 1: seed={seed!r}")
+    if look_ahead is not None and look_ahead < 0:
+        raise S3ConfigurationError(f"look_ahead must not be negative: look_ahead={look_ahead}")
+    if (num_replicas is None) != (rank is None):
+        raise S3ConfigurationError(
+            f"num_replicas and rank go together: give both or neither (num_replicas={num_replicas!r}, rank={rank!r})"
+        )
+    if num_replicas is not None and rank is not None and not 0 <= rank < num_replicas:
+        raise S3ConfigurationError(f"rank must be from 0 to num_replicas - 1: rank={rank}, num_replicas={num_replicas}")
+
+
+def place_of(
+    region: str | None, endpoint: str | None, s3client_config: S3ClientConfig | None, listed_by: S3Client
+) -> tuple[str, str | None, S3ClientConfig]:
+    """Where the objects are: what was given, else where they were listed."""
+    return (
+        listed_by.region if region is None else region,
+        listed_by.endpoint if endpoint is None else endpoint,
+        listed_by.s3client_config if s3client_config is None else s3client_config,
+    )
+
+
+def warn_of_listing(keys: int, ranks: int) -> None:
+    """Tell that each rank has listed the prefix, if that is worth a word."""
+    if keys * ranks > _MANY:
+        _log.warning(
+            "a prefix of %d objects was listed by each of %d ranks: S3Manifest.shared lists it once for all of them, "
+            "and for later runs",
+            keys,
+            ranks,
+        )
+
+
+def refuse_second_sharding(caller: FrameType) -> None:
+    """
+    Raises:
+        S3ConfigurationError: the pass is begun by something that takes only some of its samples for each rank, which
+            this dataset does itself: the job would train on a part of the data.
+    """
+    if type(caller.f_locals.get("self")).__name__ == "IterableDatasetShard":
+        raise S3ConfigurationError(
+            "this dataset gives each rank its share, and Accelerate (or the Hugging Face Trainer) would share that out "
+            "again: most of the data would never be seen. Do not pass its DataLoader to accelerator.prepare(), or use "
+            "S3MapDataset with ElasticDistributedSampler"
+        )

@@ -1,0 +1,133 @@
+"""``S3DataLoader``: a DataLoader that knows how far training has come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from s3torchconnector._datasets._epochs import Start
+from s3torchconnector._datasets._plan import Plan
+from s3torchconnector._errors import S3ConfigurationError
+from s3torchconnector.s3streaming_dataset import S3StreamingDataset
+
+__all__ = ["S3DataLoader"]
+
+_DATASETS_OWN = ("shuffle", "sampler", "batch_sampler", "drop_last")
+
+
+class S3DataLoader(DataLoader[Any]):
+    """The batches of an ``S3StreamingDataset``, and where training is among them.
+
+    A ``torch.utils.data.DataLoader`` with all its options but those that the dataset decides: order, batch size, what
+    becomes of the last batch. ``state_dict`` counts the batches that the program has had, not those that workers have
+    made ahead.
+
+    Args:
+        dataset: what to load.
+        options: those of ``DataLoader``: ``num_workers``, ``pin_memory``, ``persistent_workers`` and so on.
+
+    Raises:
+        S3ConfigurationError: an option contradicts the dataset.
+
+    Example:
+        >>> from s3torchconnector import S3DataLoader, S3StreamingDataset
+        >>> dataset = S3StreamingDataset(
+        ...     "s3://my-bucket/images/", region="us-east-1", transform=lambda reader: len(reader.read()), batch_size=2
+        ... )
+        >>> state = next(iter(loader := S3DataLoader(dataset))) is not None and loader.state_dict()
+        >>> loader.load_state_dict(state)
+        >>> [len(batch) for batch in loader]
+        [1]
+    """
+
+    dataset: S3StreamingDataset
+
+    def __init__(self, dataset: S3StreamingDataset, **options: Any) -> None:
+        if not isinstance(dataset, S3StreamingDataset):
+            raise TypeError(f"S3DataLoader loads an S3StreamingDataset, not {type(dataset).__name__}: use DataLoader")
+        for name in _DATASETS_OWN:
+            if options.pop(name, None):
+                raise S3ConfigurationError(f"{name} is the dataset's to decide: pass it to S3StreamingDataset")
+        if options.pop("batch_size", dataset.batch_size) != dataset.batch_size:
+            raise S3ConfigurationError(
+                f"the dataset's batch_size is {dataset.batch_size}: set it there, since it decides who gets what"
+            )
+        self._loaded: _Loaded | None = None
+        self._ordered = options.get("in_order", True)
+        super().__init__(dataset, batch_size=dataset.batch_size, **options)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # DataLoader says that it returns a class of its own
+        """Begin a pass: the first one after ``load_state_dict`` or ``set_epoch`` where they say, any other one at the
+        beginning of the next epoch. Iterators of earlier passes end.
+        """
+        start = self.dataset._begin_by_loader()
+        try:
+            batches = super().__iter__()
+        finally:
+            self.dataset._by_loader = False
+        self._loaded = _Loaded(self, batches, start, self.dataset._plan(start))
+        return self._loaded
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training is: after the batch that was handed out last. Equal on all ranks at the same step.
+
+        Raises:
+            S3ConfigurationError: ``in_order=False``: batches that were handed out are no prefix of the epoch.
+        """
+        if not self._ordered:
+            raise S3ConfigurationError("with in_order=False, no state tells which samples were seen: leave it True")
+        loaded = self._loaded
+        if loaded is None or not self.dataset._epochs.has_begun():
+            return self.dataset._state_at(*self.dataset._epochs.latest())
+        return self.dataset._state_at(loaded.start.epoch, loaded.position)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Have the next pass go on where the state was saved, see ``S3StreamingDataset.load_state_dict``."""
+        self.dataset.load_state_dict(state)
+
+
+class _Loaded(Iterator[Any]):
+    """One pass of a loader, which counts what it hands out."""
+
+    def __init__(self, loader: S3DataLoader, batches: Iterator[Any], start: Start, plan: Plan) -> None:
+        self._dataset = loader.dataset
+        self._batches = batches
+        self._plan = plan
+        self._serial = loader.dataset._serial
+        self.start = start
+        self._handed = 0
+        self._failed = 0  # batches that were errors since the last good one
+        self._ended = False
+
+    @property
+    def position(self) -> int:
+        """The position in the epoch after the batches that the program has had."""
+        deal = self._plan.deal
+        return deal.samples if self._ended else deal.position_after(self._handed)
+
+    def __next__(self) -> Any:
+        """The next batch.
+
+        After an error, the next call goes on with the batch after the one that failed.
+
+        Raises:
+            S3ConfigurationError: another pass over the dataset was begun.
+        """
+        if self._serial != self._dataset._serial:
+            raise S3ConfigurationError(
+                "another pass over this dataset was begun, by this loader or another one: give each loader that is "
+                "used at the same time a dataset of its own"
+            )
+        try:
+            batch = next(self._batches)
+        except StopIteration:
+            self._ended = True
+            raise
+        except Exception:
+            self._failed += 1  # it counts once the program goes on: resumed now, it is made again
+            raise
+        self._handed += 1 + self._failed
+        self._failed = 0
+        return batch

@@ -1,0 +1,264 @@
+"""``S3StreamingDataset``: objects in an exact global shuffle, shared out to ranks and workers, resumed anywhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from torch.utils.data import IterableDataset
+
+from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._dataset_source import DatasetSource, Transform, identity
+from s3torchconnector._datasets import _loader_state, _streaming
+from s3torchconnector._datasets._deal import Deal, Tail
+from s3torchconnector._datasets._epochs import Epochs, Start
+from s3torchconnector._datasets._pass import Pass, Progress, in_worker, this_worker
+from s3torchconnector._datasets._plan import Plan
+from s3torchconnector._datasets._state import Settings, resume_at, state_of
+from s3torchconnector._errors import S3ConfigurationError
+from s3torchconnector._ranks import Rank, environment_rank, group_rank
+from s3torchconnector.s3manifest import S3Manifest
+from s3torchconnector.s3reader import S3ReaderConstructorProtocol
+
+__all__ = ["S3StreamingDataset"]
+
+
+class S3StreamingDataset(IterableDataset[Any]):
+    """The objects of a manifest for training: shuffled, each to one worker of one rank, resumable at any batch.
+
+    The order of an epoch is a permutation of all objects that is computed from ``seed`` and the number of the epoch;
+    it takes no memory and does not depend on how many ranks and workers there are. Step t of all ranks together takes
+    the next ``batch_size`` times ranks of it, so what has been handed out is always a prefix. That is why the state is
+    one number, equal on all ranks, and why a run can be resumed on other ranks, workers and batches with each object
+    seen once.
+
+    While one sample is used, the next objects in the shuffled order are on their way, across batches. Use it with
+    ``S3DataLoader``. Each pass is a new epoch with another order, without a call.
+
+    Args:
+        manifest: the objects; or the URI of a prefix, which is then listed now, once per rank.
+        region, endpoint: where they are; by default where the manifest was made.
+        transform: makes a sample of an ``S3Reader``.
+        s3client_config, reader_constructor: as for the other datasets.
+        batch_size: samples of a batch of one rank.
+        shuffle: if not, the order is the manifest's.
+        seed: from 0 up to, but not including, 2**64. Equal on all ranks.
+        drop_last: leave out the last samples of an epoch if they are fewer than a batch for every rank.
+        even_batches: repeat some of the epoch's first samples, fewer than there are ranks, so that all ranks get
+            equally many. If False, for evaluation, each sample comes once, and ranks differ by one sample at most.
+        num_replicas, rank: who reads different samples; by default the ranks of the process group, else of
+            ``torchrun``'s environment. Ranks that work on the same samples (tensor parallel) have the same ``rank``.
+        look_ahead: most objects on their way before they are asked for; by default as many as
+            ``throughput_target_gbps`` can use. 0 switches it off.
+
+    Raises:
+        S3ConfigurationError: an argument cannot be used.
+        S3Exception: the prefix cannot be listed.
+
+    Example:
+        >>> from s3torchconnector import S3DataLoader, S3StreamingDataset
+        >>> dataset = S3StreamingDataset(
+        ...     "s3://my-bucket/images/", region="us-east-1", transform=lambda reader: len(reader.read()), batch_size=2
+        ... )
+        >>> loader = S3DataLoader(dataset)
+        >>> [len(batch) for batch in loader], dataset.epoch, loader.state_dict()["position"]
+        ([2, 1], 0, 3)
+    """
+
+    def __init__(
+        self,
+        manifest: S3Manifest | str,
+        *,
+        region: str | None = None,
+        endpoint: str | None = None,
+        transform: Transform = identity,
+        s3client_config: S3ClientConfig | None = None,
+        reader_constructor: S3ReaderConstructorProtocol | None = None,
+        batch_size: int = 1,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        even_batches: bool = True,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        look_ahead: int | None = None,
+    ) -> None:
+        _streaming.check_numbers(batch_size, seed, num_replicas, rank, look_ahead)
+        self._pickled_rank: Rank | None = None
+        self._given_rank = None if num_replicas is None or rank is None else Rank(rank, num_replicas)
+        self._manifest = self._listed(manifest, region, endpoint, s3client_config)
+        place = _streaming.place_of(region, endpoint, s3client_config, self._manifest._client)
+        self._source = DatasetSource.of_manifest(self._manifest, *place, transform, reader_constructor)
+        self._batch_size = batch_size
+        self._shuffle = shuffle
+        self._seed = seed
+        self._tail: Tail = "drop" if drop_last else "even" if even_batches else "uneven"
+        self._look_ahead = look_ahead
+        self._epochs = Epochs()
+        self._by_loader = False  # whether an S3DataLoader starts its workers now
+        self._serial = 0  # of the passes that were begun by an S3DataLoader
+        self._progress: Progress | None = None  # of the latest pass that this process has begun
+        self._restored: tuple[Start, int] | None = None  # by a StatefulDataLoader, in a worker
+
+    def _listed(
+        self, manifest: S3Manifest | str, region: str | None, endpoint: str | None, config: S3ClientConfig | None
+    ) -> S3Manifest:
+        if isinstance(manifest, S3Manifest):
+            return manifest
+        listed = S3Manifest.from_prefix(manifest, region=region or "", endpoint=endpoint, s3client_config=config)
+        _streaming.warn_of_listing(len(listed), self._ranks().size)
+        return listed
+
+    @property
+    def manifest(self) -> S3Manifest:
+        """The objects."""
+        return self._manifest
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of a batch of one rank."""
+        return self._batch_size
+
+    @property
+    def epoch(self) -> int:
+        """The number of the latest pass, or of the first one before it begins."""
+        return self._epochs.latest().epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Have the next pass be this epoch, from its beginning, also in workers that run already.
+
+        It is not needed: each pass is the epoch after the one before.
+        """
+        self._start_at(Start(epoch))
+
+    def __len__(self) -> int:
+        """How many samples this rank gets in a whole epoch."""
+        plan = self._plan(Start(0))
+        return plan.deal.samples_of(plan.rank)
+
+    def __iter__(self) -> Pass:
+        """Begin a pass, when the first sample is asked for. It goes on after an error of a transform."""
+        _streaming.refuse_second_sharding(sys._getframe(1))
+        self._progress = None
+        by_loader, restored = self._by_loader, self._restored
+
+        def begin() -> Progress:
+            self._progress = self._begin(by_loader, restored)
+            return self._progress
+
+        return Pass(self._source, self._manifest.__getitem__, begin, self._look_ahead, by_loader)
+
+    def _begin(self, by_loader: bool, restored: tuple[Start, int] | None) -> Progress:
+        worker, workers = this_worker()
+        if restored is not None:
+            self._restored = None
+            return Progress(restored[0], self._plan(restored[0]), worker, workers, restored[1])
+        start = self._epochs.assigned() if by_loader else self._epochs.begin()
+        return Progress(start, self._plan(start), worker, workers)
+
+    def _begin_by_loader(self) -> Start:
+        """Begin a pass for an ``S3DataLoader``, which resets ``_by_loader`` once its workers have started."""
+        start = self._epochs.begin()
+        self._epochs.assign(start)
+        self._by_loader = True
+        self._serial += 1
+        return start
+
+    def _plan(self, start: Start) -> Plan:
+        rank, replicas = self._ranks()
+        deal = Deal(len(self._manifest), replicas, self._batch_size, self._tail, start.position)
+        return Plan(deal, rank, self._seed, self._shuffle, start.epoch)
+
+    def keys_of(self, step: int, epoch: int | None = None, *, rank: int | None = None) -> list[str]:
+        """The keys of the samples of a step, of all ranks in turn. Makes no request.
+
+        Args:
+            step: counted from the beginning of the epoch, in batches of this size on this many ranks.
+            epoch: which one, by default the latest.
+            rank: whose keys; by default those of all ranks.
+
+        Raises:
+            IndexError: the epoch has no such step.
+        """
+        latest = self._epochs.latest()
+        plan = self._plan(latest if epoch in (None, latest.epoch) else Start(epoch or 0))
+        return [self._manifest[number].key for number in plan.samples_of_step(step, rank)]
+
+    def state_dict(self, batches: int | None = None) -> dict[str, Any]:
+        """Where this job is: a few numbers, equal on all ranks at the same step. See also ``S3DataLoader.state_dict``.
+
+        Args:
+            batches: how many batches of the latest pass this rank has had. It must be given if a DataLoader with
+                workers, other than ``S3DataLoader`` and ``StatefulDataLoader``, makes them.
+
+        Raises:
+            S3ConfigurationError: only the DataLoader knows, and ``batches`` does not tell.
+        """
+        latest = self._epochs.latest()
+        if batches is not None:
+            return self._state_at(latest.epoch, self._plan(latest).deal.position_after(batches))
+        if in_worker():
+            return self._state_of_worker()
+        if self._progress is not None:
+            return self._state_at(self._progress.start.epoch, self._progress.position)
+        if self._epochs.has_begun():
+            raise S3ConfigurationError(
+                "only the DataLoader knows how many batches it has handed out: use S3DataLoader and its state_dict(), "
+                "or count them and call dataset.state_dict(batches=...)"
+            )
+        return self._state_at(*latest)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Have the next pass go on where the state was saved. Makes no request.
+
+        The numbers of ranks and workers and the batch size may be others than when it was saved. A state that was saved
+        at the end of an epoch goes on with the next one.
+
+        Args:
+            state: of ``state_dict``, of any rank; of an ``S3DataLoader``, or of a whole ``StatefulDataLoader``.
+
+        Raises:
+            S3ConfigurationError: it is the state of another manifest, seed or order, or none.
+        """
+        if in_worker():
+            self._restore_worker(state)
+            return
+        if _loader_state.is_of_loader(state):
+            state = _loader_state.position_of_loader(state, self._tail)
+        self._start_at(Start(*resume_at(state, self._settings)))
+
+    def _start_at(self, start: Start) -> None:
+        self._epochs.set(start)
+        self._progress = None
+
+    def _state_at(self, epoch: int, position: int) -> dict[str, Any]:
+        return state_of(self._settings, epoch, position, self._batch_size, self._ranks().size)
+
+    def _state_of_worker(self) -> dict[str, Any]:
+        if self._restored is not None:
+            start, batch = self._restored
+        elif self._progress is not None:
+            start, batch = self._progress.start, self._progress.next_batch
+        else:
+            start, batch = self._epochs.upcoming(), 0
+        return _loader_state.of_worker(self._state_at(*start), *this_worker(), batch)
+
+    def _restore_worker(self, state: Mapping[str, Any]) -> None:
+        resume_at(state, self._settings)
+        _loader_state.check_topology(state, self._batch_size, self._ranks().size, *this_worker())
+        self._restored = Start(state["epoch"], state["position"]), state["next"]
+        self._progress = None
+        self._epochs.mark(state["epoch"])
+
+    @property
+    def _settings(self) -> Settings:
+        return Settings(self._manifest.fingerprint[:32], len(self._manifest), self._seed, self._shuffle)
+
+    def _ranks(self) -> Rank:
+        """Which share is this process's, as things stand."""
+        return self._given_rank or group_rank() or (self._pickled_rank if in_worker() else None) or environment_rank()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A spawned worker has no process group: it is told its parent's rank.
+        return {**self.__dict__, "_pickled_rank": group_rank(), "_progress": None}
