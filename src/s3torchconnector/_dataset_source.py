@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
@@ -112,19 +112,28 @@ class Samples(Iterator[Any]):
     dropped, what is in flight is cancelled.
     """
 
-    def __init__(self, readers: Iterator[S3Reader | _Foreign], transform: Transform) -> None:
+    def __init__(self, readers: Generator[S3Reader | _Foreign, None, None], transform: Transform) -> None:
         self._readers = readers
         self._transform = transform
 
     def __next__(self) -> Any:
         reader = next(self._readers)
-        return self._transform(reader.file if isinstance(reader, _Foreign) else reader)
+        transform = self._transform
+        try:
+            return transform(reader.file if isinstance(reader, _Foreign) else reader)
+        except BaseException:
+            del self  # or else the traceback would keep what is in flight, as long as the error is kept
+            raise
 
     def skip(self) -> None:
         """Leave out the next sample, if there is one."""
         reader = next(self._readers, None)
         if reader is not None:
             reader.close()
+
+    def close(self) -> None:
+        """Cancel what is in flight: there are no more samples."""
+        self._readers.close()
 
 
 _default_reader = S3ReaderConstructor.default()

@@ -41,6 +41,7 @@ def passes(loader: DataLoader[Any], count: int) -> list[set[Start]]:
         ("forkserver", 2, True),
     ],
 )
+@pytest.mark.usefixtures("s3_server")  # a fork server keeps the environment in which it began
 def test_a_new_epoch_each_pass_without_a_call(method: str | None, workers: int, persistent: bool) -> None:
     dataset = Passes()
     loader: DataLoader[Any] = DataLoader(

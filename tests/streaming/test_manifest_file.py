@@ -192,6 +192,7 @@ def file_number(rows: Rows) -> int:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.usefixtures("s3_server")  # a fork server keeps the environment in which it began
 def test_children_share_the_memory(method: str) -> None:
     rows = build(SAMPLE)
     context: Any = multiprocessing.get_context(method)

@@ -96,6 +96,7 @@ class Pass(Iterator[Any]):
             progress.samples += 1
             if self._in_batches:
                 self._leave_batch(progress)
+            del self  # as in ``Samples``
             raise
         progress.samples += 1
         return sample
