@@ -121,6 +121,8 @@ class Samples(Iterator[Any]):
         transform = self._transform
         try:
             return transform(reader.file if isinstance(reader, _Foreign) else reader)
+        except StopIteration as error:  # it would say that there are no more samples
+            raise RuntimeError("the transform raised StopIteration") from error
         except BaseException:
             del self  # or else the traceback would keep what is in flight, as long as the error is kept
             raise

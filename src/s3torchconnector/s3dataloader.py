@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from time import perf_counter_ns
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -55,6 +56,8 @@ class S3DataLoader(DataLoader[Any]):
                 f"the dataset's batch_size is {dataset.batch_size}: set it there, since it decides who gets what"
             )
         self._loaded: _Loaded | None = None
+        self._wait_ns = 0
+        self._last_stats: dict[str, Any] = {}
         self._ordered = options.get("in_order", True)
         super().__init__(dataset, batch_size=dataset.batch_size, **options)
 
@@ -83,6 +86,22 @@ class S3DataLoader(DataLoader[Any]):
             return self.dataset._state_at(*self.dataset._epochs.latest())
         return self.dataset._state_at(loaded.start.epoch, loaded.position)
 
+    def stats(self) -> dict[str, Any]:
+        """What the loader and its workers have done so far, and under ``"since_last_call"`` since ``stats`` was called
+        last. A worker adds its numbers every 16 samples.
+
+        Returns:
+            ``samples``; ``bytes`` of the objects that were opened; ``wait_seconds`` that the program has waited for
+            batches; ``transform_seconds`` that transforms took in all workers together, with the time in which they
+            waited for bytes; ``errors`` of transforms, and samples that were ``replaced`` since they failed.
+        """
+        totals: dict[str, Any] = self.dataset._counters.totals()
+        seconds = {"wait_seconds": self._wait_ns / 1e9, "transform_seconds": totals.pop("transform_ns") / 1e9}
+        now = {**totals, **seconds}
+        since = {name: value - self._last_stats.get(name, 0) for name, value in now.items()}
+        self._last_stats = now
+        return {**now, "since_last_call": since}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Have the next pass go on where the state was saved, see ``S3StreamingDataset.load_state_dict``."""
         self.dataset.load_state_dict(state)
@@ -92,6 +111,7 @@ class _Loaded(Iterator[Any]):
     """One pass of a loader, which counts what it hands out."""
 
     def __init__(self, loader: S3DataLoader, batches: Iterator[Any], start: Start, plan: Plan) -> None:
+        self._loader = loader
         self._dataset = loader.dataset
         self._batches = batches
         self._plan = plan
@@ -120,6 +140,7 @@ class _Loaded(Iterator[Any]):
                 "another pass over this dataset was begun, by this loader or another one: give each loader that is "
                 "used at the same time a dataset of its own"
             )
+        before = perf_counter_ns()
         try:
             batch = next(self._batches)
         except StopIteration:
@@ -128,6 +149,8 @@ class _Loaded(Iterator[Any]):
         except Exception:
             self._failed += 1  # it counts once the program goes on: resumed now, it is made again
             raise
+        finally:
+            self._loader._wait_ns += perf_counter_ns() - before
         self._handed += 1 + self._failed
         self._failed = 0
         return batch

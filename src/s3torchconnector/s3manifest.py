@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
@@ -223,7 +222,7 @@ class S3Manifest:
     def __iter__(self) -> Iterator[S3BucketKeyData]:
         return map(self._rows.__getitem__, range(len(self)))
 
-    @cached_property
+    @property
     def total_bytes(self) -> int:
         """The sizes of all objects, added up."""
         return sum(self._rows.sizes)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch.utils.data import IterableDataset
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._dataset_source import DatasetSource, Transform, identity
 from s3torchconnector._datasets import _loader_state, _streaming
+from s3torchconnector._datasets._counters import Counters
 from s3torchconnector._datasets._deal import Deal, Tail
 from s3torchconnector._datasets._epochs import Epochs, Start
-from s3torchconnector._datasets._pass import Pass, Progress, in_worker, this_worker
+from s3torchconnector._datasets._pass import Making, Pass, Progress
 from s3torchconnector._datasets._plan import Plan
 from s3torchconnector._datasets._state import Settings, resume_at, state_of
+from s3torchconnector._datasets._worker import in_worker, this_worker
 from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._ranks import Rank, environment_rank, group_rank
 from s3torchconnector.s3manifest import S3Manifest
@@ -49,6 +51,10 @@ class S3StreamingDataset(IterableDataset[Any]):
             equally many. If False, for evaluation, each sample comes once, and ranks differ by one sample at most.
         num_replicas, rank: who reads different samples; by default the ranks of the process group, else of
             ``torchrun``'s environment. Ranks that work on the same samples (tensor parallel) have the same ``rank``.
+        on_error: ``"replace"`` puts another sample in the place of one whose transform raises, or whose content is
+            wrong, the same on any number of ranks and workers, and logs it. Errors of S3 are raised. ``"raise"``
+            raises all; the next call goes on with the next sample or batch.
+        max_errors: how many samples may be replaced in an epoch of one rank, before the next error is raised.
         look_ahead: most objects on their way before they are asked for; by default as many as
             ``throughput_target_gbps`` can use. 0 switches it off.
 
@@ -82,19 +88,23 @@ class S3StreamingDataset(IterableDataset[Any]):
         even_batches: bool = True,
         num_replicas: int | None = None,
         rank: int | None = None,
+        on_error: Literal["raise", "replace"] = "raise",
+        max_errors: int = 100,
         look_ahead: int | None = None,
     ) -> None:
         _streaming.check_numbers(batch_size, seed, num_replicas, rank, look_ahead)
+        most_errors = _streaming.most_errors(on_error, max_errors)
         self._pickled_rank: Rank | None = None
         self._given_rank = None if num_replicas is None or rank is None else Rank(rank, num_replicas)
         self._manifest = self._listed(manifest, region, endpoint, s3client_config)
         place = _streaming.place_of(region, endpoint, s3client_config, self._manifest._client)
-        self._source = DatasetSource.of_manifest(self._manifest, *place, transform, reader_constructor)
+        source = DatasetSource.of_manifest(self._manifest, *place, transform, reader_constructor)
+        self._counters = Counters()
+        self._making = Making(source, self._manifest.__getitem__, look_ahead, most_errors, self._counters)
         self._batch_size = batch_size
         self._shuffle = shuffle
         self._seed = seed
         self._tail: Tail = "drop" if drop_last else "even" if even_batches else "uneven"
-        self._look_ahead = look_ahead
         self._epochs = Epochs()
         self._by_loader = False  # whether an S3DataLoader starts its workers now
         self._serial = 0  # of the passes that were begun by an S3DataLoader
@@ -147,7 +157,7 @@ class S3StreamingDataset(IterableDataset[Any]):
             self._progress = self._begin(by_loader, restored)
             return self._progress
 
-        return Pass(self._source, self._manifest.__getitem__, begin, self._look_ahead, by_loader)
+        return Pass(self._making, begin, by_loader)
 
     def _begin(self, by_loader: bool, restored: tuple[Start, int] | None) -> Progress:
         worker, workers = this_worker()

@@ -20,9 +20,9 @@ import torch
 from torch.utils.data import get_worker_info
 
 from s3torchconnector._datasets._order import mix
+from s3torchconnector._datasets._worker import MOST_WORKERS, worker_slot
 from s3torchconnector._errors import S3ConfigurationError
 
-MOST_WORKERS = 1023
 LAST_EPOCH = 2**27 - 3
 
 _GENERATION, _EPOCH, _POSITION, _ASSIGNED_EPOCH, _ASSIGNED_POSITION, _SLOTS = range(6)
@@ -58,7 +58,7 @@ class Epochs:
     """The epochs of one dataset, shared by the processes that it is forked or sent to."""
 
     def __init__(self) -> None:
-        self._block = _shared(torch.zeros(_SLOTS + 1 + MOST_WORKERS, dtype=torch.int64))
+        self._block = shared(torch.zeros(_SLOTS + 1 + MOST_WORKERS, dtype=torch.int64))
 
     def set(self, start: Start) -> None:
         """Have the next pass begin here, in all workers.
@@ -132,20 +132,17 @@ class Epochs:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        # A copy that did not go to a worker has epochs, and workers, of its own.
-        if not self._block.is_shared():  # type: ignore[no-untyped-call]
-            self._block = _shared(self._block.clone())
+        self._block = shared(self._block)  # a copy that did not go to a worker has epochs, and workers, of its own
 
 
-def _shared(block: torch.Tensor) -> torch.Tensor:
-    return cast(torch.Tensor, block.share_memory_())  # type: ignore[no-untyped-call]
+def shared(block: torch.Tensor) -> torch.Tensor:
+    """The tensor, in memory that is shared with the workers that it is sent to: itself, if it is that already."""
+    if block.is_shared():  # type: ignore[no-untyped-call]
+        return block
+    return cast(torch.Tensor, block.clone().share_memory_())  # type: ignore[no-untyped-call]
 
 
 def _worker() -> tuple[int, int]:
     """The number of this process's slot, and what it has in common with the other workers of its iterator."""
-    info = get_worker_info()
-    if info is None:
-        return 0, 0
-    if info.id >= MOST_WORKERS:
-        raise S3ConfigurationError(f"a DataLoader may have {MOST_WORKERS} workers: num_workers={info.num_workers}")
-    return info.id + 1, mix(info.seed - info.id & 2**64 - 1) % 2**_TAG_BITS
+    slot, info = worker_slot(), get_worker_info()
+    return slot, 0 if info is None else mix(info.seed - info.id & 2**64 - 1) % 2**_TAG_BITS

@@ -12,6 +12,7 @@ from s3torchconnector._config import MIB
 from s3torchconnector._datasets._mapped_bytes import MappedBytes, write
 from s3torchconnector._datasets._rows import Rows
 from s3torchconnector._errors import S3FormatError, S3NotFoundError
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._uri import display_uri, parse_object_uri
 
@@ -94,7 +95,8 @@ def _fill_file(client: S3Client, bucket: str, key: str, descriptor: int, path: s
 @contextlib.contextmanager
 def _locked(path: str) -> Iterator[int | None]:
     """A file that belongs to this process alone until the block is left; None if it lost its name meanwhile."""
-    import fcntl
+    with no_fork:
+        import fcntl
 
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:

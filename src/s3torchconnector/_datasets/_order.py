@@ -13,7 +13,6 @@ would share their epochs.)
 from __future__ import annotations
 
 import struct
-from functools import cached_property
 from hashlib import blake2b
 from math import isqrt
 
@@ -45,6 +44,7 @@ class Order:
         self._columns = isqrt(max(0, samples - 1)) + 1
         self._rows = -(-samples // self._columns) if samples else 1
         data = struct.pack("<QQQ", seed, epoch, samples)
+        self._hashed: torch.Tensor | None = None
         self._keys = struct.unpack("<6Q", blake2b(data, key=b"s3torchconnector order", digest_size=48).digest())
 
     def sample_at(self, position: int) -> int:
@@ -90,10 +90,13 @@ class Order:
             result[outside] = self._encrypt_all(result[outside])
         return result
 
-    @cached_property
+    @property
     def _sorted(self) -> torch.Tensor:
-        hashes = _mix_all(torch.arange(self.samples) ^ _signed(self._keys[0])) ^ _signed(self._keys[1])
-        return torch.argsort(hashes, stable=True)
+        """The samples in the order of their hashes. (Not by ``cached_property``, whose lock a fork may cut in two.)"""
+        if self._hashed is None:
+            hashes = _mix_all(torch.arange(self.samples) ^ _signed(self._keys[0])) ^ _signed(self._keys[1])
+            self._hashed = torch.argsort(hashes, stable=True)
+        return self._hashed
 
     def _check(self, number: int) -> None:
         if not 0 <= number < self.samples:

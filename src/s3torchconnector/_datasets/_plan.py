@@ -32,14 +32,13 @@ class Plan:
 
     @property
     def order(self) -> Order:
-        """The order of the epoch."""
+        """The order of the epoch, made anew."""
         return Order(self.seed, self.epoch, self.deal.samples, shuffle=self.shuffle)
 
-    def samples(self, worker: int = 0, workers: int = 1, first: int = 0) -> Iterator[tuple[int, int]]:
-        """Position and sample, in turn, of a worker's batches from its ``first``-th on."""
-        order = self.order
+    def samples(self, order: Order, worker: int = 0, workers: int = 1, first: int = 0) -> Iterator[int]:
+        """The samples of a worker's batches, from its ``first``-th on, in turn; ``order`` is the epoch's."""
         for positions in _gathered(self.deal.of_worker(self.rank, worker, workers, first)):
-            yield from zip(positions.tolist(), order.samples_at(positions).tolist(), strict=True)
+            yield from order.samples_at(positions).tolist()
 
     def samples_of_step(self, step: int, rank: int | None = None) -> list[int]:
         """The samples of a step, counted from the beginning of the epoch; of all ranks in turn, or of one.

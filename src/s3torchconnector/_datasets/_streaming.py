@@ -37,6 +37,19 @@ def check_numbers(
         raise S3ConfigurationError(f"rank must be from 0 to num_replicas - 1: rank={rank}, num_replicas={num_replicas}")
 
 
+def most_errors(on_error: str, max_errors: int) -> int | None:
+    """How many samples may be replaced; None if errors are raised.
+
+    Raises:
+        S3ConfigurationError: one of them cannot be used.
+    """
+    if on_error not in ("raise", "replace"):
+        raise S3ConfigurationError(f"on_error must be 'raise' or 'replace': on_error={on_error!r}")
+    if type(max_errors) is not int or max_errors < 0:
+        raise S3ConfigurationError(f"max_errors must be a whole number from 0 on: max_errors={max_errors!r}")
+    return max_errors if on_error == "replace" else None
+
+
 def place_of(
     region: str | None, endpoint: str | None, s3client_config: S3ClientConfig | None, listed_by: S3Client
 ) -> tuple[str, str | None, S3ClientConfig]:
