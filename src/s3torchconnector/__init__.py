@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from s3torchconnector._config import S3ClientConfig
     from s3torchconnector._s3client import S3Client
     from s3torchconnector._types import ObjectInfo
+    from s3torchconnector.elastic_distributed_sampler import ElasticDistributedSampler
     from s3torchconnector.errors import S3Exception
     from s3torchconnector.s3checkpoint import S3Checkpoint
     from s3torchconnector.s3checkpoint_manager import S3CheckpointManager
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from s3torchconnector.s3writer import S3Writer
 
 __all__ = [
+    "ElasticDistributedSampler",
     "ObjectInfo",
     "S3Checkpoint",
     "S3CheckpointManager",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "ElasticDistributedSampler": "elastic_distributed_sampler",
     "ObjectInfo": "_types",
     "S3Checkpoint": "s3checkpoint",
     "S3CheckpointManager": "s3checkpoint_manager",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 from torch.utils.data import get_worker_info
 
@@ -16,7 +17,14 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._key_table import KeyTable
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer import PinnedObject, count_workers_by, is_listed_in_order, list_all, look_ahead
+from s3torchconnector._transfer import (
+    PinnedObject,
+    count_workers_by,
+    is_listed_in_order,
+    list_after,
+    list_all,
+    look_ahead,
+)
 from s3torchconnector._types import ObjectInfo, ObjectInfos
 from s3torchconnector._uri import display_uri, parse_object_uri, parse_s3_uri
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
@@ -25,6 +33,16 @@ _ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")  # the others of S3's archival storage c
 _log = logging.getLogger(__name__)
 GetDatasetObjects = Callable[[S3Client], Iterable[S3BucketKeyData]]
 Transform = Callable[[S3Reader], Any]
+
+
+class ObjectTable(Protocol):
+    """Objects by number: a ``KeyTable``, or a manifest."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> S3BucketKeyData: ...
+
+    def __iter__(self) -> Iterator[S3BucketKeyData]: ...
 
 
 def identity(reader: S3Reader) -> S3Reader:
@@ -36,7 +54,8 @@ def identity(reader: S3Reader) -> S3Reader:
 class DatasetSource:
     """The objects of a dataset, and all that is needed to read them. Pickles as configuration.
 
-    ``pinned`` objects are read in exactly the version that their ``object_info`` describes.
+    Attributes:
+        pinned: whether objects are read in exactly the version that their ``object_info`` describes.
     """
 
     region: str
@@ -45,27 +64,13 @@ class DatasetSource:
     transform: Transform = identity
     s3client_config: S3ClientConfig | None = None
     reader_constructor: S3ReaderConstructorProtocol | None = None
-    pinned: bool = False
     client: S3Client = field(init=False, compare=False)
+    pinned: bool = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         client = S3Client(self.region, endpoint=self.endpoint, s3client_config=self.s3client_config)
         object.__setattr__(self, "client", client)
-
-    @classmethod
-    def of_manifest(
-        cls,
-        objects: Iterable[S3BucketKeyData],
-        region: str,
-        endpoint: str | None,
-        s3client_config: S3ClientConfig | None,
-        transform: Transform,
-        reader_constructor: S3ReaderConstructorProtocol | None,
-    ) -> DatasetSource:
-        """The objects of a manifest, in exactly the versions that it lists."""
-        return cls(
-            region, partial(_given, objects), endpoint, transform, s3client_config, reader_constructor, pinned=True
-        )
+        object.__setattr__(self, "pinned", isinstance(self.get_dataset_objects, PinnedObjects))
 
     def objects(self) -> Iterable[S3BucketKeyData]:
         """The objects. A prefix is listed while they are iterated over."""
@@ -76,9 +81,11 @@ class DatasetSource:
         objects = self.objects()
         return objects.in_order() if isinstance(objects, ListedObjects) else objects
 
-    def table(self) -> KeyTable:
+    def table(self) -> ObjectTable:
         """The objects by index. A prefix is listed now."""
         objects = self.objects()
+        if isinstance(self.get_dataset_objects, PinnedObjects):
+            return self.get_dataset_objects.objects
         if isinstance(objects, ListedObjects):
             return objects.table()
         return objects if isinstance(objects, KeyTable) else KeyTable(objects)
@@ -98,11 +105,25 @@ class DatasetSource:
 
     def samples(self, items: Iterable[S3BucketKeyData], most: int | None) -> Samples:
         """Make the transformed samples of ``items``, in order, while at most ``most`` of the next ones are fetched."""
-        return Samples(look_ahead(map(self._open_early, items), self.client._runtime, most), self.transform)
+        opened: deque[S3BucketKeyData] = deque()
+
+        def open_early(item: S3BucketKeyData) -> S3Reader | _Foreign:
+            reader = self._open_early(item)
+            opened.append(item)
+            return reader
+
+        return Samples(look_ahead(map(open_early, items), self.client._runtime, most), opened, self.transform)
 
     def _open_early(self, item: S3BucketKeyData) -> S3Reader | _Foreign:
         reader: object = self.open(item)
         return reader if isinstance(reader, S3Reader) else _Foreign(reader)
+
+
+class Handed:
+    """How many samples an iterator has handed out, and which one last."""
+
+    count = 0
+    item: S3BucketKeyData | None = None
 
 
 class Samples(Iterator[Any]):
@@ -110,14 +131,27 @@ class Samples(Iterator[Any]):
 
     A transform that raises costs its own sample: the next call goes on with the next one. When the iterator is
     dropped, what is in flight is cancelled.
+
+    Attributes:
+        handed: what has been handed out, with the samples that failed.
     """
 
-    def __init__(self, readers: Generator[S3Reader | _Foreign, None, None], transform: Transform) -> None:
+    def __init__(
+        self,
+        readers: Generator[S3Reader | _Foreign, None, None],
+        opened: deque[S3BucketKeyData],
+        transform: Transform,
+    ) -> None:
         self._readers = readers
+        self._opened = opened
         self._transform = transform
+        self.handed = Handed()
 
     def __next__(self) -> Any:
         reader = next(self._readers)
+        handed = self.handed
+        handed.item = self._opened.popleft()
+        handed.count += 1
         transform = self._transform
         try:
             return transform(reader.file if isinstance(reader, _Foreign) else reader)
@@ -131,6 +165,7 @@ class Samples(Iterator[Any]):
         """Leave out the next sample, if there is one."""
         reader = next(self._readers, None)
         if reader is not None:
+            self._opened.popleft()
             reader.close()
 
     def close(self) -> None:
@@ -177,7 +212,17 @@ def objects_from_prefix(s3_uri: str, skip_archived: bool = False) -> GetDatasetO
     return partial(ListedObjects, *parsed, skip_archived=True) if skip_archived else partial(ListedObjects, *parsed)
 
 
-def _given(objects: Iterable[S3BucketKeyData], _: S3Client) -> Iterable[S3BucketKeyData]:
+class PinnedObjects:
+    """What makes a dataset of a manifest's objects: a ``get_dataset_objects``."""
+
+    def __init__(self, objects: ObjectTable) -> None:
+        self.objects = objects
+
+    def __call__(self, _: S3Client) -> Iterable[S3BucketKeyData]:
+        return self.objects
+
+
+def _given(objects: KeyTable, _: S3Client) -> Iterable[S3BucketKeyData]:
     return objects
 
 
@@ -191,7 +236,11 @@ class ListedObjects(Iterable[S3BucketKeyData]):
         self._skip_archived = skip_archived
 
     def __iter__(self) -> Iterator[S3BucketKeyData]:
-        return (S3BucketKeyData(self._bucket, info.key, info) for page in self._pages() for info in page)
+        return self.after(None)
+
+    def after(self, key: str | None) -> Iterator[S3BucketKeyData]:
+        """Those that come after a key in the listing, whether it is still there or not; None means all."""
+        return (S3BucketKeyData(self._bucket, info.key, info) for page in self._pages(key) for info in page)
 
     def in_order(self) -> Iterable[S3BucketKeyData]:
         """The objects in an order that is the same in every listing, which that of directory buckets is not."""
@@ -204,28 +253,36 @@ class ListedObjects(Iterable[S3BucketKeyData]):
             pages = iter([ObjectInfos.of(sorted((info for page in pages for info in page), key=attrgetter("key")))])
         return KeyTable.of_pages(self._bucket, pages)
 
-    def _pages(self) -> Iterator[ObjectInfos]:
-        for page in self._listed():
+    def _pages(self, after: str | None = None) -> Iterator[ObjectInfos]:
+        for page in self._listed(after):
             if 0 in page.sizes:
                 # Consoles mark "directories" by empty objects of that name, which are not meant as samples.
                 page = ObjectInfos.of(info for info in page if info.size or not info.key.endswith("/"))
             yield page
 
-    def _listed(self) -> Iterator[ObjectInfos]:
+    def _listed(self, after: str | None) -> Iterator[ObjectInfos]:
         if not self._skip_archived:
-            yield from self._client.list_all(self._bucket, self._prefix)
+            yield from self._listing(after, restore_status=False)
             return
         count = 0
-        for page in list_all(self._client._runtime, self._bucket, self._prefix, restore_status=True):
-            readable = ObjectInfos.of(info for info in page if not _is_archived(info))
+        for page in self._listing(after, restore_status=True):
+            readable = ObjectInfos.of(info for info in page if not is_archived(info))
             count += len(page) - len(readable)
             yield readable
         if count:
             uri = display_uri(self._bucket, self._prefix)
             _log.warning("%d archived objects below %s are left out; restored, they are samples again", count, uri)
 
+    def _listing(self, after: str | None, *, restore_status: bool) -> Iterator[ObjectInfos]:
+        place = (self._client._runtime, self._bucket, self._prefix)
+        if after is not None:
+            return list_after(*place, after, restore_status=restore_status)
+        if restore_status:
+            return list_all(*place, restore_status=True)
+        return self._client.list_all(self._bucket, self._prefix)
 
-def _is_archived(info: ObjectInfo) -> bool:
+
+def is_archived(info: ObjectInfo) -> bool:
     """Whether an object cannot be read: it is archived, and no copy of it was restored."""
     restored = info.restore_status is not None and info.restore_status.expiry is not None
     return info.storage_class in _ARCHIVES and not restored

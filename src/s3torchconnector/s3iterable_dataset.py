@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import torch.distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
 from s3torchconnector._config import S3ClientConfig
@@ -14,12 +12,17 @@ from s3torchconnector._dataset_parameters import document
 from s3torchconnector._dataset_source import (
     DatasetSource,
     GetDatasetObjects,
+    Handed,
+    PinnedObjects,
     Transform,
     identity,
     objects_from_prefix,
     objects_from_uris,
 )
+from s3torchconnector._datasets._resumed import check, rest, state_of
+from s3torchconnector._ranks import environment_rank, group_rank
 from s3torchconnector._sharding import Place, shard
+from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
 
 __all__ = ["S3IterableDataset"]
@@ -72,6 +75,9 @@ class S3IterableDataset(IterableDataset[Any]):
         self._enable_sharding = enable_sharding
         self._look_ahead = look_ahead
         self._pickled_rank: tuple[int, int] | None = None
+        self._restored: Mapping[str, Any] | None = None  # where the next iteration goes on
+        self._before: Mapping[str, Any] | None = None  # where the latest iteration went on
+        self._handed: Handed | None = None  # what it has handed out
 
     @property
     def region(self) -> str:
@@ -144,6 +150,36 @@ class S3IterableDataset(IterableDataset[Any]):
             enable_sharding=enable_sharding, reader_constructor=reader_constructor, **_if_given(look_ahead=look_ahead),
         )  # fmt: skip
 
+    @classmethod
+    @document
+    def from_manifest(
+        cls,
+        manifest: S3Manifest,
+        *,
+        region: str | None = None,
+        endpoint: str | None = None,
+        transform: Transform = identity,
+        s3client_config: S3ClientConfig | None = None,
+        enable_sharding: bool = False,
+        reader_constructor: S3ReaderConstructorProtocol | None = None,
+        look_ahead: int | None = None,
+    ) -> S3IterableDataset:
+        """Make a dataset of a manifest's objects. Nothing is listed, and only the listed versions are read.
+
+        Args:
+            manifest: the objects. Where they are, and how they are accessed, is known from it, unless it is given.
+            region, endpoint, transform: described in ``_dataset_parameters``.
+            s3client_config, enable_sharding, reader_constructor, look_ahead: described in ``_dataset_parameters``.
+
+        Raises:
+            ValueError: ``look_ahead`` is negative.
+        """
+        region, endpoint, s3client_config = manifest._place(region, endpoint, s3client_config)
+        return cls(
+            region, PinnedObjects(manifest), endpoint, transform=transform, s3client_config=s3client_config,
+            enable_sharding=enable_sharding, reader_constructor=reader_constructor, **_if_given(look_ahead=look_ahead),
+        )  # fmt: skip
+
     def __iter__(self) -> Iterator[Any]:
         """Yield the transformed samples, in order.
 
@@ -153,14 +189,41 @@ class S3IterableDataset(IterableDataset[Any]):
         Raises:
             S3Exception: an error occurred listing the objects, or reading one of them.
         """
-        source = self._source
-        items = shard(source.objects_in_order(), self._place()) if self._enable_sharding else source.objects()
-        return source.samples(items, self._look_ahead)
+        place = self._share()
+        items = self._source.objects_in_order() if self._enable_sharding else self._source.objects()
+        self._before, self._restored = self._restored, None
+        if self._before is not None:
+            items = rest(items, self._before, place)
+        elif self._enable_sharding:
+            items = shard(items, place)
+        samples = self._source.samples(items, self._look_ahead)
+        self._handed = samples.handed
+        return samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far the latest iteration in this process has come, for torchdata's ``StatefulDataLoader``.
+
+        It is for jobs that go on with the same ranks and workers; ``S3StreamingDataset`` resumes on any others.
+        """
+        return state_of(self._restored or self._before, None if self._restored else self._handed, self._share())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Have the next iteration in this process go on after what ``state`` says was handed out.
+
+        No object is read again. A prefix is listed on from the last key.
+
+        Raises:
+            S3ConfigurationError: (a ``ValueError``) it is no state of this class, or one of another rank or worker.
+        """
+        self._restored = check(state, self._share())
+
+    def _share(self) -> Place:
+        return self._place() if self._enable_sharding else Place()
 
     def _place(self) -> Place:
         """Which share of the samples belongs to this process, at the time when iteration starts."""
         worker = get_worker_info()
-        rank, world_size = _process_group_rank() or self._rank_of_parent(worker is not None) or _environment_rank()
+        rank, world_size = group_rank() or self._rank_of_parent(worker is not None) or environment_rank()
         return Place(rank, world_size) if worker is None else Place(rank, world_size, worker.id, worker.num_workers)
 
     def _rank_of_parent(self, in_worker: bool) -> tuple[int, int] | None:
@@ -168,20 +231,9 @@ class S3IterableDataset(IterableDataset[Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         # A spawned worker has no process group. It is pickled when iteration starts, and told its parent's rank then.
-        return {**self.__dict__, "_pickled_rank": _process_group_rank()}
+        return {**self.__dict__, "_pickled_rank": group_rank(), "_before": None, "_handed": None}
 
 
 def _if_given(**options: int | None) -> dict[str, Any]:
     """The options that are not None: constructors of subclasses written for 1.5.0 know no new ones."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _process_group_rank() -> tuple[int, int] | None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return None
-
-
-def _environment_rank() -> tuple[int, int]:
-    """The rank and world size that torchrun tells, https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

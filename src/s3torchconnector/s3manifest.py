@@ -242,6 +242,17 @@ class S3Manifest:
         """When the objects were listed, in seconds since 1970."""
         return self._rows.header.created
 
+    def _place(
+        self, region: str | None, endpoint: str | None, s3client_config: S3ClientConfig | None
+    ) -> tuple[str, str | None, S3ClientConfig]:
+        """Where the objects are: what was given, else where they were listed."""
+        listed_by = self._client
+        return (
+            listed_by.region if region is None else region,
+            listed_by.endpoint if endpoint is None else endpoint,
+            listed_by.s3client_config if s3client_config is None else s3client_config,
+        )
+
     def __repr__(self) -> str:
         origin = ", ".join(self._rows.header.origin) or "named objects"
         return f"S3Manifest({origin}: {len(self):,} objects, fingerprint {self.fingerprint[:8]})"

@@ -12,12 +12,14 @@ from s3torchconnector._dataset_parameters import document
 from s3torchconnector._dataset_source import (
     DatasetSource,
     GetDatasetObjects,
+    ObjectTable,
+    PinnedObjects,
     Transform,
     identity,
     objects_from_prefix,
     objects_from_uris,
 )
-from s3torchconnector._key_table import KeyTable
+from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
 
 __all__ = ["S3MapDataset"]
@@ -57,7 +59,8 @@ class S3MapDataset(Dataset[Any]):
         self._source = DatasetSource(
             region, get_dataset_objects, endpoint, transform, s3client_config, reader_constructor
         )
-        self._table: KeyTable | None = None
+        self._table: ObjectTable | None = None
+        self._manifest: S3Manifest | None = None
 
     @property
     def region(self) -> str:
@@ -68,6 +71,11 @@ class S3MapDataset(Dataset[Any]):
     def endpoint(self) -> str | None:
         """The URL of the S3 server, if one was given."""
         return self._source.endpoint
+
+    @property
+    def manifest(self) -> S3Manifest | None:
+        """The manifest that the dataset was made from, if it was."""
+        return self._manifest
 
     @classmethod
     @document
@@ -124,6 +132,33 @@ class S3MapDataset(Dataset[Any]):
             s3client_config=s3client_config, reader_constructor=reader_constructor,
         )  # fmt: skip
 
+    @classmethod
+    @document
+    def from_manifest(
+        cls,
+        manifest: S3Manifest,
+        *,
+        region: str | None = None,
+        endpoint: str | None = None,
+        transform: Transform = identity,
+        s3client_config: S3ClientConfig | None = None,
+        reader_constructor: S3ReaderConstructorProtocol | None = None,
+    ) -> S3MapDataset:
+        """Make a dataset of a manifest's objects. Nothing is listed, and only the listed versions are read.
+
+        Args:
+            manifest: the objects. Where they are, and how they are accessed, is known from it, unless it is given.
+            region, endpoint, transform: described in ``_dataset_parameters``.
+            s3client_config, reader_constructor: described in ``_dataset_parameters``.
+        """
+        region, endpoint, s3client_config = manifest._place(region, endpoint, s3client_config)
+        dataset = cls(
+            region, PinnedObjects(manifest), endpoint, transform=transform, s3client_config=s3client_config,
+            reader_constructor=reader_constructor,
+        )  # fmt: skip
+        dataset._manifest = manifest
+        return dataset
+
     def __len__(self) -> int:
         """Return the number of objects. The first use lists them.
 
@@ -157,7 +192,7 @@ class S3MapDataset(Dataset[Any]):
         items = [table[i] for i in indices]
         return list(self._source.samples(items, None))
 
-    def _objects(self) -> KeyTable:
+    def _objects(self) -> ObjectTable:
         if self._table is None:
             self._table = self._source.table()
         return self._table

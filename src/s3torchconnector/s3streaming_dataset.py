@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch.utils.data import IterableDataset
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._dataset_source import DatasetSource, Transform, identity
+from s3torchconnector._dataset_source import DatasetSource, PinnedObjects, Transform, identity
 from s3torchconnector._datasets import _loader_state, _streaming
 from s3torchconnector._datasets._counters import Counters
 from s3torchconnector._datasets._deal import Deal, Tail
@@ -97,8 +97,9 @@ class S3StreamingDataset(IterableDataset[Any]):
         self._pickled_rank: Rank | None = None
         self._given_rank = None if num_replicas is None or rank is None else Rank(rank, num_replicas)
         self._manifest = self._listed(manifest, region, endpoint, s3client_config)
-        place = _streaming.place_of(region, endpoint, s3client_config, self._manifest._client)
-        source = DatasetSource.of_manifest(self._manifest, *place, transform, reader_constructor)
+        region, endpoint, s3client_config = self._manifest._place(region, endpoint, s3client_config)
+        objects = PinnedObjects(self._manifest)
+        source = DatasetSource(region, objects, endpoint, transform, s3client_config, reader_constructor)
         self._counters = Counters()
         self._making = Making(source, self._manifest.__getitem__, look_ahead, most_errors, self._counters)
         self._batch_size = batch_size
@@ -109,7 +110,9 @@ class S3StreamingDataset(IterableDataset[Any]):
         self._by_loader = False  # whether an S3DataLoader starts its workers now
         self._serial = 0  # of the passes that were begun by an S3DataLoader
         self._progress: Progress | None = None  # of the latest pass that this process has begun
-        self._restored: tuple[Start, int] | None = None  # by a StatefulDataLoader, in a worker
+        # By a StatefulDataLoader, in a worker: where the next pass begins; where the one does that has no sample yet.
+        self._restored: tuple[Start, int] | None = None
+        self._upcoming: tuple[Start, int] | None = None
 
     def _listed(
         self, manifest: S3Manifest | str, region: str | None, endpoint: str | None, config: S3ClientConfig | None
@@ -151,7 +154,8 @@ class S3StreamingDataset(IterableDataset[Any]):
         """Begin a pass, when the first sample is asked for. It goes on after an error of a transform."""
         _streaming.refuse_second_sharding(sys._getframe(1))
         self._progress = None
-        by_loader, restored = self._by_loader, self._restored
+        by_loader, restored, self._restored = self._by_loader, self._restored, None
+        self._upcoming = restored
 
         def begin() -> Progress:
             self._progress = self._begin(by_loader, restored)
@@ -162,7 +166,6 @@ class S3StreamingDataset(IterableDataset[Any]):
     def _begin(self, by_loader: bool, restored: tuple[Start, int] | None) -> Progress:
         worker, workers = this_worker()
         if restored is not None:
-            self._restored = None
             return Progress(restored[0], self._plan(restored[0]), worker, workers, restored[1])
         start = self._epochs.assigned() if by_loader else self._epochs.begin()
         return Progress(start, self._plan(start), worker, workers)
@@ -246,12 +249,10 @@ class S3StreamingDataset(IterableDataset[Any]):
         return state_of(self._settings, epoch, position, self._batch_size, self._ranks().size)
 
     def _state_of_worker(self) -> dict[str, Any]:
-        if self._restored is not None:
-            start, batch = self._restored
-        elif self._progress is not None:
+        if self._progress is not None:
             start, batch = self._progress.start, self._progress.next_batch
         else:
-            start, batch = self._epochs.upcoming(), 0
+            start, batch = self._restored or self._upcoming or (self._epochs.upcoming(), 0)
         return _loader_state.of_worker(self._state_at(*start), *this_worker(), batch)
 
     def _restore_worker(self, state: Mapping[str, Any]) -> None:

@@ -64,13 +64,13 @@ def test_the_same_topology_goes_on_exactly(
     assert flat(other) == epochs[2]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
 def test_the_end_of_an_epoch_is_followed_by_the_next(
-    manifest: S3Manifest, epochs: list[list[int]], workers: int
+    manifest: S3Manifest, epochs: list[list[int]], workers: int, persistent: bool
 ) -> None:
-    loader = loader_of(dataset_of(manifest), workers)
+    loader = loader_of(dataset_of(manifest), workers, persistent=persistent)
     assert flat(loader) == epochs[0]
-    other = loader_of(dataset_of(manifest), workers)
+    other = loader_of(dataset_of(manifest), workers, persistent=persistent)
     other.load_state_dict(loader.state_dict())
     assert flat(other) == epochs[1]
     assert flat(other) == epochs[2]

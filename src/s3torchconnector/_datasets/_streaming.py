@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import logging
 from types import FrameType
-from typing import TYPE_CHECKING
 
-from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError
-
-if TYPE_CHECKING:
-    from s3torchconnector._s3client import S3Client
 
 _log = logging.getLogger(__name__)
 _MANY = 1_000_000  # keys that all ranks together list for one dataset, before it is worth a warning
@@ -48,17 +43,6 @@ def most_errors(on_error: str, max_errors: int) -> int | None:
     if type(max_errors) is not int or max_errors < 0:
         raise S3ConfigurationError(f"max_errors must be a whole number from 0 on: max_errors={max_errors!r}")
     return max_errors if on_error == "replace" else None
-
-
-def place_of(
-    region: str | None, endpoint: str | None, s3client_config: S3ClientConfig | None, listed_by: S3Client
-) -> tuple[str, str | None, S3ClientConfig]:
-    """Where the objects are: what was given, else where they were listed."""
-    return (
-        listed_by.region if region is None else region,
-        listed_by.endpoint if endpoint is None else endpoint,
-        listed_by.s3client_config if s3client_config is None else s3client_config,
-    )
 
 
 def warn_of_listing(keys: int, ranks: int) -> None:

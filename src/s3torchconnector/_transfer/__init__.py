@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from s3torchconnector._transfer._commit_object import CommitObject, Seen, refused_for_sure
     from s3torchconnector._transfer.listing._listing import ListObjectStream, is_listed_in_order, list_uploads
     from s3torchconnector._transfer.listing._parallel_listing import list_all
+    from s3torchconnector._transfer.listing._resumed_listing import list_after
     from s3torchconnector._transfer.reading._look_ahead import look_ahead
     from s3torchconnector._transfer.reading._pieces import Piece, PiecesReader
     from s3torchconnector._transfer.reading._pinned_object import PinnedObject
@@ -69,6 +70,7 @@ __all__ = [
     "expect_uploads",
     "is_listed_in_order",
     "leave_to_collector",
+    "list_after",
     "list_all",
     "list_uploads",
     "look_ahead",
@@ -90,6 +92,7 @@ __getattr__ = names_from(
         "abort_together": "writing._abandoned_uploads",
         "expect_uploads": "writing._abandoned_uploads",
         "is_listed_in_order": "listing._listing",
+        "list_after": "listing._resumed_listing",
         "list_all": "listing._parallel_listing",
         "list_uploads": "listing._listing",
         "look_ahead": "reading._look_ahead",

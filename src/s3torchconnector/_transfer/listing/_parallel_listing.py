@@ -30,12 +30,12 @@ _Result = tuple[PageRequest, "ListPage | BaseException"]
 
 
 def list_all(
-    open_runtime: OpenRuntime, bucket: str, prefix: str, *, restore_status: bool = False
+    open_runtime: OpenRuntime, bucket: str, prefix: str, *, restore_status: bool = False, after: str = ""
 ) -> Iterator[ObjectInfos]:
     """The objects whose keys begin with ``prefix``, page by page, in key order (directory buckets: in theirs).
 
     If a child process inherits the iterator by a fork, it continues in both. With ``restore_status``, it tells which
-    archived objects are restored.
+    archived objects are restored. With ``after``, it begins after that key, unless the server ignores ``start-after``.
 
     Raises:
         S3Exception: an error occurred accessing S3.
@@ -44,7 +44,7 @@ def list_all(
     width = min(_WIDTH, runtime.config.max_connections)
     in_order = runtime.caller.lists_in_order(operations.list_objects(bucket, prefix))
     in_order = in_order and bucket not in runtime.disordered_buckets
-    segments = Segments(prefix, width, _MOST_WAITING, in_order=in_order)
+    segments = Segments(prefix, width, _MOST_WAITING, in_order=in_order, after=after)
     in_flight = partial(_InFlight, bucket=bucket, prefix=prefix, restore_status=restore_status)
     under_way = in_flight(runtime)
     try:

@@ -105,14 +105,15 @@ class Segments:
         width: the most pages requested at a time.
         most_waiting: if so many pages wait for earlier ones, only the earliest is requested.
         in_order: whether keys may come in order; if not, there is one segment that is never split.
+        after: the key after which the listing begins.
 
     Attributes:
         disordered: whether a page has come whose keys are not in order.
     """
 
-    def __init__(self, prefix: str, width: int, most_waiting: int, *, in_order: bool = True) -> None:
+    def __init__(self, prefix: str, width: int, most_waiting: int, *, in_order: bool = True, after: str = "") -> None:
         self._planner = SplitPlanner(prefix)
-        self._segments = [Segment("", None)]
+        self._segments = [Segment(after, None)]
         self._width = width
         self._most_waiting = most_waiting
         self._in_order = in_order
