@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
-from s3torchconnector import S3Reader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from s3torchconnector import S3DataLoader, S3Reader, S3StreamingDataset
 from s3torchconnector.testing import S3Server
 from tests.datasets.contract import fill
 from tests.datasets.support import key_and_bytes, read
@@ -28,4 +32,16 @@ def options(server: S3Server, endpoint: str | None = None) -> Options:
     return {"region": server.region, "endpoint": endpoint or server.endpoint}
 
 
-__all__ = ["Options", "fill", "key_and_bytes", "number", "numbered", "options", "read"]
+@contextlib.contextmanager
+def loading(dataset: S3StreamingDataset, **changes: Any) -> Iterator[S3DataLoader]:
+    """A loader whose workers end here, also after an error: torch takes seconds for that in a garbage collection."""
+    loader = S3DataLoader(dataset, collate_fn=list, **changes)
+    try:
+        yield loader
+    finally:
+        batches = loader._loaded and loader._loaded._batches
+        if isinstance(batches, _MultiProcessingDataLoaderIter):
+            batches._shutdown_workers()  # type: ignore[attr-defined]
+
+
+__all__ = ["Options", "fill", "key_and_bytes", "loading", "number", "numbered", "options", "read"]

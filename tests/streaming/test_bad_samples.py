@@ -22,7 +22,7 @@ from s3torchconnector.s3dataloader import S3DataLoader
 from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3streaming_dataset import S3StreamingDataset
 from s3torchconnector.testing import S3Server
-from tests.streaming.support import number, numbered, options
+from tests.streaming.support import loading, number, numbered, options
 
 COUNT = 97
 
@@ -79,8 +79,11 @@ def test_errors_are_named_and_counted(manifest: S3Manifest, caplog: pytest.LogCa
 
 @pytest.mark.parametrize("workers", [0, 3])
 def test_more_errors_than_the_budget_are_raised_with_their_number(manifest: S3Manifest, workers: int) -> None:
-    loader = S3DataLoader(dataset_of(manifest, max_errors=4), collate_fn=list, num_workers=workers)
-    with pytest.raises(S3FormatError, match=r"[567] samples of this epoch could not be made.*max_errors=4.*data/00"):
+    message = r"[567] samples of this epoch could not be made.*max_errors=4.*data/00"
+    with (
+        loading(dataset_of(manifest, max_errors=4), num_workers=workers) as loader,
+        pytest.raises(S3FormatError, match=message),
+    ):
         list(loader)
 
 

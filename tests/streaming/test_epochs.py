@@ -105,7 +105,6 @@ def test_a_copy_has_epochs_of_its_own() -> None:
     assert copy.begin() == Start(3, 5)
     assert copy.begin() == Start(4)
     assert not epochs.has_begun()
-    assert copy._block.is_shared()
 
 
 @pytest.mark.parametrize("epoch", [-1, LAST_EPOCH + 1])

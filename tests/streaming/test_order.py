@@ -13,7 +13,7 @@ from s3torchconnector._datasets._order import Order, mix
 SEEDS = st.integers(0, 2**64 - 1)
 EPOCHS = st.integers(0, 10_000)
 FEW = st.integers(1, 300)
-MANY = st.integers(65_537, 2**40)
+MANY = st.integers(16_385, 2**40)
 
 
 def all_of(order: Order) -> list[int]:
@@ -31,7 +31,7 @@ def test_few_samples_come_once_each_and_back(seed: int, epoch: int, samples: int
 
 
 @settings(max_examples=5, deadline=None)
-@given(SEEDS, EPOCHS, st.sampled_from([65_537, 65_539, 66_049]))
+@given(SEEDS, EPOCHS, st.sampled_from([16_385, 16_411, 16_641]))
 def test_many_samples_come_once_each(seed: int, epoch: int, samples: int) -> None:
     order = Order(seed, epoch, samples)
     assert torch.equal(order.samples_at(torch.arange(samples)).sort().values, torch.arange(samples))
@@ -54,7 +54,7 @@ def test_mixing_agrees_with_tensors(number: int) -> None:
 
 
 @settings(max_examples=5, deadline=None)
-@given(SEEDS, EPOCHS, st.sampled_from([5_003, 70_001]))
+@given(SEEDS, EPOCHS, st.sampled_from([5_003, 20_011]))
 def test_seeds_and_epochs_are_unrelated(seed: int, epoch: int, samples: int) -> None:
     """Two permutations drawn at random agree at one position on average; twelve has odds of one in 10**9."""
     here = Order(seed, epoch, samples).samples_at(torch.arange(samples))
@@ -65,11 +65,11 @@ def test_seeds_and_epochs_are_unrelated(seed: int, epoch: int, samples: int) -> 
         torch.arange(samples)))  # fmt: skip
 
 
-@pytest.mark.parametrize("samples", [1_009, 100_003])
+@pytest.mark.parametrize("samples", [1_009, 20_011])
 def test_neighbours_are_scattered(samples: int) -> None:
     """The distance of the samples at neighbouring positions is on average a third of all, as at random."""
     found = Order(1, 2, samples).samples_at(torch.arange(samples)).double()
-    assert float((found[1:] - found[:-1]).abs().mean() / samples) == pytest.approx(1 / 3, abs=0.02)
+    assert float((found[1:] - found[:-1]).abs().mean() / samples) == pytest.approx(1 / 3, abs=0.03)
     halves = found[: samples // 2].mean() / samples
     assert float(halves) == pytest.approx(1 / 2, abs=0.05)
 

@@ -21,7 +21,7 @@ from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3streaming_dataset import S3StreamingDataset
 from s3torchconnector.testing import S3Server
 from tests.servers.proxy import RecordingProxy
-from tests.streaming.support import Options, number, numbered, options
+from tests.streaming.support import Options, loading, number, numbered, options
 
 COUNT = 101  # a prime: no topology divides it
 
@@ -35,17 +35,6 @@ def manifest(s3_server: S3Server) -> S3Manifest:
 
 def dataset_of(manifest: S3Manifest, **changes: Any) -> S3StreamingDataset:
     return S3StreamingDataset(manifest, **{"transform": number, "batch_size": 4, "seed": 7, **changes})
-
-
-@contextlib.contextmanager
-def loading(dataset: S3StreamingDataset, **changes: Any) -> Iterator[S3DataLoader]:
-    """A loader whose workers end here."""
-    loader = S3DataLoader(dataset, collate_fn=list, **changes)
-    try:
-        yield loader
-    finally:
-        if loader._iterator is not None:
-            loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def ranks_of(manifest: S3Manifest, replicas: int, **changes: Any) -> list[S3StreamingDataset]:

@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-
-from s3torchconnector._datasets._epochs import shared
+from s3torchconnector._datasets._mapped_bytes import SharedNumbers
 from s3torchconnector._datasets._worker import MOST_WORKERS, worker_slot
 
 FIELDS = ("samples", "bytes", "transform_ns", "errors", "replaced")
 _EPOCH, _ERRORS = len(FIELDS), len(FIELDS) + 1  # of the latest pass of the worker: which one, and its errors
+_ROW = len(FIELDS) + 2
 
 
 class Counters:
     """Totals of a dataset, over all its passes and workers."""
 
     def __init__(self) -> None:
-        self._block = shared(torch.zeros(MOST_WORKERS + 1, len(FIELDS) + 2, dtype=torch.int64))
+        self._shared = SharedNumbers.zeros(_ROW * (MOST_WORKERS + 1))
 
     def add(self, tally: Tally) -> None:
         """Add what this process has done since it added last."""
-        row = self._block[worker_slot()]
-        row[: len(FIELDS)] += torch.tensor(tally.take())
+        numbers, row = self._shared.numbers, _ROW * worker_slot()
+        for field, number in enumerate(tally.take(), row):
+            numbers[field] += number
 
     def begin_epoch(self, epoch: int) -> None:
         """This process begins a pass: errors count anew."""
-        self._block[worker_slot(), _EPOCH:] = torch.tensor([epoch, 0])
+        numbers, row = self._shared.numbers, _ROW * worker_slot()
+        numbers[row + _EPOCH], numbers[row + _ERRORS] = epoch, 0
 
     def note_error(self, epoch: int) -> int:
         """Count an error of this process in its pass. Returns how many all workers have had in this epoch."""
-        self._block[worker_slot(), _ERRORS] += 1
-        return int(self._block[self._block[:, _EPOCH] == epoch][:, _ERRORS].sum())
+        numbers = self._shared.numbers
+        numbers[_ROW * worker_slot() + _ERRORS] += 1
+        rows = range(0, len(numbers), _ROW)
+        return sum(numbers[row + _ERRORS] for row in rows if numbers[row + _EPOCH] == epoch)
 
     def totals(self) -> dict[str, int]:
         """What all workers have added, by field."""
-        sums: list[int] = self._block[:, : len(FIELDS)].sum(0).tolist()
-        return dict(zip(FIELDS, sums, strict=True))
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._block = shared(self._block)
+        numbers = self._shared.numbers
+        return {name: sum(numbers[field::_ROW]) for field, name in enumerate(FIELDS)}
 
 
 class Tally:

@@ -1,6 +1,6 @@
 """Which epoch a pass is, in every DataLoader worker, without a call from the program.
 
-A small tensor in shared memory passes through fork, spawn and persistent workers. It has a *base* (the epoch and
+Some numbers in shared memory pass through fork, spawn and persistent workers. They are a *base* (the epoch and
 position at which the program wants to begin) and, for each worker, a slot with the latest epoch that the worker has
 begun. A pass takes the base if nobody has begun one since it was set, else the epoch after the latest. Each slot is
 written by its worker alone, in one store, so there is no lock and nothing to wait for.
@@ -14,11 +14,11 @@ common. Who finds a slot with its own tag belongs to the same pass.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
-import torch
 from torch.utils.data import get_worker_info
 
+from s3torchconnector._datasets._mapped_bytes import SharedNumbers
 from s3torchconnector._datasets._order import mix
 from s3torchconnector._datasets._worker import MOST_WORKERS, worker_slot
 from s3torchconnector._errors import S3ConfigurationError
@@ -58,7 +58,7 @@ class Epochs:
     """The epochs of one dataset, shared by the processes that it is forked or sent to."""
 
     def __init__(self) -> None:
-        self._block = shared(torch.zeros(_SLOTS + 1 + MOST_WORKERS, dtype=torch.int64))
+        self._shared = SharedNumbers.zeros(_SLOTS + 1 + MOST_WORKERS)
 
     def set(self, start: Start) -> None:
         """Have the next pass begin here, in all workers.
@@ -68,10 +68,11 @@ class Epochs:
         """
         if not 0 <= start.epoch <= LAST_EPOCH:
             raise S3ConfigurationError(f"an epoch is a number from 0 to {LAST_EPOCH}: epoch={start.epoch}")
-        block = self._block
-        generation = int(block[_GENERATION])
+        block = self._shared.numbers
+        generation = block[_GENERATION]
         block[_GENERATION] = generation + 1  # odd: whoever reads now reads again
-        block[_SLOTS:] = 0
+        for slot in range(_SLOTS, len(block)):
+            block[slot] = 0
         block[_EPOCH], block[_POSITION] = start
         block[_GENERATION] = generation + 2
 
@@ -85,9 +86,8 @@ class Epochs:
         """Where ``begin`` would begin a pass now."""
         base, generation = self._base()
         number, tag = _worker()
-        slots = [slot for slot in map(_Slot.unpacked, self._block[_SLOTS:].tolist()) if slot.epoch >= 0]
-        slots = [slot for slot in slots if slot.generation == generation]
-        mine = _Slot.unpacked(int(self._block[_SLOTS + number]))
+        slots = self._begun(generation)
+        mine = _Slot.unpacked(self._shared.numbers[_SLOTS + number])
         others = [slot.epoch for slot in slots if slot.tag == tag]
         if number and mine.epoch >= 0 and mine[:2] == (generation, tag):
             epoch = mine.epoch + 1  # a persistent worker; or the program seeds PyTorch before each pass
@@ -101,45 +101,39 @@ class Epochs:
         """Note that this process has begun an epoch."""
         _, generation = self._base()
         number, tag = _worker()
-        self._block[_SLOTS + number] = _Slot(generation, tag, min(epoch, LAST_EPOCH)).packed()
+        self._shared.numbers[_SLOTS + number] = _Slot(generation, tag, min(epoch, LAST_EPOCH)).packed()
 
     def latest(self) -> Start:
         """Where the latest pass began; before the first one, where that will."""
         base, generation = self._base()
-        slots = map(_Slot.unpacked, self._block[_SLOTS:].tolist())
-        epoch = max((slot.epoch for slot in slots if slot.epoch >= 0 and slot.generation == generation), default=None)
+        epoch = max((slot.epoch for slot in self._begun(generation)), default=None)
         return base if epoch is None or epoch == base.epoch else Start(epoch)
 
     def has_begun(self) -> bool:
         """Whether a pass has begun since ``set``, in any process."""
-        return bool((self._block[_SLOTS:] != 0).any())
+        return any(self._shared.numbers[_SLOTS:])
 
     def assign(self, start: Start) -> None:
         """Have the workers of ``S3DataLoader`` begin here."""
-        self._block[_ASSIGNED_EPOCH], self._block[_ASSIGNED_POSITION] = start
+        self._shared.numbers[_ASSIGNED_EPOCH], self._shared.numbers[_ASSIGNED_POSITION] = start
 
     def assigned(self) -> Start:
         """What was assigned last."""
-        return Start(int(self._block[_ASSIGNED_EPOCH]), int(self._block[_ASSIGNED_POSITION]))
+        return Start(self._shared.numbers[_ASSIGNED_EPOCH], self._shared.numbers[_ASSIGNED_POSITION])
 
     def _base(self) -> tuple[Start, int]:
         """The base, and the number of its generation in a slot."""
+        block = self._shared.numbers
         while True:
-            before = int(self._block[_GENERATION])
-            start = Start(int(self._block[_EPOCH]), int(self._block[_POSITION]))
-            if before % 2 == 0 and before == int(self._block[_GENERATION]):
+            before = block[_GENERATION]
+            start = Start(block[_EPOCH], block[_POSITION])
+            if before % 2 == 0 and before == block[_GENERATION]:
                 return start, before // 2 % _GENERATIONS
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._block = shared(self._block)  # a copy that did not go to a worker has epochs, and workers, of its own
-
-
-def shared(block: torch.Tensor) -> torch.Tensor:
-    """The tensor, in memory that is shared with the workers that it is sent to: itself, if it is that already."""
-    if block.is_shared():  # type: ignore[no-untyped-call]
-        return block
-    return cast(torch.Tensor, block.clone().share_memory_())  # type: ignore[no-untyped-call]
+    def _begun(self, generation: int) -> list[_Slot]:
+        """The latest passes of the workers that have begun one since the base was set."""
+        slots = (_Slot.unpacked(number) for number in self._shared.numbers[_SLOTS:] if number)
+        return [slot for slot in slots if slot.generation == generation]
 
 
 def _worker() -> tuple[int, int]:

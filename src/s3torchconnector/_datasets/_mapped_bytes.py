@@ -64,6 +64,35 @@ class MappedBytes:
         return _copied, (bytes(self.view),)
 
 
+class SharedNumbers:
+    """Whole numbers that the processes of a dataset write and read. Each is stored and loaded at once.
+
+    Not a tensor: operations on tensors may hang in a child that was forked after its parent's threads had used them.
+
+    Args:
+        descriptor: of a file or of anonymous memory of ``8 * count`` bytes. It belongs to this object, which closes it.
+        count: how many there are.
+    """
+
+    def __init__(self, descriptor: int, count: int) -> None:
+        self._descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor).atexit = False
+        self._map = mmap.mmap(descriptor, 8 * count)
+        self.numbers = memoryview(self._map).cast("q")
+
+    @classmethod
+    def zeros(cls, count: int) -> SharedNumbers:
+        """New ones."""
+        descriptor = _anonymous_memory()
+        os.ftruncate(descriptor, 8 * count)
+        return cls(descriptor, count)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if sys.platform != "win32" and context.get_spawning_popen() is not None:
+            return _attached_numbers, (reduction.DupFd(self._descriptor), len(self.numbers))
+        return _copied_numbers, (bytes(self.numbers),)  # a copy that does not go to a worker has numbers of its own
+
+
 def write(descriptor: int, size: int, fill: Callable[[memoryview], object]) -> None:
     """Make a file of ``size`` bytes, written by ``fill``."""
     os.ftruncate(descriptor, size)
@@ -90,3 +119,13 @@ def _copied(data: bytes) -> MappedBytes:
         view[:] = data
 
     return MappedBytes.filled(len(data), fill)
+
+
+def _attached_numbers(descriptor: Any, count: int) -> SharedNumbers:
+    return SharedNumbers(descriptor.detach(), count)
+
+
+def _copied_numbers(data: bytes) -> SharedNumbers:
+    copy = SharedNumbers.zeros(len(data) // 8)
+    copy.numbers[:] = memoryview(data).cast("q")
+    return copy

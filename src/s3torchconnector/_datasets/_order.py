@@ -22,7 +22,7 @@ NAME = "feistel-1"
 """What a saved state calls this order. Another result for any (seed, epoch, samples, position) needs another name."""
 
 _ROUNDS = 6
-_FEW = 65_536  # samples that are sorted by a hash; it takes some milliseconds
+_FEW = 16_384  # samples that are sorted by a hash: so few that PyTorch uses one thread, also in forked children
 _MASK = 2**64 - 1
 _POSITIVE = 2**62 - 1  # what is kept of a hash before the remainder is taken: sums stay positive in an int64
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)

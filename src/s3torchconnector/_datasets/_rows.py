@@ -21,7 +21,7 @@ from s3torchconnector._types import ObjectInfo
 if sys.byteorder != "little":  # the columns are used as they are stored
     raise ImportError("manifests need a little-endian machine")
 
-_AT_A_TIME = 2**20  # rows that are checked
+_AT_A_TIME = 2**14  # rows that are checked: so few that PyTorch uses one thread, also in forked children
 
 
 class Row(NamedTuple):
