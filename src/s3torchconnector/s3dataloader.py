@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any
 
@@ -55,7 +56,7 @@ class S3DataLoader(DataLoader[Any]):
             raise S3ConfigurationError(
                 f"the dataset's batch_size is {dataset.batch_size}: set it there, since it decides who gets what"
             )
-        self._loaded: _Loaded | None = None
+        self._handed: _Handed | None = None  # in the latest pass
         self._wait_ns = 0
         self._last_stats: dict[str, Any] = {}
         self._ordered = options.get("in_order", True)
@@ -70,8 +71,8 @@ class S3DataLoader(DataLoader[Any]):
             batches = super().__iter__()
         finally:
             self.dataset._by_loader = False
-        self._loaded = _Loaded(self, batches, start, self.dataset._plan(start))
-        return self._loaded
+        self._handed = _Handed(start, self.dataset._plan(start))
+        return _Batches(self, batches, self._handed)
 
     def state_dict(self) -> dict[str, Any]:
         """Where training is: after the batch that was handed out last. Equal on all ranks at the same step.
@@ -81,10 +82,10 @@ class S3DataLoader(DataLoader[Any]):
         """
         if not self._ordered:
             raise S3ConfigurationError("with in_order=False, no state tells which samples were seen: leave it True")
-        loaded = self._loaded
-        if loaded is None or not self.dataset._epochs.has_begun():
+        handed = self._handed
+        if handed is None or not self.dataset._epochs.has_begun():
             return self.dataset._state_at(*self.dataset._epochs.latest())
-        return self.dataset._state_at(loaded.start.epoch, loaded.position)
+        return self.dataset._state_at(handed.start.epoch, handed.position)
 
     def stats(self) -> dict[str, Any]:
         """What the loader and its workers have done so far, and under ``"since_last_call"`` since ``stats`` was called
@@ -107,25 +108,39 @@ class S3DataLoader(DataLoader[Any]):
         self.dataset.load_state_dict(state)
 
 
-class _Loaded(Iterator[Any]):
-    """One pass of a loader, which counts what it hands out."""
+@dataclass
+class _Handed:
+    """What a pass has handed out. Its iterator is not kept here: when the program drops that, its workers end.
 
-    def __init__(self, loader: S3DataLoader, batches: Iterator[Any], start: Start, plan: Plan) -> None:
-        self._loader = loader
-        self._dataset = loader.dataset
-        self._batches = batches
-        self._plan = plan
-        self._serial = loader.dataset._serial
-        self.start = start
-        self._handed = 0
-        self._failed = 0  # batches that were errors since the last good one
-        self._ended = False
+    Attributes:
+        start: where the pass began.
+        plan: what it consists of.
+        batches: how many the program has had.
+        failed: how many were errors since the last good one.
+        ended: whether there are no more.
+    """
+
+    start: Start
+    plan: Plan
+    batches: int = 0
+    failed: int = 0
+    ended: bool = False
 
     @property
     def position(self) -> int:
         """The position in the epoch after the batches that the program has had."""
-        deal = self._plan.deal
-        return deal.samples if self._ended else deal.position_after(self._handed)
+        deal = self.plan.deal
+        return deal.samples if self.ended else deal.position_after(self.batches)
+
+
+class _Batches(Iterator[Any]):
+    """The batches of one pass, counted."""
+
+    def __init__(self, loader: S3DataLoader, batches: Iterator[Any], handed: _Handed) -> None:
+        self._loader = loader
+        self._batches = batches
+        self._handed = handed
+        self._serial = loader.dataset._serial
 
     def __next__(self) -> Any:
         """The next batch.
@@ -135,22 +150,22 @@ class _Loaded(Iterator[Any]):
         Raises:
             S3ConfigurationError: another pass over the dataset was begun.
         """
-        if self._serial != self._dataset._serial:
+        if self._serial != self._loader.dataset._serial:
             raise S3ConfigurationError(
                 "another pass over this dataset was begun, by this loader or another one: give each loader that is "
                 "used at the same time a dataset of its own"
             )
-        before = perf_counter_ns()
+        handed, before = self._handed, perf_counter_ns()
         try:
             batch = next(self._batches)
         except StopIteration:
-            self._ended = True
+            handed.ended = True
             raise
         except Exception:
-            self._failed += 1  # it counts once the program goes on: resumed now, it is made again
+            handed.failed += 1  # it counts once the program goes on: resumed now, it is made again
             raise
         finally:
             self._loader._wait_ns += perf_counter_ns() - before
-        self._handed += 1 + self._failed
-        self._failed = 0
+        handed.batches += 1 + handed.failed
+        handed.failed = 0
         return batch

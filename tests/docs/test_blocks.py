@@ -31,6 +31,10 @@ _PRINTED = {
         "S3Server": "['hello.txt']\n",
     },
     "docs/guide/datasets.md": {
+        "S3Manifest.shared": "epoch 0 of 6 images has ended at 6\nepoch 1 of 6 images has ended at 6\n",
+        "make_loader": "[4] images are left\n",
+        "manifest.split": "6 images, ",
+        "ElasticDistributedSampler": "stopped at 6 of 6\n",
         "enable_sharding": "3 images of [",  # two workers, six images
         "def decode": "6 images, the first of (8, 8) pixels",
         "from_objects": "['images/5.png', 'images/3.png', 'images/3.png']\n",

@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
-
 from s3torchconnector import S3DataLoader, S3Reader, S3StreamingDataset
 from s3torchconnector.testing import S3Server
 from tests.datasets.contract import fill
@@ -32,16 +30,25 @@ def options(server: S3Server, endpoint: str | None = None) -> Options:
     return {"region": server.region, "endpoint": endpoint or server.endpoint}
 
 
+class _LoaderThatKeeps(S3DataLoader):
+    """Keeps the iterator of its latest pass, to end its workers."""
+
+    latest: Any = None
+
+    def __iter__(self) -> Iterator[Any]:
+        self.latest = super().__iter__()
+        return self.latest
+
+
 @contextlib.contextmanager
-def loading(dataset: S3StreamingDataset, **changes: Any) -> Iterator[S3DataLoader]:
+def loading(dataset: S3StreamingDataset, **options: Any) -> Iterator[S3DataLoader]:
     """A loader whose workers end here, also after an error: torch takes seconds for that in a garbage collection."""
-    loader = S3DataLoader(dataset, collate_fn=list, **changes)
+    loader = _LoaderThatKeeps(dataset, **{"collate_fn": list, **options})
     try:
         yield loader
     finally:
-        batches = loader._loaded and loader._loaded._batches
-        if isinstance(batches, _MultiProcessingDataLoaderIter):
-            batches._shutdown_workers()  # type: ignore[attr-defined]
+        if loader.latest is not None and loader.num_workers:
+            loader.latest._batches._shutdown_workers()
 
 
 __all__ = ["Options", "fill", "key_and_bytes", "loading", "number", "numbered", "options", "read"]

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -386,3 +387,15 @@ class IterableDatasetShard:
 def test_being_sharded_again_is_an_error(manifest: S3Manifest) -> None:
     with pytest.raises(S3ConfigurationError, match=r"accelerator.prepare"):
         list(IterableDatasetShard(dataset_of(manifest)))
+
+
+def test_workers_end_when_the_iterator_is_dropped(manifest: S3Manifest) -> None:
+    before = set(psutil.Process().children())
+    loader = S3DataLoader(dataset_of(manifest), num_workers=2, collate_fn=list)
+    batches = iter(loader)
+    assert len(next(batches)) == 4
+    workers = set(psutil.Process().children()) - before
+    assert len(workers) == 2
+    del batches
+    assert not psutil.wait_procs(workers, timeout=20)[1]
+    assert loader.state_dict()["position"] == 4
