@@ -189,8 +189,10 @@ class S3IterableDataset(IterableDataset[Any]):
         Raises:
             S3Exception: an error occurred listing the objects, or reading one of them.
         """
-        place = self._share()
-        items = self._source.objects_in_order() if self._enable_sharding else self._source.objects()
+        items, place = (
+            self._source.objects_in_order() if self._enable_sharding else self._source.objects(),
+            self._share(),
+        )
         self._before, self._restored = self._restored, None
         if self._before is not None:
             items = rest(items, self._before, place)

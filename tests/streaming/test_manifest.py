@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from s3torchconnector import S3ClientConfig
-from s3torchconnector._datasets import _manifest_object
+from s3torchconnector import S3Client, S3ClientConfig
+from s3torchconnector._datasets import _chosen_objects, _manifest_object
 from s3torchconnector._datasets._chosen_objects import Filter, Listed
 from s3torchconnector._datasets._rows import build
 from s3torchconnector._types import ObjectInfo, ObjectInfos, RestoreStatus
@@ -88,18 +88,11 @@ def test_several_prefixes_come_one_after_the_other(uri: str, where: Options) -> 
         S3Manifest.from_prefix([f"{uri}/train/3", f"{uri}/train/"], **where)
 
 
-class Pages:
-    """A listing with storage classes, which the local servers do not have."""
-
-    def __init__(self, *infos: ObjectInfo) -> None:
-        self._page = ObjectInfos.of(infos)
-
-    def list_all(self, bucket: str, prefix: str) -> list[ObjectInfos]:
-        return [self._page]
-
-
-def test_archived_objects_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    client: Any = Pages(
+def test_archived_objects_are_left_out_and_counted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The local servers have no storage classes."""
+    infos = [
         ObjectInfo("a/", "e", 0, 0),
         ObjectInfo("a/1", "e", 1, 0, "GLACIER"),
         ObjectInfo("a/2", "e", 1, 0, "GLACIER", RestoreStatus(False, 2_000_000_000)),
@@ -107,7 +100,9 @@ def test_archived_objects_are_left_out_and_counted(caplog: pytest.LogCaptureFixt
         ObjectInfo("a/4", "e", 1, 0, "DEEP_ARCHIVE"),
         ObjectInfo("a/5", "e", 1, 0, "GLACIER_IR"),
         ObjectInfo("a/6", "e", 1, 0),
-    )
+    ]
+    monkeypatch.setattr(_chosen_objects, "list_all", lambda *_, **__: iter([ObjectInfos.of(infos)]))
+    client = S3Client("us-east-1")
     with caplog.at_level(logging.WARNING):
         manifest = S3Manifest(build(Listed(client, ["s3://b/a/"], Filter())), client)
     assert keys(manifest) == ["a/2", "a/5", "a/6"]

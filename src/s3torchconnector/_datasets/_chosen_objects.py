@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from fnmatch import translate
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from re import compile as compile_pattern
 
+from s3torchconnector._dataset_source import is_archived
 from s3torchconnector._datasets._rows import Counted, Row
 from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer import is_listed_in_order, list_all
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._uri import display_uri, parse_object_uri, parse_s3_uri
 
 _log = logging.getLogger(__name__)
-_ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})  # storage classes whose objects cannot be read unless restored
 _AT_A_TIME = 1000  # HEAD requests
 
 Predicate = Callable[[ObjectInfo], bool]
@@ -54,10 +56,7 @@ class Filter:
 
     def is_unreadable(self, info: ObjectInfo) -> bool:
         """Whether an object is archived, and neither restored nor asked for by its storage class."""
-        if info.storage_class not in _ARCHIVES or info.storage_class in (self.storage_classes or ()):
-            return False
-        restored = info.restore_status
-        return restored is None or restored.in_progress or restored.expiry is None
+        return is_archived(info) and info.storage_class not in (self.storage_classes or ())
 
 
 class Listed(Counted):
@@ -86,21 +85,27 @@ class Listed(Counted):
         passes, self.archived = self._filter.compiled(), 0
         for bucket, prefix in self._prefixes:
             before = self.archived
-            for page in self._client.list_all(bucket, prefix):
-                for info in page:
-                    if not passes(info):
-                        continue
-                    if self._filter.is_unreadable(info):
-                        self.archived += 1
-                    else:
-                        yield Row(bucket, info.key, info.size, info.etag)
+            for info in self._listed(bucket, prefix):
+                if not passes(info):
+                    continue
+                if self._filter.is_unreadable(info):
+                    self.archived += 1
+                else:
+                    yield Row(bucket, info.key, info.size, info.etag)
             if self.archived > before:
                 _log.warning(
-                    "%d objects below %s are archived (GLACIER, DEEP_ARCHIVE) and left out of the manifest: restore "
-                    "them, and name their storage class in storage_classes, to have them in it",
+                    "%d objects below %s are archived (GLACIER, DEEP_ARCHIVE) and left out of the manifest; restored, "
+                    "they are in the next one",
                     self.archived - before,
                     display_uri(bucket, prefix),
                 )
+
+    def _listed(self, bucket: str, prefix: str) -> Iterable[ObjectInfo]:
+        pages = list_all(self._client._runtime, bucket, prefix, restore_status=True)
+        infos = (info for page in pages for info in page)
+        if is_listed_in_order(self._client._runtime, bucket):
+            return infos
+        return sorted(infos, key=attrgetter("key"))  # ranks that list for themselves must agree
 
 
 def named(client: S3Client, uris: Iterable[str]) -> Iterator[Row]:
