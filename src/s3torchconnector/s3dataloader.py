@@ -66,7 +66,9 @@ class S3DataLoader(DataLoader[Any]):
         """Begin a pass: the first one after ``load_state_dict`` or ``set_epoch`` where they say, any other one at the
         beginning of the next epoch. Iterators of earlier passes end.
         """
-        start = self.dataset._begin_by_loader()
+        # An iterator that handed out nothing was no pass.
+        unused = self._handed is not None and self._handed.is_unused and self.dataset._epochs.has_begun()
+        start = self.dataset._begin_by_loader(self._handed.start if self._handed is not None and unused else None)
         try:
             batches = super().__iter__()
         finally:
@@ -125,6 +127,11 @@ class _Handed:
     batches: int = 0
     failed: int = 0
     ended: bool = False
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether the program has had nothing, not even an error or the end."""
+        return not (self.batches or self.failed or self.ended)
 
     @property
     def position(self) -> int:

@@ -170,9 +170,12 @@ class S3StreamingDataset(IterableDataset[Any]):
         start = self._epochs.assigned() if by_loader else self._epochs.begin()
         return Progress(start, self._plan(start), worker, workers)
 
-    def _begin_by_loader(self) -> Start:
-        """Begin a pass for an ``S3DataLoader``, which resets ``_by_loader`` once its workers have started."""
-        start = self._epochs.begin()
+    def _begin_by_loader(self, start: Start | None) -> Start:
+        """Begin a pass for an ``S3DataLoader``, which resets ``_by_loader`` once its workers have started.
+
+        ``start`` is that of a pass that has handed out nothing, which begins again.
+        """
+        start = start or self._epochs.begin()
         self._epochs.assign(start)
         self._by_loader = True
         self._serial += 1

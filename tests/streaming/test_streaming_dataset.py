@@ -93,6 +93,22 @@ def test_a_new_order_each_pass_without_a_call(manifest: S3Manifest, method: str,
         assert loader.dataset.epoch == 1
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_iterator_that_is_not_used_is_no_pass(manifest: S3Manifest, workers: int) -> None:
+    expected = [list(dataset) for dataset in [dataset_of(manifest)] for _ in range(2)]
+    with loading(dataset_of(manifest), num_workers=workers) as loader:
+        iter(loader)
+        assert flat(list(loader)) == expected[0]
+        state = {**loader.state_dict(), "position": 8}
+        loader.load_state_dict(state)
+        iter(loader)
+        iter(loader)
+        assert flat(list(loader)) == expected[0][8:]
+        loader.dataset.set_epoch(1)
+        iter(loader)
+        assert flat(list(loader)) == expected[1]
+
+
 def test_a_plain_loader_gives_each_sample_once(manifest: S3Manifest) -> None:
     expected = [list(dataset) for dataset in [dataset_of(manifest)] for _ in range(2)]
     loader: DataLoader[Any] = DataLoader(dataset_of(manifest), batch_size=4, num_workers=2, collate_fn=list)

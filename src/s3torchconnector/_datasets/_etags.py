@@ -6,40 +6,56 @@ Most are an MD5 sum (32 digits), those of objects in parts with the number of pa
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Iterable
+from array import array
 
 MD5, PARTS, TEXT = "md5", "parts", "text"
 KINDS = (MD5, PARTS, TEXT)
 """How a manifest stores its ETags: 16 bytes each; these and a number of parts; or as they are."""
 
 _SUM = re.compile(r"([0-9a-f]{32})(?:-([1-9][0-9]{0,4}))?", re.ASCII)
+_MOST_PARTS = 0xFFFF
 
 
-def kind_of(etags: Iterable[str]) -> str:
-    """The least of ``KINDS`` that holds all of them (without quotes)."""
-    kind = MD5
-    for etag in etags:
-        match = _SUM.fullmatch(etag)
-        if match is None or (match[2] and int(match[2]) > 0xFFFF):
-            return TEXT
-        if match[2]:
-            kind = PARTS
-    return kind
+class EtagColumns:
+    """Collects ETags (without quotes), as the least of ``KINDS`` that holds all of them."""
+
+    def __init__(self) -> None:
+        self._sums = bytearray()
+        self._parts = array("H")  # 0 for none
+        self._text: bytearray | None = None
+        self._ends = array("Q")
+
+    def add(self, etag: str) -> None:
+        """Add the next one."""
+        if self._text is None:
+            match = _SUM.fullmatch(etag)
+            if match is not None and (parts := int(match[2] or 0)) <= _MOST_PARTS:
+                self._sums += bytes.fromhex(match[1])
+                self._parts.append(parts)
+                return
+            self._become_text()
+        assert self._text is not None
+        self._text += etag.encode("utf-8", "surrogateescape")
+        self._ends.append(len(self._text))
+
+    def _become_text(self) -> None:
+        self._text = bytearray()
+        for i, parts in enumerate(self._parts):
+            self._text += unpacked(self._sums[16 * i : 16 * i + 16], parts).encode()
+            self._ends.append(len(self._text))
+
+    @property
+    def kind(self) -> str:
+        """Which of ``KINDS`` they are."""
+        return TEXT if self._text is not None else PARTS if any(self._parts) else MD5
+
+    def columns(self) -> dict[str, bytearray | array[int]]:
+        """The columns of a manifest's file, by name."""
+        if self._text is not None:
+            return {"etags": self._text, "etag_ends": self._ends}
+        return {"etags": self._sums, **({"etag_parts": self._parts} if self.kind == PARTS else {})}
 
 
-def packed(etag: str) -> tuple[bytes, int]:
-    """The sum of an ETag, and the number of its parts, 0 for none."""
-    digits, _, parts = etag.partition("-")
-    return bytes.fromhex(digits), int(parts or 0)
-
-
-def unpacked(digest: bytes | memoryview, parts: int) -> str:
+def unpacked(digest: bytes | bytearray | memoryview, parts: int) -> str:
     """The ETag of a sum and a number of parts."""
     return f"{digest.hex()}-{parts}" if parts else digest.hex()
-
-
-def pack_parts(parts: Iterable[int]) -> bytes:
-    """Numbers of parts as a column."""
-    numbers = list(parts)
-    return struct.pack(f"<{len(numbers)}H", *numbers)

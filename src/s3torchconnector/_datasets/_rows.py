@@ -166,18 +166,18 @@ class _Builder:
         self._keys = bytearray()
         self._key_ends = array("Q")
         self._sizes = array("Q")
-        self._etags: list[str] = []
+        self._etags = _etags.EtagColumns()
 
     def add(self, row: Row) -> None:
         self._bucket_of.append(self._buckets.setdefault(row.bucket, len(self._buckets)))
         self._keys += row.key.encode("utf-8", "surrogatepass")
         self._key_ends.append(len(self._keys))
         self._sizes.append(row.size)
-        self._etags.append(row.etag if is_weak(row.etag) else bare(row.etag))
+        self._etags.add(row.etag if is_weak(row.etag) else bare(row.etag))
 
     def finish(self, origin: tuple[str, ...], created: int, archived: int) -> Rows:
-        kind = _etags.kind_of(self._etags)
-        columns = {"key_ends": self._key_ends, "sizes": self._sizes, "keys": self._keys, **self._etag_columns(kind)}
+        kind = self._etags.kind
+        columns = {"key_ends": self._key_ends, "sizes": self._sizes, "keys": self._keys, **self._etags.columns()}
         if len(self._buckets) > 1:
             columns["bucket_of"] = self._bucket_of
         header = Header(
@@ -194,19 +194,6 @@ class _Builder:
             view[:start] = Header(**{**header.__dict__, "fingerprint": signed}).encoded()
 
         return Rows(MappedBytes.filled(start + header.data_size, fill), trusted=True)
-
-    def _etag_columns(self, kind: str) -> dict[str, bytes | array[int]]:
-        if kind == _etags.TEXT:
-            encoded = [etag.encode("utf-8", "surrogateescape") for etag in self._etags]
-            ends = array("Q")
-            end = 0
-            for text in encoded:
-                end += len(text)
-                ends.append(end)
-            return {"etags": b"".join(encoded), "etag_ends": ends}
-        pairs = list(map(_etags.packed, self._etags))
-        parts = {"etag_parts": _etags.pack_parts(parts for _, parts in pairs)} if kind == _etags.PARTS else {}
-        return {"etags": b"".join(digest for digest, _ in pairs), **parts}
 
 
 def _check_ends(ends: memoryview, total: int, least: int, what: str) -> None:
