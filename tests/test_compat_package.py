@@ -69,7 +69,8 @@ def test_values(kind: Any, fields: list[str], values: list[object]) -> None:
 def test_the_types_are_what_a_client_gives(s3_server: S3Server, bucket: str) -> None:
     with S3Client(s3_server.region, endpoint=s3_server.endpoint) as client:
         put = client.put_object(bucket, "a/key")
-        assert isinstance(put, client_types.PutObjectStream)
+        assert isinstance(put, S3Writer)
+        assert isinstance(put.stream, client_types.PutObjectStream)
         put.write(b"some bytes")
         put.close()
         listing = client.list_objects(bucket)
@@ -103,7 +104,7 @@ def test_a_writer_over_the_stream(s3_server: S3Server, bucket: str) -> None:
         stream = client.put_object(bucket, "key")
         with S3Writer(stream) as writer:
             writer.write(b"some bytes")
-            assert writer.stream is stream
+            assert writer.stream is stream.stream
         with client.get_object(bucket, "key") as reader:
             assert reader.read() == b"some bytes"
 

@@ -128,7 +128,7 @@ def test_the_public_surface_is_what_was_agreed() -> None:
 @pytest.mark.parametrize(
     "expected",
     [
-        "    class S3Writer(BufferedIOBase)\n        __init__(stream: PutObjectStream) -> None\n",
+        "    class S3Writer(BufferedIOBase)\n        __init__(stream: PutObjectStream | S3Writer) -> None\n",
         "        read(size: int | None = None) -> bytes\n",
         "        classmethod from_prefix(\n            s3_uri: str,\n            *,\n            region: str,\n",
         "            checksum: str = 'when_supported',\n",

@@ -90,7 +90,7 @@ class S3Checkpoint:
             S3Exception: an error occurred accessing S3.
         """
         bucket, key = parse_object_uri(s3_uri)
-        return S3Writer(self._client.put_object(bucket, key, overwrite=overwrite))
+        return self._client.put_object(bucket, key, overwrite=overwrite)
 
     def save_safetensors(
         self, state_dict: Mapping[str, torch.Tensor], uri: str, metadata: Mapping[str, str] | None = None

@@ -175,7 +175,7 @@ class S3CheckpointManager:
 
     def _save_alone(self, step: int, path: str, store: Callable[[PutObjectStream], int]) -> None:
         name = f"{path}{_STATE}"
-        stream = self._store.client.put_object(self._store.bucket, self._store.key(step, name), summed=True)
+        stream = self._store.client.put_object(self._store.bucket, self._store.key(step, name), summed=True).stream
         size = store(stream)
         self._store.commit(step, "torch", path, {name: (size, stream.checksum)})
         self._retain(step)

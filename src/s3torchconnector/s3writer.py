@@ -18,7 +18,7 @@ __all__ = ["S3Writer"]
 
 
 class S3Writer(io.BufferedIOBase):
-    """One object of S3 as a write-only binary file. ``S3Checkpoint.writer`` makes writers.
+    """One object of S3 as a write-only binary file. ``S3Checkpoint.writer`` and ``S3Client.put_object`` make them.
 
     The object appears as a whole when ``close`` returns. If the program leaves a ``with`` block by an exception, drops
     the writer, or ends without closing it, the upload is aborted: the object stays what it was before, and no
@@ -26,7 +26,7 @@ class S3Writer(io.BufferedIOBase):
     exception, and so stores what was written until then. Call ``abort`` first to prevent that.
 
     Args:
-        stream: the upload, from ``S3Client.put_object``; or anything with ``write(data)``, ``close()`` and, to abort
+        stream: a writer, whose upload this one takes over; or anything with ``write(data)``, ``close()`` and, to abort
             it, ``abort()``.
 
     Example:
@@ -36,8 +36,8 @@ class S3Writer(io.BufferedIOBase):
         9
     """
 
-    def __init__(self, stream: PutObjectStream) -> None:
-        self.stream = stream
+    def __init__(self, stream: PutObjectStream | S3Writer) -> None:
+        self.stream: PutObjectStream = stream.stream if isinstance(stream, S3Writer) else stream
         self._position = 0
 
     def write(self, data: ReadableBuffer) -> int:

@@ -453,7 +453,7 @@ def test_unfinished_uploads_are_aborted(moto_server: MotoServer, moto_bucket: st
     manager.save(1, _state(1))
     client = manager._store.client
     keys = ["run/step-0000000002/a b+c/ä.pt", "run/other", "run2/step-0000000002/x"]
-    streams = [client.put_object(moto_bucket, key) for key in keys]
+    streams = [client.put_object(moto_bucket, key).stream for key in keys]
     for stream in streams:
         stream.write(bytes(6 * MIB))
         stream._upload._upload_id.result()  # type: ignore[union-attr]

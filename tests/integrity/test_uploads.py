@@ -189,7 +189,7 @@ def test_who_wants_the_checksum_of_what_was_stored_gets_it(
     bucket = make_bucket()
     with ScriptedServer(handler=bucket) as server, client_of(server.endpoint, checksum=mode) as client:
         for _ in range(2):  # the second time, refusals are known
-            stream = client.put_object("b", "key", summed=summed)
+            stream = client.put_object("b", "key", summed=summed).stream
             with S3Writer(stream) as writer:
                 writer.write(data)
                 assert stream.checksum is None  # nothing is stored yet

@@ -175,7 +175,7 @@ def test_parts_that_never_started_do_not_hide_the_reason(bucket: str, proxy: Rec
     """Four parts run at a time; those that wait for their turn are cancelled, which is no error of its own."""
     config = S3ClientConfig(throughput_target_gbps=0.1, part_size=PART)
     with client_of(proxy.endpoint, config) as client:
-        stream = client.put_object(bucket, "key")
+        stream = client.put_object(bucket, "key").stream
         stream.write(noise(10 * PART))
         for _ in range(client._runtime().streams):
             assert gate.arrived.acquire(timeout=30)

@@ -24,9 +24,10 @@ from s3torchconnector._types import HeadObjectResult, ObjectInfo, ObjectInfos, U
 from s3torchconnector._version import __version__
 from s3torchconnector._wire import operations, read_document, refuse_late_error
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
+from s3torchconnector.s3writer import S3Writer
 
 if TYPE_CHECKING:
-    from s3torchconnector._transfer import ListObjectStream, PutObjectStream
+    from s3torchconnector._transfer import ListObjectStream
 
 
 class S3Client:
@@ -134,23 +135,21 @@ class S3Client:
         *,
         overwrite: bool = True,
         summed: bool = False,
-    ) -> PutObjectStream:
-        """Open a stream that stores one object when it is closed. ``S3Writer(stream)`` makes it a file.
+    ) -> S3Writer:
+        """Open one object as a binary file to write. It is stored by ``close``, or at the end of a ``with`` block.
 
         Args:
             bucket: the object's bucket.
             key: the object's key.
             storage_class: S3's name of the storage class; by default the bucket's.
             overwrite: whether an object that exists is replaced, see ``S3Checkpoint.writer``.
-            summed: whether to compute the stream's ``checksum`` even if uploads carry none.
-
-        Returns:
-            The stream, with ``write(data)``, ``close()``, which stores the object, and ``abort()``.
+            summed: whether to compute ``writer.stream.checksum`` even if uploads carry none.
 
         Raises:
             S3ObjectExistsError: (a ``FileExistsError``) the object exists, and ``overwrite`` is false.
         """
-        return _transfer.PutObjectStream(self._runtime, bucket, key, storage_class, overwrite=overwrite, summed=summed)
+        open_stream = partial(_transfer.PutObjectStream, self._runtime, bucket, key, storage_class)
+        return S3Writer(open_stream(overwrite=overwrite, summed=summed))
 
     def list_objects(
         self, bucket: str, prefix: str = "", delimiter: str = "", max_keys: int = 1000

@@ -15,7 +15,6 @@ from s3torchconnector._transfer import CommitObject, Seen, refused_for_sure
 from s3torchconnector._uri import parse_object_uri
 from s3torchconnector.dcp._metadata import parse_storage_data
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
-from s3torchconnector.s3writer import S3Writer
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ class MetadataCommit:
         """
         bucket, key = self._place
         try:
-            with S3Writer(self._file_system._client.put_object(bucket, key, overwrite=False)) as stream:
+            with self._file_system._client.put_object(bucket, key, overwrite=False) as stream:
                 stream.write(pickle.dumps(metadata))
         except S3Exception as error:
             self._delete_refused(metadata, error)

@@ -17,7 +17,6 @@ from s3torchconnector._errors import S3NotFoundError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._uri import parse_object_uri, parse_s3_uri
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
-from s3torchconnector.s3writer import S3Writer
 
 __all__ = ["S3FileSystem"]
 
@@ -80,7 +79,7 @@ class S3FileSystem(FileSystemBase):
             with self._client.get_object(bucket, key, reader_constructor=self._reader_constructor) as reader:
                 yield reader
         elif mode == "wb":
-            with S3Writer(self._client.put_object(bucket, key)) as writer:
+            with self._client.put_object(bucket, key) as writer:
                 yield writer
         else:
             raise ValueError(f"an S3 object is opened to read ('rb') or to write ('wb'), not with mode={mode!r}")

@@ -168,7 +168,9 @@ class S3PathFileSystem(AbstractFileSystem):
                 f"an object is opened with the mode 'r', 'w' or 'a', with or without 'b', not with {mode!r}"
             )
         before = self._content(bucket, key) if mode == "ab" else b""
-        writer = (S3Writer if autocommit else _UncommittedWriter)(self.client.put_object(bucket, key))
+        writer = self.client.put_object(bucket, key)
+        if not autocommit:
+            writer = _UncommittedWriter(writer)
         writer.write(before)
         return writer
 

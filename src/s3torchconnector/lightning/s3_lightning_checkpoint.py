@@ -16,7 +16,6 @@ from s3torchconnector._torch_archives import size_of_tensors
 from s3torchconnector._uri import parse_object_uri
 from s3torchconnector.lightning._fsspec import serve_s3_paths, use_client
 from s3torchconnector.lightning._removals import Removals
-from s3torchconnector.s3writer import S3Writer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,7 +99,7 @@ class S3LightningCheckpoint(CheckpointIO):
         place = _object_of(path)
         began = self._removals.save_begins(str(path))
         try:
-            with S3Writer(self._client.put_object(*place)) as writer:
+            with self._client.put_object(*place) as writer:
                 writer.stream.expect(size_of_tensors(checkpoint))
                 torch.save(checkpoint, cast(IO[bytes], writer))
         except BaseException:

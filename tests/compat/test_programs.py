@@ -1,0 +1,47 @@
+"""A program written for 1.5.0 sees here what it sees there: both run it, and what they print is compared.
+
+The server is moto, because rclone refuses the trailing checksums that 1.5.0 sends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import peer
+from tests.compat import programs
+from tests.servers.moto_server import MotoServer
+from tests.servers.processes import run
+
+_PEER = peer.interpreter(Path(peer.__file__).parents[1] / ".venv-peer")
+_SECONDS = 180.0
+
+EXPECTED: dict[str, Any] = {
+    "write_through_the_client": [
+        "S3Writer", False, True, False, 4, 4, True, True, [0, 1, 2, 3, 4], "one\n", True,
+    ],
+}  # fmt: skip
+
+
+def test_each_program_has_its_outcome() -> None:
+    assert EXPECTED.keys() == programs.PROGRAMS.keys()
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_here(moto_bucket: str, moto_server: MotoServer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto_server.endpoint)
+    assert json.loads(json.dumps(programs.PROGRAMS[name](moto_bucket))) == EXPECTED[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPECTED)
+def test_with_1_5_0(moto_bucket: str, moto_server: MotoServer, name: str) -> None:
+    endpoint = dict.fromkeys(("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"), moto_server.endpoint)
+    variables = peer.environment({**os.environ, **endpoint})
+    done = run([_PEER, programs.__file__, name, moto_bucket], _SECONDS, env=variables)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == EXPECTED[name]
