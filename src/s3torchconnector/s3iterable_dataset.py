@@ -21,6 +21,7 @@ from s3torchconnector._dataset_source import (
 )
 from s3torchconnector._datasets._resumed import check, rest, state_of
 from s3torchconnector._ranks import environment_rank, group_rank
+from s3torchconnector._s3dataset_common import get_objects_from_prefix, get_objects_from_uris  # noqa: F401
 from s3torchconnector._sharding import Place, shard
 from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol

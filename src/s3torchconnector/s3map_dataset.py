@@ -19,6 +19,7 @@ from s3torchconnector._dataset_source import (
     objects_from_prefix,
     objects_from_uris,
 )
+from s3torchconnector._s3dataset_common import get_objects_from_prefix, get_objects_from_uris  # noqa: F401
 from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
 

@@ -24,6 +24,14 @@ EXPECTED: dict[str, Any] = {
     "write_through_the_client": [
         "S3Writer", False, True, False, 4, 4, True, True, [0, 1, 2, 3, 4], "one\n", True,
     ],
+    "use_the_helpers_of_the_datasets": [
+        ["a/1.txt", "a/2.txt"],
+        ["a/1.txt=a/1.txt", "a/2.txt=a/2.txt", "a/3.bin=a/3.bin"],
+        ["a/2.txt=a/2.txt", "a/1.txt=a/1.txt"],
+        "a/2.txt",
+        ["bucket", "a/b"],
+        ["bucket", ""],
+    ],
 }  # fmt: skip
 
 
