@@ -68,6 +68,10 @@ class DatasetSource:
     pinned: bool = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
+        self.renew_client()
+
+    def renew_client(self) -> None:
+        """Make a client from the settings as they are now."""
         client = S3Client(self.region, endpoint=self.endpoint, s3client_config=self.s3client_config)
         object.__setattr__(self, "client", client)
         object.__setattr__(self, "pinned", isinstance(self.get_dataset_objects, PinnedObjects))

@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, groupby, islice
 from operator import attrgetter
+from typing import overload
 
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._types import ObjectInfo, ObjectInfos
@@ -59,15 +60,23 @@ class KeyTable:
         return len(self._sizes)
 
     def __iter__(self) -> Iterator[S3BucketKeyData]:
-        return map(self.__getitem__, range(len(self)))
+        return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, i: int) -> S3BucketKeyData:
-        """Return the object at ``i``, which may be negative.
+    @overload
+    def __getitem__(self, i: int) -> S3BucketKeyData: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> list[S3BucketKeyData]: ...
+
+    def __getitem__(self, i: int | slice) -> S3BucketKeyData | list[S3BucketKeyData]:
+        """Return the object at ``i``, which may be negative, or those of a slice.
 
         Raises:
             IndexError: there is no such object.
         """
         count = len(self)
+        if isinstance(i, slice):
+            return [self[each] for each in range(*i.indices(count))]
         if not -count <= i < count:
             raise IndexError(f"index {i} is out of range for a dataset of {count} objects")
         i %= count

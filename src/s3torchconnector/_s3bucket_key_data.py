@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from s3torchconnector._types import ObjectInfo
 
 
-@dataclass(frozen=True)
-class S3BucketKeyData:
-    """One object of a dataset.
+class S3BucketKeyData(NamedTuple):
+    """One object of a dataset. It is also a tuple of its attributes.
 
     Attributes:
         bucket, key: where the object is.

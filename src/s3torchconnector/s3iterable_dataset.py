@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
@@ -21,8 +22,11 @@ from s3torchconnector._dataset_source import (
 )
 from s3torchconnector._datasets._resumed import check, rest, state_of
 from s3torchconnector._ranks import environment_rank, group_rank
+from s3torchconnector._s3bucket_key_data import S3BucketKeyData
+from s3torchconnector._s3client import S3Client
 from s3torchconnector._s3dataset_common import get_objects_from_prefix, get_objects_from_uris  # noqa: F401
 from s3torchconnector._sharding import Place, shard
+from s3torchconnector._source_attribute import SourceAttribute
 from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
 
@@ -55,6 +59,11 @@ class S3IterableDataset(IterableDataset[Any]):
         images/1.png 10
         images/2.png 10
     """
+
+    # By the names of 1.5.0, for subclasses, which may assign them, too.
+    _client, _transform, _get_dataset_objects = SourceAttribute(), SourceAttribute(), SourceAttribute()
+    _region, _endpoint, _s3client_config = SourceAttribute(), SourceAttribute(), SourceAttribute()
+    _reader_constructor = SourceAttribute()
 
     def __init__(
         self,
@@ -190,6 +199,7 @@ class S3IterableDataset(IterableDataset[Any]):
         Raises:
             S3Exception: an error occurred listing the objects, or reading one of them.
         """
+        self._client = self._get_client()
         items, place = (
             self._source.objects_in_order() if self._enable_sharding else self._source.objects(),
             self._share(),
@@ -199,6 +209,9 @@ class S3IterableDataset(IterableDataset[Any]):
             items = rest(items, self._before, place)
         elif self._enable_sharding:
             items = shard(items, place)
+        if type(self)._get_transformed_object is not S3IterableDataset._get_transformed_object:
+            self._handed = Handed()
+            return map(partial(self._hand_out, self._handed), items)
         samples = self._source.samples(items, self._look_ahead)
         self._handed = samples.handed
         return samples
@@ -222,6 +235,18 @@ class S3IterableDataset(IterableDataset[Any]):
 
     def _share(self) -> Place:
         return self._place() if self._enable_sharding else Place()
+
+    def _get_client(self) -> S3Client:
+        """The client. A subclass may override this to give its own."""
+        return self._source.client
+
+    def _get_transformed_object(self, bucket_key: S3BucketKeyData) -> Any:
+        """The sample of one object. If a subclass overrides this, it is called for one object after the other."""
+        return self._source.transform(self._source.open(bucket_key))
+
+    def _hand_out(self, handed: Handed, bucket_key: S3BucketKeyData) -> Any:
+        handed.count, handed.item = handed.count + 1, bucket_key
+        return self._get_transformed_object(bucket_key)
 
     def _place(self) -> Place:
         """Which share of the samples belongs to this process, at the time when iteration starts."""

@@ -19,9 +19,12 @@ from s3torchconnector._dataset_source import (
     objects_from_prefix,
     objects_from_uris,
 )
+from s3torchconnector._key_table import KeyTable
+from s3torchconnector._s3client import S3Client
 from s3torchconnector._s3dataset_common import get_objects_from_prefix, get_objects_from_uris  # noqa: F401
+from s3torchconnector._source_attribute import SourceAttribute
 from s3torchconnector.s3manifest import S3Manifest
-from s3torchconnector.s3reader import S3ReaderConstructorProtocol
+from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
 
 __all__ = ["S3MapDataset"]
 
@@ -47,6 +50,11 @@ class S3MapDataset(Dataset[Any]):
         >>> len(dataset), dataset[1]
         (3, ('images/1.png', 10))
     """
+
+    # By the names of 1.5.0, for subclasses, which may assign them, too.
+    _client, _transform, _get_dataset_objects = SourceAttribute(), SourceAttribute(), SourceAttribute()
+    _region, _endpoint, _s3client_config = SourceAttribute(), SourceAttribute(), SourceAttribute()
+    _reader_constructor = SourceAttribute()
 
     def __init__(
         self,
@@ -166,7 +174,7 @@ class S3MapDataset(Dataset[Any]):
         Raises:
             S3Exception: an error occurred accessing S3.
         """
-        return len(self._objects())
+        return len(self._dataset_bucket_key_pairs)
 
     def __getitem__(self, i: int) -> Any:
         """Return the transformed sample at ``i``. Only what the transform reads is requested.
@@ -175,25 +183,49 @@ class S3MapDataset(Dataset[Any]):
             IndexError: there is no such sample.
             S3Exception: an error occurred accessing S3.
         """
-        return self._source.transform(self._source.open(self._objects()[i]))
+        return self._source.transform(self._get_object(i))
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Return a batch of transformed samples. Their objects are fetched concurrently, and transformed in order.
 
-        If a subclass overrides ``__getitem__``, it is called for one index after the other: which objects it will ask
-        for is not known before. Work that belongs to one object is faster in the transform.
+        If a subclass overrides ``__getitem__`` or ``_get_object``, it is called for one index after the other: which
+        objects it will ask for is not known before. Work that belongs to one object is faster in the transform.
 
         Raises:
             IndexError: there is no such sample.
             S3Exception: an error occurred accessing S3.
         """
-        if type(self).__getitem__ is not S3MapDataset.__getitem__:
+        kind = type(self)
+        if kind.__getitem__ is not S3MapDataset.__getitem__ or kind._get_object is not S3MapDataset._get_object:
             return [self[i] for i in indices]
-        table = self._objects()
+        table = self._dataset_bucket_key_pairs
         items = [table[i] for i in indices]
         return list(self._source.samples(items, None))
 
     def _objects(self) -> ObjectTable:
         if self._table is None:
+            self._client = self._get_client()
             self._table = self._source.table()
         return self._table
+
+    @property
+    def _dataset_bucket_key_pairs(self) -> ObjectTable:
+        """The objects. A subclass may override this to choose among them."""
+        return self._objects()
+
+    @property
+    def _bucket_key_pairs(self) -> Any:
+        """The objects, if they were listed. A subclass may assign other ones."""
+        return self._table
+
+    @_bucket_key_pairs.setter
+    def _bucket_key_pairs(self, pairs: Any) -> None:
+        self._table = None if pairs is None else KeyTable(pairs)
+
+    def _get_client(self) -> S3Client:
+        """The client. A subclass may override this to give its own."""
+        return self._source.client
+
+    def _get_object(self, i: int) -> S3Reader:
+        """The reader of the object at ``i``. If a subclass overrides this, it is called for one after the other."""
+        return self._source.open(self._dataset_bucket_key_pairs[i])

@@ -13,12 +13,15 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 import s3torchconnector.s3iterable_dataset as iterable_names
 import s3torchconnector.s3map_dataset as map_names
 from s3torchconnector import S3ClientConfig, S3IterableDataset, S3MapDataset
+from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._s3dataset_common import parse_s3_uri
+from s3torchconnector.dcp import S3FileSystem
 
 _REGION = "us-east-1"
 _CONFIG = S3ClientConfig(force_path_style=True)
@@ -94,7 +97,80 @@ def use_the_helpers_of_the_datasets(bucket: str) -> Any:
     ]
 
 
-_PROGRAMS = (write_through_the_client, use_the_helpers_of_the_datasets)
+class Captions(S3MapDataset):
+    """Pairs of objects: an override reads the neighbour, too."""
+
+    @property
+    def _dataset_bucket_key_pairs(self) -> Any:
+        return [pair for pair in super()._dataset_bucket_key_pairs if not pair.key.endswith(".bin")]
+
+    def _get_object(self, i: int) -> Any:
+        bucket, key, info = self._dataset_bucket_key_pairs[i]
+        reader = self._get_client().get_object(bucket, key, object_info=info)
+        reader.label = f"{i}:{key}"
+        return reader
+
+
+class Named(S3IterableDataset):
+    def _get_transformed_object(self, bucket_key: Any) -> Any:
+        return [bucket_key.key, super()._get_transformed_object(bucket_key)]
+
+
+class Counting(S3Client):
+    """A client that notes what is opened."""
+
+    def __init__(self) -> None:
+        super().__init__(_REGION, s3client_config=_CONFIG)
+        self.opened: list[str] = []
+
+    def get_object(self, bucket: str, key: str, **options: Any) -> Any:
+        self.opened.append(key)
+        return super().get_object(bucket, key, **options)
+
+
+def look_into_a_map_dataset(bucket: str) -> Any:
+    """Names, slices and readers of a map dataset, and subclasses that override its hooks."""
+    _store(bucket, "a/1.txt", "a/2.txt", "a/3.bin")
+    place = {"region": _REGION, "s3client_config": _CONFIG}
+    dataset = S3MapDataset.from_prefix(f"s3://{bucket}/a/", transform=_text, **place)  # type: ignore[arg-type]
+    pairs = dataset._dataset_bucket_key_pairs
+    name, key, info = pairs[0]
+    seen = [name == bucket, key, pairs[1][1], info.size, [pair.key for pair in pairs[1:]], len(pairs)]
+    seen += [dataset._get_object(1).read().decode(), dataset._region, list(dataset._transform(dataset._get_object(2)))]
+    labelled = Captions.from_prefix(f"s3://{bucket}/a/", transform=lambda reader: reader.label, **place)  # type: ignore[arg-type]
+    dataset._transform = lambda reader: len(reader.read())
+    seen += [dataset[0], [labelled[i] for i in range(len(labelled))], list(DataLoader(labelled, batch_size=2))]
+    dataset._bucket_key_pairs = pairs[2:]
+    return [
+        *seen,
+        len(dataset),
+        S3BucketKeyData("b", "k") == ("b", "k", None),
+        S3BucketKeyData("b", "k")._replace(key="j"),
+    ]
+
+
+def override_the_hooks_of_an_iterable_dataset(bucket: str) -> Any:
+    """A subclass that names its samples, and a client that the program assigns."""
+    _store(bucket, "a/1.txt", "a/2.txt")
+    place = {"region": _REGION, "s3client_config": _CONFIG}
+    named = Named.from_prefix(f"s3://{bucket}/a/", transform=_text, **place)  # type: ignore[arg-type]
+    counted = S3IterableDataset.from_prefix(f"s3://{bucket}/a/", transform=_text, **place)  # type: ignore[arg-type]
+    indexed = S3MapDataset.from_prefix(f"s3://{bucket}/a/", transform=_text, **place)  # type: ignore[arg-type]
+    first, second, third = Counting(), Counting(), Counting()
+    counted._client, indexed._client = first, second
+    files = S3FileSystem(_REGION, s3client_config=_CONFIG)
+    files._client = third
+    with files.create_stream(f"s3://{bucket}/a/1.txt", "rb") as stream:
+        read = stream.read().decode()
+    return [list(named), list(counted), first.opened, indexed[1], second.opened, read, third.opened]
+
+
+_PROGRAMS = (
+    write_through_the_client,
+    use_the_helpers_of_the_datasets,
+    look_into_a_map_dataset,
+    override_the_hooks_of_an_iterable_dataset,
+)
 PROGRAMS = {program.__name__: program for program in _PROGRAMS}
 
 

@@ -32,6 +32,15 @@ EXPECTED: dict[str, Any] = {
         ["bucket", "a/b"],
         ["bucket", ""],
     ],
+    "look_into_a_map_dataset": [
+        True, "a/1.txt", "a/2.txt", 7, ["a/2.txt", "a/3.bin"], 3, "a/2.txt", "us-east-1", list("a/3.bin=a/3.bin"), 7,
+        ["0:a/1.txt", "1:a/2.txt"], [["0:a/1.txt", "1:a/2.txt"]], 1, True, ["b", "j", None],
+    ],
+    "override_the_hooks_of_an_iterable_dataset": [
+        [["a/1.txt", "a/1.txt=a/1.txt"], ["a/2.txt", "a/2.txt=a/2.txt"]],
+        ["a/1.txt=a/1.txt", "a/2.txt=a/2.txt"], ["a/1.txt", "a/2.txt"], "a/2.txt=a/2.txt", ["a/2.txt"],
+        "a/1.txt", ["a/1.txt"],
+    ],
 }  # fmt: skip
 
 
