@@ -82,7 +82,7 @@ def test_copy_between_buckets(client: S3Client, s3_server: S3Server, bucket: str
 
 def test_copy_of_a_missing_source(client: S3Client, bucket: str) -> None:
     put(client, bucket, "target", b"kept")
-    with pytest.raises(S3NotFoundError, match=r"^Service error: The key does not exist") as caught:
+    with pytest.raises(S3NotFoundError, match=r"^Service error: The object was not found") as caught:
         client.copy_object(bucket, "missing", bucket, "target")
     assert (caught.value.operation, caught.value.status, caught.value.code) == ("CopyObject", 404, "NoSuchKey")
     assert isinstance(caught.value, FileNotFoundError)

@@ -5,6 +5,10 @@ from __future__ import annotations
 _SCHEME = "s3://"
 
 
+class NotAStringError(TypeError, ValueError):
+    """Something that is no string was given as a URI. For programs written for 1.5.0, None is a wrong value."""
+
+
 def parse_s3_uri(uri: str) -> tuple[str, str]:
     """Split an S3 URI into bucket and key. The key may be empty, to mean a whole bucket.
 
@@ -17,7 +21,7 @@ def parse_s3_uri(uri: str) -> tuple[str, str]:
     ('bucket', 'a/b.pt')
     """
     if not isinstance(uri, str):
-        raise TypeError(f"an S3 URI is a string such as 's3://bucket/key', not {type(uri).__name__}")
+        raise NotAStringError(f"an S3 URI is a string such as 's3://bucket/key', not {type(uri).__name__}")
     if uri[: len(_SCHEME)].lower() != _SCHEME:
         raise ValueError(f"Only s3:// URIs are supported, not {uri!r}: write s3://bucket/key")
     bucket, _, key = uri[len(_SCHEME) :].partition("/")

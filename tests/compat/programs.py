@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader
 
 import s3torchconnector.s3iterable_dataset as iterable_names
 import s3torchconnector.s3map_dataset as map_names
-from s3torchconnector import S3ClientConfig, S3IterableDataset, S3MapDataset
+from s3torchconnector import S3ClientConfig, S3Exception, S3IterableDataset, S3MapDataset
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._s3dataset_common import parse_s3_uri
-from s3torchconnector.dcp import S3FileSystem
+from s3torchconnector.dcp import BinaryPrefixStrategy, HexPrefixStrategy, NumericPrefixStrategy, S3StorageWriter
+from s3torchconnector.dcp.s3_file_system import S3FileSystem
 
 _REGION = "us-east-1"
 _CONFIG = S3ClientConfig(force_path_style=True)
@@ -165,7 +166,46 @@ def override_the_hooks_of_an_iterable_dataset(bucket: str) -> Any:
     return [list(named), list(counted), first.opened, indexed[1], second.opened, read, third.opened]
 
 
+def _first_words(call: Any, *arguments: Any) -> Any:
+    try:
+        return call(*arguments)
+    except (S3Exception, ValueError) as error:
+        kind = "S3Exception" if isinstance(error, S3Exception) else "ValueError"
+        return [kind, str(error)[: len("Service error: The object was not found")]]
+
+
+def tell_errors_by_their_first_words(bucket: str) -> Any:
+    """Copy and rename what is missing, and check paths."""
+    client, files = _client(), S3FileSystem(_REGION, s3client_config=_CONFIG)
+    valid = S3StorageWriter.validate_checkpoint_id
+    none = _first_words(lambda: S3MapDataset.from_prefix(None, region=_REGION)[0])  # type: ignore[arg-type]
+    return [
+        _first_words(client.copy_object, bucket, "missing", bucket, "target"),
+        _first_words(files.rename, f"s3://{bucket}/missing", f"s3://{bucket}/target"),
+        [valid(path) for path in ("s3://", "s3:///", "s3:///key", "s3://bucket", "s3://bucket/a", "/tmp/a", "")],
+        none[0],
+    ]
+
+
+class Letters(NumericPrefixStrategy):
+    def _format_number(self, number: int, length: int) -> str:
+        return format(number, f"0{length}b").replace("0", "a").replace("1", "b")
+
+
+def look_into_prefix_strategies(bucket: str) -> Any:
+    """The maps of prefix strategies, one of them of the program's own."""
+    chosen = [
+        BinaryPrefixStrategy(epoch_num=2, min_prefix_length=3, prefix_count=3),
+        HexPrefixStrategy(prefix_count=2),
+        Letters(base=2, min_prefix_length=1, prefix_count=4),
+    ]
+    chosen[0].prefix_map = [*chosen[0].prefix_map, "x"]
+    return [[each.prefix_map, each.min_prefix_len, each.prefix_count, each.base, each(3)] for each in chosen]
+
+
 _PROGRAMS = (
+    tell_errors_by_their_first_words,
+    look_into_prefix_strategies,
     write_through_the_client,
     use_the_helpers_of_the_datasets,
     look_into_a_map_dataset,

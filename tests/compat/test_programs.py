@@ -41,6 +41,16 @@ EXPECTED: dict[str, Any] = {
         ["a/1.txt=a/1.txt", "a/2.txt=a/2.txt"], ["a/1.txt", "a/2.txt"], "a/2.txt=a/2.txt", ["a/2.txt"],
         "a/1.txt", ["a/1.txt"],
     ],
+    "tell_errors_by_their_first_words": [
+        ["S3Exception", "Service error: The object was not found"],
+        ["S3Exception", "Service error: The object was not found"],
+        [False, False, False, True, True, False, False], "ValueError",
+    ],
+    "look_into_prefix_strategies": [
+        [["000", "100", "010", "x"], 3, 3, 2, "x/epoch_2/__3_"],
+        [["0000000000", "1000000000"], 10, 2, 16, "1000000000/__3_"],
+        [["aa", "ba", "ab", "bb"], 1, 4, 2, "bb/__3_"],
+    ],
 }  # fmt: skip
 
 

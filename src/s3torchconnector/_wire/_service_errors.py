@@ -162,7 +162,7 @@ def _missing(request: Request, code: str) -> str:
         return "The bucket does not exist"
     if code == "NoSuchUpload":
         return "The multipart upload does not exist"
-    if request.operation == "HeadObject":
+    if request.operation in ("HeadObject", "CopyObject"):  # the words of 1.5.0, which programs match
         return "The object was not found"
     return "The key does not exist" if request.key else "The bucket does not exist"
 

@@ -119,8 +119,12 @@ class S3FileSystem(FileSystemBase):
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
-        """Return whether it is an ``s3://`` URI."""
-        return _COLLAPSED.sub("s3://", os.fspath(checkpoint_id)).startswith("s3://")
+        """Return whether it is an ``s3://`` URI that names a bucket."""
+        try:
+            parse_s3_uri(_COLLAPSED.sub("s3://", os.fspath(checkpoint_id)))
+        except ValueError:
+            return False
+        return True
 
     def exists(self, path: str | os.PathLike[str]) -> bool:
         """Return whether there is such an object.

@@ -141,10 +141,12 @@ class NumericPrefixStrategy(_EpochPrefixStrategy):
             raise ValueError(f"Prefix count must be a positive integer, got {prefix_count!r}")
         self.base = base
         self.prefix_count = _world_size() if prefix_count is None else prefix_count
-        self.prefix_length = len(self._format_number(self.prefix_count - 1, min_prefix_length))
+        self.min_prefix_len = min_prefix_length
+        length = len(self._format_number(self.prefix_count - 1, min_prefix_length))
+        self.prefix_map = [self._format_number(number, length)[::-1] for number in range(self.prefix_count)]
 
     def _spread(self, rank: int) -> str:
-        return self._format_number(rank % self.prefix_count, self.prefix_length)[::-1]
+        return self.prefix_map[rank % len(self.prefix_map)]
 
     def _format_number(self, number: int, length: int) -> str:
         """The number with at least ``length`` digits, not yet reversed. A subclass may override it."""

@@ -5,9 +5,10 @@ try:
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("lightning", "lightning_fabric", "fsspec"):
         raise
-    raise ImportError(
+    raise ModuleNotFoundError(
         f"s3torchconnector.lightning needs Lightning, which is not installed ({error}): "
-        "pip install s3torchconnector[lightning]"
+        "pip install s3torchconnector[lightning]",
+        name=error.name,
     ) from error
 
 __all__ = ["S3LightningCheckpoint"]
