@@ -13,15 +13,22 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
 from torch.utils.data import DataLoader
 
 import s3torchconnector.s3iterable_dataset as iterable_names
 import s3torchconnector.s3map_dataset as map_names
-from s3torchconnector import S3ClientConfig, S3Exception, S3IterableDataset, S3MapDataset
+from s3torchconnector import S3ClientConfig, S3Exception, S3IterableDataset, S3MapDataset, S3ReaderConstructor
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._s3dataset_common import parse_s3_uri
-from s3torchconnector.dcp import BinaryPrefixStrategy, HexPrefixStrategy, NumericPrefixStrategy, S3StorageWriter
+from s3torchconnector.dcp import (
+    BinaryPrefixStrategy,
+    HexPrefixStrategy,
+    NumericPrefixStrategy,
+    S3StorageReader,
+    S3StorageWriter,
+)
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 
 _REGION = "us-east-1"
@@ -203,7 +210,24 @@ def look_into_prefix_strategies(bucket: str) -> Any:
     return [[each.prefix_map, each.min_prefix_len, each.prefix_count, each.base, each(3)] for each in chosen]
 
 
+def load_by_a_reader_of_its_own(bucket: str) -> Any:
+    """Load a distributed checkpoint, and note which files the program's own constructor opens."""
+    path, opened = f"s3://{bucket}/step-1", []
+    state = {"w": torch.arange(6).reshape(2, 3), "step": 3}
+    dcp.save(state, storage_writer=S3StorageWriter(_REGION, path, s3client_config=_CONFIG))
+
+    def noted(bucket: str, key: str, get_object_info: Any, get_stream: Any) -> Any:
+        opened.append(key)
+        construct = S3ReaderConstructor.sequential()
+        return construct(bucket=bucket, key=key, get_object_info=get_object_info, get_stream=get_stream)
+
+    found = {"w": torch.zeros(2, 3, dtype=torch.int64), "step": 0}
+    dcp.load(found, storage_reader=S3StorageReader(_REGION, path, _CONFIG, reader_constructor=noted))
+    return [found["w"].tolist(), found["step"], sorted({key[:11] for key in opened})]  # type: ignore[attr-defined]
+
+
 _PROGRAMS = (
+    load_by_a_reader_of_its_own,
     tell_errors_by_their_first_words,
     look_into_prefix_strategies,
     write_through_the_client,

@@ -51,6 +51,7 @@ EXPECTED: dict[str, Any] = {
         [["0000000000", "1000000000"], 10, 2, 16, "1000000000/__3_"],
         [["aa", "ba", "ab", "bb"], 1, 4, 2, "bb/__3_"],
     ],
+    "load_by_a_reader_of_its_own": [[[0, 1, 2], [3, 4, 5]], 3, ["step-1/.met", "step-1/__0_"]],
 }  # fmt: skip
 
 
@@ -58,6 +59,7 @@ def test_each_program_has_its_outcome() -> None:
     assert EXPECTED.keys() == programs.PROGRAMS.keys()
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 @pytest.mark.parametrize("name", EXPECTED)
 def test_here(moto_bucket: str, moto_server: MotoServer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto_server.endpoint)

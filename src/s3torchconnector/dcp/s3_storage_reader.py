@@ -26,7 +26,7 @@ from s3torchconnector.dcp._layout import TensorLayout
 from s3torchconnector.dcp._load import Load, StoredFile
 from s3torchconnector.dcp._metadata import parse_metadata
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
-from s3torchconnector.s3reader import S3ReaderConstructorProtocol
+from s3torchconnector.s3reader import S3ReaderConstructor, S3ReaderConstructorProtocol
 
 __all__ = ["S3StorageReader"]
 
@@ -61,7 +61,8 @@ class S3StorageReader(FileSystemReader):
             received into buffers; an item that is larger is received on its own.
         reader_constructor: ``S3ReaderConstructor.dcp_optimized(max_gap_size)`` sets the largest gap between two wanted
             ranges, in bytes, that is fetched to save a request. By default gaps of up to 64 KiB are fetched, and
-            larger ones as long as they add no more than a tenth.
+            larger ones as long as they add no more than a tenth. A callable of the program's own opens every file,
+            one after the other.
         endpoint: URL of the S3 server. By default the one that the environment or the AWS configuration names, and if
             there is none, AWS's for the region.
         kwargs: the keywords of PyTorch's ``FileSystemReader``.
@@ -122,12 +123,14 @@ class S3StorageReader(FileSystemReader):
         self._stored = metadata.state_dict_metadata
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
-        """Load the items of the plan.
+        """Load the items of the plan. A ``reader_constructor`` of the program's own opens every file.
 
         Raises:
             S3Exception: an error occurred accessing S3, or a file differs from its description in ``.metadata``.
             ValueError: a stored tensor has another size than its target.
         """
+        if S3ReaderConstructor.get_reader_type_string(self.fs._reader_constructor) == "unknown":
+            return super().read_data(plan, planner)  # through create_stream, one file after the other
         items: dict[str, dict[tuple[int, int], StoredItem]] = {}
         for wanted in plan.items:
             info = self.storage_data[wanted.storage_index]
