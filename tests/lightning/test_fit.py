@@ -100,6 +100,24 @@ def test_a_run_resumes(server: S3Server, bucket: str, wrap: Any) -> None:
     assert resumed.global_step == 12
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize("wrap", [lambda plugin: plugin, AsyncCheckpointIO], ids=["plain", "async"])
+def test_a_resumed_run_keeps_what_it_resumed_from(server: S3Server, bucket: str, wrap: Any) -> None:
+    def run(name: str, epochs: int, **arguments: Any) -> str:
+        saving = ModelCheckpoint(f"s3://{bucket}/{name}", save_top_k=1)
+        plugin = wrap(S3LightningCheckpoint("us-east-1", endpoint=server.endpoint))
+        trained = trainer(
+            "s3://unused", server.endpoint, plugin=plugin, max_epochs=epochs, logger=False, callbacks=[saving]
+        )
+        trained.fit(Model(), **arguments)
+        return saving.best_model_path
+
+    first = run("one", 1)
+    second = run("two", 3, ckpt_path=first)
+    assert {first, second} == {f"s3://{bucket}/{name}" for name in _names(server, bucket)}
+    assert second == f"s3://{bucket}/two/epoch=2-step=12.ckpt"
+
+
 def test_metrics_are_logged(server: S3Server, bucket: str) -> None:
     logger = CSVLogger(f"s3://{bucket}/logs", flush_logs_every_n_steps=2)
     trainer("s3://unused", server.endpoint, max_epochs=1, logger=logger).fit(Model())

@@ -126,17 +126,47 @@ def test_async_removals_wait_for_a_newer_checkpoint(
 def test_an_earlier_runs_checkpoint_goes_after_the_first_save(
     plugin: S3LightningCheckpoint, s3_server: S3Server, bucket: str
 ) -> None:
-    for name in ("old", "older"):
+    for name in ("old", "older", "resumed"):
         S3LightningCheckpoint("us-east-1", endpoint=s3_server.endpoint).save_checkpoint({}, f"s3://{bucket}/{name}")
-    plugin.load_checkpoint(f"s3://{bucket}/old")
+    plugin.load_checkpoint(f"s3://{bucket}/resumed")
     queue = _Waiting(plugin)
     queue.save({}, f"s3://{bucket}/new")
     queue.remove(f"s3://{bucket}/old")
-    assert _keys(s3_server, bucket) == ["old", "older"]
+    assert _keys(s3_server, bucket) == ["old", "older", "resumed"]
     queue.store_next()
     queue.remove(f"s3://{bucket}/older")
-    assert _keys(s3_server, bucket) == ["new"]
+    assert _keys(s3_server, bucket) == ["new", "resumed"]
     queue.teardown()
+
+
+def test_what_was_loaded_stays_until_it_is_stored_again(
+    plugin: S3LightningCheckpoint, s3_server: S3Server, bucket: str
+) -> None:
+    S3LightningCheckpoint("us-east-1", endpoint=s3_server.endpoint).save_checkpoint({}, f"s3://{bucket}/run/old")
+    plugin.load_checkpoint(f"s3://{bucket}/run/old")
+    plugin.save_checkpoint({}, f"s3://{bucket}/run/new")
+    for path in ("run/old", "run", "run/"):
+        plugin.remove_checkpoint(f"s3://{bucket}/{path}")
+    plugin.teardown()
+    assert _keys(s3_server, bucket) == ["run/new", "run/old"]
+    plugin.save_checkpoint({}, f"s3://{bucket}/run/old")
+    plugin.remove_checkpoint(f"s3://{bucket}/run/old")
+    assert _keys(s3_server, bucket) == ["run/new"]
+
+
+def test_what_was_loaded_while_its_removal_waited_stays(
+    plugin: S3LightningCheckpoint, s3_server: S3Server, bucket: str
+) -> None:
+    queue = _Waiting(plugin)
+    queue.save({}, f"s3://{bucket}/one")
+    queue.store_next()
+    queue.remove(f"s3://{bucket}/one")
+    plugin.load_checkpoint(f"s3://{bucket}/one")
+    queue.save({}, f"s3://{bucket}/two")
+    queue.store_next()
+    queue.teardown()
+    plugin.teardown()
+    assert _keys(s3_server, bucket) == ["one", "two"]
 
 
 def test_a_checkpoint_that_is_stored_again_stays(

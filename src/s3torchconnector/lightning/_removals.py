@@ -4,6 +4,9 @@ Lightning's ``AsyncCheckpointIO`` saves on a thread of its own, one checkpoint a
 at once. At that time, the checkpoint's replacement may not be stored yet, nor may the checkpoint itself. So a removal
 that comes from another thread than the saves waits for a checkpoint whose save began after the save of this one had
 ended. Then there is always at least one checkpoint, since the newest is never removed.
+
+A checkpoint that was loaded is not removed, unless it has been stored again since. Lightning itself keeps the file
+that a run resumed from, but only on local disks: elsewhere, the run's first save would delete it.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ class Removals:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._savers: set[int] = set()  # the threads that have saved
-        self._has_loaded = False
+        self._loaded: set[str] = set()
         self._saves = 0  # number of saves that have ended
         self._under_way: set[str] = set()
         self._stored: dict[str, tuple[int, int]] = {}  # number of saves that had ended when it began, and with it
@@ -27,10 +30,17 @@ class Removals:
     def __reduce__(self) -> tuple[Any, ...]:
         return Removals, ()  # the state belongs to this process
 
-    def loaded(self) -> None:
-        """Note that a checkpoint was loaded. Of a resumed run, the first removal may come before the first save."""
+    def loaded(self, path: str) -> None:
+        """Note that a checkpoint was loaded: it stays. A resumed run's first removal may come before its first save."""
         with self._lock:
-            self._has_loaded = True
+            self._loaded.add(path)
+            for each in [each for each in self._waiting if self._holds_loaded(each)]:
+                del self._waiting[each]
+
+    def is_kept(self, path: str) -> bool:
+        """Whether the checkpoint, or one below it, was loaded and has not been stored again since."""
+        with self._lock:
+            return self._holds_loaded(path)
 
     def save_begins(self, path: str) -> int:
         """Note that a save begins. Returns what to pass to ``save_ended``, unless ``save_failed`` is called instead."""
@@ -47,6 +57,7 @@ class Removals:
         with self._lock:
             self._saves += 1
             self._under_way.discard(path)
+            self._loaded.discard(path)
             self._stored[path] = began, self._saves
             due = [each for each in self._waiting if self._has_newer(each)]
             for each in due:
@@ -72,7 +83,7 @@ class Removals:
         with self._lock:
             if is_there and path not in self._under_way:  # otherwise this very save may have stored it
                 self._stored.setdefault(path, (0, 0))
-            nothing_runs = not self._savers and not self._has_loaded  # as far as is known
+            nothing_runs = not self._savers and not self._loaded  # as far as is known
             if self._has_newer(path) or (is_there and nothing_runs):
                 self._forget(path)
                 return True
@@ -95,6 +106,10 @@ class Removals:
     def _forget(self, path: str) -> None:
         self._waiting.pop(path, None)
         self._stored.pop(path, None)
+
+    def _holds_loaded(self, path: str) -> bool:
+        directory = path.rstrip("/")
+        return any(each == directory or each.startswith(f"{directory}/") for each in self._loaded)
 
     def _has_newer(self, path: str) -> bool:
         if path not in self._stored:

@@ -128,13 +128,16 @@ class S3LightningCheckpoint(CheckpointIO):
             S3Exception: an error occurred accessing S3.
         """
         with self._client.get_object(*_object_of(path)) as reader:
-            self._removals.loaded()
+            self._removals.loaded(str(path))
             place = "cpu" if map_location is None else map_location
             checkpoint = torch.load(cast(IO[bytes], reader), map_location=place, weights_only=weights_only)
         return cast(dict[str, Any], checkpoint)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove the checkpoint at ``path``, and all objects below ``path/``.
+
+        A checkpoint that this plugin has loaded stays, unless it has been stored again since: Lightning would delete
+        what a run resumed from at its first save. Delete it with ``S3Client.delete_object``.
 
         If this is called on another thread than the saves, or after a load and before the next save, the removal waits
         until this plugin has stored a newer checkpoint, or until ``teardown``. An error is then logged as a warning.
@@ -144,6 +147,9 @@ class S3LightningCheckpoint(CheckpointIO):
             S3Exception: an error occurred accessing S3.
         """
         place = _object_of(path)
+        if self._removals.is_kept(str(path)):
+            _log.info("%s is kept: it was loaded", path)
+            return
         if self._removals.is_direct():
             self._removals.forget(str(path))
         elif not self._removals.may_go(str(path), self._is_there(*place)):
