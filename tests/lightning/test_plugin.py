@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +211,31 @@ def test_a_save_that_fails_removes_nothing(
     assert _keys(s3_server, bucket) == ["one"]
 
 
-@pytest.mark.parametrize("path", [Path("s3://bucket/key"), "s3:/bucket/key", "/tmp/key", b"s3://bucket/key", None])
+@pytest.mark.parametrize("lose", [Path, os.path.normpath, os.path.abspath, lambda path: Path(path).absolute()])
+def test_a_path_that_lost_a_slash_is_repaired(
+    plugin: S3LightningCheckpoint,
+    s3_server: S3Server,
+    bucket: str,
+    lose: Callable[[str], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = lose(f"s3://{bucket}/a/one.ckpt")
+    assert "s3://" not in str(path)
+    plugin.save_checkpoint({"a": 1}, path)
+    assert _keys(s3_server, bucket) == ["a/one.ckpt"]
+    assert list(tmp_path.iterdir()) == []
+    plugin.save_checkpoint({}, f"s3://{bucket}/two.ckpt")
+    plugin.remove_checkpoint(path)
+    assert _keys(s3_server, bucket) == ["two.ckpt"]
+    plugin.save_checkpoint({"a": 1}, f"s3://{bucket}/a/one.ckpt")
+    assert plugin.load_checkpoint(path) == {"a": 1}
+    plugin.remove_checkpoint(f"s3://{bucket}/a/one.ckpt")  # the same object, so it is known that it was loaded
+    assert _keys(s3_server, bucket) == ["a/one.ckpt", "two.ckpt"]
+
+
+@pytest.mark.parametrize("path", ["/tmp/key", "gs://bucket/s3:/key", b"s3://bucket/key", None])
 def test_a_path_that_is_no_s3_string_is_a_type_error(plugin: S3LightningCheckpoint, path: Any) -> None:
     for call in (lambda: plugin.save_checkpoint({}, path), lambda: plugin.load_checkpoint(path)):
         with pytest.raises(TypeError, match="string that begins with 's3://'"):

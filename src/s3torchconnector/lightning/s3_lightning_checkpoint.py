@@ -13,8 +13,8 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3NotFoundError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._torch_archives import size_of_tensors
-from s3torchconnector._uri import parse_object_uri
 from s3torchconnector.lightning._fsspec import serve_s3_paths, use_client
+from s3torchconnector.lightning._paths import object_of
 from s3torchconnector.lightning._removals import Removals
 
 if TYPE_CHECKING:
@@ -85,27 +85,29 @@ class S3LightningCheckpoint(CheckpointIO):
 
         Args:
             checkpoint: what Lightning passes: the state of model, optimizers, loops and callbacks.
-            path: the object to store, ``s3://bucket/key``.
+            path: the object to store, ``s3://bucket/key``. A ``pathlib.Path`` of it, which has lost a slash, is
+                understood too.
             storage_options: ignored, with a warning. Settings belong in ``S3ClientConfig``.
 
         Raises:
-            TypeError: ``path`` is not an ``s3://`` string.
+            TypeError: ``path`` is not one of ``s3://``.
             S3Exception: an error occurred accessing S3. The object at ``path`` is what it was before.
         """
         if storage_options:
             warnings.warn(
                 "S3LightningCheckpoint ignores storage_options: pass it an S3ClientConfig instead", stacklevel=2
             )
-        place = _object_of(path)
-        began = self._removals.save_begins(str(path))
+        bucket, key = object_of(path)
+        uri = f"s3://{bucket}/{key}"
+        began = self._removals.save_begins(uri)
         try:
-            with self._client.put_object(*place) as writer:
+            with self._client.put_object(bucket, key) as writer:
                 writer.stream.expect(size_of_tensors(checkpoint))
                 torch.save(checkpoint, cast(IO[bytes], writer))
         except BaseException:
-            self._removals.save_failed(str(path))
+            self._removals.save_failed(uri)
             raise
-        for each in self._removals.save_ended(str(path), began):
+        for each in self._removals.save_ended(uri, began):
             try:
                 self._remove(each)
             except S3Exception as error:  # not raised: Lightning would take it for an error of the save
@@ -123,12 +125,13 @@ class S3LightningCheckpoint(CheckpointIO):
             weights_only: see ``torch.load``.
 
         Raises:
-            TypeError: ``path`` is not an ``s3://`` string.
+            TypeError: ``path`` is not one of ``s3://``.
             S3NotFoundError: (a ``FileNotFoundError``) there is no such object.
             S3Exception: an error occurred accessing S3.
         """
-        with self._client.get_object(*_object_of(path)) as reader:
-            self._removals.loaded(str(path))
+        bucket, key = object_of(path)
+        with self._client.get_object(bucket, key) as reader:
+            self._removals.loaded(f"s3://{bucket}/{key}")
             place = "cpu" if map_location is None else map_location
             checkpoint = torch.load(cast(IO[bytes], reader), map_location=place, weights_only=weights_only)
         return cast(dict[str, Any], checkpoint)
@@ -143,19 +146,20 @@ class S3LightningCheckpoint(CheckpointIO):
         until this plugin has stored a newer checkpoint, or until ``teardown``. An error is then logged as a warning.
 
         Raises:
-            TypeError: ``path`` is not an ``s3://`` string.
+            TypeError: ``path`` is not one of ``s3://``.
             S3Exception: an error occurred accessing S3.
         """
-        place = _object_of(path)
-        if self._removals.is_kept(str(path)):
-            _log.info("%s is kept: it was loaded", path)
+        bucket, key = object_of(path)
+        uri = f"s3://{bucket}/{key}"
+        if self._removals.is_kept(uri):
+            _log.info("%s is kept: it was loaded", uri)
             return
         if self._removals.is_direct():
-            self._removals.forget(str(path))
-        elif not self._removals.may_go(str(path), self._is_there(*place)):
-            _log.info("%s will be removed after a newer checkpoint has been stored", path)
+            self._removals.forget(uri)
+        elif not self._removals.may_go(uri, self._is_there(bucket, key)):
+            _log.info("%s will be removed after a newer checkpoint has been stored", uri)
             return
-        self._remove(str(path))
+        self._remove(uri)
 
     def _is_there(self, bucket: str, key: str) -> bool:
         try:
@@ -166,7 +170,7 @@ class S3LightningCheckpoint(CheckpointIO):
         return True
 
     def _remove(self, path: str) -> None:
-        bucket, key = _object_of(path)
+        bucket, key = object_of(path)
         # First what is below it: servers that keep objects as files cannot delete a directory that is not empty.
         self._client.delete_prefix(bucket, key.rstrip("/") + "/")
         self._client.delete_object(bucket, key)
@@ -195,15 +199,6 @@ class S3LightningCheckpoint(CheckpointIO):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._introduce()
-
-
-def _object_of(path: Any) -> tuple[str, str]:
-    if not isinstance(path, str) or not path.lower().startswith("s3://"):
-        raise TypeError(
-            f"the path of a checkpoint must be a string that begins with 's3://', not {path!r} "
-            f"({type(path).__name__}): os.path.normpath and pathlib.Path remove one of the slashes"
-        )
-    return parse_object_uri(path)
 
 
 serve_s3_paths()
