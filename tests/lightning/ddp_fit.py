@@ -1,4 +1,4 @@
-"""Two processes fit together, save, and resume: ``python -m tests.lightning.ddp_fit <uri> <endpoint>``."""
+"""Two processes fit together, save, and resume: ``python -m tests.lightning.ddp_fit <uri> <endpoint> <strategy>``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from tests.lightning.support import Model, trainer
 
 
-def main(uri: str, endpoint: str) -> None:
-    ddp = {"strategy": "ddp", "devices": 2, "use_distributed_sampler": False}
+def main(uri: str, endpoint: str, strategy: str) -> None:
+    ddp = {"strategy": strategy, "devices": 2, "use_distributed_sampler": False}
     saving = ModelCheckpoint(f"{uri}/checkpoints", save_last=True, save_top_k=2, monitor="step", mode="max")
     trainer(uri, endpoint, max_epochs=2, callbacks=[saving], **ddp).fit(Model())
     model = Model()

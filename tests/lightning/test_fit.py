@@ -135,12 +135,15 @@ def test_save_checkpoint_of_the_trainer(server: S3Server, bucket: str) -> None:
     assert torch.equal(loaded["state_dict"]["weight"], torch.tensor(4.0))
 
 
-def test_two_processes_fit_save_and_resume(server: S3Server, bucket: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("strategy", "reports"), [("ddp", {0, 1}), ("ddp_spawn", {0})])
+def test_two_processes_fit_save_and_resume(
+    server: S3Server, bucket: str, tmp_path: Path, strategy: str, reports: set[int]
+) -> None:
     root = Path(__file__).parents[2]
     uri = f"s3://{bucket}/ddp"
-    command = [sys.executable, "-m", "tests.lightning.ddp_fit", uri, server.endpoint]
+    command = [sys.executable, "-m", "tests.lightning.ddp_fit", uri, server.endpoint, strategy]
     done = run(command, 100, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=root)
     assert done.returncode == 0, done.stderr
     said = {line for line in done.stdout.splitlines() if line.startswith("rank")}
-    assert said == {"rank 0 of 2: 12", "rank 1 of 2: 12"}, done.stdout
+    assert said == {f"rank {rank} of 2: 12" for rank in reports}, done.stdout
     assert {"last.ckpt", "epoch=1-step=8.ckpt"} <= _names(server, bucket, "ddp/checkpoints/")

@@ -235,7 +235,21 @@ def test_a_path_that_lost_a_slash_is_repaired(
     assert _keys(s3_server, bucket) == ["a/one.ckpt", "two.ckpt"]
 
 
-@pytest.mark.parametrize("path", ["/tmp/key", "gs://bucket/s3:/key", b"s3://bucket/key", None])
+@pytest.mark.parametrize("form", [str, Path, lambda path: f"file://{path}", lambda path: os.path.relpath(path)])
+def test_local_paths_are_left_to_lightnings_own_plugin(
+    plugin: S3LightningCheckpoint, proxy: RecordingProxy, tmp_path: Path, form: Callable[[Path], Any]
+) -> None:
+    path = tmp_path / "new" / ".temp.ckpt"
+    plugin.save_checkpoint({"weight": torch.ones(2)}, form(path))
+    assert torch.equal(torch.load(path, weights_only=True)["weight"], torch.ones(2))
+    assert torch.equal(plugin.load_checkpoint(form(path))["weight"], torch.ones(2))
+    assert plugin.load_checkpoint(form(path), map_location="meta", weights_only=True)["weight"].is_meta
+    plugin.remove_checkpoint(form(path))
+    assert not path.exists()
+    assert proxy.exchanges == []
+
+
+@pytest.mark.parametrize("path", ["", "gs://bucket/s3:/key", b"s3://bucket/key", None])
 def test_a_path_that_is_no_s3_string_is_a_type_error(plugin: S3LightningCheckpoint, path: Any) -> None:
     for call in (lambda: plugin.save_checkpoint({}, path), lambda: plugin.load_checkpoint(path)):
         with pytest.raises(TypeError, match="string that begins with 's3://'"):

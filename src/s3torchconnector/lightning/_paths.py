@@ -12,6 +12,21 @@ _NORMALISED = re.compile(r"(?!\w+://)(?:.*/)?s3:/(?!/)", re.IGNORECASE | re.DOTA
 """What pathlib.Path and os.path.normpath (``s3:/``), and os.path.abspath (``/here/s3:/``), make of ``s3://``."""
 
 
+def is_local(path: Any) -> bool:
+    """Whether the path is one of a local disk.
+
+    >>> from s3torchconnector.lightning._paths import is_local
+    >>> is_local("/tmp/last.ckpt"), is_local("s3://bucket/last.ckpt"), is_local("gs://bucket/last.ckpt")
+    (True, False, False)
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        return False
+    text = os.fspath(path)
+    if not isinstance(text, str) or not text or _NORMALISED.match(text) is not None:
+        return False
+    return "://" not in text or text.startswith("file://")
+
+
 def object_of(path: Any) -> tuple[str, str]:
     """Bucket and key of a path.
 

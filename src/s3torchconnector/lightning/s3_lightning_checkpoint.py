@@ -14,19 +14,22 @@ from s3torchconnector._errors import S3Exception, S3NotFoundError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._torch_archives import size_of_tensors
 from s3torchconnector.lightning._fsspec import serve_s3_paths, use_client
-from s3torchconnector.lightning._paths import object_of
+from s3torchconnector.lightning._paths import is_local, object_of
 from s3torchconnector.lightning._removals import Removals
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+    from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 else:
     # Lightning's code is distributed as one package and as two.
     try:
         from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+        from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
     except ModuleNotFoundError:
         from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
+        from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 __all__ = ["S3LightningCheckpoint"]
 
@@ -38,7 +41,8 @@ class S3LightningCheckpoint(CheckpointIO):
 
     Each checkpoint is one object, which appears as a whole or not at all. For everything else, Lightning asks the file
     system of ``s3://`` paths. If ``s3fs`` is not installed, that one uses this plugin's client too (the client of the
-    plugin that was made last).
+    plugin that was made last). Local paths are passed to Lightning's own ``TorchCheckpointIO``: some strategies keep
+    a local file for a moment.
 
     Within Lightning's ``AsyncCheckpointIO``, saves wait for one another on another thread. There, a checkpoint is
     removed only after a newer one has been stored. So there is always at least one, and at times there are more than
@@ -78,6 +82,7 @@ class S3LightningCheckpoint(CheckpointIO):
         self.endpoint = endpoint
         self._client = S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
         self._removals = Removals()
+        self._local = TorchCheckpointIO()
         self._introduce()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -90,13 +95,16 @@ class S3LightningCheckpoint(CheckpointIO):
             storage_options: ignored, with a warning. Settings belong in ``S3ClientConfig``.
 
         Raises:
-            TypeError: ``path`` is not one of ``s3://``.
+            TypeError: ``path`` is neither one of ``s3://`` nor local.
             S3Exception: an error occurred accessing S3. The object at ``path`` is what it was before.
         """
         if storage_options:
             warnings.warn(
                 "S3LightningCheckpoint ignores storage_options: pass it an S3ClientConfig instead", stacklevel=2
             )
+        if is_local(path):
+            self._local.save_checkpoint(checkpoint, path)
+            return
         bucket, key = object_of(path)
         uri = f"s3://{bucket}/{key}"
         began = self._removals.save_begins(uri)
@@ -125,14 +133,17 @@ class S3LightningCheckpoint(CheckpointIO):
             weights_only: see ``torch.load``.
 
         Raises:
-            TypeError: ``path`` is not one of ``s3://``.
+            TypeError: ``path`` is neither one of ``s3://`` nor local.
             S3NotFoundError: (a ``FileNotFoundError``) there is no such object.
             S3Exception: an error occurred accessing S3.
         """
+        place: Any = "cpu" if map_location is None else map_location
+        if is_local(path):  # before 2.6, Lightning's own plugin does not take weights_only
+            chosen = {} if weights_only is None else {"weights_only": weights_only}
+            return self._local.load_checkpoint(path, place, **chosen)
         bucket, key = object_of(path)
         with self._client.get_object(bucket, key) as reader:
             self._removals.loaded(f"s3://{bucket}/{key}")
-            place = "cpu" if map_location is None else map_location
             checkpoint = torch.load(cast(IO[bytes], reader), map_location=place, weights_only=weights_only)
         return cast(dict[str, Any], checkpoint)
 
@@ -146,9 +157,12 @@ class S3LightningCheckpoint(CheckpointIO):
         until this plugin has stored a newer checkpoint, or until ``teardown``. An error is then logged as a warning.
 
         Raises:
-            TypeError: ``path`` is not one of ``s3://``.
+            TypeError: ``path`` is neither one of ``s3://`` nor local.
             S3Exception: an error occurred accessing S3.
         """
+        if is_local(path):
+            self._local.remove_checkpoint(path)
+            return
         bucket, key = object_of(path)
         uri = f"s3://{bucket}/{key}"
         if self._removals.is_kept(uri):
