@@ -52,6 +52,21 @@ def test_weights_only_is_passed_on(plugin: S3LightningCheckpoint, bucket: str) -
     assert plugin.load_checkpoint(f"s3://{bucket}/last.ckpt", weights_only=False) == {"config": S3ClientConfig()}
 
 
+def test_before_lightning_2_6_classes_are_loaded(
+    plugin: S3LightningCheckpoint, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_checkpoint(self: Any, path: Any, map_location: Any = None) -> dict[str, Any]:
+        raise NotImplementedError  # its parameters are what counts
+
+    plugin.save_checkpoint({"config": S3ClientConfig()}, f"s3://{bucket}/last.ckpt")
+    with pytest.raises(pickle.UnpicklingError):  # PyTorch's default, which Lightning leaves as it is from 2.6 on
+        plugin.load_checkpoint(f"s3://{bucket}/last.ckpt")
+    monkeypatch.setattr(CheckpointIO, "load_checkpoint", load_checkpoint)
+    assert plugin.load_checkpoint(f"s3://{bucket}/last.ckpt") == {"config": S3ClientConfig()}
+    with pytest.raises(pickle.UnpicklingError):
+        plugin.load_checkpoint(f"s3://{bucket}/last.ckpt", weights_only=True)
+
+
 def test_loading_a_missing_checkpoint_is_file_not_found(plugin: S3LightningCheckpoint, bucket: str) -> None:
     with pytest.raises(FileNotFoundError, match=f"s3://{bucket}/none.ckpt"):
         plugin.load_checkpoint(f"s3://{bucket}/none.ckpt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import warnings
@@ -130,7 +131,8 @@ class S3LightningCheckpoint(CheckpointIO):
             path: the object to read, ``s3://bucket/key``.
             map_location: where to put the tensors, see ``torch.load``. None means the CPU, as in Lightning's own
                 plugin; otherwise all ranks would load to the device of the rank that saved.
-            weights_only: see ``torch.load``.
+            weights_only: see ``torch.load``. None means what Lightning's own plugin does: up to Lightning 2.5 classes
+                are loaded too, which is safe for checkpoints that you trust only; from 2.6 on, PyTorch decides.
 
         Raises:
             TypeError: ``path`` is neither one of ``s3://`` nor local.
@@ -144,6 +146,8 @@ class S3LightningCheckpoint(CheckpointIO):
         bucket, key = object_of(path)
         with self._client.get_object(bucket, key) as reader:
             self._removals.loaded(f"s3://{bucket}/{key}")
+            if weights_only is None and not _lightning_passes_weights_only():
+                weights_only = False
             checkpoint = torch.load(cast(IO[bytes], reader), map_location=place, weights_only=weights_only)
         return cast(dict[str, Any], checkpoint)
 
@@ -213,6 +217,11 @@ class S3LightningCheckpoint(CheckpointIO):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._introduce()
+
+
+def _lightning_passes_weights_only() -> bool:
+    """Whether ``Trainer.fit`` takes ``weights_only``, as from 2.6 on. Before, no program can ask for its classes."""
+    return "weights_only" in inspect.signature(CheckpointIO.load_checkpoint).parameters
 
 
 serve_s3_paths()
