@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from s3torchconnector._errors import S3AccessDeniedError, S3ConfigurationError
 from s3torchconnector._s3client import S3Client
+from s3torchconnector.lightning import S3LightningCheckpoint
 from s3torchconnector.lightning._fsspec import S3PathFileSystem, serve_s3_paths, use_client
 from s3torchconnector.testing import S3Server
 from tests.servers.http_messages import s3_error
@@ -216,3 +218,30 @@ def test_s3fs_goes_first(registry: dict[str, Any], tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(tmp_path)
     serve_s3_paths()
     assert "s3" not in registry
+
+
+_S3FS = """
+from fsspec.implementations.memory import MemoryFileSystem
+
+class S3FileSystem(MemoryFileSystem):
+    protocol = "s3"
+"""
+
+
+def test_the_plugin_decides_beside_s3fs(
+    registry: dict[str, Any], s3_server: S3Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "s3fs.py").write_text(_S3FS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "s3fs", importlib.import_module("s3fs"))
+    registry["s3"] = sys.modules["s3fs"].S3FileSystem  # as after its first use
+    serve_s3_paths()
+    client = S3LightningCheckpoint("us-east-1", endpoint=s3_server.endpoint)._client
+    files, _ = fsspec.url_to_fs(f"s3://{bucket}/run")
+    assert files.client is client
+    with fsspec.open(f"s3://{bucket}/run/a", "wb") as file:
+        file.write(b"abc")
+    assert files.cat_file(f"s3://{bucket}/run/a") == b"abc"
+    assert isinstance(fsspec.filesystem("s3", anon=True), sys.modules["s3fs"].S3FileSystem)
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": "http://127.0.0.1:1"})
+    assert fsspec.filesystem("s3").client is client

@@ -1,4 +1,4 @@
-"""The file system of ``s3://`` paths for Lightning, if ``s3fs`` is not installed.
+"""The file system of ``s3://`` paths for Lightning, also if ``s3fs`` is installed.
 
 Lightning passes checkpoints to its plugin. For everything else it uses fsspec: whether a path exists, what is below it,
 and the small files of its loggers. This file system uses an ``S3Client``. S3 has no directories: one exists if there
@@ -33,8 +33,14 @@ def serve_s3_paths() -> None:
 
 
 def use_client(client: S3Client) -> None:
-    """Use this client for all ``s3://`` paths."""
+    """Use this client for all ``s3://`` paths, except for those opened with storage options if ``s3fs`` is installed.
+
+    ``s3fs`` knows neither the plugin's endpoint nor its configuration, so it would ask another server.
+    """
     S3PathFileSystem.latest = client
+    registered = fsspec.registry.get("s3")
+    if registered is None or registered.__module__.partition(".")[0] == "s3fs":
+        fsspec.register_implementation("s3", S3PathFileSystem, clobber=True)
 
 
 class _UncommittedWriter(S3Writer):
@@ -73,6 +79,13 @@ class S3PathFileSystem(AbstractFileSystem):
     latest: ClassVar[S3Client | None] = None
     made: ClassVar[set[str]] = set()
     """The directories that this process has made: a logger checks for its directory before it writes there."""
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        configured = fsspec.config.conf.get("s3", {})
+        given = any(name not in configured or configured[name] != option for name, option in options.items())
+        if given and importlib.util.find_spec("s3fs") is not None:  # the program says itself how to reach S3
+            return importlib.import_module("s3fs").S3FileSystem(*args, **options)
+        return super().__new__(cls)
 
     @property
     def client(self) -> S3Client:

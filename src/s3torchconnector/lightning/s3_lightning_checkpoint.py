@@ -41,9 +41,9 @@ class S3LightningCheckpoint(CheckpointIO):
     """A checkpoint plugin for Lightning's ``Trainer`` and ``Fabric`` that keeps checkpoints in S3.
 
     Each checkpoint is one object, which appears as a whole or not at all. For everything else, Lightning asks the file
-    system of ``s3://`` paths. If ``s3fs`` is not installed, that one uses this plugin's client too (the client of the
-    plugin that was made last). Local paths are passed to Lightning's own ``TorchCheckpointIO``: some strategies keep
-    a local file for a moment.
+    system of ``s3://`` paths, which uses this plugin's client too (the client of the plugin that was made last). If
+    ``s3fs`` is installed, it still serves paths that a program opens with storage options. Local paths are passed to
+    Lightning's own ``TorchCheckpointIO``: some strategies keep a local file for a moment.
 
     Within Lightning's ``AsyncCheckpointIO``, saves wait for one another on another thread. There, a checkpoint is
     removed only after a newer one has been stored. So there is always at least one, and at times there are more than
