@@ -102,9 +102,7 @@ class S3StreamingDataset(IterableDataset[Any]):
         source = DatasetSource(region, objects, endpoint, transform, s3client_config, reader_constructor)
         self._counters = Counters()
         self._making = Making(source, self._manifest.__getitem__, look_ahead, most_errors, self._counters)
-        self._batch_size = batch_size
-        self._shuffle = shuffle
-        self._seed = seed
+        self._batch_size, self._shuffle, self._seed = batch_size, shuffle, seed
         self._tail: Tail = "drop" if drop_last else "even" if even_batches else "uneven"
         self._epochs = Epochs()
         self._by_loader = False  # whether an S3DataLoader starts its workers now
