@@ -74,7 +74,7 @@ def a_save_is_interrupted(client: S3Client, bucket: str) -> None:
     stream = client.put_object(bucket, "saved")
     stream.write(content(0, SIZE))
     interrupted(client, stream.close)
-    assert "aborted" in repr(stream)
+    assert "aborted" in repr(stream.stream)
     put(client, bucket, "saved again", content(0, SIZE))
     client.close()
     assert budget.taken == 0, budget.taken
