@@ -7,7 +7,6 @@ import pickle
 import threading
 from collections.abc import Iterator
 
-import psutil
 import pytest
 
 from s3torchconnector import S3Checkpoint, S3ClientConfig, S3Exception
@@ -15,7 +14,7 @@ from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer import leave_to_collector
 from s3torchconnector.testing import S3Server
-from tests.resources import threads_become
+from tests.reading.support import wait_until
 from tests.servers.proxy import RecordingProxy
 
 _REGION = "us-east-1"
@@ -76,15 +75,15 @@ def test_a_closed_client_can_be_used_again(client: S3Client, bucket: str) -> Non
 
 
 def test_close_ends_its_threads(s3_server: S3Server, bucket: str) -> None:
-    process = psutil.Process()
     client = S3Client(_REGION, endpoint=s3_server.endpoint)
     client._runtime()  # the first one of a process starts a thread that stays
-    before = process.num_threads()
+    before = set(threading.enumerate())
     put(client, bucket, "key", bytes(20 << 20))
     assert len(get(client, bucket, "key")) == 20 << 20
-    assert process.num_threads() > before
+    own = set(threading.enumerate()) - before
+    assert own
     client.close()
-    assert threads_become(before)
+    wait_until(lambda: not own.intersection(threading.enumerate()))
 
 
 def test_a_dropped_client_needs_no_thread_to_end(
