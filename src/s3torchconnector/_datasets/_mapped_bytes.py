@@ -53,10 +53,8 @@ class MappedBytes:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
             return cls(descriptor, os.fstat(descriptor).st_size)
-        except BaseException:
-            if sys.exc_info()[0] is ValueError:
-                raise ValueError(f"{path} is empty") from None
-            raise
+        except ValueError:
+            raise ValueError(f"{path} is empty") from None
 
     def __reduce__(self) -> tuple[Any, ...]:
         if sys.platform != "win32" and context.get_spawning_popen() is not None:
