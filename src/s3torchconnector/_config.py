@@ -25,6 +25,7 @@ _TYPES = (
     (_SWITCHES, bool, "True or False"),
     (("checksum",), str, "a string"),
     (("profile",), (str, type(None)), "the name of a profile, or None"),
+    (("proxy_ca_bundle",), (str, type(None)), "the path of a file, or None"),
 )
 
 
@@ -87,7 +88,9 @@ class S3ClientConfig:
             beforehand, its parts have ``part_size`` or 32 MiB, whichever is more, and 10,000 of them must hold it. Each
             writer uses the memory of one part, also if the budget has no room for it.
         verify_tls: verify the server's certificate. False is for tests alone: whoever intercepts the connection can
-            then read and change what is transferred. A warning is logged.
+            then read and change what is transferred. A warning is logged. Applies to a proxy's certificate, too.
+        proxy_ca_bundle: path of a PEM file with the certificate authorities to trust for an ``https://`` proxy. By
+            default, those that are trusted for the endpoint.
 
     Raises:
         S3ConfigurationError: (a ``ValueError``) a value that cannot work. The text names the field.
@@ -115,6 +118,7 @@ class S3ClientConfig:
     hedge: bool = True
     equal_parts: bool = False
     verify_tls: bool = True
+    proxy_ca_bundle: str | None = None
 
     def __post_init__(self) -> None:
         self._check_types()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import selectors
 import socket
+import ssl
 from urllib.parse import urlsplit
 
 from tests.servers.http_messages import ReceivedRequest, read_request, response
@@ -19,13 +20,14 @@ class ForwardProxy(TcpServer):
 
     Args:
         credentials: ``user:password`` that clients must send; others get 407.
+        tls: with which clients speak to the proxy itself.
 
     Attributes:
         requests: the requests to the proxy itself, including CONNECTs.
     """
 
-    def __init__(self, credentials: str | None = None) -> None:
-        super().__init__()
+    def __init__(self, credentials: str | None = None, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls)
         self.requests: list[ReceivedRequest] = []
         self._expected = credentials and "Basic " + base64.b64encode(credentials.encode()).decode()
 
@@ -69,6 +71,8 @@ class ForwardProxy(TcpServer):
                     source, sink = key.fileobj, key.data
                     assert isinstance(source, socket.socket)
                     piece = source.recv(_PIECE)
+                    if isinstance(source, ssl.SSLSocket) and source.pending():
+                        piece += source.recv(source.pending())
                     if not piece:
                         raise CloseConnection
                     sink.sendall(piece)

@@ -125,7 +125,7 @@ def test_silent_proxy_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["socks4://user:secret@127.0.0.1:1", "https://user:secret@127.0.0.1:1", "http://", "socks5://"]
+    "url", ["socks4://user:secret@127.0.0.1:1", "ftp://user:secret@127.0.0.1:1", "https://", "socks5://"]
 )
 def test_a_refused_kind_of_proxy_does_not_leak_its_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", url)

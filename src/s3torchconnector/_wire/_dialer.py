@@ -7,12 +7,15 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from s3torchconnector._activity import activity
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError, S3Exception, S3TimeoutError
-from s3torchconnector._identity import ca_bundle
+from s3torchconnector._identity import Bundle, ca_bundle
 from s3torchconnector._wire import _descriptors
 from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._deadline import Deadline
@@ -20,6 +23,7 @@ from s3torchconnector._wire._proxy import Proxy, open_tunnel
 from s3torchconnector._wire._sockets import AddressInfo, TlsSocket, connect
 from s3torchconnector._wire._socks import open_socks
 from s3torchconnector._wire._tls_connection import TlsConnection
+from s3torchconnector._wire._tls_in_tls import InnerTls, TlsInTlsConnection
 
 # Seconds. A connection that opens this quickly costs less than having another thread open it. A thread that must not
 # wait for a connection tries no longer than briefly.
@@ -50,7 +54,7 @@ class Dialer:
     def __init__(self, config: S3ClientConfig) -> None:
         self._config = config
         self._lock = threading.Lock()
-        self._tls: ssl.SSLContext | None = None
+        self._tls: dict[str | None, ssl.SSLContext] = {}  # by the bundle of certificates that the configuration names
         self._tls_sessions: dict[Route, ssl.SSLSession] = {}  # resumed handshakes skip the certificate check
         self._slow: set[Route] = set()  # whose last connection took long to open, or did not open
 
@@ -99,45 +103,67 @@ class Dialer:
             raise _unreachable(route, error) from error
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            proxy = route.proxy
-            if proxy is not None and proxy.scheme != "http":
-                open_socks(sock, proxy, route.host, route.port, lambda: _until(end))
-            if route.scheme != "https":
-                return Connection(sock, self._config.read_timeout, str(route))
-            if proxy is not None and proxy.scheme == "http":
-                open_tunnel(sock, proxy, route.host, route.port, lambda: _until(end))
-            sock = tls = self._shake_hands(sock, route, end)
-            return TlsConnection(tls, self._config.read_timeout, str(route))
+            proxy, left = route.proxy, partial(_until, end)
+            if proxy is not None and proxy.scheme == "https":
+                sock = self._shake_hands_with_proxy(sock, route, proxy, left)
+            elif proxy is not None and not proxy.speaks_http:
+                open_socks(sock, proxy, route.host, route.port, left)
+            if route.scheme == "https":
+                if proxy is not None and proxy.speaks_http:
+                    open_tunnel(sock, proxy, route.host, route.port, left)
+                return self._shake_hands_with_endpoint(sock, route, left)
+            if isinstance(sock, ssl.SSLSocket):
+                return TlsConnection(sock, self._config.read_timeout, str(route))
+            return Connection(sock, self._config.read_timeout, str(route))
         except BaseException:
             sock.close()
             raise
 
-    def _shake_hands(self, sock: socket.socket, route: Route, end: float) -> ssl.SSLSocket:
+    def _shake_hands_with_endpoint(self, sock: socket.socket, route: Route, left: Callable[[], float]) -> Connection:
+        with self._explained(str(route), "endpoint", "set AWS_CA_BUNDLE"):
+            context, session = self._tls_context(None), self._tls_sessions.get(route)
+            if isinstance(sock, ssl.SSLSocket):
+                inner = InnerTls(sock, context, route.host, session, left)
+                return TlsInTlsConnection(inner, self._config.read_timeout, str(route))
+            sock.settimeout(left())
+            tls = context.wrap_socket(sock, server_hostname=route.host, session=session)
+            return TlsConnection(tls, self._config.read_timeout, str(route))
+
+    def _shake_hands_with_proxy(
+        self, sock: socket.socket, route: Route, proxy: Proxy, left: Callable[[], float]
+    ) -> ssl.SSLSocket:
+        advice = "set proxy_ca_bundle in S3ClientConfig, or AWS_CA_BUNDLE,"
+        with self._explained(f"the proxy {proxy.host}:{proxy.port}", "proxy", advice):
+            context = self._tls_context(self._config.proxy_ca_bundle)
+            session = self._tls_sessions.get(route) if route.scheme == "http" else None  # else it is the endpoint's
+            sock.settimeout(left())
+            return context.wrap_socket(sock, server_hostname=proxy.host, session=session)
+
+    @contextmanager
+    def _explained(self, name: str, what: str, advice: str) -> Iterator[None]:
+        """Raise errors of a TLS handshake as ours."""
         try:
-            session = self._tls_sessions.get(route)
-            context = self._tls_context()
-            sock.settimeout(_until(end))
-            return context.wrap_socket(sock, server_hostname=route.host, session=session)
+            yield
         except ssl.SSLCertVerificationError as error:
             raise S3ConfigurationError(
-                f"the certificate of {route} cannot be trusted: {error.verify_message}. If the endpoint uses a "
-                "private CA, set AWS_CA_BUNDLE to the path of the CA's certificate"
+                f"the certificate of {name} cannot be trusted: {error.verify_message}. If the {what} uses a "
+                f"private CA, {advice} to the path of the CA's certificate"
             ) from error
         except TimeoutError as error:
             raise S3TimeoutError(
-                f"no TLS handshake with {route} within connect_timeout={self._config.connect_timeout:g} s. "
-                "Does the endpoint speak TLS?"
+                f"no TLS handshake with {name} within connect_timeout={self._config.connect_timeout:g} s. "
+                f"Does the {what} speak TLS?"
             ) from error
         except OSError as error:
             raise S3ConnectionError(
-                f"the TLS handshake with {route} failed: {error}. Does the endpoint speak TLS?"
+                f"the TLS handshake with {name} failed: {error}. Does the {what} speak TLS?"
             ) from error
 
-    def _tls_context(self) -> ssl.SSLContext:
+    def _tls_context(self, bundle: str | None) -> ssl.SSLContext:
         with self._lock:
-            if self._tls is None:
-                self._tls = _new_tls_context(self._config)
-            return self._tls
+            if bundle not in self._tls:
+                self._tls[bundle] = _new_tls_context(self._config, bundle)
+            return self._tls[bundle]
 
 
 def _look_up(route: Route) -> list[AddressInfo]:
@@ -166,9 +192,9 @@ def _until(end: float) -> float:
     return left
 
 
-def _new_tls_context(config: S3ClientConfig) -> ssl.SSLContext:
-    """A context that trusts the system's CAs, or those of the bundle that botocore would take."""
-    bundle = ca_bundle(config.profile)
+def _new_tls_context(config: S3ClientConfig, path: str | None) -> ssl.SSLContext:
+    """A context that trusts the CAs in the file at ``path``; None: those that botocore would, or the system's."""
+    bundle = ca_bundle(config.profile) if path is None else Bundle(path, "proxy_ca_bundle")
     try:
         _descriptors.check_descriptors()  # OpenSSL ignores a trust store that it cannot open
         context = ssl.create_default_context(cafile=bundle.path if bundle else None)

@@ -136,7 +136,7 @@ class HeadBuilder:
         ):
             headers["accept-encoding"] = "gzip"  # not signed, since Google's front end changes it
         origin = ""
-        if proxy is not None and proxy.scheme == "http" and endpoint.scheme == "http":
+        if proxy is not None and proxy.speaks_http and endpoint.scheme == "http":
             origin = f"http://{endpoint.host_header}"
             if proxy.authorization:
                 headers["proxy-authorization"] = proxy.authorization

@@ -1,4 +1,8 @@
-"""HTTP proxies, chosen by the usual environment variables (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."""
+"""HTTP proxies, chosen by the usual environment variables (HTTP_PROXY, HTTPS_PROXY, NO_PROXY).
+
+A proxy named by ``https://`` is spoken to by TLS, so that nobody on the way to it sees its credentials.
+https://urllib3.readthedocs.io/en/stable/advanced-usage.html#http-and-https-proxies
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from urllib.request import getproxies_environment, proxy_bypass
 from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError
 from s3torchconnector._wire._framing import MAX_HEAD, parse_head
 
+_HTTP_PORTS = {"http": 80, "https": 443}
 _SOCKS = ("socks5", "socks5h")
 CREDENTIALS_ADVICE = (
     "it requires other credentials. Set them in HTTP_PROXY or HTTPS_PROXY, as http://user:password@host"
@@ -25,7 +30,8 @@ class Proxy(NamedTuple):
 
     Attributes:
         authorization: the value of HTTP's Proxy-Authorization header, if it needs one.
-        scheme: ``http``; ``socks5``, or ``socks5h`` if the proxy is to look up names.
+        scheme: ``http``, or ``https`` if it is spoken to by TLS; ``socks5``, or ``socks5h`` if the proxy is to look up
+            names.
         login: user and password for SOCKS, if they are given.
     """
 
@@ -37,6 +43,11 @@ class Proxy(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Proxy({self.host}:{self.port})"
+
+    @property
+    def speaks_http(self) -> bool:
+        """Whether it is told where to connect by HTTP, with TLS below or without."""
+        return self.scheme in _HTTP_PORTS
 
 
 def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
@@ -50,10 +61,11 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
     if not url or proxy_bypass(f"{host}:{port}") or _is_in_network(host, proxies.get("no", "")):
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in ("http", *_SOCKS) or not parts.hostname:
+    if parts.scheme not in (*_HTTP_PORTS, *_SOCKS) or not parts.hostname:
         raise S3ConfigurationError(
             f"the {scheme} proxy that the environment names cannot be used (host {parts.hostname!r}): only http://, "
-            "socks5:// and socks5h:// proxies are supported. Name another, or exclude the endpoint with NO_PROXY"
+            "https://, socks5:// and socks5h:// proxies are supported. Name another, or exclude the endpoint with "
+            "NO_PROXY"
         )
     authorization = None
     if parts.scheme in _SOCKS:
@@ -62,7 +74,7 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
     if parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = "Basic " + base64.b64encode(user.encode()).decode()
-    return Proxy(parts.hostname, parts.port or 80, authorization)
+    return Proxy(parts.hostname, parts.port or _HTTP_PORTS[parts.scheme], authorization, parts.scheme)
 
 
 def _is_in_network(host: str, excluded: str) -> bool:

@@ -94,9 +94,12 @@ class TimedSocket:
     def abort(self) -> None:
         """Wake a thread that is blocked on the socket with an error; callable from any thread."""
         try:
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            self._shut_down()
         except OSError:  # already closed or disconnected: no thread is blocked
             return
+
+    def _shut_down(self) -> None:
+        socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # the TCP connection, also below TLS
 
     def close(self) -> None:
         self._sock.close()
