@@ -115,7 +115,15 @@ class S3AccessDeniedError(S3ServiceError, PermissionError):
 
 
 class S3ObjectArchivedError(S3ServiceError):
-    """The object is in an archive (Glacier), and must be restored before it can be read."""
+    """The object is in an archive (Glacier, or a tier of Intelligent-Tiering), and must be restored before it is read.
+
+    Attributes:
+        storage_class: the object's, if S3 told it.
+        access_tier: for Intelligent-Tiering, ``"ARCHIVE_ACCESS"`` or ``"DEEP_ARCHIVE_ACCESS"``; else None.
+    """
+
+    storage_class: str | None = None
+    access_tier: str | None = None
 
 
 class S3WrongRegionError(S3ServiceError):

@@ -96,13 +96,20 @@ class ObjectInfos(Sequence[ObjectInfo]):
 
 
 class HeadObjectResult(NamedTuple):
-    """One object as HeadObject describes it: an ``ObjectInfo`` without the key."""
+    """One object as HeadObject describes it: an ``ObjectInfo`` without the key.
+
+    Attributes:
+        archive_status: ``"ARCHIVE_ACCESS"`` or ``"DEEP_ARCHIVE_ACCESS"`` if S3 Intelligent-Tiering has archived the
+            object, so that it must be restored before it is read; else None. No listing tells this.
+            https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html
+    """
 
     etag: str
     size: int
     last_modified: int
     storage_class: str | None = None
     restore_status: RestoreStatus | None = None
+    archive_status: str | None = None
 
 
 class ListObjectResult(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -26,14 +27,17 @@ ENTRIES = {
     ),
 }
 
+ENTRY = (
+    "<Contents><Key>{}</Key><LastModified>2026-01-31T10:20:30.000Z</LastModified><ETag>e</ETag><Size>5</Size>"
+    "<StorageClass>{}</StorageClass>{}</Contents>"
+)
+
 
 def listing(request: ReceivedRequest) -> bytes:
     """A page that tells of restored objects if it is asked to."""
     asked = request.headers.get("x-amz-optional-object-attributes") == "RestoreStatus"
     entries = "".join(
-        f"<Contents><Key>{key}</Key><LastModified>2026-01-31T10:20:30.000Z</LastModified><ETag>e</ETag><Size>5</Size>"
-        f"<StorageClass>{storage_class}</StorageClass>{status if asked else ''}</Contents>"
-        for key, (storage_class, status) in ENTRIES.items()
+        ENTRY.format(key, storage_class, status if asked else "") for key, (storage_class, status) in ENTRIES.items()
     )
     return response(200, f"<ListBucketResult><EncodingType>url</EncodingType>{entries}</ListBucketResult>".encode())
 
@@ -53,8 +57,51 @@ def test_datasets_leave_out_what_cannot_be_read(kind: Any, caplog: pytest.LogCap
         assert "x-amz-optional-object-attributes" not in server.requests[0].headers
 
 
+REFUSAL = "The operation is not valid for the object's "
+
+
+def tier_refusal(request: ReceivedRequest) -> bytes:
+    """S3's answers about an object that Intelligent-Tiering has archived, as the API reference describes them."""
+    if request.method == "HEAD":
+        headers = {"x-amz-storage-class": "INTELLIGENT_TIERING", "x-amz-archive-status": "DEEP_ARCHIVE_ACCESS"}
+        return response(200, b"", {**headers, "ETag": '"e"'})
+    document = (
+        f"<Error><Code>InvalidObjectState</Code><Message>{REFUSAL}access tier</Message>"
+        "<StorageClass>INTELLIGENT_TIERING</StorageClass><AccessTier>DEEP_ARCHIVE_ACCESS</AccessTier></Error>"
+    )
+    return response(403, document.encode())
+
+
+def test_a_tier_that_archives_is_named_by_reads_and_heads() -> None:
+    with ScriptedServer(handler=tier_refusal) as server, client_of(server.endpoint) as client:
+        with client.get_object("bucket", "key") as reader, pytest.raises(S3ObjectArchivedError) as caught:
+            reader.read()
+        error = pickle.loads(pickle.dumps(caught.value))
+        assert (error.storage_class, error.access_tier) == ("INTELLIGENT_TIERING", "DEEP_ARCHIVE_ACCESS")
+        assert "in the archive tier DEEP_ARCHIVE_ACCESS" in str(error)
+        assert "skip_archived=True does not leave such objects out, since no listing tells them" in str(error)
+        head = client.head_object("bucket", "key")
+        assert (head.storage_class, head.archive_status) == ("INTELLIGENT_TIERING", "DEEP_ARCHIVE_ACCESS")
+
+
+def test_datasets_cannot_leave_out_what_a_tier_has_archived() -> None:
+    """The listing of such an object looks like that of any other."""
+    entry = ENTRY.format("key", "INTELLIGENT_TIERING", "")
+    page = f"<ListBucketResult><EncodingType>url</EncodingType>{entry}</ListBucketResult>".encode()
+
+    def handle(request: ReceivedRequest) -> bytes:
+        return response(200, page) if "list-type" in request.query else tier_refusal(request)
+
+    with ScriptedServer(handler=handle) as server:
+        where: dict[str, Any] = {"region": "us-east-1", "endpoint": server.endpoint, "transform": S3Reader.read}
+        dataset = S3MapDataset.from_prefix("s3://bucket/", skip_archived=True, **where)
+        assert len(dataset) == 1
+        with pytest.raises(S3ObjectArchivedError, match="no listing tells"):
+            dataset[0]
+
+
 def test_reading_an_archived_object_is_an_error_of_its_own() -> None:
-    refusal = s3_error(403, "InvalidObjectState", "The operation is not valid for the object's storage class")
+    refusal = s3_error(403, "InvalidObjectState", f"{REFUSAL}storage class")
     with ScriptedServer(handler=lambda _: refusal) as server, client_of(server.endpoint) as client:
         with client.get_object("bucket", "key") as reader, pytest.raises(S3ObjectArchivedError) as caught:
             reader.read()

@@ -155,7 +155,7 @@ def test_error_document() -> None:
     document = parse_error(
         b"<Error><Code>NoSuchKey</Code><Message>m</Message><RequestId>r</RequestId><Region>eu-west-1</Region></Error>"
     )
-    assert document == ("NoSuchKey", "m", "r", "eu-west-1")
+    assert document == ("NoSuchKey", "m", "r", "eu-west-1", None, None)
     assert parse_error(b"<Error><Message>no code</Message></Error>") is None
     assert parse_error(b"<html><Code>of a web page</Code></html>") is None
 

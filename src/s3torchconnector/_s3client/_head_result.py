@@ -17,6 +17,7 @@ def head_result(headers: Mapping[str, str]) -> HeadObjectResult:
         parse_http_date(headers.get("last-modified", "")),
         headers.get("x-amz-storage-class"),
         None if restore is None else _restore_status(restore),
+        headers.get("x-amz-archive-status"),
     )
 
 

@@ -54,12 +54,15 @@ class UploadsPage(NamedTuple):
 
 
 class ErrorDocument(NamedTuple):
-    """S3's description of an error: code, message, request id, and the bucket's region if it is given."""
+    """S3's description of an error: code, message, request id; the bucket's region, the storage class and the tier of
+    an archived object, if they are given."""
 
     code: str
     message: str
-    request_id: str | None
-    region: str | None
+    request_id: str | None = None
+    region: str | None = None
+    storage_class: str | None = None
+    access_tier: str | None = None
 
 
 class SessionDocument(NamedTuple):
@@ -149,8 +152,8 @@ def parse_error(data: bytes) -> ErrorDocument | None:
     if local_name(root) not in ("Error", "ErrorResponse") or not code:
         return None
     message = find_text(root, "Message") or ""
-    request_id, region = find_text(root, "RequestId"), find_text(root, "Region")
-    return ErrorDocument(_printable(code), _printable(message), request_id or None, region or None)
+    names = ("RequestId", "Region", "StorageClass", "AccessTier")
+    return ErrorDocument(_printable(code), _printable(message), *(find_text(root, name) or None for name in names))
 
 
 def _printable(text: str) -> str:

@@ -51,6 +51,11 @@ _ADVICE = {
 }
 
 _ARCHIVED_ADVICE = "You can restore it before reading, or have from_prefix(skip_archived=True) leave such objects out"
+_TIER_ADVICE = (
+    "You can restore it to the frequent access tier of S3 Intelligent-Tiering (RestoreObject) before reading. "
+    "skip_archived=True does not leave such objects out, since no listing tells them; head_object does: "
+    "https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html"
+)
 _SAME_LENGTH = "must have the same length"
 _EQUAL_PARTS_ADVICE = (
     "Set equal_parts=True in S3ClientConfig, and part_size so that 10,000 parts hold the object: this server takes no "
@@ -73,14 +78,14 @@ def service_error(request: Request, status: int, headers: Mapping[str, str], bod
         return S3ConfigurationError(
             f"{request}: the proxy responded with HTTP 407: {CREDENTIALS_ADVICE}", status=status
         )
-    document = parse_error(body) if body else ErrorDocument("", "", None, None)
+    document = parse_error(body) if body else ErrorDocument("", "")
     if document is None and status < 500 and status != 429:  # which gateways send, too
         error: S3Exception = S3ProtocolError(
             f"{request}: the endpoint responded with HTTP {status} and a body that is not S3's "
             f"(it begins with {body[:60]!r}). Is the endpoint an S3 server?"
         )
     else:
-        document = document or ErrorDocument("", "", None, None)
+        document = document or ErrorDocument("", "")
         error = _classified(request, status, headers, document)
         error.code = document.code or None
     error.status, error.operation = status, request.operation
@@ -141,7 +146,7 @@ def _classified(request: Request, status: int, headers: Mapping[str, str], docum
     if code in THROTTLING_CODES or status in (429, 503):
         return S3ThrottledError(f"Service error: S3 asks to slow down: {facts}")
     if code == "InvalidObjectState":
-        return S3ObjectArchivedError(f"Service error: the object is archived: {facts}. {_ARCHIVED_ADVICE}")
+        return _archived(facts, document)
     if (code in _CREDENTIAL_CODES or status in (401, 403)) and code not in _FULL_CODES:
         return S3AccessDeniedError(f"Service error: access denied: {facts}. {_access_advice(request, code)}")
     advice = _EQUAL_PARTS_ADVICE if _SAME_LENGTH in document.message else _ADVICE.get(code, "")
@@ -154,6 +159,14 @@ def _wrong_region(facts: str, region: str | None) -> S3WrongRegionError:
     )  # fmt: skip
     error = S3WrongRegionError(f"Service error: {where}: {facts}")
     error.region = region
+    return error
+
+
+def _archived(facts: str, document: ErrorDocument) -> S3ObjectArchivedError:
+    tier = document.access_tier
+    where, advice = ("archived", _ARCHIVED_ADVICE) if tier is None else (f"in the archive tier {tier}", _TIER_ADVICE)
+    error = S3ObjectArchivedError(f"Service error: the object is {where}: {facts}. {advice}")
+    error.storage_class, error.access_tier = document.storage_class, tier
     return error
 
 

@@ -197,7 +197,7 @@ class S3PathFileSystem(AbstractFileSystem):
     def _info_of_file(self, path: str) -> dict[str, Any]:
         bucket, _, key = path.partition("/")
         found = self.client.head_object(bucket, key)
-        return _file(bucket, ObjectInfo(key, *found))
+        return _file(bucket, ObjectInfo(key, *found[:-1]))  # listings do not tell the last field
 
 
 def _file(bucket: str, info: ObjectInfo) -> dict[str, Any]:
