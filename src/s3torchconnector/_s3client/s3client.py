@@ -7,21 +7,19 @@ drops its copies of its parent's connections without telling the server, so noth
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from s3torchconnector import _transfer
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError
 from s3torchconnector._s3client._head_result import head_result
-from s3torchconnector._s3client._lifetime import close_when_dropped, watch
-from s3torchconnector._transfer import ObjectSource, Runtime
+from s3torchconnector._s3client._opens_runtime import _OpensRuntime
+from s3torchconnector._transfer import ObjectSource
 from s3torchconnector._types import HeadObjectResult, ObjectInfo, ObjectInfos, UploadInfo
-from s3torchconnector._version import __version__
 from s3torchconnector._wire import operations, read_document, refuse_late_error
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
 from s3torchconnector.s3writer import S3Writer
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from s3torchconnector._transfer import ListObjectStream
 
 
-class S3Client:
+class S3Client(_OpensRuntime):
     """Access to S3, or to a server that speaks its protocol. Thread-safe, picklable, safe under fork.
 
     Nothing is opened before the first request. A client may be used in a ``with`` block, which closes it at the end.
@@ -72,11 +70,6 @@ class S3Client:
         self._config = s3client_config or S3ClientConfig()
         self._start_afresh()
 
-    def _start_afresh(self) -> None:
-        self._lock = threading.Lock()
-        self._opened: Runtime | None = None
-        watch(self)
-
     @property
     def region(self) -> str:
         """The region of the buckets."""
@@ -91,12 +84,6 @@ class S3Client:
     def s3client_config(self) -> S3ClientConfig:
         """The configuration."""
         return self._config
-
-    @property
-    def user_agent(self) -> str:
-        """The text of the User-Agent header."""
-        own = f"s3torchconnector/{__version__} (python)"
-        return f"{self._user_agent} {own}" if self._user_agent else own
 
     def get_object(
         self,
@@ -232,18 +219,6 @@ class S3Client:
         request = operations.copy_object(src_bucket, src_key, dst_bucket, dst_key)
         self._runtime().caller.call(request, partial(refuse_late_error, request))
 
-    def _runtime(self) -> Runtime:
-        """Return the threads, connections and memory of this process. Made at the first call, dropped by ``close``."""
-        runtime = self._opened
-        if runtime is None:
-            with self._lock:
-                runtime = self._opened
-                if runtime is None:
-                    runtime = Runtime(self._region, self._endpoint, self._config, self.user_agent)
-                    close_when_dropped(self, runtime)
-                    self._opened = runtime
-        return runtime
-
     def debug_state(self) -> str:
         """Describe what this process is doing, for a person who looks at a stalled job.
 
@@ -274,25 +249,5 @@ class S3Client:
     ) -> None:
         self.close()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_opened")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._start_afresh()
-
     def __repr__(self) -> str:
         return f"S3Client(region={self._region!r}, endpoint={self._endpoint!r})"
-
-    def _close_idle(self) -> None:
-        """Close the idle connections of this process, and keep none from now on."""
-        runtime = self._opened
-        if runtime is not None:
-            runtime.close_idle()
-
-    def _leave_to_parent(self) -> None:
-        """In a forked child: drop what the parent has open."""
-        runtime = self._opened
-        self._start_afresh()
-        if runtime is not None:
-            runtime.forget()

@@ -1,0 +1,63 @@
+"""What a client opens in each process at first use, and how it is left in another one."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._s3client._lifetime import close_when_dropped, watch
+from s3torchconnector._transfer import Runtime
+from s3torchconnector._version import __version__
+
+
+class _OpensRuntime:
+    """The part of ``S3Client`` that holds its configuration, and the runtime of this process."""
+
+    _region: str
+    _endpoint: str | None
+    _user_agent: str | None
+    _config: S3ClientConfig
+
+    @property
+    def user_agent(self) -> str:
+        """The text of the User-Agent header."""
+        own = f"s3torchconnector/{__version__} (python)"
+        return f"{self._user_agent} {own}" if self._user_agent else own
+
+    def _start_afresh(self) -> None:
+        self._lock = threading.Lock()
+        self._opened: Runtime | None = None
+        watch(self)
+
+    def _runtime(self) -> Runtime:
+        """Return the threads, connections and memory of this process. Made at the first call, dropped by ``close``."""
+        runtime = self._opened
+        if runtime is None:
+            with self._lock:
+                runtime = self._opened
+                if runtime is None:
+                    runtime = Runtime(self._region, self._endpoint, self._config, self.user_agent)
+                    close_when_dropped(self, runtime)
+                    self._opened = runtime
+        return runtime
+
+    def _close_idle(self) -> None:
+        """Close the idle connections of this process, and keep none from now on."""
+        runtime = self._opened
+        if runtime is not None:
+            runtime.close_idle()
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: drop what the parent has open."""
+        runtime = self._opened
+        self._start_afresh()
+        if runtime is not None:
+            runtime.forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_opened")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start_afresh()
