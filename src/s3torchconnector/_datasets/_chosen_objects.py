@@ -11,9 +11,9 @@ from itertools import islice
 from operator import attrgetter
 from re import compile as compile_pattern
 
-from s3torchconnector._dataset_source import is_archived
 from s3torchconnector._datasets._rows import Counted, Row
 from s3torchconnector._errors import S3ConfigurationError
+from s3torchconnector._listed_objects import is_archived
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer import is_listed_in_order, list_all
 from s3torchconnector._types import ObjectInfo

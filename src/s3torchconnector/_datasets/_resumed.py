@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from s3torchconnector._dataset_source import Handed, ListedObjects
+from s3torchconnector._dataset_source import Handed
 from s3torchconnector._errors import S3ConfigurationError
+from s3torchconnector._listed_objects import ListedObjects
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._sharding import Place
 
