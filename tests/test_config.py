@@ -32,7 +32,9 @@ def refused(**fields: Any) -> str:
 
 def test_every_field_is_under_test() -> None:
     names = [field.name for field in dataclasses.fields(S3ClientConfig)]
-    assert sorted(names) == sorted([*_COUNTS, *_AMOUNTS, *_SWITCHES, "profile", "checksum", "proxy_ca_bundle"])
+    assert sorted(names) == sorted(
+        [*_COUNTS, *_AMOUNTS, *_SWITCHES, "profile", "checksum", "proxy_ca_bundle", "write_options"]
+    )
 
 
 @pytest.mark.parametrize("name", _COUNTS + _AMOUNTS)
@@ -67,7 +69,7 @@ def test_switches_are_booleans(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [1, True, b"default"])
-@pytest.mark.parametrize("name", ["profile", "proxy_ca_bundle"])
+@pytest.mark.parametrize("name", ["profile", "proxy_ca_bundle", "write_options"])
 def test_names_and_paths_are_strings(name: str, value: Any) -> None:
     assert f"{name}={value!r}" in refused(**{name: value})
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from s3torchconnector._config import S3ClientConfig
     from s3torchconnector._s3client import S3Client
     from s3torchconnector._types import ObjectInfo
+    from s3torchconnector._write_options import S3WriteOptions
     from s3torchconnector.elastic_distributed_sampler import ElasticDistributedSampler
     from s3torchconnector.errors import S3Exception
     from s3torchconnector.s3checkpoint import S3Checkpoint
@@ -41,6 +42,7 @@ __all__ = [
     "S3ReaderConstructor",
     "S3ReaderConstructorProtocol",
     "S3StreamingDataset",
+    "S3WriteOptions",
     "S3Writer",
     "__version__",
 ]
@@ -61,6 +63,7 @@ _MODULES = {
     "S3ReaderConstructor": "s3reader",
     "S3ReaderConstructorProtocol": "s3reader",
     "S3StreamingDataset": "s3streaming_dataset",
+    "S3WriteOptions": "_write_options",
     "S3Writer": "s3writer",
 }
 

@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
 
 from s3torchconnector._errors import S3ConfigurationError
+from s3torchconnector._write_options import S3WriteOptions
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -26,6 +27,7 @@ _TYPES = (
     (("checksum",), str, "a string"),
     (("profile",), (str, type(None)), "the name of a profile, or None"),
     (("proxy_ca_bundle",), (str, type(None)), "the path of a file, or None"),
+    (("write_options",), (S3WriteOptions, type(None)), "S3WriteOptions, or None"),
 )
 
 
@@ -91,6 +93,7 @@ class S3ClientConfig:
             then read and change what is transferred. A warning is logged. Applies to a proxy's certificate, too.
         proxy_ca_bundle: path of a PEM file with the certificate authorities to trust for an ``https://`` proxy. By
             default, those that are trusted for the endpoint.
+        write_options: encryption, ACL, storage class, tags and metadata of what is stored, see ``S3WriteOptions``.
 
     Raises:
         S3ConfigurationError: (a ``ValueError``) a value that cannot work. The text names the field.
@@ -119,6 +122,7 @@ class S3ClientConfig:
     equal_parts: bool = False
     verify_tls: bool = True
     proxy_ca_bundle: str | None = None
+    write_options: S3WriteOptions | None = None
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -154,6 +158,11 @@ class S3ClientConfig:
                 value = getattr(self, name)
                 if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                     raise S3ConfigurationError(f"invalid configuration: {name} must be {wanted}: {name}={value!r}")
+
+    def _options_of_write(self, given: S3WriteOptions | None) -> S3WriteOptions:
+        """The options of one write: what is ``given``, and what the configuration says of the rest."""
+        of_client = self.write_options or S3WriteOptions()
+        return of_client if given is None else given._over(of_client)
 
     @property
     def _bytes_per_second(self) -> float:

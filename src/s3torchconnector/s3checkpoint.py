@@ -10,6 +10,7 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._uri import parse_object_uri
+from s3torchconnector._write_options import S3WriteOptions
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
 from s3torchconnector.s3writer import S3Writer
 
@@ -69,7 +70,7 @@ class S3Checkpoint:
         bucket, key = parse_object_uri(s3_uri)
         return self._client.get_object(bucket, key, reader_constructor=self._reader_constructor)
 
-    def writer(self, s3_uri: str, *, overwrite: bool = True) -> S3Writer:
+    def writer(self, s3_uri: str, *, overwrite: bool = True, options: S3WriteOptions | None = None) -> S3Writer:
         """Open an object to write it. It is stored, as a whole, when the writer is closed.
 
         Use the writer in a ``with`` block: if that is left by an exception, the object stays what it was before.
@@ -79,6 +80,8 @@ class S3Checkpoint:
             overwrite: whether an object that exists is replaced. If not, of many writers of one key exactly one
                 succeeds. (That takes a server that knows ``If-None-Match``. With any other, only an object that exists
                 when the writer is opened is noticed.)
+            options: encryption, tags and more of this object; what they leave out is the client's, see
+                ``S3WriteOptions``.
 
         Returns:
             The writer, a binary file.
@@ -90,10 +93,15 @@ class S3Checkpoint:
             S3Exception: an error occurred accessing S3.
         """
         bucket, key = parse_object_uri(s3_uri)
-        return self._client.put_object(bucket, key, overwrite=overwrite)
+        return self._client.put_object(bucket, key, overwrite=overwrite, options=options)
 
     def save_safetensors(
-        self, state_dict: Mapping[str, torch.Tensor], uri: str, metadata: Mapping[str, str] | None = None
+        self,
+        state_dict: Mapping[str, torch.Tensor],
+        uri: str,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        options: S3WriteOptions | None = None,
     ) -> None:
         """Store tensors as a safetensors file, which appears as a whole or not at all.
 
@@ -104,6 +112,7 @@ class S3Checkpoint:
             state_dict: dense tensors by name, on any device. Do not change them before this returns.
             uri: the object to store, ``s3://bucket/key``.
             metadata: strings by name, stored in the header.
+            options: encryption, tags and more of this object, as for ``writer``.
 
         Raises:
             TypeError: a value is not a tensor, or one that the format cannot hold. Nothing is stored.
@@ -119,7 +128,7 @@ class S3Checkpoint:
         with no_fork:
             from s3torchconnector import _safetensors  # here, so that programs without safetensors do not wait for it
 
-        with self.writer(uri) as writer:
+        with self.writer(uri, options=options) as writer:
             _safetensors.save(state_dict, writer, metadata)
 
     def load_safetensors(

@@ -55,7 +55,11 @@ _PRINTED = {
         "S3CheckpointManager": "2700 [1000, 2000, 2600, 2700]",
         "list_multipart_uploads": "",
     },
-    "docs/guide/configuration.md": {"memory_budget": "b'\\x89PNG' read by S3ClientConfig(", "logging": ""},
+    "docs/guide/configuration.md": {
+        "memory_budget": "b'\\x89PNG' read by S3ClientConfig(",
+        "S3WriteOptions": "",
+        "logging": "",
+    },
     "docs/guide/servers.md": {"equal_parts": "https://s3.example.com\n"},
     "docs/guide/errors.md": {
         "except S3NotFoundError": "True GetObject NoSuchKey Service error: The key does not exist",

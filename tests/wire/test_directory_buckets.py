@@ -10,7 +10,7 @@ from email.utils import formatdate
 
 import pytest
 
-from s3torchconnector import S3ClientConfig
+from s3torchconnector import S3ClientConfig, S3WriteOptions
 from s3torchconnector._errors import S3AccessDeniedError, S3CredentialsError, S3Exception, S3TimeoutError
 from s3torchconnector._wire import Caller, CancelToken, operations, read_document
 from tests.servers.http_messages import ReceivedRequest, response, s3_error
@@ -99,6 +99,17 @@ def test_a_read_only_role_gets_a_read_only_session() -> None:
     with serving(create) as server, open_caller(server.endpoint) as caller:
         assert fetch(caller) == b"body"
         assert [asked.headers.get("x-amz-create-session-mode") for asked in sessions_of(server)] == [None, "ReadOnly"]
+
+
+def test_a_session_is_created_with_the_encryption_of_what_is_stored() -> None:
+    encryption = {"x-amz-server-side-encryption": "aws:kms", "x-amz-server-side-encryption-aws-kms-key-id": "key"}
+    config = S3ClientConfig(write_options=S3WriteOptions(encryption="aws:kms", kms_key_id="key", acl="private"))
+    with serving(lambda _: session(time.time() + 300)) as server, open_caller(server.endpoint, config) as caller:
+        fetch(caller)
+        [created] = sessions_of(server)
+    assert {
+        name: value for name, value in created.headers.items() if "encryption" in name or "acl" in name
+    } == encryption
 
 
 def test_without_any_session_the_first_reason_is_raised() -> None:

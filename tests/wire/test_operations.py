@@ -52,7 +52,7 @@ def test_a_known_version_is_named_in_if_match() -> None:
 @pytest.mark.parametrize("signed", [True, False])
 def test_headers_cannot_be_injected(value: str, signed: bool) -> None:
     with pytest.raises(ValueError, match="x-amz-storage-class contains a line break"):
-        head(operations.put_object("b", "k", [], storage_class=value), signed=signed)
+        head(operations.put_object("b", "k", [], options={"x-amz-storage-class": value}), signed=signed)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from s3torchconnector._s3client._opens_runtime import _OpensRuntime
 from s3torchconnector._transfer import ObjectSource
 from s3torchconnector._types import HeadObjectResult, ObjectInfo, ObjectInfos, UploadInfo
 from s3torchconnector._wire import operations, read_document, refuse_late_error
+from s3torchconnector._write_options import S3WriteOptions
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
 from s3torchconnector.s3writer import S3Writer
 
@@ -122,21 +124,26 @@ class S3Client(_OpensRuntime):
         *,
         overwrite: bool = True,
         summed: bool = False,
+        options: S3WriteOptions | None = None,
     ) -> S3Writer:
         """Open one object as a binary file to write. It is stored by ``close``, or at the end of a ``with`` block.
 
         Args:
             bucket: the object's bucket.
             key: the object's key.
-            storage_class: S3's name of the storage class; by default the bucket's.
+            storage_class: S3's name of the storage class, if it is not that of the options.
             overwrite: whether an object that exists is replaced, see ``S3Checkpoint.writer``.
             summed: whether to compute ``writer.stream.checksum`` even if uploads carry none.
+            options: encryption, tags and more of this object; what they leave out is the client's, see
+                ``S3WriteOptions``.
 
         Raises:
             S3ObjectExistsError: (a ``FileExistsError``) the object exists, and ``overwrite`` is false.
         """
-        open_stream = partial(_transfer.PutObjectStream, self._runtime, bucket, key, storage_class)
-        return S3Writer(open_stream(overwrite=overwrite, summed=summed))
+        if storage_class:
+            options = replace(options or S3WriteOptions(), storage_class=storage_class)
+        open_stream = partial(_transfer.PutObjectStream, self._runtime, bucket, key)
+        return S3Writer(open_stream(overwrite=overwrite, summed=summed, options=options))
 
     def list_objects(
         self, bucket: str, prefix: str = "", delimiter: str = "", max_keys: int = 1000
@@ -210,13 +217,31 @@ class S3Client(_OpensRuntime):
         with contextlib.suppress(S3NotFoundError):
             self._runtime().caller.call(operations.abort_multipart_upload(bucket, key, upload_id), read_document)
 
-    def copy_object(self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str) -> None:
+    def copy_object(
+        self,
+        src_bucket: str,
+        src_key: str,
+        dst_bucket: str,
+        dst_key: str,
+        *,
+        options: S3WriteOptions | None = None,
+    ) -> None:
         """Copy an object of up to 5 GiB inside S3.
+
+        The copy has the content type, the metadata and the tags of the source. Encryption, ACL and storage class are
+        those of the options: S3 copies none of them.
+
+        Args:
+            src_bucket, src_key: what is copied.
+            dst_bucket, dst_key: where to.
+            options: of the copy; what they leave out is the client's, see ``S3WriteOptions``. If they have tags, the
+                copy has those.
 
         Raises:
             S3NotFoundError: (a ``FileNotFoundError``) there is no such object, or no such destination bucket.
         """
-        request = operations.copy_object(src_bucket, src_key, dst_bucket, dst_key)
+        headers = self._config._options_of_write(options)._copy_headers()
+        request = operations.copy_object(src_bucket, src_key, dst_bucket, dst_key, options=headers)
         self._runtime().caller.call(request, partial(refuse_late_error, request))
 
     def debug_state(self) -> str:

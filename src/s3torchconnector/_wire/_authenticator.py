@@ -52,7 +52,8 @@ class Authenticator:
         self._forced_lookup: SharedLookup[Credentials | None] = SharedLookup("new AWS credentials", attempts)
         # Credentials that a search on mere suspicion confirmed, and until when they are trusted.
         self._trusted: tuple[Credentials | None, float] = (None, 0.0)
-        self._sessions = Sessions(request_session, lambda: self._clock() + self._clock_offset)
+        encryption = config._options_of_write(None)._encryption_headers()
+        self._sessions = Sessions(request_session, lambda: self._clock() + self._clock_offset, encryption=encryption)
         self._clock = clock
         self._clock_offset = 0.0  # in use
         self._server_offset = 0.0  # in the latest refusal

@@ -79,20 +79,22 @@ def put_object(
     key: str,
     body: Sequence[Buffer],
     *,
-    storage_class: str | None = None,
+    options: Mapping[str, str] = _NO_HEADERS,
     checksum: Mapping[str, str] = _NO_HEADERS,
 ) -> Request:
-    headers = {**_storage_headers(storage_class), **checksum}
-    return Request("PutObject", "PUT", bucket, key, headers=headers, body=body)
+    """``options`` are the headers of ``S3WriteOptions``."""
+    return Request("PutObject", "PUT", bucket, key, headers={**options, **checksum}, body=body)
 
 
 def delete_object(bucket: str, key: str) -> Request:
     return Request("DeleteObject", "DELETE", bucket, key)
 
 
-def copy_object(src_bucket: str, src_key: str, dst_bucket: str, dst_key: str) -> Request:
+def copy_object(
+    src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, *, options: Mapping[str, str] = _NO_HEADERS
+) -> Request:
     source = quote(f"/{src_bucket}/{src_key}", safe="/~")
-    return Request("CopyObject", "PUT", dst_bucket, dst_key, headers={"x-amz-copy-source": source})
+    return Request("CopyObject", "PUT", dst_bucket, dst_key, headers={"x-amz-copy-source": source, **options})
 
 
 def list_objects(
@@ -121,9 +123,9 @@ def list_objects(
 
 
 def create_multipart_upload(
-    bucket: str, key: str, *, storage_class: str | None = None, checksum: Mapping[str, str] = _NO_HEADERS
+    bucket: str, key: str, *, options: Mapping[str, str] = _NO_HEADERS, checksum: Mapping[str, str] = _NO_HEADERS
 ) -> Request:
-    headers = {**_storage_headers(storage_class), **checksum}
+    headers = {**options, **checksum}
     return Request("CreateMultipartUpload", "POST", bucket, key, query=(("uploads", ""),), headers=headers)
 
 
@@ -179,16 +181,15 @@ def list_multipart_uploads(
     return Request("ListMultipartUploads", "GET", bucket, query=tuple(query))
 
 
-def create_session(bucket: str, mode: str | None = None) -> Request:
-    """Short-lived credentials for a directory bucket; without a ``mode`` they can read and write."""
-    headers = {"x-amz-create-session-mode": mode} if mode else {}
+def create_session(bucket: str, mode: str | None = None, *, options: Mapping[str, str] = _NO_HEADERS) -> Request:
+    """Short-lived credentials for a directory bucket; without a ``mode`` they can read and write.
+
+    What is stored by them is encrypted as ``options`` say, and its own must say the same.
+    """
+    headers = {**({"x-amz-create-session-mode": mode} if mode else {}), **options}
     return Request("CreateSession", "GET", bucket, query=(("session", ""),), headers=headers)
 
 
 def _if_match(etag: str | None) -> dict[str, str]:
     """Nothing for a weak ETag, which never matches (RFC 9110, 13.1.1). The response must be compared instead."""
     return {} if not etag or etag.startswith("W/") else {"if-match": etag}
-
-
-def _storage_headers(storage_class: str | None) -> dict[str, str]:
-    return {"x-amz-storage-class": storage_class} if storage_class else {}

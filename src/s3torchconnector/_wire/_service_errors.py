@@ -50,6 +50,16 @@ _ADVICE = {
     "EntityTooLarge": "The server accepts no part or no object of this size: lower part_size in S3ClientConfig.",
 }
 
+# What a policy can demand of a request that stores an object: the header, the option, and the action that it needs.
+_OPTIONS = (
+    ("x-amz-server-side-encryption", "encryption", None),
+    ("x-amz-acl", "acl", "s3:PutObjectAcl"),
+    ("x-amz-tagging", "tags", "s3:PutObjectTagging"),
+    ("x-amz-storage-class", "storage_class", None),
+)
+_CARRYING_OPTIONS = ("PutObject", "CreateMultipartUpload", "CopyObject")
+_KMS_ACTIONS = "kms:GenerateDataKey and kms:Decrypt of the KMS key"
+
 _ARCHIVED_ADVICE = "You can restore it before reading, or have from_prefix(skip_archived=True) leave such objects out"
 _TIER_ADVICE = (
     "You can restore it to the frequent access tier of S3 Intelligent-Tiering (RestoreObject) before reading. "
@@ -200,6 +210,28 @@ def _access_advice(request: Request, code: str) -> str:
         "CreateSession": "s3express:CreateSession",
     }  # fmt: skip
     action = actions.get(request.operation, f"s3:{request.operation}")
+    if request.operation in _CARRYING_OPTIONS:
+        return _options_advice(request, action)
+    if request.operation in ("UploadPart", "UploadPartCopy", "CompleteMultipartUpload"):
+        return f"These credentials need {action}; and {_KMS_ACTIONS}, if the upload is encrypted by KMS."
     missing = ", and s3:ListBucket, without which S3 sends the same error for a missing key" if request.method in (
         "GET", "HEAD") and request.key else ""  # fmt: skip
     return f"These credentials need {action}{missing}."
+
+
+def _options_advice(request: Request, action: str) -> str:
+    """What a request needs that stores an object, and what a bucket's policy may demand of it.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html#mpuAndPermissions
+    """
+    carried = [name for header, name, _ in _OPTIONS if header in request.headers]
+    lacking = [name for header, name, _ in _OPTIONS if header not in request.headers]
+    needed = [action, *(need for header, _, need in _OPTIONS if need and header in request.headers)]
+    if request.headers.get("x-amz-server-side-encryption", "").startswith("aws:kms"):
+        needed.append(_KMS_ACTIONS)
+    demands = [f"options that this request lacks ({', '.join(lacking)})"] if lacking else []
+    demands += [f"other values of those it carries ({', '.join(carried)})"] if carried else []
+    return (
+        f"These credentials need {', '.join(needed)}. If they have that, a policy of the bucket may demand "
+        f"{', or '.join(demands)}: set write_options in S3ClientConfig."
+    )

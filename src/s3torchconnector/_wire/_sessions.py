@@ -42,6 +42,7 @@ class Sessions:
         request: sends a request; returns the document and the headers of its response.
         now: the time by the server's clock, as far as it is known.
         clock: measures how long a session has lasted, in seconds.
+        encryption: the headers that say how what is stored is encrypted.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class Sessions:
         request: Callable[[Request], tuple[bytes, Mapping[str, str]]],
         now: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
+        encryption: Mapping[str, str] | None = None,
     ) -> None:
+        self._encryption = encryption or {}
         self._request = request
         self._now = now
         self._clock = clock
@@ -101,10 +104,10 @@ class Sessions:
 
     def _document(self, bucket: str) -> tuple[bytes, Mapping[str, str]]:
         try:
-            return self._request(create_session(bucket))
+            return self._request(create_session(bucket, options=self._encryption))
         except S3AccessDeniedError:
             try:  # without a mode, S3 creates sessions that may write, which this role may not
-                response = self._request(create_session(bucket, "ReadOnly"))
+                response = self._request(create_session(bucket, "ReadOnly", options=self._encryption))
             except S3Exception as error:
                 _log.debug("%s: S3 grants no read-only session either: %s", display_uri(bucket), error)
             else:

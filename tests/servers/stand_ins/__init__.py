@@ -14,8 +14,21 @@ from tests.servers.stand_ins.ceph import Ceph16
 from tests.servers.stand_ins.express import Express
 from tests.servers.stand_ins.gcs import Gcs
 from tests.servers.stand_ins.minio import Minio, OldMinio
+from tests.servers.stand_ins.policies import Demanding
 from tests.servers.stand_ins.r2 import R2
 from tests.servers.stand_ins.rustfs import RustFs
 from tests.servers.stand_ins.s3rver import S3rver
 
-__all__ = ["R2", "AwsLike", "Backblaze", "Ceph16", "Express", "Gcs", "Minio", "OldMinio", "RustFs", "S3rver"]
+__all__ = [
+    "R2",
+    "AwsLike",
+    "Backblaze",
+    "Ceph16",
+    "Demanding",
+    "Express",
+    "Gcs",
+    "Minio",
+    "OldMinio",
+    "RustFs",
+    "S3rver",
+]

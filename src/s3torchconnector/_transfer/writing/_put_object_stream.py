@@ -17,6 +17,7 @@ from s3torchconnector._transfer.writing._upload import State, Upload
 from s3torchconnector._transfer.writing._upload_requests import UploadRequests
 from s3torchconnector._transfer.writing._write_condition import CreateOnly, Overwrite
 from s3torchconnector._wire import Buffer
+from s3torchconnector._write_options import S3WriteOptions
 
 
 class PutObjectStream:
@@ -32,8 +33,8 @@ class PutObjectStream:
         open_runtime: OpenRuntime,
         bucket: str,
         key: str,
-        storage_class: str | None = None,
         *,
+        options: S3WriteOptions | None = None,
         overwrite: bool = True,
         summed: bool = False,
         condition: Overwrite | None = None,
@@ -47,7 +48,8 @@ class PutObjectStream:
         self._part_size = runtime.config.part_size
         self._demands_equal_parts = runtime.caller.demands_equal_parts(bucket)
         self._equal_size = equal_part_size(self._part_size) if self._demands_equal_parts else None
-        requests = UploadRequests(runtime.caller, bucket, key, storage_class, condition, summed=summed)
+        headers = runtime.config._options_of_write(options)._headers()
+        requests = UploadRequests(runtime.caller, bucket, key, headers, condition, summed=summed)
         self._upload = Upload(open_runtime, requests, self._equal_size)
 
     def expect(self, size: int) -> None:

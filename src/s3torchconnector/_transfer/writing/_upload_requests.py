@@ -11,7 +11,7 @@ The first and the last of the second line tell S3 about the object; the one that
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ProtocolError, S3ServiceError
@@ -42,14 +42,19 @@ _log = logging.getLogger(__name__)
 
 
 class UploadRequests:
-    """Sends the requests of one upload with ``caller``. Any thread may send a part."""
+    """Sends the requests of one upload with ``caller``. Any thread may send a part.
+
+    Args:
+        options: the headers of ``S3WriteOptions``.
+        summed: whether to compute the checksum even if uploads carry none.
+    """
 
     def __init__(
         self,
         caller: Caller,
         bucket: str,
         key: str,
-        storage_class: str | None = None,
+        options: Mapping[str, str],
         condition: Overwrite | None = None,
         *,
         summed: bool = False,
@@ -57,7 +62,7 @@ class UploadRequests:
         self.bucket = bucket
         self.key = key
         self._caller = caller
-        self._storage_class = storage_class
+        self._options = options
         self._condition = Overwrite() if condition is None else condition
         self._checksums = UploadChecksums(caller, bucket, summed)
         self._is_gateway = False  # whether the server is Ceph's or Swift's
@@ -75,9 +80,7 @@ class UploadRequests:
             S3Exception: the object was not stored, or nobody can tell.
         """
         checksum = self._checksums.of_part(1, body)
-        request = operations.put_object(
-            self.bucket, self.key, body, storage_class=self._storage_class, checksum=checksum
-        )
+        request = operations.put_object(self.bucket, self.key, body, options=self._options, checksum=checksum)
         marked = self._condition.marked(request)
         send = partial(self._condition.send, self._checksums, marked, lambda _, response: _etag_of(response), cancel)
         completion = Completion(marked, sum(map(len, body)), partial(md5_etag, body))
@@ -86,7 +89,7 @@ class UploadRequests:
     def create(self, cancel: CancelToken) -> str:
         """Begin a multipart upload, and return its id."""
         request = operations.create_multipart_upload(
-            self.bucket, self.key, storage_class=self._storage_class, checksum=self._checksums.announced()
+            self.bucket, self.key, options=self._options, checksum=self._checksums.announced()
         )
         return self._checksums.call(self._condition.marked(request), self._note_creation, cancel)
 

@@ -42,9 +42,10 @@ from s3torchconnector._wire import (
     offered,
     operations,
 )
+from s3torchconnector._write_options import MARK
 
 _log = logging.getLogger(__name__)
-_MARK = "x-amz-meta-s3torchconnector-write"
+_MARK = f"x-amz-meta-{MARK}"
 _T = TypeVar("_T")
 
 
