@@ -1,11 +1,12 @@
-"""Train a small CNN on images in S3, save a checkpoint to S3 every epoch, be killed, and resume from S3.
+"""Train a small CNN on images in S3, save checkpoints to S3, be killed in the middle of an epoch, and resume there.
 
 Run it with ``make demo``. It needs no AWS account: it starts a real S3 server on this machine (``S3Server``), and
 everything below talks to that as it would to AWS. On AWS, leave out the server and name your own bucket and region;
 credentials are found as the AWS command line finds them.
 
-The job runs in a process of its own, which is killed by SIGKILL, as a node that fails would be, in the middle of an
-epoch. A second process finds the newest checkpoint in S3 and goes on from there.
+The job runs in a process of its own, which is killed by SIGKILL, as a node that fails would be, after it has saved a
+checkpoint in the middle of an epoch. A second process finds the newest checkpoint in S3 and goes on with the images
+that the first one has not had. Both write down which images they trained on, so that the demo can tell.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,12 +34,22 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from s3torchconnector import S3Checkpoint, S3Client, S3IterableDataset, S3MapDataset, S3Reader, S3Writer
+from s3torchconnector import (
+    S3Checkpoint,
+    S3Client,
+    S3DataLoader,
+    S3IterableDataset,
+    S3Manifest,
+    S3Reader,
+    S3StreamingDataset,
+    S3Writer,
+)
 from s3torchconnector.testing import S3Server
 
 REGION = "us-east-1"
 BUCKET = "digits"
 TRAIN = f"s3://{BUCKET}/train/"
+MANIFEST = f"s3://{BUCKET}/manifests/train"
 HELD_OUT = f"s3://{BUCKET}/held-out/"
 CHECKPOINTS = f"s3://{BUCKET}/checkpoints/"
 METRICS = f"s3://{BUCKET}/metrics/"
@@ -49,7 +64,16 @@ class Job:
 
     epochs: int
     workers: int
-    killed_in: int | None  # the epoch in which this process is killed
+    seen: Path  # where this process writes down what it trains on
+    killed_in: int | None  # the epoch in which this process is killed, counted from 1
+
+
+class Sample(NamedTuple):
+    """An image of 1 x 8 x 8, its label and its key; a DataLoader makes a batch of each."""
+
+    image: torch.Tensor
+    label: int
+    key: str
 
 
 # -- the data: one PNG an image, with its label in the key ------------------------------------------------------------
@@ -78,22 +102,24 @@ def upload_digits() -> int:
     return count
 
 
-def to_sample(reader: S3Reader) -> tuple[torch.Tensor, int]:
-    """The transform of both datasets: an object becomes a tensor of 1 x 8 x 8 and a label.
+def to_sample(reader: S3Reader) -> Sample:
+    """The transform of both datasets.
 
     It runs in DataLoader's workers. The reader is a file, and its object is being fetched before it is asked for.
     """
     label = int(reader.key.split("/")[-2])
     pixels = np.asarray(Image.open(reader), dtype=np.float32) / 255
-    return torch.from_numpy(pixels)[None], label
+    return Sample(torch.from_numpy(pixels)[None], label, reader.key)
 
 
-def training_loader(workers: int, shuffle: torch.Generator) -> DataLoader:
-    """Random access in a new order each epoch: the map dataset fetches the objects of a batch concurrently."""
-    dataset = S3MapDataset.from_prefix(TRAIN, region=REGION, transform=to_sample)
-    return DataLoader(
-        dataset, BATCH, shuffle=True, num_workers=workers, generator=shuffle, persistent_workers=workers > 0
-    )
+def training_loader(workers: int) -> S3DataLoader:
+    """All images in a new order each epoch; the loader's state says where training is, and is a few numbers.
+
+    The prefix is listed by the first process only: the second one loads the list, and so has the same images.
+    """
+    manifest = S3Manifest.shared(TRAIN, at=MANIFEST, region=REGION)
+    dataset = S3StreamingDataset(manifest, transform=to_sample, batch_size=BATCH, seed=0)
+    return S3DataLoader(dataset, num_workers=workers, persistent_workers=workers > 0)
 
 
 def held_out_loader(workers: int) -> DataLoader:
@@ -119,7 +145,7 @@ def accuracy_of(model: nn.Module, loader: DataLoader) -> float:
     right = seen = 0
     model.eval()
     with torch.inference_mode():
-        for images, labels in loader:
+        for images, labels, _ in loader:
             right += int((model(images).argmax(1) == labels).sum())
             seen += len(labels)
     model.train()
@@ -129,10 +155,11 @@ def accuracy_of(model: nn.Module, loader: DataLoader) -> float:
 # -- checkpoints ------------------------------------------------------------------------------------------------------
 
 
-def save_checkpoint(epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+def save_checkpoint(model: nn.Module, optimizer: torch.optim.Optimizer, loader: S3DataLoader) -> str:
     """Store the state under a name of its own. It appears whole, when the ``with`` block ends, or not at all."""
-    uri = f"{CHECKPOINTS}epoch-{epoch:03}.pt"
-    state = {"epoch": epoch, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    place = loader.state_dict()
+    uri = f"{CHECKPOINTS}epoch-{place['epoch'] + 1:03}-image-{place['position']:05}.pt"
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "loader": place}
     with S3Checkpoint(REGION).writer(uri) as writer:
         torch.save(state, writer)
     return uri
@@ -146,13 +173,13 @@ def newest_checkpoint() -> str | None:
     return f"s3://{BUCKET}/{max(keys)}" if keys else None
 
 
-def load_checkpoint(uri: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Restore the state and return the epoch it was saved after."""
+def load_checkpoint(uri: str, model: nn.Module, optimizer: torch.optim.Optimizer, loader: S3DataLoader) -> None:
+    """Restore the state, also of the loader: its next pass goes on after the images that were trained on."""
     with S3Checkpoint(REGION).reader(uri) as reader:
         state = torch.load(reader, weights_only=True)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    return int(state["epoch"])
+    loader.load_state_dict(state["loader"])
 
 
 # -- the job ----------------------------------------------------------------------------------------------------------
@@ -163,41 +190,51 @@ def train(job: Job) -> None:
     torch.set_num_threads(1)  # faster for a model this small, and the workers need the other cores
     torch.manual_seed(0)
     model = make_model()
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    training, held_out = training_loader(job.workers), held_out_loader(job.workers)
     uri = newest_checkpoint()
-    done = load_checkpoint(uri, model, optimizer) if uri else 0
+    if uri:
+        load_checkpoint(uri, model, optimizer, training)
     say(f"resuming from {uri}" if uri else "no checkpoint in S3 yet: starting from the beginning")
 
-    shuffle = torch.Generator()
-    training, held_out = training_loader(job.workers, shuffle), held_out_loader(job.workers)
-    for epoch in range(done + 1, job.epochs + 1):
-        shuffle.manual_seed(epoch)  # the same order, whether or not the job was resumed
-        seconds = train_epoch(epoch, job, model, optimizer, training)
+    for epoch in range(training.dataset.epoch + 1, job.epochs + 1):
+        start = time.perf_counter()
+        images = train_epoch(epoch, job, model, optimizer, training)
+        seconds = time.perf_counter() - start
         accuracy = accuracy_of(model, held_out)
         start = time.perf_counter()
-        uri = save_checkpoint(epoch, model, optimizer)
+        uri = save_checkpoint(model, optimizer, training)
         saved_in = time.perf_counter() - start
         say(f"epoch {epoch}/{job.epochs}: accuracy {accuracy:.1%} on held-out images, saved {uri}")
-        save_metrics(epoch, seconds=seconds, accuracy=accuracy, checkpoint_seconds=saved_in)
+        save_metrics(epoch, images=images, seconds=seconds, accuracy=accuracy, checkpoint_seconds=saved_in)
 
 
-def train_epoch(epoch: int, job: Job, model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader) -> float:
-    """One pass over the training images; return the seconds it took."""
-    start = time.perf_counter()
-    images_of_epoch = len(loader.dataset)  # type: ignore[arg-type]
-    with tqdm(
-        desc=f"epoch {epoch}/{job.epochs}", total=images_of_epoch, leave=False, unit="image", disable=None
-    ) as bar:
-        for step, (images, labels) in enumerate(loader):
+def train_epoch(epoch: int, job: Job, model: nn.Module, optimizer: torch.optim.Optimizer, loader: S3DataLoader) -> int:
+    """One pass over the training images, or what is left of it; return over how many. Saves in the middle, too."""
+    images_of_epoch, count = len(loader.dataset), 0
+    had = loader.state_dict()["position"] % images_of_epoch
+    title = f"epoch {epoch}/{job.epochs}"
+    with (
+        tqdm(desc=title, total=images_of_epoch, initial=had, leave=False, unit="image", disable=None) as bar,
+        open(job.seen, "a") as seen,
+    ):
+        for images, labels, keys in loader:
             loss = nn.functional.cross_entropy(model(images), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            seen.writelines(f"{epoch} {key}\n" for key in keys)
+            count += len(images)
             bar.update(len(images))
-            if epoch == job.killed_in and step == len(loader) // 2:
-                bar.refresh()
-                os.kill(os.getpid(), signal.SIGKILL)  # no clean-up, as when a node fails
-    return time.perf_counter() - start
+            if had < images_of_epoch / 2 <= had + count < images_of_epoch / 2 + BATCH:
+                uri = save_checkpoint(model, optimizer, loader)
+                bar.clear()
+                say(f"{title}: saved {uri} in the middle")
+                if epoch == job.killed_in:
+                    bar.refresh()
+                    seen.flush()
+                    os.kill(os.getpid(), signal.SIGKILL)  # no clean-up, as when a node fails
+    return count
 
 
 def save_metrics(epoch: int, **metrics: float) -> None:
@@ -210,26 +247,44 @@ def save_metrics(epoch: int, **metrics: float) -> None:
 
 def run_job(job: Job) -> int:
     """Run ``train`` in a process of its own. Return 0 if it succeeded, or minus the signal if it was killed."""
-    command = [sys.executable, __file__, "--job", f"--epochs={job.epochs}", f"--workers={job.workers}"]
+    command = [sys.executable, __file__, f"--job={job.seen}", f"--epochs={job.epochs}", f"--workers={job.workers}"]
     if job.killed_in is not None:
         command.append(f"--killed-in={job.killed_in}")
     return subprocess.run(command, check=False).returncode
 
 
 def train_through_a_crash(epochs: int, workers: int) -> None:
-    """Run the job until it is killed half-way, then run it again, to the end.
+    """Run the job until it is killed half-way, then run it again, to the end, and compare what the two trained on.
 
     Raises:
-        RuntimeError: a process ended otherwise than planned.
+        RuntimeError: a process ended otherwise than planned, or an image came twice or not at all.
     """
     killed_in = epochs // 2 + 1
-    if run_job(Job(epochs, workers, killed_in)) != -signal.SIGKILL:
-        raise RuntimeError("the first training process should have been killed")
-    if sys.stderr.isatty():
-        print(file=sys.stderr)  # below its progress bar
-    say(f"killed by SIGKILL in the middle of epoch {killed_in}; a new process takes over")
-    if run_job(Job(epochs, workers, None)) != 0:
-        raise RuntimeError("the second training process failed")
+    with TemporaryDirectory() as folder:
+        first, second = Path(folder) / "first", Path(folder) / "second"
+        if run_job(Job(epochs, workers, first, killed_in)) != -signal.SIGKILL:
+            raise RuntimeError("the first training process should have been killed")
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # below its progress bar
+        say(f"killed by SIGKILL in the middle of epoch {killed_in}; a new process takes over")
+        if run_job(Job(epochs, workers, second, None)) != 0:
+            raise RuntimeError("the second training process failed")
+        images = len(S3Manifest.load(MANIFEST, region=REGION))
+        compare(killed_in, images, first.read_text().splitlines(), second.read_text().splitlines())
+
+
+def compare(epoch: int, images: int, first: list[str], second: list[str]) -> None:
+    """Say what the two processes trained on in the epoch in which the first one was killed."""
+    before, after = (Counter(line for line in lines if line.startswith(f"{epoch} ")) for lines in (first, second))
+    both = before + after
+    again = both.total() - len(both)
+    missing = images - len(both)
+    say(
+        f"epoch {epoch}: {before.total():,} images before the kill and {after.total():,} after it; "
+        f"read again: {again}, left out: {missing}"
+    )
+    if again or missing:
+        raise RuntimeError("every image should have come exactly once")
 
 
 def report() -> float:
@@ -244,8 +299,9 @@ def report() -> float:
     table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    table.add_row("objects/s, read while training", f"{passes * len(sizes) / seconds:,.0f}")
-    table.add_row(f"MB/s (a PNG is {sum(sizes) / len(sizes):.0f} bytes)", f"{passes * sum(sizes) / seconds / 1e6:.3f}")
+    images, mean = sum(epoch["images"] for epoch in metrics), sum(sizes) / len(sizes)
+    table.add_row("objects/s, read while training", f"{images / seconds:,.0f}")
+    table.add_row(f"MB/s (a PNG is {mean:.0f} bytes)", f"{images * mean / seconds / 1e6:.3f}")
     table.add_row("accuracy on held-out images", f"{metrics[-1]['accuracy']:.1%}")
     table.add_row("seconds a checkpoint", f"{saving / passes:.3f}")
     Console().print(table)
@@ -279,7 +335,12 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, default=min(2, os.cpu_count() or 1), help="DataLoader workers (default: 2)"
     )
-    parser.add_argument("--job", action="store_true", help="only train, with the server that AWS_ENDPOINT_URL_S3 names")
+    parser.add_argument(
+        "--job",
+        type=Path,
+        metavar="FILE",
+        help="only train, at AWS_ENDPOINT_URL_S3, and write the keys here",
+    )
     parser.add_argument("--killed-in", type=int, metavar="EPOCH", help="with --job: die in the middle of that epoch")
     options = parser.parse_args()
     if options.epochs < 1 or options.workers < 0:
@@ -290,6 +351,6 @@ def parse_options() -> argparse.Namespace:
 if __name__ == "__main__":
     given = parse_options()
     if given.job:
-        train(Job(given.epochs, given.workers, given.killed_in))
+        train(Job(given.epochs, given.workers, given.job, given.killed_in))
     else:
         sys.exit(demo(given.epochs, given.workers))

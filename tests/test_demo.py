@@ -46,11 +46,12 @@ def test_it_survives_being_killed_and_learns_the_digits() -> None:
     for expected in (
         r"uploading: +\d+%\|.*/1797 ",  # a progress bar
         r"uploaded 1,797 images",
-        r"epoch 2/4: accuracy .* saved s3://digits/checkpoints/epoch-002\.pt",
+        r"epoch 2/4: accuracy .* saved s3://digits/checkpoints/epoch-002-image-01437\.pt",
         r"epoch 3/4: +5\d%\|.*/1437 ",  # the bar of the epoch that was not finished
         r"killed by SIGKILL in the middle of epoch 3",
-        r"resuming from s3://digits/checkpoints/epoch-002\.pt",
-        r"epoch 4/4: accuracy .* saved s3://digits/checkpoints/epoch-004\.pt",
+        r"resuming from s3://digits/checkpoints/epoch-003-image-00736\.pt",
+        r"epoch 4/4: accuracy .* saved s3://digits/checkpoints/epoch-004-image-01437\.pt",
+        r"epoch 3: 736 images before the kill and 701 after it; read again: 0, left out: 0",
         r"objects/s, .* [\d,]+ ",
         r"MB/s .* \d+\.\d+ ",
         r"accuracy on held-out images .* (9[5-9]\.\d|100\.0)% ",
@@ -61,11 +62,21 @@ def test_it_survives_being_killed_and_learns_the_digits() -> None:
     assert "Traceback" not in shown
 
 
+@pytest.mark.parametrize("second", [["1 a"], ["1 a", "1 b", "1 c"]])
+def test_an_image_that_is_left_out_or_comes_twice_is_a_failure(
+    second: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    train_digits.compare(1, 3, ["1 c"], ["1 a", "1 b", "2 a", "2 b", "2 c"])
+    assert "1 images before the kill and 2 after it; read again: 0, left out: 0" in capfd.readouterr().out
+    with pytest.raises(RuntimeError, match="exactly once"):
+        train_digits.compare(1, 3, ["1 c"], second)
+
+
 def test_a_model_that_did_not_learn_is_a_failure(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def learn_little(epochs: int, workers: int) -> None:
-        train_digits.save_metrics(epochs, seconds=1.0, accuracy=0.9499, checkpoint_seconds=0.1)
+        train_digits.save_metrics(epochs, images=1, seconds=1.0, accuracy=0.9499, checkpoint_seconds=0.1)
 
     monkeypatch.setattr(train_digits, "train_through_a_crash", learn_little)
     assert train_digits.demo(epochs=1, workers=0) == 1
