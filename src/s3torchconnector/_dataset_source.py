@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +15,7 @@ from s3torchconnector._key_table import KeyTable
 from s3torchconnector._listed_objects import ListedObjects
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer import PinnedObject, count_workers_by, look_ahead
+from s3torchconnector._transfer import PinnedObject, count_workers_by
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._uri import parse_object_uri, parse_s3_uri
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
@@ -97,93 +96,8 @@ class DatasetSource:
         source = PinnedObject(self.client._runtime, item.bucket, item.key, listed)
         return construct(bucket=item.bucket, key=item.key, get_object_info=partial(copy, listed), get_stream=source)
 
-    def samples(self, items: Iterable[S3BucketKeyData], most: int | None) -> Samples:
-        """Make the transformed samples of ``items``, in order, while at most ``most`` of the next ones are fetched."""
-        opened: deque[S3BucketKeyData] = deque()
-
-        def open_early(item: S3BucketKeyData) -> S3Reader | _Foreign:
-            reader = self._open_early(item)
-            opened.append(item)
-            return reader
-
-        return Samples(look_ahead(map(open_early, items), self.client._runtime, most), opened, self.transform)
-
-    def _open_early(self, item: S3BucketKeyData) -> S3Reader | _Foreign:
-        reader: object = self.open(item)
-        return reader if isinstance(reader, S3Reader) else _Foreign(reader)
-
-
-class Handed:
-    """How many samples an iterator has handed out, and which one last."""
-
-    count = 0
-    item: S3BucketKeyData | None = None
-
-
-class Samples(Iterator[Any]):
-    """Transformed samples of readers that are fetched before they are needed.
-
-    A transform that raises costs its own sample: the next call goes on with the next one. When the iterator is
-    dropped, what is in flight is cancelled.
-
-    Attributes:
-        handed: what has been handed out, with the samples that failed.
-    """
-
-    def __init__(
-        self,
-        readers: Generator[S3Reader | _Foreign, None, None],
-        opened: deque[S3BucketKeyData],
-        transform: Transform,
-    ) -> None:
-        self._readers = readers
-        self._opened = opened
-        self._transform = transform
-        self.handed = Handed()
-
-    def __next__(self) -> Any:
-        reader = next(self._readers)
-        handed = self.handed
-        handed.item = self._opened.popleft()
-        handed.count += 1
-        transform = self._transform
-        try:
-            return transform(reader.file if isinstance(reader, _Foreign) else reader)
-        except StopIteration as error:  # it would say that there are no more samples
-            raise RuntimeError("the transform raised StopIteration") from error
-        except BaseException:
-            del self  # or else the traceback would keep what is in flight, as long as the error is kept
-            raise
-
-    def skip(self) -> None:
-        """Leave out the next sample, if there is one."""
-        reader = next(self._readers, None)
-        if reader is not None:
-            self._opened.popleft()
-            reader.close()
-
-    def close(self) -> None:
-        """Cancel what is in flight: there are no more samples."""
-        self._readers.close()
-
 
 _default_reader = S3ReaderConstructor.default()
-
-
-class _Foreign:
-    """What a ``reader_constructor`` returned that is not an ``S3Reader``, in the form that ``look_ahead`` takes."""
-
-    def __init__(self, file: Any) -> None:
-        self.file = file
-
-    def _start_early(self, likely_size: int | None) -> bool:
-        return False
-
-    def _hand_out(self) -> int | None:
-        return None
-
-    def close(self) -> None:
-        """Do nothing: it belongs to the program."""
 
 
 def objects_from_uris(object_uris: str | Iterable[str]) -> GetDatasetObjects:

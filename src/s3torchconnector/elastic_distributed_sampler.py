@@ -10,6 +10,7 @@ from torch.utils.data import Sampler
 from s3torchconnector._datasets import _streaming
 from s3torchconnector._datasets._deal import Deal, Tail
 from s3torchconnector._datasets._epochs import Start
+from s3torchconnector._datasets._order import Order
 from s3torchconnector._datasets._pass import Progress
 from s3torchconnector._datasets._plan import Plan
 from s3torchconnector._datasets._state import Settings, resume_at, state_of
@@ -90,7 +91,7 @@ class ElasticDistributedSampler(Sampler[int]):
         start = self._next
         progress = self._progress = Progress(start, self._plan(start))
         self._next = Start(start.epoch + 1)
-        for number in progress.plan.samples(progress.plan.order):
+        for number in progress.plan.samples():
             progress.samples += 1
             yield number
         progress.ended = True
@@ -129,7 +130,7 @@ class ElasticDistributedSampler(Sampler[int]):
     def _plan(self, start: Start) -> Plan:
         rank, replicas = self._ranks()
         deal = Deal(len(self._dataset), replicas, self._batch_size, self._tail, start.position)
-        return Plan(deal, rank, self._seed, self._shuffle, start.epoch)
+        return Plan(deal, rank, Order(self._seed, start.epoch, deal.samples, shuffle=self._shuffle))
 
     def _ranks(self) -> Rank:
         return self._given_rank or group_rank() or environment_rank()

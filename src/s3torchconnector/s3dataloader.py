@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from s3torchconnector._datasets._epochs import Start
+from s3torchconnector._datasets._passes import Passes
 from s3torchconnector._datasets._plan import Plan
 from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector.s3streaming_dataset import S3StreamingDataset
@@ -67,13 +68,13 @@ class S3DataLoader(DataLoader[Any]):
         beginning of the next epoch. Iterators of earlier passes end.
         """
         # An iterator that handed out nothing was no pass.
-        unused = self._handed is not None and self._handed.is_unused and self.dataset._epochs.has_begun()
-        start = self.dataset._begin_by_loader(self._handed.start if self._handed is not None and unused else None)
+        unused = self._handed is not None and self._handed.is_unused and self._passes.epochs.has_begun()
+        start = self._passes.begin_by_loader(self._handed.start if self._handed is not None and unused else None)
         try:
             batches = super().__iter__()
         finally:
-            self.dataset._by_loader = False
-        self._handed = _Handed(start, self.dataset._plan(start))
+            self._passes.by_loader = False
+        self._handed = _Handed(start, self._passes.plan(start))
         return _Batches(self, batches, self._handed)
 
     def state_dict(self) -> dict[str, Any]:
@@ -85,9 +86,9 @@ class S3DataLoader(DataLoader[Any]):
         if not self._ordered:
             raise S3ConfigurationError("with in_order=False, no state tells which samples were seen: leave it True")
         handed = self._handed
-        if handed is None or not self.dataset._epochs.has_begun():
-            return self.dataset._state_at(*self.dataset._epochs.latest())
-        return self.dataset._state_at(handed.start.epoch, handed.position)
+        if handed is None or not self._passes.epochs.has_begun():
+            return self._passes.state_at(*self._passes.epochs.latest())
+        return self._passes.state_at(handed.start.epoch, handed.position)
 
     def stats(self) -> dict[str, Any]:
         """What the loader and its workers have done so far, and under ``"since_last_call"`` since ``stats`` was called
@@ -96,14 +97,20 @@ class S3DataLoader(DataLoader[Any]):
         Returns:
             ``samples``; ``bytes`` of the objects that were opened; ``wait_seconds`` that the program has waited for
             batches; ``transform_seconds`` that transforms took in all workers together, with the time in which they
-            waited for bytes; ``errors`` of transforms, and samples that were ``replaced`` since they failed.
+            waited for bytes; ``errors`` of transforms, and samples that were ``replaced`` since they failed;
+            ``requests`` that were sent for objects, each time that one was sent again included, and ``retries``, those
+            of them that followed a failure.
         """
-        totals: dict[str, Any] = self.dataset._counters.totals()
+        totals: dict[str, Any] = self.dataset._making.counters.totals(0)
         seconds = {"wait_seconds": self._wait_ns / 1e9, "transform_seconds": totals.pop("transform_ns") / 1e9}
         now = {**totals, **seconds}
         since = {name: value - self._last_stats.get(name, 0) for name, value in now.items()}
         self._last_stats = now
         return {**now, "since_last_call": since}
+
+    @property
+    def _passes(self) -> Passes:
+        return self.dataset._passes
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Have the next pass go on where the state was saved, see ``S3StreamingDataset.load_state_dict``."""
@@ -147,7 +154,7 @@ class _Batches(Iterator[Any]):
         self._loader = loader
         self._batches = batches
         self._handed = handed
-        self._serial = loader.dataset._serial
+        self._serial = loader._passes.serial
 
     def __next__(self) -> Any:
         """The next batch.
@@ -157,7 +164,7 @@ class _Batches(Iterator[Any]):
         Raises:
             S3ConfigurationError: another pass over the dataset was begun.
         """
-        if self._serial != self._loader.dataset._serial:
+        if self._serial != self._loader._passes.serial:
             raise S3ConfigurationError(
                 "another pass over this dataset was begun, by this loader or another one: give each loader that is "
                 "used at the same time a dataset of its own"

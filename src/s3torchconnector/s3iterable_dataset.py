@@ -13,7 +13,6 @@ from s3torchconnector._dataset_parameters import document
 from s3torchconnector._dataset_source import (
     DatasetSource,
     GetDatasetObjects,
-    Handed,
     PinnedObjects,
     Transform,
     identity,
@@ -25,6 +24,7 @@ from s3torchconnector._ranks import environment_rank, group_rank
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._s3dataset_common import get_objects_from_prefix, get_objects_from_uris  # noqa: F401
+from s3torchconnector._samples import Chosen, Handed, Samples
 from s3torchconnector._sharding import Place, shard
 from s3torchconnector._source_attribute import SourceAttribute
 from s3torchconnector.s3manifest import S3Manifest
@@ -212,7 +212,7 @@ class S3IterableDataset(IterableDataset[Any]):
         if type(self)._get_transformed_object is not S3IterableDataset._get_transformed_object:
             self._handed = Handed()
             return map(partial(self._hand_out, self._handed), items)
-        samples = self._source.samples(items, self._look_ahead)
+        samples = Samples.of(self._source, items, self._look_ahead)
         self._handed = samples.handed
         return samples
 
@@ -245,7 +245,7 @@ class S3IterableDataset(IterableDataset[Any]):
         return self._source.transform(self._source.open(bucket_key))
 
     def _hand_out(self, handed: Handed, bucket_key: S3BucketKeyData) -> Any:
-        handed.count, handed.item = handed.count + 1, bucket_key
+        handed.note(Chosen(self._source, bucket_key))
         return self._get_transformed_object(bucket_key)
 
     def _place(self) -> Place:

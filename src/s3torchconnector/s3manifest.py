@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -241,6 +241,10 @@ class S3Manifest:
     def created(self) -> int:
         """When the objects were listed, in seconds since 1970."""
         return self._rows.header.created
+
+    def _sizes_of(self, numbers: Sequence[int]) -> list[int]:
+        sizes = self._rows.sizes
+        return [sizes[number] for number in numbers]
 
     def _place(
         self, region: str | None, endpoint: str | None, s3client_config: S3ClientConfig | None

@@ -22,6 +22,7 @@ from s3torchconnector._dataset_source import (
 from s3torchconnector._key_table import KeyTable
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._s3dataset_common import get_objects_from_prefix, get_objects_from_uris  # noqa: F401
+from s3torchconnector._samples import Samples
 from s3torchconnector._source_attribute import SourceAttribute
 from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
@@ -200,7 +201,7 @@ class S3MapDataset(Dataset[Any]):
             return [self[i] for i in indices]
         table = self._dataset_bucket_key_pairs
         items = [table[i] for i in indices]
-        return list(self._source.samples(items, None))
+        return list(Samples.of(self._source, items, None))
 
     def _objects(self) -> ObjectTable:
         if self._table is None:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, cast
 
 from torch.utils.data import IterableDataset
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._dataset_source import DatasetSource, PinnedObjects, Transform, identity
-from s3torchconnector._datasets import _loader_state, _streaming
+from s3torchconnector._datasets import _streaming
+from s3torchconnector._datasets._contents import Contents, OfOnePart, Part
 from s3torchconnector._datasets._counters import Counters
-from s3torchconnector._datasets._deal import Deal, Tail
-from s3torchconnector._datasets._epochs import Epochs, Start
-from s3torchconnector._datasets._pass import Making, Pass, Progress
-from s3torchconnector._datasets._plan import Plan
-from s3torchconnector._datasets._state import Settings, resume_at, state_of
-from s3torchconnector._datasets._worker import in_worker, this_worker
-from s3torchconnector._errors import S3ConfigurationError
+from s3torchconnector._datasets._deal import Tail
+from s3torchconnector._datasets._epochs import Start
+from s3torchconnector._datasets._pass import Making, Pass
+from s3torchconnector._datasets._passes import Passes
 from s3torchconnector._ranks import Rank, environment_rank, group_rank
 from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
@@ -94,95 +93,52 @@ class S3StreamingDataset(IterableDataset[Any]):
     ) -> None:
         _streaming.check_numbers(batch_size, seed, num_replicas, rank, look_ahead)
         most_errors = _streaming.most_errors(on_error, max_errors)
-        self._pickled_rank: Rank | None = None
-        self._given_rank = None if num_replicas is None or rank is None else Rank(rank, num_replicas)
-        self._manifest = self._listed(manifest, region, endpoint, s3client_config)
-        region, endpoint, s3client_config = self._manifest._place(region, endpoint, s3client_config)
-        objects = PinnedObjects(self._manifest)
-        source = DatasetSource(region, objects, endpoint, transform, s3client_config, reader_constructor)
-        self._counters = Counters()
-        self._making = Making(source, self._manifest.__getitem__, look_ahead, most_errors, self._counters)
-        self._batch_size, self._shuffle, self._seed = batch_size, shuffle, seed
-        self._tail: Tail = "drop" if drop_last else "even" if even_batches else "uneven"
-        self._epochs = Epochs()
-        self._by_loader = False  # whether an S3DataLoader starts its workers now
-        self._serial = 0  # of the passes that were begun by an S3DataLoader
-        self._progress: Progress | None = None  # of the latest pass that this process has begun
-        # By a StatefulDataLoader, in a worker: where the next pass begins; where the one does that has no sample yet.
-        self._restored: tuple[Start, int] | None = None
-        self._upcoming: tuple[Start, int] | None = None
+        given = None if num_replicas is None or rank is None else Rank(rank, num_replicas)
+        listed = _listed(manifest, region, endpoint, s3client_config, given)
+        region, endpoint, s3client_config = listed._place(region, endpoint, s3client_config)
+        source = DatasetSource(region, PinnedObjects(listed), endpoint, transform, s3client_config, reader_constructor)
+        part = Part(source, listed, seed, shuffle, most_errors)
+        tail: Tail = "drop" if drop_last else "even" if even_batches else "uneven"
+        self._set_up(OfOnePart(part), batch_size, tail, given, look_ahead)
 
-    def _listed(
-        self, manifest: S3Manifest | str, region: str | None, endpoint: str | None, config: S3ClientConfig | None
-    ) -> S3Manifest:
-        if isinstance(manifest, S3Manifest):
-            return manifest
-        listed = S3Manifest.from_prefix(manifest, region=region or "", endpoint=endpoint, s3client_config=config)
-        _streaming.warn_of_listing(len(listed), self._ranks().size)
-        return listed
+    def _set_up(
+        self, contents: Contents, batch_size: int, tail: Tail, rank: Rank | None, look_ahead: int | None
+    ) -> None:
+        self._making = Making(contents, look_ahead, Counters(len(contents.parts)))
+        self._passes = Passes(contents, batch_size, tail, rank)
 
     @property
     def manifest(self) -> S3Manifest:
         """The objects."""
-        return self._manifest
+        return cast("S3Manifest", self._making.contents.parts[0].objects)
 
     @property
     def batch_size(self) -> int:
         """Samples of a batch of one rank."""
-        return self._batch_size
+        return self._passes.batch_size
 
     @property
     def epoch(self) -> int:
         """The number of the latest pass, or of the first one before it begins."""
-        return self._epochs.latest().epoch
+        return self._passes.epochs.latest().epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Have the next pass be this epoch, from its beginning, also in workers that run already.
 
         It is not needed: each pass is the epoch after the one before.
         """
-        self._start_at(Start(epoch))
+        self._passes.start_at(Start(epoch))
 
     def __len__(self) -> int:
         """How many samples this rank gets in a whole epoch."""
-        plan = self._plan(Start(0))
+        plan = self._passes.plan(Start(0))
         return plan.deal.samples_of(plan.rank)
 
     def __iter__(self) -> Pass:
         """Begin a pass, when the first sample is asked for. It goes on after an error of a transform."""
         _streaming.refuse_second_sharding(sys._getframe(1))
-        self._progress = None
-        by_loader, restored, self._restored = self._by_loader, self._restored, None
-        self._upcoming = restored
-
-        def begin() -> Progress:
-            self._progress = self._begin(by_loader, restored)
-            return self._progress
-
-        return Pass(self._making, begin, by_loader)
-
-    def _begin(self, by_loader: bool, restored: tuple[Start, int] | None) -> Progress:
-        worker, workers = this_worker()
-        if restored is not None:
-            return Progress(restored[0], self._plan(restored[0]), worker, workers, restored[1])
-        start = self._epochs.assigned() if by_loader else self._epochs.begin()
-        return Progress(start, self._plan(start), worker, workers)
-
-    def _begin_by_loader(self, start: Start | None) -> Start:
-        """Begin a pass for an ``S3DataLoader``, which resets ``_by_loader`` once its workers have started.
-
-        ``start`` is that of a pass that has handed out nothing, which begins again.
-        """
-        start = start or self._epochs.begin()
-        self._epochs.assign(start)
-        self._by_loader = True
-        self._serial += 1
-        return start
-
-    def _plan(self, start: Start) -> Plan:
-        rank, replicas = self._ranks()
-        deal = Deal(len(self._manifest), replicas, self._batch_size, self._tail, start.position)
-        return Plan(deal, rank, self._seed, self._shuffle, start.epoch)
+        by_loader, restored = self._passes.prepare()
+        return Pass(self._making, partial(self._passes.begin, by_loader, restored), by_loader)
 
     def keys_of(self, step: int, epoch: int | None = None, *, rank: int | None = None) -> list[str]:
         """The keys of the samples of a step, of all ranks in turn. Makes no request.
@@ -195,9 +151,9 @@ class S3StreamingDataset(IterableDataset[Any]):
         Raises:
             IndexError: the epoch has no such step.
         """
-        latest = self._epochs.latest()
-        plan = self._plan(latest if epoch in (None, latest.epoch) else Start(epoch or 0))
-        return [self._manifest[number].key for number in plan.samples_of_step(step, rank)]
+        latest = self._passes.epochs.latest()
+        plan = self._passes.plan(latest if epoch in (None, latest.epoch) else Start(epoch or 0))
+        return [self._making.contents.object(number).key for number in plan.samples_of_step(step, rank)]
 
     def state_dict(self, batches: int | None = None) -> dict[str, Any]:
         """Where this job is: a few numbers, equal on all ranks at the same step. See also ``S3DataLoader.state_dict``.
@@ -209,19 +165,7 @@ class S3StreamingDataset(IterableDataset[Any]):
         Raises:
             S3ConfigurationError: only the DataLoader knows, and ``batches`` does not tell.
         """
-        latest = self._epochs.latest()
-        if batches is not None:
-            return self._state_at(latest.epoch, self._plan(latest).deal.position_after(batches))
-        if in_worker():
-            return self._state_of_worker()
-        if self._progress is not None:
-            return self._state_at(self._progress.start.epoch, self._progress.position)
-        if self._epochs.has_begun():
-            raise S3ConfigurationError(
-                "only the DataLoader knows how many batches it has handed out: use S3DataLoader and its state_dict(), "
-                "or count them and call dataset.state_dict(batches=...)"
-            )
-        return self._state_at(*latest)
+        return self._passes.state(batches)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Have the next pass go on where the state was saved. Makes no request.
@@ -235,42 +179,18 @@ class S3StreamingDataset(IterableDataset[Any]):
         Raises:
             S3ConfigurationError: it is the state of another manifest, seed or order, or none.
         """
-        if in_worker():
-            self._restore_worker(state)
-            return
-        if _loader_state.is_of_loader(state):
-            state = _loader_state.position_of_loader(state, self._tail)
-        self._start_at(Start(*resume_at(state, self._settings)))
+        self._passes.load(state)
 
-    def _start_at(self, start: Start) -> None:
-        self._epochs.set(start)
-        self._progress = None
 
-    def _state_at(self, epoch: int, position: int) -> dict[str, Any]:
-        return state_of(self._settings, epoch, position, self._batch_size, self._ranks().size)
-
-    def _state_of_worker(self) -> dict[str, Any]:
-        if self._progress is not None:
-            start, batch = self._progress.start, self._progress.next_batch
-        else:
-            start, batch = self._restored or self._upcoming or (self._epochs.upcoming(), 0)
-        return _loader_state.of_worker(self._state_at(*start), *this_worker(), batch)
-
-    def _restore_worker(self, state: Mapping[str, Any]) -> None:
-        resume_at(state, self._settings)
-        _loader_state.check_topology(state, self._batch_size, self._ranks().size, *this_worker())
-        self._restored = Start(state["epoch"], state["position"]), state["next"]
-        self._progress = None
-        self._epochs.mark(state["epoch"])
-
-    @property
-    def _settings(self) -> Settings:
-        return Settings(self._manifest.fingerprint[:32], len(self._manifest), self._seed, self._shuffle)
-
-    def _ranks(self) -> Rank:
-        """Which share is this process's, as things stand."""
-        return self._given_rank or group_rank() or (self._pickled_rank if in_worker() else None) or environment_rank()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A spawned worker has no process group: it is told its parent's rank.
-        return {**self.__dict__, "_pickled_rank": group_rank(), "_progress": None}
+def _listed(
+    manifest: S3Manifest | str,
+    region: str | None,
+    endpoint: str | None,
+    config: S3ClientConfig | None,
+    rank: Rank | None,
+) -> S3Manifest:
+    if isinstance(manifest, S3Manifest):
+        return manifest
+    listed = S3Manifest.from_prefix(manifest, region=region or "", endpoint=endpoint, s3client_config=config)
+    _streaming.warn_of_listing(len(listed), (rank or group_rank() or environment_rank()).size)
+    return listed

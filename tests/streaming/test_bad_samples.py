@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from s3torchconnector import S3Reader
+from s3torchconnector import S3ClientConfig, S3Reader
 from s3torchconnector._datasets import _bad_samples
 from s3torchconnector.errors import (
     S3ChecksumError,
@@ -22,6 +22,8 @@ from s3torchconnector.s3dataloader import S3DataLoader
 from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3streaming_dataset import S3StreamingDataset
 from s3torchconnector.testing import S3Server
+from tests.servers.http_messages import s3_error
+from tests.servers.proxy import RecordingProxy, Replace, first
 from tests.streaming.support import loading, number, numbered, options
 
 COUNT = 97
@@ -173,3 +175,21 @@ def test_stats_are_totals_and_what_is_new(manifest: S3Manifest, workers: int) ->
         assert stats["transform_seconds"] >= since["transform_seconds"] > 0
         assert (stats["errors"], stats["replaced"]) == (0, 0)
     assert loader.stats()["since_last_call"]["samples"] == 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stats_count_requests_and_retries(
+    manifest: S3Manifest, s3_server: S3Server, proxy: RecordingProxy, workers: int
+) -> None:
+    proxy.misbehave = first(3, Replace(s3_error(503, "InternalError")))
+    dataset = dataset_of(
+        manifest, transform=number, endpoint=proxy.endpoint, s3client_config=S3ClientConfig(hedge=False)
+    )
+    with loading(dataset, num_workers=workers) as loader:
+        assert len(list(loader)) == 25
+        stats = loader.stats()
+        assert stats["requests"] == len(proxy.exchanges) >= COUNT + 3
+        assert stats["retries"] == 3
+        assert len(list(loader)) == 25
+        since = loader.stats()["since_last_call"]
+        assert (since["requests"], since["retries"]) == (len(proxy.exchanges) - stats["requests"], 0)

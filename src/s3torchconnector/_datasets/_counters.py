@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from s3torchconnector._datasets._mapped_bytes import SharedNumbers
 from s3torchconnector._datasets._worker import MOST_WORKERS, worker_slot
 
-FIELDS = ("samples", "bytes", "transform_ns", "errors", "replaced")
-_EPOCH, _ERRORS = len(FIELDS), len(FIELDS) + 1  # of the latest pass of the worker: which one, and its errors
-_ROW = len(FIELDS) + 2
+FIELDS = ("samples", "bytes", "transform_ns", "errors", "replaced", "requests", "retries")
+_EPOCH, _PARTS = 0, 1  # in a row: the epoch of the worker's latest pass; then for each part the fields, and its errors
+_ERRORS, _OF_PART = len(FIELDS), len(FIELDS) + 1
 
 
 class Counters:
-    """Totals of a dataset, over all its passes and workers."""
+    """Totals of a dataset, over all its passes and workers.
 
-    def __init__(self) -> None:
-        self._shared = SharedNumbers.zeros(_ROW * (MOST_WORKERS + 1))
+    Args:
+        parts: how many a dataset has; each is counted by itself.
+    """
 
-    def add(self, tally: Tally) -> None:
-        """Add what this process has done since it added last."""
-        numbers, row = self._shared.numbers, _ROW * worker_slot()
-        for field, number in enumerate(tally.take(), row):
-            numbers[field] += number
+    def __init__(self, parts: int = 1) -> None:
+        self._parts = parts
+        self._row = _PARTS + _OF_PART * parts
+        self._shared = SharedNumbers.zeros(self._row * (MOST_WORKERS + 1))
+
+    def add(self, part: int, numbers: Sequence[int]) -> None:
+        """Add what this process has done since it added last, in the order of ``FIELDS``."""
+        shared, at = self._shared.numbers, self._row * worker_slot() + _PARTS + _OF_PART * part
+        for field, number in enumerate(numbers, at):
+            if number:
+                shared[field] += number
 
     def begin_epoch(self, epoch: int) -> None:
         """This process begins a pass: errors count anew."""
-        numbers, row = self._shared.numbers, _ROW * worker_slot()
-        numbers[row + _EPOCH], numbers[row + _ERRORS] = epoch, 0
+        shared, row = self._shared.numbers, self._row * worker_slot()
+        shared[row + _EPOCH] = epoch
+        for part in range(self._parts):
+            shared[row + _PARTS + _OF_PART * part + _ERRORS] = 0
 
-    def note_error(self, epoch: int) -> int:
+    def note_error(self, part: int, epoch: int) -> int:
         """Count an error of this process in its pass. Returns how many all workers have had in this epoch."""
-        numbers = self._shared.numbers
-        numbers[_ROW * worker_slot() + _ERRORS] += 1
-        rows = range(0, len(numbers), _ROW)
-        return sum(numbers[row + _ERRORS] for row in rows if numbers[row + _EPOCH] == epoch)
+        shared, errors = self._shared.numbers, _PARTS + _OF_PART * part + _ERRORS
+        shared[self._row * worker_slot() + errors] += 1
+        rows = range(0, len(shared), self._row)
+        return sum(shared[row + errors] for row in rows if shared[row + _EPOCH] == epoch)
 
-    def totals(self) -> dict[str, int]:
-        """What all workers have added, by field."""
-        numbers = self._shared.numbers
-        return {name: sum(numbers[field::_ROW]) for field, name in enumerate(FIELDS)}
+    def totals(self, part: int) -> dict[str, int]:
+        """What all workers have added for a part, by field."""
+        shared, at = self._shared.numbers, _PARTS + _OF_PART * part
+        return {name: sum(shared[field :: self._row]) for field, name in enumerate(FIELDS, at)}
 
 
 class Tally:
     """What this process has done since it added to the counters: a store in shared memory for each sample would cost
     more than all other work on it.
 
-    Attributes: those of ``FIELDS``.
+    Attributes: the first ones of ``FIELDS``.
     """
 
     def __init__(self) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import struct
 from hashlib import blake2b
 from math import isqrt
+from typing import Protocol
 
 import torch
 
@@ -28,8 +29,20 @@ _POSITIVE = 2**62 - 1  # what is kept of a hash before the remainder is taken: s
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
+class AnyOrder(Protocol):
+    """Which sample is at which position of an epoch."""
+
+    seed: int
+    epoch: int
+    samples: int
+
+    def sample_at(self, position: int) -> int: ...
+
+    def samples_at(self, positions: torch.Tensor) -> torch.Tensor: ...
+
+
 class Order:
-    """Which sample is at which position of an epoch.
+    """A permutation of the samples.
 
     Args:
         seed: from 0 up to, but not including, 2**64.
@@ -39,7 +52,7 @@ class Order:
     """
 
     def __init__(self, seed: int, epoch: int, samples: int, *, shuffle: bool = True) -> None:
-        self.samples = samples
+        self.seed, self.epoch, self.samples = seed, epoch, samples
         self._shuffle = shuffle
         self._columns = isqrt(max(0, samples - 1)) + 1
         self._rows = -(-samples // self._columns) if samples else 1

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any
 
-from s3torchconnector._dataset_source import DatasetSource, Samples
 from s3torchconnector._datasets import _bad_samples
+from s3torchconnector._datasets._contents import Contents
 from s3torchconnector._datasets._counters import Counters, Tally
 from s3torchconnector._datasets._epochs import Start
-from s3torchconnector._datasets._order import Order
 from s3torchconnector._datasets._plan import Plan
-from s3torchconnector._s3bucket_key_data import S3BucketKeyData
+from s3torchconnector._samples import Chosen, Samples
 
 _ADDED_TOGETHER = 16  # samples
 
@@ -60,8 +59,7 @@ class Progress:
     def next_position(self) -> int:
         """The position of the sample that is handed out here next."""
         batches, rest = divmod(self.samples, self.plan.deal.batch_size)
-        batch = self.worker + (self.first + batches) * self.workers
-        return [each for part in self.plan.deal.positions(self.plan.rank, batch) for each in part][rest]
+        return self.plan.positions(self.worker + (self.first + batches) * self.workers)[rest]
 
 
 @dataclass(frozen=True)
@@ -69,17 +67,13 @@ class Making:
     """How the samples of a dataset are made; see ``S3StreamingDataset``.
 
     Attributes:
-        source: opens objects.
-        objects: those of a manifest, by number.
-        look_ahead: most that are fetched ahead.
-        most_errors: how many bad samples may be replaced in an epoch; None raises the first error.
-        counters: what workers add their numbers to.
+        contents: what they are.
+        look_ahead: most objects that are fetched ahead.
+        counters: what workers add their numbers to, by part of the contents.
     """
 
-    source: DatasetSource
-    objects: Callable[[int], S3BucketKeyData]
+    contents: Contents
     look_ahead: int | None
-    most_errors: int | None
     counters: Counters
 
 
@@ -97,9 +91,9 @@ class Pass(Iterator[Any]):
         self._begin = begin
         self._in_batches = in_batches
         self._progress: Progress | None = None
-        self._tally = Tally()
+        self._tallies = [Tally() for _ in making.contents.parts]
+        self._since_added = 0
         self._samples: Samples
-        self._order: Order
 
     def __next__(self) -> Any:
         progress = self._progress or self._start()
@@ -108,7 +102,7 @@ class Pass(Iterator[Any]):
             sample = next(self._samples)
         except StopIteration:
             progress.ended = True
-            self._making.counters.add(self._tally)
+            self._add()
             raise
         except BaseException as error:
             try:
@@ -117,27 +111,38 @@ class Pass(Iterator[Any]):
                 self._leave_sample(progress)
                 del self  # as in ``Samples``
                 raise
-        tally = self._tally
+        chosen = self._samples.handed.chosen
+        tally = self._tallies[chosen.part if chosen is not None else 0]
         tally.samples += 1
         tally.transform_ns += perf_counter_ns() - before
         progress.samples += 1
-        if tally.samples >= _ADDED_TOGETHER:
-            self._making.counters.add(tally)
+        self._since_added += 1
+        if self._since_added >= _ADDED_TOGETHER:
+            self._add()
         return sample
 
     def _start(self) -> Progress:
         progress = self._progress = self._begin()
-        self._order = progress.plan.order
-        numbers = progress.plan.samples(self._order, progress.worker, progress.workers, progress.first)
-        self._samples = self._making.source.samples(map(self._object, numbers), self._making.look_ahead)
-        self._making.counters.begin_epoch(progress.start.epoch)
+        making = self._making
+        numbers = progress.plan.samples(progress.worker, progress.workers, progress.first)
+        sources = [part.source for part in making.contents.parts]
+        self._samples = Samples(map(self._chosen, numbers), sources, making.look_ahead)
+        making.counters.begin_epoch(progress.start.epoch)
         return progress
 
-    def _object(self, number: int) -> S3BucketKeyData:
-        item = self._making.objects(number)
+    def _chosen(self, number: int) -> Chosen:
+        part, number = self._making.contents.place(number)
+        of_part = self._making.contents.parts[part]
+        item = of_part.objects[number]
         if item.object_info is not None:
-            self._tally.bytes += item.object_info.size
-        return item
+            self._tallies[part].bytes += item.object_info.size
+        return Chosen(of_part.source, item, part)
+
+    def _add(self) -> None:
+        """Add to the counters what was done since it was added last."""
+        self._since_added = 0
+        for number, (part, tally) in enumerate(zip(self._making.contents.parts, self._tallies, strict=True)):
+            self._making.counters.add(number, [*tally.take(), *part.source.client._runtime().take_usage()])
 
     def _replacement(self, error: BaseException, progress: Progress) -> Any:
         """A sample in place of the one that failed.
@@ -146,25 +151,26 @@ class Pass(Iterator[Any]):
             S3FormatError: there were too many errors in this epoch, or no sample is good.
             BaseException: it is none that another sample can take the place of.
         """
-        making, plan, position = self._making, progress.plan, progress.next_position
-        number = self._order.sample_at(position)
-        replacements = _bad_samples.candidates(plan.seed, plan.epoch, position, plan.deal.samples)
+        contents, order, position = self._making.contents, progress.plan.order, progress.next_position
+        number, in_part = contents.place(order.sample_at(position))
+        part, tally = contents.parts[number], self._tallies[number]
+        replacements = _bad_samples.candidates(order.seed, order.epoch, position, len(part.objects))
         while True:
-            self._tally.errors += 1
-            if making.most_errors is None or not _bad_samples.is_of_content(error):
+            tally.errors += 1
+            if part.most_errors is None or not _bad_samples.is_of_content(error):
                 raise error
-            item = making.objects(number)
-            count = making.counters.note_error(plan.epoch)
-            number = next(replacements, -1)
-            if count > making.most_errors or number < 0:
-                raise _bad_samples.too_many(error, item.bucket, item.key, count, making.most_errors) from error
+            item = part.objects[in_part]
+            count = self._making.counters.note_error(number, order.epoch)
+            in_part = next(replacements, -1)
+            if count > part.most_errors or in_part < 0:
+                raise _bad_samples.too_many(error, item.bucket, item.key, count, part.most_errors) from error
             _bad_samples.log(error, item.bucket, item.key, count)
             try:
-                sample = next(making.source.samples([making.objects(number)], 0))
+                sample = next(Samples.of(part.source, [part.objects[in_part]], 0))
             except BaseException as another:
                 error = another
             else:
-                self._tally.replaced += 1
+                tally.replaced += 1
                 return sample
 
     def _leave_sample(self, progress: Progress) -> None:
@@ -173,4 +179,4 @@ class Pass(Iterator[Any]):
         while self._in_batches and progress.samples % progress.plan.deal.batch_size:
             self._samples.skip()
             progress.samples += 1
-        self._making.counters.add(self._tally)
+        self._add()

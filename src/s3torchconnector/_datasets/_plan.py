@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from s3torchconnector._datasets._deal import Deal
-from s3torchconnector._datasets._order import Order
+from s3torchconnector._datasets._order import AnyOrder
 
 _AT_A_TIME = 1024  # positions: then a sample costs a third of a microsecond, and the first ones half a millisecond
+
+Sizes = Callable[[Sequence[int]], list[int]]
+"""The sizes of samples, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -20,25 +23,25 @@ class Plan:
     Attributes:
         deal: who gets which positions.
         rank: whose pass it is.
-        seed, shuffle: see ``Order``.
-        epoch: whose order it is.
+        order: of the epoch.
     """
 
     deal: Deal
     rank: int
-    seed: int
-    shuffle: bool
-    epoch: int
+    order: AnyOrder
 
-    @property
-    def order(self) -> Order:
-        """The order of the epoch, made anew."""
-        return Order(self.seed, self.epoch, self.deal.samples, shuffle=self.shuffle)
-
-    def samples(self, order: Order, worker: int = 0, workers: int = 1, first: int = 0) -> Iterator[int]:
-        """The samples of a worker's batches, from its ``first``-th on, in turn; ``order`` is the epoch's."""
+    def samples(self, worker: int = 0, workers: int = 1, first: int = 0) -> Iterator[int]:
+        """The samples of a worker's batches, from its ``first``-th on, in turn."""
         for positions in _gathered(self.deal.of_worker(self.rank, worker, workers, first)):
-            yield from order.samples_at(positions).tolist()
+            yield from self.order.samples_at(positions).tolist()
+
+    def positions(self, batch: int, rank: int | None = None) -> list[int]:
+        """The positions of a batch of this rank, or of another one, in the order of its samples.
+
+        Raises:
+            IndexError: the rank has no such batch.
+        """
+        return [each for part in self.deal.positions(self.rank if rank is None else rank, batch) for each in part]
 
     def samples_of_step(self, step: int, rank: int | None = None) -> list[int]:
         """The samples of a step, counted from the beginning of the epoch; of all ranks in turn, or of one.
@@ -53,11 +56,11 @@ class Plan:
         else:
             deal = replace(deal, start=0)
         ranks = range(deal.replicas) if rank is None else [rank]
-        order = self.order
         found = [each for each in ranks if step < deal.batches(each)]
         if not found or step < 0:
             raise IndexError(f"the epoch has no step {step}")
-        return [order.sample_at(position) for each in found for part in deal.positions(each, step) for position in part]
+        plan = replace(self, deal=deal)
+        return [self.order.sample_at(position) for each in found for position in plan.positions(step, each)]
 
 
 def _gathered(batches: Iterable[list[range]]) -> Iterator[torch.Tensor]:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from s3torchconnector._dataset_source import Handed
 from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._listed_objects import ListedObjects
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
+from s3torchconnector._samples import Handed
 from s3torchconnector._sharding import Place
 
 _VERSION = 1
@@ -22,8 +22,8 @@ _VERSION = 1
 def state_of(before: Mapping[str, Any] | None, handed: Handed | None, place: Place) -> dict[str, Any]:
     """The state after what was handed out, in a pass that began where ``before`` says; None means at the beginning."""
     count, last = (before["handed"], before["last"]) if before else (0, None)
-    if handed is not None and handed.item is not None:
-        count, last = count + handed.count, handed.item.key
+    if handed is not None and handed.chosen is not None:
+        count, last = count + handed.count, handed.chosen.item.key
     return {"version": _VERSION, "handed": count, "last": last, **place._asdict()}
 
 

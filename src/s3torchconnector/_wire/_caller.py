@@ -13,14 +13,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from s3torchconnector._activity import activity
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3ThrottledError, S3WrongRegionError
 from s3torchconnector._identity import Endpoint
-from s3torchconnector._wire._authenticator import Authenticator, Identity
-from s3torchconnector._wire._call_state import CallState, add_context
+from s3torchconnector._wire._authenticator import Authenticator
+from s3torchconnector._wire._call_state import Attempt, CallState, add_context
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
 from s3torchconnector._wire._checksum_support import ChecksumSupport
 from s3torchconnector._wire._connection import StaleConnection
@@ -39,19 +39,11 @@ from s3torchconnector._wire._response import Decompressed, Response, read_docume
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
 from s3torchconnector._wire._service_errors import service_error
 from s3torchconnector._wire._throttle import Overloaded, Throttle
+from s3torchconnector._wire._usage import Usage
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _ERROR_LIMIT = 1024 * 1024  # bytes of an error document
-
-
-class _Attempt(NamedTuple):
-    """What one attempt sends, where, by which way, and who signs it."""
-
-    request: Request
-    endpoint: Endpoint
-    route: Route
-    identity: Identity
 
 
 class Caller:
@@ -78,10 +70,9 @@ class Caller:
         self.quirks = Quirks({Quirk.EQUAL_PARTS} if config.equal_parts else set())
         self._heads = HeadBuilder(user_agent, config.requester_pays, not self.checksums.off)
         self._routes: dict[tuple[str, str, int], tuple[Route, Throttle]] = {}
-        self._max_connections = config.max_connections
+        self._config = config
         self.hedging = Hedging(config.hedge)
-        self._read_timeout = config.read_timeout
-        self._operation_timeout = config.operation_timeout
+        self.usage = Usage()
         self._rule = rule or RetryRule(RetryPolicy(config.max_attempts), RetryQuota())
 
     def __repr__(self) -> str:
@@ -128,9 +119,9 @@ class Caller:
         route, throttle = self._route_to(endpoint)
         if throttle.active:
             raise Overloaded("requests to this endpoint have to wait for a permit")
-        deadline = Deadline(cancel, time.perf_counter() + self._operation_timeout, wait, connect)
+        deadline = Deadline(cancel, time.perf_counter() + self._config.operation_timeout, wait, connect)
         identity = self._authenticator.identity_for(request, endpoint, None)
-        return self._send_attempt(_Attempt(request, endpoint, route, identity), deadline)
+        return self._send_attempt(Attempt(request, endpoint, route, identity), deadline)
 
     def connect(self, bucket: str, cancel: CancelToken) -> None:
         """Open a connection for a later ``send``, unless as many are in use as may be.
@@ -139,7 +130,7 @@ class Caller:
             S3Exception: it could not be opened.
         """
         route, _ = self._route_to(self._regions.endpoint(bucket))
-        deadline = Deadline(cancel, time.perf_counter() + self._operation_timeout, wait=False)
+        deadline = Deadline(cancel, time.perf_counter() + self._config.operation_timeout, wait=False)
         with contextlib.suppress(PoolIsFull):
             self._pool.open_ahead(route, deadline)
 
@@ -161,7 +152,7 @@ class Caller:
             CancelledByCaller: ``cancel`` was cancelled.
         """
         first = request if isinstance(request, Request) else request()
-        state = CallState(first, sent, cancel or CancelToken(), self._operation_timeout, limit)
+        state = CallState(first, sent, cancel or CancelToken(), self._config.operation_timeout, limit)
         try:
             while True:
                 try:
@@ -211,7 +202,7 @@ class Caller:
         endpoint = self._regions.endpoint(request.bucket)
         state.identity = self._authenticator.identity_for(request, endpoint, state.deadline)
         route, throttle = self._route_to(endpoint)
-        attempt = _Attempt(request, endpoint, route, state.identity)
+        attempt = Attempt(request, endpoint, route, state.identity)
         sent, state.sent = state.sent, None
         if sent is None and throttle.active and request.operation != "CreateSession":
             state.acquire_permit(throttle)  # CreateSession needs none: requests that hold permits wait for it
@@ -227,7 +218,7 @@ class Caller:
             raise
 
     def _send_and_receive(
-        self, sent: Exchange | None, attempt: _Attempt, state: CallState, consume: Callable[[Response], _T]
+        self, sent: Exchange | None, attempt: Attempt, state: CallState, consume: Callable[[Response], _T]
     ) -> _T:
         try:
             exchange = sent or self._send_attempt(attempt, state.deadline)
@@ -252,6 +243,7 @@ class Caller:
             state.unasked = error
             return 0.0
         delay = state.delay_after(error, self._rule)
+        self.usage.retries.note()
         _log.info("%s failed (%s), attempt %d follows in %.2f s", state.request, error, state.attempts + 1, delay)
         return delay
 
@@ -267,16 +259,18 @@ class Caller:
             add_context(failure, state.request, state.attempts + 1)
             raise
 
-    def _send_attempt(self, attempt: _Attempt, deadline: Deadline, *, fresh: bool = False) -> Exchange:
+    def _send_attempt(self, attempt: Attempt, deadline: Deadline, *, fresh: bool = False) -> Exchange:
         deadline.check()
         timestamp = self._authenticator.timestamp()
         head = self._heads.build(attempt.request, attempt.endpoint, *attempt.identity, timestamp, attempt.route.proxy)
-        return Exchange(self._pool, attempt.route, attempt.request, head, deadline, fresh=fresh)
+        exchange = Exchange(self._pool, attempt.route, attempt.request, head, deadline, fresh=fresh)
+        self.usage.requests.note()
+        return exchange
 
     def _receive_response(self, exchange: Exchange, state: CallState, consume: Callable[[Response], _T]) -> _T:
         state.since = exchange.started
         if state.request.operation == "GetObject":
-            exchange.await_response(self.hedging, self._read_timeout)
+            exchange.await_response(self.hedging, self._config.read_timeout)
         result = exchange.receive(consume, partial(self._error_of, state.request))
         if _log.isEnabledFor(logging.DEBUG):
             log_request(_log, state.request, exchange, state.attempts + 1)
@@ -286,7 +280,8 @@ class Caller:
         """The way to an endpoint, and its throttle."""
         key = (endpoint.scheme, endpoint.host, endpoint.port)
         found = self._routes.get(key)
-        return found or self._routes.setdefault(key, (Route(*key, proxy_for(*key)), Throttle(self._max_connections)))
+        most = self._config.max_connections
+        return found or self._routes.setdefault(key, (Route(*key, proxy_for(*key)), Throttle(most)))
 
     def _error_of(self, request: Request, response: Response) -> S3Exception:
         """The error that an error response stands for."""

@@ -78,6 +78,10 @@ class Runtime:
         """A share of the threads for one large object."""
         return Lane(self.workers, self.streams)
 
+    def take_usage(self) -> tuple[int, int]:
+        """How many requests were sent since this was called last, and how many of them were retries."""
+        return self.caller.usage.take(self.caller.hedging.sent)
+
     def close(self) -> None:
         """Wait for what is under way. Then end threads and close connections, unless other clients share them."""
         self.workers.close()

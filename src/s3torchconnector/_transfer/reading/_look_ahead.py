@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
@@ -41,12 +41,12 @@ _R = TypeVar("_R", bound=Prefetchable)
 class Window:
     """How many objects may be in flight: a pure function of the sizes seen and the room there is."""
 
-    def __init__(self, open_runtime: OpenRuntime, most: int | None) -> None:
-        config = open_runtime().config
-        self._open_runtime = open_runtime
-        self._part_size = config.part_size
+    def __init__(self, open_runtimes: Sequence[OpenRuntime], most: int | None) -> None:
+        configs = [open_runtime().config for open_runtime in open_runtimes]
+        self._open_runtimes = open_runtimes
+        self._part_size = max(config.part_size for config in configs)
         self._most = most
-        self._bytes = config._bytes_per_second * _SECONDS_IN_FLIGHT
+        self._bytes = max(config._bytes_per_second for config in configs) * _SECONDS_IN_FLIGHT
         self.mean_size: int | None = None
 
     def note(self, size: int) -> None:
@@ -59,14 +59,15 @@ class Window:
 
     def has_room(self, in_flight: int) -> bool:
         """Whether one more object may be started."""
-        runtime = self._open_runtime()
-        most = runtime.requests if self._most is None else self._most
+        runtimes = [open_runtime() for open_runtime in self._open_runtimes]
+        most = max(runtime.requests for runtime in runtimes) if self._most is None else self._most
         if in_flight >= most:
             return False
         if not in_flight:
             return True
         size = self.mean_size or self._part_size
-        fits = runtime.budget.has_room(min(size, self._part_size), runtime.budget.limit // 2)
+        first = min(size, self._part_size)
+        fits = all(runtime.budget.has_room(first, runtime.budget.limit // 2) for runtime in runtimes)
         return fits and (in_flight < _FEWEST or in_flight * size < self._bytes)
 
 
@@ -93,17 +94,19 @@ class _Source(Generic[_R]):
             raise error
 
 
-def look_ahead(readers: Iterable[_R], open_runtime: OpenRuntime, most: int | None = None) -> Generator[_R, None, None]:
+def look_ahead(
+    readers: Iterable[_R], open_runtimes: Sequence[OpenRuntime], most: int | None = None
+) -> Generator[_R, None, None]:
     """Yield ``readers`` in order, each with its first bytes on their way or here.
 
     Args:
         readers: made one at a time, as the window moves on.
-        open_runtime: gives the process's threads and budget.
+        open_runtimes: give the process's threads and budget, for each of the clients whose readers there are.
         most: at most so many in flight besides the one that was yielded; by default as many as
             ``throughput_target_gbps`` and the server's distance ask for. 0 fetches nothing early.
     """
     source = _Source(readers)
-    window = Window(open_runtime, most)
+    window = Window(open_runtimes, most)
     in_flight: deque[_R] = deque()
     pid = os.getpid()
     try:

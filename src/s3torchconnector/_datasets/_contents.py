@@ -1,0 +1,98 @@
+"""What the samples of a streaming dataset are: which objects, in which order, and how each is made."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple, Protocol
+
+from s3torchconnector._dataset_source import DatasetSource, ObjectTable
+from s3torchconnector._datasets._order import AnyOrder, Order
+from s3torchconnector._datasets._state import Settings
+from s3torchconnector._s3bucket_key_data import S3BucketKeyData
+
+
+class Listed(ObjectTable, Protocol):
+    """The objects of a manifest."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def _sizes_of(self, numbers: Sequence[int]) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """The objects of one manifest, and how samples are made of them.
+
+    Attributes:
+        source: opens objects, and has the transform.
+        objects: by number.
+        seed, shuffle: see ``Order``.
+        most_errors: how many bad samples may be replaced in an epoch; None raises the first error.
+    """
+
+    source: DatasetSource
+    objects: Listed
+    seed: int
+    shuffle: bool
+    most_errors: int | None
+
+    @property
+    def fingerprint(self) -> str:
+        """What saved states call the objects."""
+        return self.objects.fingerprint[:32]
+
+
+class Place(NamedTuple):
+    """Where a sample is: the number of its part, and its own number in that."""
+
+    part: int
+    number: int
+
+
+class Contents(ABC):
+    """The samples of a dataset, numbered from part to part.
+
+    Args:
+        parts: what they are made of.
+        samples: positions of an epoch.
+        settings: what saved states must agree with.
+    """
+
+    def __init__(self, parts: Sequence[Part], samples: int, settings: Settings) -> None:
+        self.parts = parts
+        self.samples = samples
+        self.settings = settings
+        self._ends = list(accumulate(len(part.objects) for part in parts))
+
+    @abstractmethod
+    def order(self, epoch: int) -> AnyOrder:
+        """Which sample is at which position of an epoch."""
+
+    def place(self, number: int) -> Place:
+        """Where a sample is."""
+        if len(self.parts) == 1:
+            return Place(0, number)
+        part = bisect_right(self._ends, number)
+        return Place(part, number - (self._ends[part - 1] if part else 0))
+
+    def object(self, number: int) -> S3BucketKeyData:
+        """The object of a sample."""
+        part, number = self.place(number)
+        return self.parts[part].objects[number]
+
+
+class OfOnePart(Contents):
+    """The samples of one manifest."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        samples = len(part.objects)
+        super().__init__([part], samples, Settings(part.fingerprint, samples, part.seed, part.shuffle))
+
+    def order(self, epoch: int) -> Order:
+        return Order(self._part.seed, epoch, self.samples, shuffle=self._part.shuffle)

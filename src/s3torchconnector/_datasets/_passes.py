@@ -1,0 +1,144 @@
+"""Which pass of a streaming dataset this process is in, and the states of it that are saved and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from s3torchconnector._datasets import _loader_state
+from s3torchconnector._datasets._contents import Contents
+from s3torchconnector._datasets._deal import Deal, Tail
+from s3torchconnector._datasets._epochs import Epochs, Start
+from s3torchconnector._datasets._pass import Progress
+from s3torchconnector._datasets._plan import Plan
+from s3torchconnector._datasets._state import resume_at, state_of
+from s3torchconnector._datasets._worker import in_worker, this_worker
+from s3torchconnector._errors import S3ConfigurationError
+from s3torchconnector._ranks import Rank, environment_rank, group_rank
+
+
+class Passes:
+    """The passes of one dataset. It goes to workers with the dataset, and the epochs are shared with them.
+
+    Args:
+        contents: the samples.
+        batch_size, tail: see ``Deal``.
+        rank: whose passes they are; None means the process's rank, whatever it is at the time.
+
+    Attributes:
+        epochs: which epoch a pass is.
+        by_loader: whether an ``S3DataLoader`` starts its workers now.
+        serial: of the passes that were begun by an ``S3DataLoader``.
+    """
+
+    def __init__(self, contents: Contents, batch_size: int, tail: Tail, rank: Rank | None) -> None:
+        self.epochs = Epochs()
+        self.batch_size = batch_size
+        self.by_loader = False
+        self.serial = 0
+        self._contents = contents
+        self._tail: Tail = tail
+        self._given_rank = rank
+        self._pickled_rank: Rank | None = None
+        self._progress: Progress | None = None  # of the latest pass that this process has begun
+        # By a StatefulDataLoader, in a worker: where the next pass begins; where the one does that has no sample yet.
+        self._restored: tuple[Start, int] | None = None
+        self._upcoming: tuple[Start, int] | None = None
+
+    def prepare(self) -> tuple[bool, tuple[Start, int] | None]:
+        """What ``begin`` needs to know, as it is now: a pass is asked for, and begins at its first sample."""
+        self._progress = None
+        restored, self._restored = self._restored, None
+        self._upcoming = restored
+        return self.by_loader, restored
+
+    def begin(self, by_loader: bool, restored: tuple[Start, int] | None) -> Progress:
+        """Begin a pass in this process."""
+        worker, workers = this_worker()
+        if restored is not None:
+            self._progress = Progress(restored[0], self.plan(restored[0]), worker, workers, restored[1])
+        else:
+            start = self.epochs.assigned() if by_loader else self.epochs.begin()
+            self._progress = Progress(start, self.plan(start), worker, workers)
+        return self._progress
+
+    def begin_by_loader(self, start: Start | None) -> Start:
+        """Begin a pass for an ``S3DataLoader``, which resets ``by_loader`` once its workers have started.
+
+        ``start`` is that of a pass that has handed out nothing, which begins again.
+        """
+        start = start or self.epochs.begin()
+        self.epochs.assign(start)
+        self.by_loader = True
+        self.serial += 1
+        return start
+
+    def start_at(self, start: Start) -> None:
+        """Have the next pass begin here, also in workers that run already."""
+        self.epochs.set(start)
+        self._progress = None
+
+    def plan(self, start: Start) -> Plan:
+        """The pass that begins there."""
+        rank, replicas = self.ranks()
+        deal = Deal(self._contents.samples, replicas, self.batch_size, self._tail, start.position)
+        return Plan(deal, rank, self._contents.order(start.epoch))
+
+    def ranks(self) -> Rank:
+        """Which share is this process's, as things stand."""
+        return self._given_rank or group_rank() or (self._pickled_rank if in_worker() else None) or environment_rank()
+
+    def state(self, batches: int | None) -> dict[str, Any]:
+        """Where this job is; see ``S3StreamingDataset.state_dict``.
+
+        Raises:
+            S3ConfigurationError: only the DataLoader knows, and ``batches`` does not tell.
+        """
+        latest = self.epochs.latest()
+        if batches is not None:
+            return self.state_at(latest.epoch, self.plan(latest).deal.position_after(batches))
+        if in_worker():
+            return self._state_of_worker()
+        if self._progress is not None:
+            return self.state_at(self._progress.start.epoch, self._progress.position)
+        if self.epochs.has_begun():
+            raise S3ConfigurationError(
+                "only the DataLoader knows how many batches it has handed out: use S3DataLoader and its state_dict(), "
+                "or count them and call dataset.state_dict(batches=...)"
+            )
+        return self.state_at(*latest)
+
+    def state_at(self, epoch: int, position: int) -> dict[str, Any]:
+        """The state of a job that has handed out the samples before a position."""
+        return state_of(self._contents.settings, epoch, position, self.batch_size, self.ranks().size)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Have the next pass go on where the state was saved; see ``S3StreamingDataset.load_state_dict``.
+
+        Raises:
+            S3ConfigurationError: it is the state of something else, or none.
+        """
+        if in_worker():
+            self._restore_worker(state)
+            return
+        if _loader_state.is_of_loader(state):
+            state = _loader_state.position_of_loader(state, self._tail)
+        self.start_at(Start(*resume_at(state, self._contents.settings)))
+
+    def _state_of_worker(self) -> dict[str, Any]:
+        if self._progress is not None:
+            start, batch = self._progress.start, self._progress.next_batch
+        else:
+            start, batch = self._restored or self._upcoming or (self.epochs.upcoming(), 0)
+        return _loader_state.of_worker(self.state_at(*start), *this_worker(), batch)
+
+    def _restore_worker(self, state: Mapping[str, Any]) -> None:
+        resume_at(state, self._contents.settings)
+        _loader_state.check_topology(state, self.batch_size, self.ranks().size, *this_worker())
+        self._restored = Start(state["epoch"], state["position"]), state["next"]
+        self._progress = None
+        self.epochs.mark(state["epoch"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A spawned worker has no process group: it is told its parent's rank.
+        return {**self.__dict__, "_pickled_rank": group_rank(), "_progress": None}
