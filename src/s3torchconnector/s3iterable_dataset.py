@@ -20,11 +20,11 @@ from s3torchconnector._dataset_source import (
     objects_from_uris,
 )
 from s3torchconnector._datasets._resumed import check, rest, state_of
+from s3torchconnector._early_samples import Chosen, Handed, Samples
 from s3torchconnector._ranks import environment_rank, group_rank
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._s3dataset_common import get_objects_from_prefix, get_objects_from_uris  # noqa: F401
-from s3torchconnector._samples import Chosen, Handed, Samples
 from s3torchconnector._sharding import Place, shard
 from s3torchconnector._source_attribute import SourceAttribute
 from s3torchconnector.s3manifest import S3Manifest

@@ -19,10 +19,10 @@ from s3torchconnector._dataset_source import (
     objects_from_prefix,
     objects_from_uris,
 )
+from s3torchconnector._early_samples import Samples
 from s3torchconnector._key_table import KeyTable
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._s3dataset_common import get_objects_from_prefix, get_objects_from_uris  # noqa: F401
-from s3torchconnector._samples import Samples
 from s3torchconnector._source_attribute import SourceAttribute
 from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol

@@ -12,7 +12,7 @@ from s3torchconnector._datasets._contents import Contents
 from s3torchconnector._datasets._counters import Counters, Tally
 from s3torchconnector._datasets._epochs import Start
 from s3torchconnector._datasets._plan import Plan
-from s3torchconnector._samples import Chosen, Samples
+from s3torchconnector._early_samples import Chosen, Samples
 
 _ADDED_TOGETHER = 16  # samples
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+from s3torchconnector._early_samples import Handed
 from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._listed_objects import ListedObjects
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
-from s3torchconnector._samples import Handed
 from s3torchconnector._sharding import Place
 
 _VERSION = 1
