@@ -33,7 +33,7 @@ def refused(**fields: Any) -> str:
 def test_every_field_is_under_test() -> None:
     names = [field.name for field in dataclasses.fields(S3ClientConfig)]
     assert sorted(names) == sorted(
-        [*_COUNTS, *_AMOUNTS, *_SWITCHES, "profile", "checksum", "proxy_ca_bundle", "write_options"]
+        [*_COUNTS, *_AMOUNTS, *_SWITCHES, "profile", "checksum", "proxy_ca_bundle", "write_options", "credentials"]
     )
 
 

@@ -12,6 +12,7 @@ from s3torchconnector._version import __version__
 if TYPE_CHECKING:
     from s3torchconnector._config import S3ClientConfig
     from s3torchconnector._s3client import S3Client
+    from s3torchconnector._s3credentials import S3Credentials
     from s3torchconnector._types import ObjectInfo
     from s3torchconnector._write_options import S3WriteOptions
     from s3torchconnector.elastic_distributed_sampler import ElasticDistributedSampler
@@ -33,6 +34,7 @@ __all__ = [
     "S3CheckpointManager",
     "S3Client",
     "S3ClientConfig",
+    "S3Credentials",
     "S3DataLoader",
     "S3Exception",
     "S3IterableDataset",
@@ -54,6 +56,7 @@ _MODULES = {
     "S3CheckpointManager": "s3checkpoint_manager",
     "S3Client": "_s3client",
     "S3ClientConfig": "_config",
+    "S3Credentials": "_s3credentials",
     "S3DataLoader": "s3dataloader",
     "S3Exception": "errors",
     "S3IterableDataset": "s3iterable_dataset",

@@ -1,10 +1,12 @@
 """``S3ClientConfig``: every setting in one frozen value, validated once and passed on whole."""
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from numbers import Integral, Real
+from typing import Any
 
 from s3torchconnector._errors import S3ConfigurationError
+from s3torchconnector._s3credentials import GivenCredentials, S3Credentials, name_of, refuse_unpicklable
 from s3torchconnector._write_options import S3WriteOptions
 
 KIB = 1024
@@ -123,9 +125,11 @@ class S3ClientConfig:
     verify_tls: bool = True
     proxy_ca_bundle: str | None = None
     write_options: S3WriteOptions | None = None
+    credentials: GivenCredentials | None = None
 
     def __post_init__(self) -> None:
         self._check_types()
+        self._check_credentials()
         if not MIN_PART_SIZE <= self.part_size <= MAX_PART_SIZE:
             raise S3ConfigurationError(
                 # "at between" as in 1.5.0, whose text programs match.
@@ -163,6 +167,35 @@ class S3ClientConfig:
         """The options of one write: what is ``given``, and what the configuration says of the rest."""
         of_client = self.write_options or S3WriteOptions()
         return of_client if given is None else given._over(of_client)
+
+    def _check_credentials(self) -> None:
+        if self.credentials is None:
+            return
+        if not isinstance(self.credentials, S3Credentials) and not callable(self.credentials):
+            raise S3ConfigurationError(  # without the value, which may be a secret
+                "invalid configuration: credentials must be S3Credentials, or a function that returns them, not "
+                f"{type(self.credentials).__name__}"
+            )
+        if self.unsigned:
+            raise S3ConfigurationError(
+                "invalid configuration: unsigned=True sends requests without a signature, so it takes no credentials"
+            )
+
+    def __repr__(self) -> str:
+        values = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        given = self.credentials
+        shown = {} if given is None or isinstance(given, S3Credentials) else {"credentials": f"<{name_of(given)}>"}
+        return f"S3ClientConfig({', '.join([f'{name}={shown.get(name, repr(value))}' for name, value in values])})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        refuse_unpicklable(self.credentials)
+        return self.__dict__
+
+    def __copy__(self) -> "S3ClientConfig":
+        return self  # nothing of it can change
+
+    def __deepcopy__(self, memo: object) -> "S3ClientConfig":
+        return self
 
     @property
     def _bytes_per_second(self) -> float:

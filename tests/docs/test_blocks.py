@@ -24,11 +24,12 @@ _BLOCKS = [block for page in PAGES for block in page.blocks("python")]
 _PRINTED = {
     "README.md": {"torch.optim": "6 images\n", "S3Checkpoint": ""},
     "docs/guide/getting-started.md": {
+        "from_vault": "b'hello' read by from_vault",
         "bytes of": " bytes of images/0.png",
         "unsigned": "",
         "force_path_style": "https://minio.example.com:9000\n",
         "ObjectInfo": "10 bytes\n",
-        "S3Server": "['hello.txt']\n",
+        "scratch": "['hello.txt']\n",
     },
     "docs/guide/datasets.md": {
         "S3Manifest.shared": "epoch 0 of 6 images has ended at 6\nepoch 1 of 6 images has ended at 6\n",

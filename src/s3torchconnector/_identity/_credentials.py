@@ -9,8 +9,9 @@ are used as long as they are valid, even if their renewal fails.
 A look-up may take long. A thread that must not wait uses what ``valid`` returns, and another thread calls ``get``;
 ``_wire/_authenticator`` does both, and decides how often to try.
 
-Keys in the environment, with no profile named, do not need botocore: importing it would cost more than a request. A
-provider belongs to one process; its owner makes a new one after a fork.
+Credentials that the program gives (``_given_credentials``) are used instead of all these. Keys in the environment, with
+no profile named, do not need botocore: importing it would cost more than a request. A provider belongs to one process;
+its owner makes a new one after a fork.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3CredentialsError
 from s3torchconnector._identity._found_credentials import FoundCredentials, guarded
+from s3torchconnector._identity._given_credentials import given_credentials
 from s3torchconnector._identity._lookup_failures import metadata_service_is_late
 from s3torchconnector._identity._sigv4 import Credentials
+from s3torchconnector._latch import Latch
 from s3torchconnector._late_imports import no_fork
 
 if TYPE_CHECKING:
@@ -76,13 +79,15 @@ def credentials_provider(
     """Return the provider that ``config`` asks for. Looks nothing up yet.
 
     Args:
-        config: ``unsigned`` and ``profile`` are used.
+        config: ``unsigned``, ``credentials`` and ``profile`` are used.
         region: the region of AWS STS, which gives the credentials of a role; ``None`` takes the configured region. A
             client of botocore uses its own region.
         clock: the time in seconds, to space the checks whether to renew.
     """
     if config.unsigned:
         return _Unsigned()
+    if config.credentials is not None:
+        return _LookedUp(*given_credentials(config.credentials, clock))
     return _LookedUp(_Search(config.profile, region, clock), lambda: _at_hand(config.profile, clock))
 
 
@@ -104,7 +109,8 @@ class _LookedUp:
 
     ``_found`` is the latest result, ``_error`` the error of the latest look-up if it failed, and ``_lookups`` the
     number of look-ups. All are written under the lock and read without it: a thread that read an old count notices that
-    once it has the lock. A look-up that fails leaves the latest result in place.
+    once it has the lock. A look-up that fails leaves the latest result in place. No lock is held during a look-up,
+    which may call the program.
 
     Args:
         look_up: looks everywhere; may take long.
@@ -118,6 +124,7 @@ class _LookedUp:
         self._at_hand = at_hand
         self._lock = threading.Lock()
         self._lookups = 0
+        self._under_way: Latch | None = None  # opened at the end of the look-up
         self._found: FoundCredentials | None = None
         self._error: S3CredentialsError | None = None
 
@@ -150,18 +157,36 @@ class _LookedUp:
         return found.latest
 
     def _look_up(self, seen: int) -> FoundCredentials:
+        """Look up, unless another thread has since ``seen`` look-ups, or is doing so."""
+        own = Latch()
         with self._lock:
-            if self._lookups == seen:
-                try:
-                    self._found, self._error = self._find(), None
-                except S3CredentialsError as error:
-                    self._error = error
-                self._lookups += 1
+            is_done, other = self._lookups != seen, self._under_way
+            if not is_done and other is None:
+                self._under_way = own
+        if not is_done and other is not None:
+            other.wait()
+        elif not is_done:
+            self._carry_out(own)
+        with self._lock:
             found, failure = self._found, self._error
         if failure is None and found is not None:
             return found
         # Each thread raises an error of its own: one object raised in several would mix their tracebacks.
         raise S3CredentialsError(str(failure)) from (failure and failure.__cause__)
+
+    def _carry_out(self, own: Latch) -> None:
+        found: FoundCredentials | None = None
+        error: S3CredentialsError | None = S3CredentialsError("the look-up was interrupted")
+        try:
+            found, error = self._find(), None
+        except S3CredentialsError as failure:
+            error = failure
+        finally:
+            with self._lock:
+                self._found, self._error = found or self._found, error
+                self._lookups += 1
+                self._under_way = None
+            own.open()
 
 
 def _at_hand(profile: str | None, clock: Callable[[], float]) -> FoundCredentials | None:

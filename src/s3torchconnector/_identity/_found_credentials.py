@@ -10,6 +10,7 @@ from typing import Any
 
 from s3torchconnector._errors import S3CredentialsError
 from s3torchconnector._identity._sigv4 import Credentials
+from s3torchconnector._s3credentials import flaw_of
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class FoundCredentials:
         return self.latest
 
     def _checked(self) -> Credentials:
-        frozen = guarded(self._read)
+        frozen = guarded(self._read, f" from {self.source}")
         return refuse_unsendable(
             Credentials(frozen.access_key, frozen.secret_key, frozen.token or None), f"from {self.source}"
         )
@@ -86,17 +87,16 @@ def refuse_unsendable(credentials: Credentials, origin: str) -> Credentials:
         S3CredentialsError: it cannot. The text contains none of them.
     """
     for name, value in zip(("access key", "secret key", "session token"), credentials, strict=True):
-        if value is not None and not (value.isascii() and value.isprintable()):
-            wrong = next(i for i, letter in enumerate(value) if not (letter.isascii() and letter.isprintable()))
-            kind = "a line break" if value[wrong] in "\r\n" else "a character that cannot be sent"
+        flaw = flaw_of(value or "")
+        if flaw:
             raise S3CredentialsError(
-                f"the AWS credentials {origin} cannot be used: the {name} contains {kind} at character {wrong + 1} of "
-                f"{len(value)}. Remove it where they are set (a value read from a file may end with a line break)"
+                f"the AWS credentials {origin} cannot be used: the {name} contains {flaw}. Remove it where they are "
+                "set (a value read from a file may end with a line break)"
             )
     return credentials
 
 
-def guarded(call: Callable[[], Any]) -> Any:
+def guarded(call: Callable[[], Any], source: str = "") -> Any:
     """Return what ``call`` returns.
 
     Raises:
@@ -107,5 +107,5 @@ def guarded(call: Callable[[], Any]) -> Any:
     except Exception as error:
         # A provider may raise anything: the OSError of a process, the KeyError of an incomplete response.
         raise S3CredentialsError(
-            f"the AWS credentials could not be retrieved: {type(error).__name__}: {error}"
+            f"the AWS credentials could not be retrieved{source}: {type(error).__name__}: {error}"
         ) from error

@@ -13,7 +13,7 @@ from s3torchconnector._late_imports import no_fork
 if TYPE_CHECKING:
     from botocore.session import Session
 
-_FEW = 3  # attempts if a program or a document was at fault: that may pass, but mostly somebody has to fix it
+_FEW = 3  # attempts if a program, a function or a document was at fault: that may pass, but mostly has to be fixed
 _THROTTLING_CODES = ("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException")
 _SECONDS = 1.0  # to connect to the metadata service, and again to wait for its response
 _ROLES = "/latest/meta-data/iam/security-credentials/"
@@ -34,7 +34,8 @@ def lookup_attempts(error: S3CredentialsError, most: int) -> int:
         status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         code = cause.response.get("Error", {}).get("Code")
         return most if status >= 500 or status == 429 or code in _THROTTLING_CODES else 1
-    return min(_FEW, most) if isinstance(cause, (aws.CredentialRetrievalError, ValueError)) else 1
+    is_of_settings = isinstance(cause, aws.BotoCoreError) and not isinstance(cause, aws.CredentialRetrievalError)
+    return 1 if is_of_settings else min(_FEW, most)
 
 
 def metadata_service_is_late(session: Session) -> bool:

@@ -13,6 +13,7 @@ import contextlib
 import os
 import threading
 import weakref
+from dataclasses import replace
 from typing import NamedTuple
 
 from s3torchconnector._config import S3ClientConfig
@@ -24,7 +25,8 @@ _TRUST = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_PROFILE
 
 
 class Key(NamedTuple):
-    """Clients with equal keys share: the same server, the same settings, the same trusted certificates."""
+    """Clients with equal keys share: the same server, the same settings without credentials, the same trusted
+    certificates."""
 
     region: str
     endpoint: str | None
@@ -70,11 +72,11 @@ _all: weakref.WeakSet[Shared] = weakref.WeakSet()  # also those that are being c
 
 def share(region: str, endpoint: str | None, config: S3ClientConfig, user: object) -> Shared:
     """What ``user``, a client with these settings, shares with other clients from now on."""
-    key = Key(region, endpoint, config, _trust())
+    key = Key(region, endpoint, replace(config, credentials=None), _trust())
     with _lock:
         shared = _shared.get(key)
         if shared is None:
-            shared = _shared[key] = Shared(config)
+            shared = _shared[key] = Shared(key.config)
             _all.add(shared)
         shared.add(user)
     return shared
