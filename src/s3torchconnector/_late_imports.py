@@ -10,7 +10,6 @@ each side looks at the other after it has announced itself.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from threading import get_ident
 from typing import Any
 
 from s3torchconnector._latch import Latch
+from s3torchconnector._platform import at_fork
 
 _TIMEOUT = 10.0  # seconds that a fork waits: the thread that forks may hold what an import waits for
 _LOOK_AGAIN = 0.1  # seconds after which a fork looks again: an interrupt may have kept an import from waking it
@@ -105,5 +105,4 @@ def _after_fork_in_child() -> None:
     _waiting.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

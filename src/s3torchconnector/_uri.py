@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import PurePath
+
 _SCHEME = "s3://"
 
 
@@ -40,6 +43,11 @@ def parse_object_uri(uri: str) -> tuple[str, str]:
     if not key:
         raise ValueError(f"the S3 URI {uri!r} names a bucket but no object: write s3://{bucket}/key")
     return bucket, key
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    r"""A path as text. On Windows, ``pathlib`` makes ``s3:\\bucket\\key`` of an object's path: slashes are put back."""
+    return path.as_posix() if isinstance(path, PurePath) else os.fspath(path)
 
 
 def display_uri(bucket: str, key: str = "") -> str:

@@ -25,6 +25,7 @@ from s3torchconnector._transfer.engine._poll_loop import PollLoop
 from s3torchconnector._transfer.engine._workers import Workers
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._wire import Exchange, Hedging, PoolIsFull
+from s3torchconnector._wire._polling import PipeWakeup
 from tests.datasets.support import TIMEOUT, config
 from tests.interrupts import interrupted_at
 from tests.reading.support import wait_until
@@ -365,7 +366,7 @@ def test_a_finished_request_is_freed_while_another_is_silent() -> None:
 
 @pytest.mark.parametrize("has_idle_thread", [False, True])
 def test_interrupting_submit_stops_no_other_request(has_idle_thread: bool) -> None:
-    functions = (Multiplexer.submit, Multiplexer._start, Workers.submit, PollLoop.__init__)
+    functions = (Multiplexer.submit, Multiplexer._start, Workers.submit, PollLoop.__init__, PipeWakeup.__init__)
     for moment in itertools.count(1):
         workers = Workers(2)
         first, second = Going(True, lambda: True), Going(True, lambda: True)

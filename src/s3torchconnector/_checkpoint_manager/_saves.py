@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
+from s3torchconnector._platform import at_fork
 from s3torchconnector._transfer import expect_no_more_uploads, expect_uploads
 
 _log = logging.getLogger(__name__)
@@ -83,5 +83,4 @@ def _leave_all_to_parent() -> None:
         saves._start_afresh()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_all_to_parent)
+at_fork(after_in_child=_leave_all_to_parent)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from s3torchconnector._config import MIB
 from s3torchconnector._datasets._mapped_bytes import MappedBytes, write
 from s3torchconnector._datasets._rows import Rows
-from s3torchconnector._errors import S3FormatError, S3NotFoundError
+from s3torchconnector._errors import S3ConfigurationError, S3FormatError, S3NotFoundError
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._uri import display_uri, parse_object_uri
@@ -49,6 +49,7 @@ def fetch(client: S3Client, uri: str, directory: str | None) -> Rows:
         directory: where the processes of a node keep one file of it.
 
     Raises:
+        S3ConfigurationError: ``directory`` was given, and the system has no locks for files (Windows).
         S3FormatError: it is no manifest, or a damaged one.
         S3Exception: an error occurred accessing S3.
     """
@@ -96,8 +97,13 @@ def _fill_file(client: S3Client, bucket: str, key: str, descriptor: int, path: s
 def _locked(path: str) -> Iterator[int | None]:
     """A file that belongs to this process alone until the block is left; None if it lost its name meanwhile."""
     with no_fork:
-        import fcntl
-
+        try:
+            import fcntl
+        except ImportError:
+            raise S3ConfigurationError(
+                "directory= needs locks of POSIX, which this system does not have: leave it out, and each process "
+                "fetches the manifest"
+            ) from None
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

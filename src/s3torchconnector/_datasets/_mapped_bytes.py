@@ -2,19 +2,22 @@
 
 Forked children share it as any memory. Children that are spawned are sent the descriptor and map it too, so that their
 start copies nothing, leaves no file behind, and takes nothing of ``/dev/shm``, which is small in containers. A pickle
-that does not go to a child of this process holds the bytes.
+that does not go to a child of this process holds the bytes. Windows passes no descriptors: there, children are sent a
+copy of bytes, and the name of memory that changes.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import sys
 import tempfile
 import weakref
 from collections.abc import Callable
 from multiprocessing import context, reduction
+from multiprocessing.shared_memory import SharedMemory
 from typing import Any
+
+from s3torchconnector._platform import IS_POSIX
 
 
 class MappedBytes:
@@ -57,7 +60,7 @@ class MappedBytes:
             raise ValueError(f"{path} is empty") from None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if sys.platform != "win32" and context.get_spawning_popen() is not None:
+        if IS_POSIX and context.get_spawning_popen() is not None:
             return _attached, (reduction.DupFd(self._descriptor), len(self.view))
         return _copied, (bytes(self.view),)
 
@@ -81,14 +84,37 @@ class SharedNumbers:
     @classmethod
     def zeros(cls, count: int) -> SharedNumbers:
         """New ones."""
+        if not IS_POSIX:
+            return NamedNumbers(SharedMemory(create=True, size=8 * count), count)
         descriptor = _anonymous_memory()
         os.ftruncate(descriptor, 8 * count)
         return cls(descriptor, count)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if sys.platform != "win32" and context.get_spawning_popen() is not None:
+        if IS_POSIX and context.get_spawning_popen() is not None:
             return _attached_numbers, (reduction.DupFd(self._descriptor), len(self.numbers))
         return _copied_numbers, (bytes(self.numbers),)  # a copy that does not go to a worker has numbers of its own
+
+
+class NamedNumbers(SharedNumbers):
+    """The same in memory that has a name, for systems that pass no descriptors.
+
+    Args:
+        memory: where they are. It belongs to this object, which closes it.
+        count: how many there are.
+        owner: whether the memory ends with this object, on systems where it does not end by itself.
+    """
+
+    def __init__(self, memory: SharedMemory, count: int, *, owner: bool = True) -> None:
+        self._name = memory.name
+        assert memory.buf is not None
+        self.numbers = memory.buf[: 8 * count].cast("q")  # the system may round its size up
+        weakref.finalize(self, _end_memory, memory, self.numbers, owner)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if context.get_spawning_popen() is not None:
+            return _named_numbers, (self._name, len(self.numbers))
+        return super().__reduce__()
 
 
 def write(descriptor: int, size: int, fill: Callable[[memoryview], object]) -> None:
@@ -121,6 +147,17 @@ def _copied(data: bytes) -> MappedBytes:
 
 def _attached_numbers(descriptor: Any, count: int) -> SharedNumbers:
     return SharedNumbers(descriptor.detach(), count)
+
+
+def _named_numbers(name: str, count: int) -> NamedNumbers:
+    return NamedNumbers(SharedMemory(name), count, owner=False)
+
+
+def _end_memory(memory: SharedMemory, numbers: memoryview, owner: bool) -> None:
+    numbers.release()
+    memory.close()
+    if owner:
+        memory.unlink()
 
 
 def _copied_numbers(data: bytes) -> SharedNumbers:

@@ -9,6 +9,7 @@ import weakref
 from functools import partial
 from typing import Protocol
 
+from s3torchconnector._platform import at_fork
 from s3torchconnector._threads import start_thread
 from s3torchconnector._transfer import Runtime, leave_to_collector
 
@@ -58,4 +59,4 @@ def _leave_all_to_parent() -> None:
 
 
 atexit.register(_close_idle_at_exit)
-os.register_at_fork(after_in_child=_leave_all_to_parent)
+at_fork(after_in_child=_leave_all_to_parent)

@@ -31,6 +31,7 @@ from s3torchconnector._wire._documents import (
 from s3torchconnector._wire._exchange import Exchange
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._operations import Request
+from s3torchconnector._wire._polling import POLLIN, new_poll, new_wakeup
 from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
 from s3torchconnector._wire._quirks import Quirk
 from s3torchconnector._wire._response import Response, check_not_decompressed, read_document
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALGORITHMS",
     "ALGORITHM_HEADER",
+    "POLLIN",
     "TYPE_HEADER",
     "Algorithm",
     "Buffer",
@@ -69,6 +71,8 @@ __all__ = [
     "demands_equal_parts",
     "is_retryable",
     "md5_of",
+    "new_poll",
+    "new_wakeup",
     "offered",
     "open_descriptors",
     "operations",

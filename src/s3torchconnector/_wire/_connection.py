@@ -8,7 +8,6 @@ A connection belongs to one thread at a time. Only ``abort`` may be called from 
 
 from __future__ import annotations
 
-import select
 import socket
 import ssl
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Sequence
 from s3torchconnector._activity import activity
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ProtocolError, S3TimeoutError
 from s3torchconnector._wire._framing import MAX_HEAD, ResponseHead, parse_head
+from s3torchconnector._wire._polling import POLLIN, POLLOUT, new_poll
 from s3torchconnector._wire._timed_socket import AWAITING_RESPONSE, TimedSocket
 
 _HEAD_BUFFER = 8 * 1024
@@ -25,6 +25,7 @@ SMALL_BODY = 64 * 1024  # bytes of request body that are worth copying after the
 _MOST_INTERIM = 16  # 1xx heads before a response; S3 sends one at most
 _INTERIM = b"HTTP/1.1 1"  # how an interim head begins
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # on Linux
+_MANY = hasattr(socket.socket, "sendmsg")  # whether one system call can send several buffers; not on Windows
 _MAX_SEGMENTS = 1024  # IOV_MAX on Linux and macOS
 _WAKE_UP_BYTES = 512 * 1024  # of a large body, that a thread is woken for; twice as many made loads no faster
 _LARGE_BODY = 4 * _WAKE_UP_BYTES
@@ -99,7 +100,7 @@ class Connection(TimedSocket):
         while first < len(views):
             if not self._can_send():
                 return False
-            sent = self._sock.sendmsg(views[first : first + _MAX_SEGMENTS])
+            sent = self._sock.sendmsg(views[first : first + _MAX_SEGMENTS]) if _MANY else self._sock.send(views[first])
             while first < len(views) and sent >= len(views[first]):
                 sent -= len(views[first])
                 first += 1
@@ -109,16 +110,16 @@ class Connection(TimedSocket):
 
     def _can_send(self) -> bool:
         """Wait for room to send more of a body; False if a response, or the connection's end, comes first."""
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN | select.POLLOUT)
+        poll = new_poll()
+        poll.register(self._sock, POLLIN | POLLOUT)
         while True:
             ready = poll.poll(self._longest_wait() * 1000)
-            if ready and ready[0][1] & select.POLLIN and self._response_has_begun():
+            if ready and ready[0][1] & POLLIN and self._response_has_begun():
                 return False
             self._check_time()
             if not ready:
                 raise TimeoutError
-            if ready[0][1] & ~select.POLLIN:
+            if ready[0][1] & ~POLLIN:
                 return True
 
     def _response_has_begun(self) -> bool:
@@ -145,7 +146,14 @@ class Connection(TimedSocket):
         return count
 
     def _receive_nonblocking(self) -> int:
-        return self._sock.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+        if self._kernel_timeouts:
+            return self._sock.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+        timeout = self._sock.gettimeout()
+        self._sock.settimeout(0.0)
+        try:
+            return self._sock.recv_into(self._buffer, len(self._buffer))  # with a count, Python asks TLS for no length
+        finally:
+            self._sock.settimeout(timeout)
 
     @activity("waits for the response")
     def receive_head(self) -> ResponseHead:

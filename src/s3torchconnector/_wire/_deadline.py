@@ -6,12 +6,12 @@ No thread keeps time. Each place that blocks asks how much time is left and wait
 
 from __future__ import annotations
 
-import select
 import time
 from typing import NamedTuple
 
 from s3torchconnector._errors import S3TimeoutError
 from s3torchconnector._wire._cancel import CancelToken
+from s3torchconnector._wire._polling import Poll
 
 
 class Deadline(NamedTuple):
@@ -45,6 +45,6 @@ class Deadline(NamedTuple):
             raise S3TimeoutError("the time for the operation is up")
 
 
-def poll_until(end: float, poll: select.poll) -> list[tuple[int, int]]:
+def poll_until(end: float, poll: Poll) -> list[tuple[int, int]]:
     """What is ready by ``end``; returns at once after that, since ``poll`` takes a negative time for "for ever"."""
     return poll.poll(max(0.0, end - time.perf_counter()) * 1000)

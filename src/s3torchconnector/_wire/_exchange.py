@@ -7,7 +7,6 @@ second connection. The connection on which a response begins first is kept, the 
 
 from __future__ import annotations
 
-import select
 import time
 from collections.abc import Callable
 from typing import TypeVar, cast
@@ -19,6 +18,7 @@ from s3torchconnector._wire._deadline import Deadline, poll_until
 from s3torchconnector._wire._dialer import NoIdleConnection, Route
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._operations import Request
+from s3torchconnector._wire._polling import POLLIN, Poll, new_poll
 from s3torchconnector._wire._pool import ConnectionPool
 from s3torchconnector._wire._response import Response
 
@@ -180,8 +180,8 @@ class Exchange:
             raise
 
     def _await_response(self, hedging: Hedging, silence: float) -> None:
-        poll = select.poll()
-        poll.register(self.fileno(), select.POLLIN)
+        poll = new_poll()
+        poll.register(self.fileno(), POLLIN)
         now, delay = time.perf_counter(), hedging.delay  # once: responses to other threads change it
         end = now + min(silence, self._deadline.left())
         first = self._first_begun(min(end, now + delay), poll)
@@ -195,7 +195,7 @@ class Exchange:
         elif self._deadline.left() > 0:  # receiving would wait as long again; if time is up, receiving says so
             raise self._connection.silence_error()
 
-    def _first_begun(self, end: float, poll: select.poll) -> int | None:
+    def _first_begun(self, end: float, poll: Poll) -> int | None:
         """The descriptor on which the response begins by ``end``, or None."""
         while ready := poll_until(end, poll):
             for descriptor, _ in ready:
@@ -208,7 +208,7 @@ class Exchange:
         spare = self._spare
         return (spare if spare is not None and descriptor == spare.fileno() else self._connection).has_begun()
 
-    def _hedge_when_connected(self, end: float, poll: select.poll) -> int | None:
+    def _hedge_when_connected(self, end: float, poll: Poll) -> int | None:
         """Hedge; another thread opens the connection if none is idle. Returns the descriptor of a response that begins
         before that is done."""
         try:
@@ -225,7 +225,7 @@ class Exchange:
             except NoIdleConnection:  # it did not open, or another thread took it
                 return None
         if other is not None:
-            poll.register(other, select.POLLIN)
+            poll.register(other, POLLIN)
         return None
 
     def set_nonblocking(self, scratch: bytearray | None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import socket
 import ssl
 import time
@@ -13,11 +12,13 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from s3torchconnector._platform import at_fork
 from s3torchconnector._wire._deadline import poll_until
+from s3torchconnector._wire._polling import POLLOUT, new_poll
 
 # Seconds without a response after which the next address is tried as well (RFC 8305, section 5).
 _NEXT_AFTER = 0.25
-_UNDER_WAY = (0, errno.EINPROGRESS, errno.EINTR)
+_UNDER_WAY = (0, errno.EINPROGRESS, errno.EINTR, getattr(errno, "WSAEWOULDBLOCK", errno.EINPROGRESS))
 
 # All that are open in this process: a fork may come while only the connecting thread knows a socket. Weak references,
 # because the owner of a socket closes it.
@@ -69,7 +70,7 @@ class _Attempts:
     def __init__(self) -> None:
         self._error: OSError | None = None
         self._pending: dict[int, socket.socket] = {}
-        self._poll = select.poll()
+        self._poll = new_poll()
 
     @property
     def error(self) -> OSError | None:
@@ -85,7 +86,7 @@ class _Attempts:
         _sockets.add(sock)
         self._pending[sock.fileno()] = sock
         sock.setblocking(False)
-        self._poll.register(sock, select.POLLOUT)
+        self._poll.register(sock, POLLOUT)
         code = sock.connect_ex(target)
         if code not in _UNDER_WAY:
             self._fail(sock, code)
@@ -127,4 +128,4 @@ def _close_parents_sockets() -> None:
     _sockets.clear()
 
 
-os.register_at_fork(after_in_child=_close_parents_sockets)
+at_fork(after_in_child=_close_parents_sockets)

@@ -13,7 +13,6 @@ also catches servers that trickle: a kernel timeout applies to the whole system 
 from __future__ import annotations
 
 import math
-import select
 import socket
 import struct
 import sys
@@ -21,6 +20,7 @@ from threading import get_ident, main_thread
 
 from s3torchconnector._errors import S3ConnectionError, S3TimeoutError
 from s3torchconnector._wire._deadline import Deadline
+from s3torchconnector._wire._polling import POLLIN, new_poll
 
 _SIGNALS_INTERRUPT_MAIN = sys.platform == "linux"
 AWAITING_RESPONSE = "waiting for the response"
@@ -30,7 +30,7 @@ _SEND_TIMEOUT = 0.25  # seconds between checks whether a server that takes no mo
 class TimedSocket:
     """A connected socket, its timeout for silence, and the deadline of the current operation."""
 
-    _kernel_timeouts = sys.platform != "win32"
+    _kernel_timeouts = hasattr(socket, "MSG_DONTWAIT")  # not on Windows
 
     def __init__(self, sock: socket.socket, timeout: float, description: str) -> None:
         self._sock = sock
@@ -38,8 +38,8 @@ class TimedSocket:
         self._description = description
         self._scratch: bytearray | None = None  # memory for non-blocking mode; None in blocking mode
         self._deadline: Deadline | None = None
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
+        self._poll = new_poll()
+        self._poll.register(sock, POLLIN)
         if self._kernel_timeouts:
             sock.settimeout(None)
         self._set_timeout(timeout)

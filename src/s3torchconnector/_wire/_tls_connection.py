@@ -52,14 +52,6 @@ class TlsConnection(Connection):
                     return False
         return True
 
-    def _receive_nonblocking(self) -> int:
-        timeout = self._sock.gettimeout()
-        self._sock.settimeout(0.0)
-        try:
-            return self._sock.recv_into(self._buffer, _RECORD)  # with a count, Python asks for no length
-        finally:
-            self._sock.settimeout(timeout)
-
     def has_begun(self) -> bool:
         """As without TLS. Before the first response, what is readable may be a session ticket: it is received here."""
         if not self._has_responded:  # tickets come after the handshake; looking costs microseconds

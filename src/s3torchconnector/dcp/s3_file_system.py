@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemBase
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3NotFoundError
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._uri import parse_object_uri, parse_s3_uri
+from s3torchconnector._uri import parse_object_uri, parse_s3_uri, path_text
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
 
 __all__ = ["S3FileSystem"]
@@ -99,7 +99,7 @@ class S3FileSystem(FileSystemBase):
         Raises:
             ValueError: ``path`` is not an ``s3://`` URI.
         """
-        uri = _COLLAPSED.sub("s3://", os.fspath(path))
+        uri = _COLLAPSED.sub("s3://", path_text(path))
         parse_s3_uri(uri)
         return uri
 
@@ -121,7 +121,7 @@ class S3FileSystem(FileSystemBase):
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
         """Return whether it is an ``s3://`` URI that names a bucket."""
         try:
-            parse_s3_uri(_COLLAPSED.sub("s3://", os.fspath(checkpoint_id)))
+            parse_s3_uri(_COLLAPSED.sub("s3://", path_text(checkpoint_id)))
         except ValueError:
             return False
         return True

@@ -6,7 +6,7 @@ import os
 import re
 from typing import Any
 
-from s3torchconnector._uri import parse_object_uri
+from s3torchconnector._uri import parse_object_uri, path_text
 
 _NORMALISED = re.compile(r"(?!\w+://)(?:.*/)?s3:/(?!/)", re.IGNORECASE | re.DOTALL)
 """What pathlib.Path and os.path.normpath (``s3:/``), and os.path.abspath (``/here/s3:/``), make of ``s3://``."""
@@ -21,7 +21,7 @@ def is_local(path: Any) -> bool:
     """
     if not isinstance(path, (str, os.PathLike)):
         return False
-    text = os.fspath(path)
+    text = path_text(path)
     if not isinstance(text, str) or not text or _NORMALISED.match(text) is not None:
         return False
     return "://" not in text or text.startswith("file://")
@@ -43,7 +43,7 @@ def object_of(path: Any) -> tuple[str, str]:
     True
     """
     if isinstance(path, os.PathLike):
-        path = os.fspath(path)
+        path = path_text(path)
     if isinstance(path, str):
         if path[:5].lower() == "s3://":
             return parse_object_uri(path)

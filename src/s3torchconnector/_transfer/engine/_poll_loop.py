@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import select
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 from s3torchconnector._activity import activity
-from s3torchconnector._wire import Exchange, Hedging, NoIdleConnection, open_descriptors
+from s3torchconnector._wire import POLLIN, Exchange, Hedging, NoIdleConnection, new_poll, new_wakeup, open_descriptors
 
 _SCRATCH = 256 * 1024  # bytes: the head and the body of an object that is received in one system call
 # Objects received before those who wait for them are woken. If they are woken for each, a reader and the multiplexer
@@ -56,10 +54,9 @@ class PollLoop:
         self._silence = silence
         self._hedging = hedging
         self._connect = connect  # has a connection opened
-        self._poll = select.poll()
-        self._wake_read, self._wake_write = open_descriptors(os.pipe, "small objects cannot be fetched")
-        os.set_blocking(self._wake_read, False)
-        self._poll.register(self._wake_read, select.POLLIN)
+        self._poll = new_poll()
+        self._wakeup = open_descriptors(new_wakeup, "small objects cannot be fetched")
+        self._poll.register(self._wakeup, POLLIN)
         self._scratch = bytearray(_SCRATCH)
         self._under_way: dict[int, tuple[MultiplexedRequest, Exchange]] = {}  # by descriptor, the oldest first
         # Requests not yet hedged, and when they were sent or had a connection opened for that; the oldest first. One
@@ -91,7 +88,7 @@ class PollLoop:
         self._unanswered[exchange] = exchange.started, request
 
     def _watch(self, descriptor: int, request: MultiplexedRequest, exchange: Exchange) -> None:
-        self._poll.register(descriptor, select.POLLIN)
+        self._poll.register(descriptor, POLLIN)
         self._under_way[descriptor] = request, exchange
 
     def _forget(self, descriptor: int) -> None:
@@ -101,7 +98,7 @@ class PollLoop:
     def wake(self, *, always: bool = False) -> None:
         """There is more to send; ``always``: the thread may be about to sleep, because there was not."""
         if self.sleeping or always:
-            os.write(self._wake_write, b"\0")
+            self._wakeup.wake()
             self.sleeping = False  # last, for who is interrupted before
 
     @activity("fetches small objects: {}", "self")
@@ -121,8 +118,8 @@ class PollLoop:
         if oldest is not None and now >= end:  # however much of the others is here
             oldest.abort()  # which makes it readable
         for descriptor, _ in ready:
-            if descriptor == self._wake_read:
-                os.read(descriptor, 4096)
+            if descriptor == self._wakeup.fileno():
+                self._wakeup.clear()
             elif (entry := self._under_way.get(descriptor)) is not None:
                 self._receive_on(descriptor, *entry, now)
                 if len(self._received) >= _AT_ONCE:
@@ -184,8 +181,7 @@ class PollLoop:
 
     def close(self) -> None:
         """Close what wakes the thread."""
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._wakeup.close()
 
 
 def _try(step: Callable[[], object]) -> None:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._platform import at_fork
 from s3torchconnector._transfer.engine._budget import ByteBudget
 from s3torchconnector._transfer.engine._workers import Workers
 from s3torchconnector._wire import ConnectionPool
@@ -114,5 +115,4 @@ def _leave_all_to_parent() -> None:
         shared.pool.forget()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_all_to_parent)
+at_fork(after_in_child=_leave_all_to_parent)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import atexit
 import logging
 import multiprocessing.util
-import os
 import sys
 import threading
 import time
@@ -28,6 +27,7 @@ from functools import partial
 from typing import Protocol
 
 from s3torchconnector._errors import S3UploadAbortedError
+from s3torchconnector._platform import at_fork
 from s3torchconnector._transfer.engine._collector import end_collector, leave_to_collector, prepare_collector
 from s3torchconnector._transfer.writing._sigterm import SigtermHandler
 
@@ -180,4 +180,4 @@ def _forget_parents_uploads() -> None:
 
 _sigterm = SigtermHandler(undo=_abort_all)
 atexit.register(_abort_all)
-os.register_at_fork(after_in_child=_forget_parents_uploads)
+at_fork(after_in_child=_forget_parents_uploads)
