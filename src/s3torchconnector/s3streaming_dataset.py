@@ -14,10 +14,9 @@ from s3torchconnector._dataset_source import DatasetSource, PinnedObjects, Trans
 from s3torchconnector._datasets import _streaming
 from s3torchconnector._datasets._contents import Contents, OfOnePart, Part
 from s3torchconnector._datasets._counters import Counters
-from s3torchconnector._datasets._deal import Tail
 from s3torchconnector._datasets._epochs import Start
 from s3torchconnector._datasets._pass import Making, Pass
-from s3torchconnector._datasets._passes import Passes
+from s3torchconnector._datasets._passes import Dealing, Passes
 from s3torchconnector._ranks import Rank, environment_rank, group_rank
 from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
@@ -48,6 +47,8 @@ class S3StreamingDataset(IterableDataset[Any]):
         drop_last: leave out the last samples of an epoch if they are fewer than a batch for every rank.
         even_batches: repeat some of the epoch's first samples, fewer than there are ranks, so that all ranks get
             equally many. If False, for evaluation, each sample comes once, and ranks differ by one sample at most.
+        balance: ``"bytes"`` deals the samples of each step to the ranks by size, so that all wait for about as many
+            bytes. Each rank gets as many samples as without, and together they get the same ones.
         num_replicas, rank: who reads different samples; by default the ranks of the process group, else of
             ``torchrun``'s environment. Ranks that work on the same samples (tensor parallel) have the same ``rank``.
         on_error: ``"replace"`` puts another sample in the place of one whose transform raises, or whose content is
@@ -85,6 +86,7 @@ class S3StreamingDataset(IterableDataset[Any]):
         seed: int = 0,
         drop_last: bool = False,
         even_batches: bool = True,
+        balance: Literal["bytes"] | None = None,
         num_replicas: int | None = None,
         rank: int | None = None,
         on_error: Literal["raise", "replace"] = "raise",
@@ -98,14 +100,12 @@ class S3StreamingDataset(IterableDataset[Any]):
         region, endpoint, s3client_config = listed._place(region, endpoint, s3client_config)
         source = DatasetSource(region, PinnedObjects(listed), endpoint, transform, s3client_config, reader_constructor)
         part = Part(source, listed, seed, shuffle, most_errors)
-        tail: Tail = "drop" if drop_last else "even" if even_batches else "uneven"
-        self._set_up(OfOnePart(part), batch_size, tail, given, look_ahead)
+        dealing = _streaming.dealing(batch_size, drop_last, even_batches, balance, given)
+        self._set_up(OfOnePart(part), dealing, look_ahead)
 
-    def _set_up(
-        self, contents: Contents, batch_size: int, tail: Tail, rank: Rank | None, look_ahead: int | None
-    ) -> None:
+    def _set_up(self, contents: Contents, dealing: Dealing, look_ahead: int | None) -> None:
         self._making = Making(contents, look_ahead, Counters(len(contents.parts)))
-        self._passes = Passes(contents, batch_size, tail, rank)
+        self._passes = Passes(contents, dealing)
 
     @property
     def manifest(self) -> S3Manifest:

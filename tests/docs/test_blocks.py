@@ -32,6 +32,7 @@ _PRINTED = {
         "scratch": "['hello.txt']\n",
     },
     "docs/guide/datasets.md": {
+        "balance=": "6 images\n",
         "S3Manifest.shared": "epoch 0 of 6 images has ended at 6\nepoch 1 of 6 images has ended at 6\n",
         "make_loader": "[4] images are left\n",
         "manifest.split": "6 images, ",

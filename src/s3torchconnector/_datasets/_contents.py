@@ -85,6 +85,13 @@ class Contents(ABC):
         part, number = self.place(number)
         return self.parts[part].objects[number]
 
+    def sizes(self, numbers: Sequence[int]) -> list[int]:
+        """The sizes of samples, in bytes."""
+        if len(self.parts) == 1:
+            return self.parts[0].objects._sizes_of(numbers)
+        places = map(self.place, numbers)
+        return [size for part, number in places for size in self.parts[part].objects._sizes_of([number])]
+
 
 class OfOnePart(Contents):
     """The samples of one manifest."""

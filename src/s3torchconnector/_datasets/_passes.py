@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from s3torchconnector._datasets import _loader_state
@@ -17,13 +18,28 @@ from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._ranks import Rank, environment_rank, group_rank
 
 
+@dataclass(frozen=True)
+class Dealing:
+    """How samples are dealt to ranks.
+
+    Attributes:
+        batch_size, tail: see ``Deal``.
+        by_size: whether ranks get about as many bytes at each step.
+        rank: whose passes they are; None means the process's rank, whatever it is at the time.
+    """
+
+    batch_size: int
+    tail: Tail
+    by_size: bool
+    rank: Rank | None
+
+
 class Passes:
     """The passes of one dataset. It goes to workers with the dataset, and the epochs are shared with them.
 
     Args:
         contents: the samples.
-        batch_size, tail: see ``Deal``.
-        rank: whose passes they are; None means the process's rank, whatever it is at the time.
+        dealing: how they are dealt to ranks.
 
     Attributes:
         epochs: which epoch a pass is.
@@ -31,14 +47,13 @@ class Passes:
         serial: of the passes that were begun by an ``S3DataLoader``.
     """
 
-    def __init__(self, contents: Contents, batch_size: int, tail: Tail, rank: Rank | None) -> None:
+    def __init__(self, contents: Contents, dealing: Dealing) -> None:
         self.epochs = Epochs()
-        self.batch_size = batch_size
+        self.batch_size = dealing.batch_size
         self.by_loader = False
         self.serial = 0
         self._contents = contents
-        self._tail: Tail = tail
-        self._given_rank = rank
+        self._dealing = dealing
         self._pickled_rank: Rank | None = None
         self._progress: Progress | None = None  # of the latest pass that this process has begun
         # By a StatefulDataLoader, in a worker: where the next pass begins; where the one does that has no sample yet.
@@ -81,12 +96,13 @@ class Passes:
     def plan(self, start: Start) -> Plan:
         """The pass that begins there."""
         rank, replicas = self.ranks()
-        deal = Deal(self._contents.samples, replicas, self.batch_size, self._tail, start.position)
-        return Plan(deal, rank, self._contents.order(start.epoch))
+        deal = Deal(self._contents.samples, replicas, self.batch_size, self._dealing.tail, start.position)
+        sizes = self._contents.sizes if self._dealing.by_size and replicas > 1 else None
+        return Plan(deal, rank, self._contents.order(start.epoch), sizes)
 
     def ranks(self) -> Rank:
         """Which share is this process's, as things stand."""
-        return self._given_rank or group_rank() or (self._pickled_rank if in_worker() else None) or environment_rank()
+        return self._dealing.rank or group_rank() or (self._pickled_rank if in_worker() else None) or environment_rank()
 
     def state(self, batches: int | None) -> dict[str, Any]:
         """Where this job is; see ``S3StreamingDataset.state_dict``.
@@ -122,7 +138,7 @@ class Passes:
             self._restore_worker(state)
             return
         if _loader_state.is_of_loader(state):
-            state = _loader_state.position_of_loader(state, self._tail)
+            state = _loader_state.position_of_loader(state, self._dealing.tail)
         self.start_at(Start(*resume_at(state, self._contents.settings)))
 
     def _state_of_worker(self) -> dict[str, Any]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from types import FrameType
 
+from s3torchconnector._datasets._deal import Tail
+from s3torchconnector._datasets._passes import Dealing
 from s3torchconnector._errors import S3ConfigurationError
+from s3torchconnector._ranks import Rank
 
 _log = logging.getLogger(__name__)
 _MANY = 1_000_000  # keys that all ranks together list for one dataset, before it is worth a warning
@@ -30,6 +33,18 @@ def check_numbers(
         )
     if num_replicas is not None and rank is not None and not 0 <= rank < num_replicas:
         raise S3ConfigurationError(f"rank must be from 0 to num_replicas - 1: rank={rank}, num_replicas={num_replicas}")
+
+
+def dealing(batch_size: int, drop_last: bool, even_batches: bool, balance: str | None, rank: Rank | None) -> Dealing:
+    """How samples are dealt to ranks.
+
+    Raises:
+        S3ConfigurationError: ``balance`` cannot be used.
+    """
+    if balance not in (None, "bytes"):
+        raise S3ConfigurationError(f"balance must be None or 'bytes': balance={balance!r}")
+    tail: Tail = "drop" if drop_last else "even" if even_batches else "uneven"
+    return Dealing(batch_size, tail, balance is not None, rank)
 
 
 def most_errors(on_error: str, max_errors: int) -> int | None:
