@@ -1,30 +1,66 @@
-"""What this process has open, counted by the operating system."""
+"""What this process has open, and settings that let a test tell what its own client has opened."""
 
 from __future__ import annotations
 
+import itertools
+import os
 import time
-from collections.abc import Callable
+from typing import Any
 
 import psutil
 
-_TIMEOUT = 10.0  # seconds
+from s3torchconnector import S3ClientConfig
+
+_TIMEOUT = 10.0  # seconds; idle threads end by themselves after 20
+_numbers = itertools.count(1)
 
 
-def threads_become(count: int) -> bool:
-    """Whether this process comes to have no more threads than that.
+class Opened:
+    """The threads and descriptors that were opened since this was made, one by one.
 
-    A thread that has done its last step takes a moment to go, and there is nothing in a process to wait for it with.
+    Their number in the whole process would say nothing: what other tests left ends at any moment.
     """
-    return _becomes(psutil.Process().num_threads, count)
+
+    def __init__(self) -> None:
+        self._threads = _threads()
+        self._descriptors = _descriptors()
+
+    @property
+    def threads(self) -> set[int]:
+        return _threads() - self._threads
+
+    @property
+    def descriptors(self) -> set[tuple[int, ...]]:
+        return _descriptors() - self._descriptors
+
+    def are_gone(self) -> bool:
+        """Whether all of it comes to an end.
+
+        A thread that has done its last step takes a moment to go, and a dropped client is closed by a thread; there is
+        nothing in a process to wait for it with.
+        """
+        deadline = time.monotonic() + _TIMEOUT
+        while (self.threads or self.descriptors) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return not self.threads and not self.descriptors
 
 
-def descriptors_become(count: int) -> bool:
-    """Whether this process comes to have no more descriptors than that: a dropped client is closed by a thread."""
-    return _becomes(psutil.Process().num_fds, count)
+def settings_of_its_own(**settings: Any) -> S3ClientConfig:
+    """Settings that no other client has: clients of one process that are configured alike share what they open."""
+    return S3ClientConfig(**{"operation_timeout": 1000.0 + next(_numbers), **settings})
 
 
-def _becomes(number: Callable[[], int], count: int) -> bool:
-    deadline = time.monotonic() + _TIMEOUT
-    while number() > count and time.monotonic() < deadline:
-        time.sleep(0.001)
-    return number() <= count
+def _threads() -> set[int]:
+    return {thread.id for thread in psutil.Process().threads()}
+
+
+def _descriptors() -> set[tuple[int, ...]]:
+    """Each with what it is open for, since its number is used again."""
+    found = set()
+    for name in os.listdir("/dev/fd"):
+        try:
+            status = os.fstat(int(name))
+        except OSError:  # that of the folder itself, and what other threads have closed meanwhile
+            continue
+        found.add((int(name), status.st_dev, status.st_ino))
+    return found

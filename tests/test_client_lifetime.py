@@ -14,7 +14,7 @@ from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer import leave_to_collector
 from s3torchconnector.testing import S3Server
-from tests.reading.support import wait_until
+from tests.resources import Opened, settings_of_its_own
 from tests.servers.proxy import RecordingProxy
 
 _REGION = "us-east-1"
@@ -75,16 +75,14 @@ def test_a_closed_client_can_be_used_again(client: S3Client, bucket: str) -> Non
 
 
 def test_close_ends_its_threads(s3_server: S3Server, bucket: str) -> None:
-    # With settings of its own: clients that are configured alike share their threads, and other tests have such.
-    client = S3Client(_REGION, endpoint=s3_server.endpoint, s3client_config=S3ClientConfig(max_connections=19))
+    client = S3Client(_REGION, endpoint=s3_server.endpoint, s3client_config=settings_of_its_own())
     client._runtime()  # the first one of a process starts a thread that stays
-    before = set(threading.enumerate())
+    opened = Opened()
     put(client, bucket, "key", bytes(20 << 20))
     assert len(get(client, bucket, "key")) == 20 << 20
-    own = set(threading.enumerate()) - before
-    assert own
+    assert opened.threads
     client.close()
-    wait_until(lambda: not own.intersection(threading.enumerate()))
+    assert opened.are_gone()
 
 
 def test_a_dropped_client_needs_no_thread_to_end(

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from s3torchconnector import S3ClientConfig, S3IterableDataset
@@ -19,7 +18,7 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector.testing import S3Server
 from tests.reading.support import wait_until
-from tests.resources import descriptors_become, threads_become
+from tests.resources import Opened, settings_of_its_own
 from tests.servers.http_messages import ReceivedRequest, response
 from tests.servers.scripted import Reply, ScriptedServer, Send, Stall
 
@@ -82,7 +81,7 @@ def test_many_clients_use_one_connection(server: ScriptedServer, new_client: Cal
 def test_many_datasets_have_no_more_open_than_one(s3_server: S3Server, bucket: str) -> None:
     for number in range(40):
         (s3_server.folder / bucket / f"{number:03}").write_bytes(BODY)
-    config = S3ClientConfig(max_connections=4)
+    config = settings_of_its_own(max_connections=4)
 
     def read() -> S3IterableDataset:
         dataset = S3IterableDataset.from_prefix(
@@ -91,13 +90,11 @@ def test_many_datasets_have_no_more_open_than_one(s3_server: S3Server, bucket: s
         assert [reader.read() for reader in dataset] == [BODY] * 40
         return dataset
 
-    process = psutil.Process()
     kept = [read()]
-    threads = process.num_threads()
-    connections = len(process.net_connections())
+    opened = Opened()
     kept += [read() for _ in range(20)]
-    assert len(process.net_connections()) <= connections + 4
-    assert process.num_threads() <= threads + 4
+    assert len(opened.descriptors) <= 4
+    assert len(opened.threads) <= 4
     assert len(kept) == 21
 
 
@@ -205,9 +202,7 @@ def test_each_has_a_thread_for_small_objects(server: ScriptedServer, new_client:
 
 def test_closing_the_last_client_ends_everything(server: ScriptedServer, new_client: Callable[..., S3Client]) -> None:
     """A client may be dropped instead, and one that is closed twice counts once."""
-    process = psutil.Process()
-    gc.collect()
-    threads, descriptors = process.num_threads(), process.num_fds()
+    opened = Opened()
     clients = [
         new_client(server.endpoint),
         new_client(server.endpoint),
@@ -222,8 +217,7 @@ def test_closing_the_last_client_ends_everything(server: ScriptedServer, new_cli
     assert server.accepted == 1
     clients.clear()
     gc.collect()
-    assert threads_become(threads)
-    assert descriptors_become(descriptors)
+    assert opened.are_gone()
 
 
 @pytest.mark.parametrize("endpoint", ["ftp://nowhere", "http://"])
@@ -276,7 +270,7 @@ def test_after_a_burst_sockets_and_threads_go(
         return response(200, headers={"Content-Length": str(len(BODY))})
 
     with ScriptedServer(handler=respond) as server:
-        threads, descriptors = psutil.Process().num_threads(), psutil.Process().num_fds()
+        opened = Opened()
         client = new_client(server.endpoint, hedge=False)
         if who == "workers":
             lane = client._runtime().lane()
@@ -290,7 +284,6 @@ def test_after_a_burst_sockets_and_threads_go(
             for call in calls:
                 call.join()
         assert server.accepted == 20
-        assert threads_become(threads)  # the server's threads end with its connections
-        assert descriptors_become(descriptors)
+        assert opened.are_gone()  # the server's threads end with its connections
         together = threading.Barrier(1)
         assert client.head_object("b", "k").size == len(BODY)

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import psutil
 import pytest
 
 from s3torchconnector._s3client import S3Client
@@ -17,7 +16,7 @@ from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._fair_queue import FairQueue, Waiter
 from s3torchconnector.testing import S3Server
 from tests.interrupts import struck
-from tests.resources import threads_become
+from tests.resources import Opened, settings_of_its_own
 
 TIMEOUT = 30.0
 
@@ -58,9 +57,9 @@ def in_time(job: Callable[[], object]) -> None:
 
 
 def test_dropping_a_client_waits_for_none_of_its_threads() -> None:
-    client = S3Client("us-east-1", endpoint="http://127.0.0.1:1")
-    client._runtime()
-    before = psutil.Process().num_threads()
+    client = S3Client("us-east-1", endpoint="http://127.0.0.1:1", s3client_config=settings_of_its_own())
+    client._runtime()  # the first one of a process starts a thread that stays
+    opened = Opened()
     release, over = threading.Event(), threading.Event()
     in_time = []
 
@@ -74,7 +73,7 @@ def test_dropping_a_client_waits_for_none_of_its_threads() -> None:
     release.set()  # what the thread waits for is held by the one on which the client ended
     assert over.wait(TIMEOUT)
     assert in_time == [True]
-    assert threads_become(before)
+    assert opened.are_gone()
 
 
 def test_a_listing_keeps_its_client(s3_server: S3Server, bucket: str) -> None:

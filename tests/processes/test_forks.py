@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import psutil
 import pytest
 from torch.utils.data import get_worker_info
 
@@ -24,9 +23,9 @@ from s3torchconnector.testing import S3Server
 from tests.datasets.support import config, key_and_bytes
 from tests.datasets.test_workers import loading
 from tests.listing.support import Pages
-from tests.reading.support import KIB, client_of, content, open_object
+from tests.reading.support import KIB, PART, client_of, content, open_object
 from tests.reading.test_reader_fork import Child, digest
-from tests.resources import threads_become
+from tests.resources import Opened, settings_of_its_own
 from tests.servers.http_messages import ReceivedRequest, response
 from tests.servers.proxy import RecordingProxy, StallBody
 from tests.servers.scripted import Reply, ScriptedServer, Send, Stall
@@ -46,7 +45,8 @@ def filled(s3_server: S3Server, bucket: str) -> str:
 
 @pytest.fixture
 def client(s3_server: S3Server) -> Iterator[S3Client]:
-    with client_of(s3_server.endpoint) as client:
+    config = settings_of_its_own(part_size=PART)
+    with S3Client("us-east-1", endpoint=s3_server.endpoint, s3client_config=config) as client:
         yield client
 
 
@@ -191,7 +191,7 @@ def test_a_forked_child_shows_no_progress_of_its_parents_listing(monkeypatch: py
 def test_races_between_reading_and_closing(client: S3Client, filled: str) -> None:
     """Readers are closed by other threads than those who read: what they return is right, and the budget is whole."""
     budget = client._runtime().budget
-    before = psutil.Process().num_threads()
+    opened = Opened()
 
     def race(seed: int) -> None:
         dice = random.Random(seed)
@@ -209,7 +209,7 @@ def test_races_between_reading_and_closing(client: S3Client, filled: str) -> Non
             raced.result()
     client.close()  # waits for what was given up
     assert budget.taken == 0
-    assert threads_become(before)
+    assert opened.are_gone()
 
 
 def test_closing_a_client_while_others_read(s3_server: S3Server, filled: str) -> None:

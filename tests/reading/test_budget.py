@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import psutil
 import pytest
 
 from s3torchconnector._errors import S3AccessDeniedError, S3Exception
@@ -20,7 +19,7 @@ from s3torchconnector._types import ObjectInfo
 from s3torchconnector.s3reader import S3ReaderConstructor
 from s3torchconnector.testing import S3Server
 from tests.reading.support import GIB, KIB, MIB, PART, VirtualObject, asked, client_of, content, open_object, wait_until
-from tests.resources import descriptors_become, threads_become
+from tests.resources import Opened, settings_of_its_own
 from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.scripted import Close, ScriptedServer, Send, Stall
 
@@ -270,21 +269,19 @@ def test_a_closed_client_leaves_no_thread_and_no_socket(s3_server: S3Server, buc
     (s3_server.folder / bucket / "key").write_bytes(content(0, 16 * MIB))
     with client_of(s3_server.endpoint) as first:  # what is opened once in a process
         read(first)
-    process = psutil.Process()
-    threads, descriptors = process.num_threads(), process.num_fds()
-    client = client_of(s3_server.endpoint)
+    opened = Opened()
+    client = S3Client("us-east-1", endpoint=s3_server.endpoint, s3client_config=settings_of_its_own(part_size=PART))
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(read, [client] * 16)) == {content(0, 16 * MIB)}
     reader = open_object(client, bucket)
     reader.read(10)
-    assert process.num_threads() > threads
-    assert process.num_fds() > descriptors
+    assert opened.threads
+    assert opened.descriptors
     if leave == "closed":
         client.close()
     del reader, client
     gc.collect()
-    assert threads_become(threads)
-    assert descriptors_become(descriptors)
+    assert opened.are_gone()
 
 
 def test_closing_a_client_ends_what_is_under_way(client: S3Client, virtual: VirtualObject) -> None:
