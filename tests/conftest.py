@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from s3torchconnector._transfer import PutObjectStream, address_of
 from s3torchconnector.testing import S3Server
@@ -20,6 +21,11 @@ from tests.servers.processes import no_process_left_behind
 from tests.servers.proxy import RecordingProxy
 from tests.servers.tls import PrivateCA
 
+# How long an example takes says nothing on a busy machine. The examples of a test share its client and its bucket.
+settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("tests")
 _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3torchconnector import S3CheckpointManager
@@ -134,7 +134,7 @@ _instructions = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(_instructions)
 def test_any_state(manager: S3CheckpointManager, instructions: list[tuple[str, int, int]]) -> None:
     at_once, later = _both(manager, _built(instructions))

@@ -24,7 +24,7 @@ def faults_of_writing(view: memoryview) -> int:
     return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     size=st.integers(0, 3) | st.integers(MIB - 2, MIB + 2) | st.integers(0, 2 * MIB - 5000),
     start=st.integers(0, 5000),

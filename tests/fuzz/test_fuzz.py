@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.targets import TARGETS, Target, outcome
@@ -20,11 +20,9 @@ _CORPUS = Path(__file__).parent / "corpus"
 _FILES = sorted(path for path in _CORPUS.glob("*/*") if path.is_file())
 _SEARCH_SECONDS = 10.0
 _BATCH = 500
-_MOST_SECONDS = 2.0  # of processor time; what takes quadratic time takes minutes
+_MOST_SECONDS = 10.0  # of processor time; what takes linear time takes one, quadratic time minutes
 
-BOUNDED = settings(
-    max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None
-)
+BOUNDED = settings(max_examples=300, derandomize=True, database=None)
 
 
 def check(target: Target, data: bytes) -> None:
@@ -114,6 +112,6 @@ _LONG = {
 
 @pytest.mark.parametrize(("name", "data"), [(name, data) for name in TARGETS for data in _LONG[name]])
 def test_long_inputs_take_no_more_than_linear_time(name: str, data: bytes) -> None:
-    started = time.process_time()
+    started = time.thread_time()
     check(TARGETS[name], data)
-    assert time.process_time() - started < _MOST_SECONDS
+    assert time.thread_time() - started < _MOST_SECONDS

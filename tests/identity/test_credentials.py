@@ -17,7 +17,7 @@ from unittest import mock
 import pytest
 from botocore.exceptions import BotoCoreError
 from botocore.session import Session
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from s3torchconnector._config import S3ClientConfig
@@ -144,7 +144,7 @@ VARIABLES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @example(variables={**KEYS, "AWS_SESSION_TOKEN": "one", "AWS_SECURITY_TOKEN": "two"}, profile=None)
 @example(variables={**KEYS, "AWS_PROFILE": "absent"}, profile=None)
 @example(variables={**KEYS, "AWS_DEFAULT_PROFILE": "absent"}, profile=None)

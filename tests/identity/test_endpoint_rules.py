@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.endpoint_provider import EndpointProvider
 from botocore.loaders import create_loader
 from botocore.session import Session
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from s3torchconnector._config import S3ClientConfig
@@ -38,7 +38,6 @@ ENDPOINTS = st.builds(
     st.sampled_from(["", "/", "/base", "/base/deep/", "//base"]),
 )
 REGIONS = st.sampled_from(["us-east-1", "eu-west-1", "cn-north-1", "nowhere"])
-ISOLATED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +52,6 @@ def without_default_port(text: str) -> str:
     return parts._replace(netloc=parts.netloc.removesuffix(default)).geturl()
 
 
-@ISOLATED
 @given(bucket=BUCKETS, endpoint=ENDPOINTS, region=REGIONS)
 def test_path_style_is_that_of_the_rules(rules: EndpointProvider, bucket: str, endpoint: str, region: str) -> None:
     oracle = rules.resolve_endpoint(Bucket=bucket, Region=region, Endpoint=endpoint, ForcePathStyle=True)
@@ -66,7 +64,6 @@ def test_path_style_is_that_of_the_rules(rules: EndpointProvider, bucket: str, e
     assert not found.session_auth
 
 
-@ISOLATED
 @given(bucket=st.one_of(BUCKETS, st.just("my train")), endpoint=ENDPOINTS, force=st.booleans(), region=REGIONS)
 @example(bucket="0.a", endpoint="http://[::1]", force=False, region="us-east-1")
 @example(bucket="0.0", endpoint="http://127.0.0.1", force=False, region="us-east-1")
@@ -82,7 +79,6 @@ def resolver() -> EndpointResolver:
     return EndpointResolver("eu-west-1", None, S3ClientConfig())
 
 
-@ISOLATED
 @example("\U0001fbf0")  # a digit, but none that a host name may have
 @given(text=st.text(st.characters(codec="utf-8"), max_size=40))
 def test_any_bucket_has_an_endpoint_or_a_clear_error(resolver: EndpointResolver, text: str) -> None:
@@ -136,7 +132,7 @@ def session() -> Session:
     return Session()
 
 
-@settings(ISOLATED, max_examples=40)
+@settings(max_examples=40)
 @given(
     bucket=CLIENT_BUCKETS,
     region=st.sampled_from(["us-east-1", "us-west-2"]),

@@ -83,13 +83,13 @@ def play(buckets: Bucket, data: bytes, draw: st.DataObject, *, most: int, steps:
         recorder.reader.close()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(draw=st.data())
 def test_no_whole_read_succeeds_with_a_flipped_bit(buckets: Bucket, draw: st.DataObject) -> None:
     play(buckets, SMALL, draw, most=12, steps=(5_000, 30_000, 100_001))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(draw=st.data())
 def test_whatever_is_read_of_objects_of_many_requests(buckets: Bucket, draw: st.DataObject) -> None:
     play(buckets, LARGE, draw, most=6, steps=(300 * KIB, PART, len(LARGE) + 1))

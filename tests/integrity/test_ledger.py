@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s3torchconnector._transfer.engine._ranges import Range
@@ -95,19 +95,16 @@ def play(steps: list[Come]) -> None:
             return
 
 
-@settings(deadline=None)
 @given(st.lists(comings(flips=False), max_size=12), st.integers(1, SIZE))
 def test_what_is_right_is_found_right(steps: list[Come], step: int) -> None:
     play([*steps, *rest(step, None)])
 
 
-@settings(deadline=None)
 @given(st.lists(comings(flips=True), max_size=12), st.integers(1, SIZE), st.none() | st.integers(0, SIZE - 1))
 def test_all_bytes_handed_out_of_a_whole_object_are_right(steps: list[Come], step: int, flipped: int | None) -> None:
     play([*steps, *rest(step, flipped)])
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, SIZE), st.integers(0, SIZE)), max_size=30))
 def test_spans_are_a_set_of_positions(ranges: list[tuple[int, int]]) -> None:
     spans, oracle = Spans(), set[int]()

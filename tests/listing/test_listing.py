@@ -202,7 +202,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 
 
 @given(pages=st.lists(st.tuples(st.lists(NAMES, max_size=5), NAMES), min_size=1, max_size=4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_keys_and_any_tokens(s3_server: S3Server, pages: list[tuple[list[str], str]]) -> None:
     """Tokens come back as they were given, whatever characters they have."""
     tokens = [f"{number}{token}" for number, (_, token) in enumerate(pages[:-1])]

@@ -102,7 +102,7 @@ keys_like_names = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     keys=keys_of_any_kind | keys_like_names,
     page=st.integers(1, 20),
@@ -122,7 +122,7 @@ def test_every_key_comes_out_once_and_in_order(
     assert list_with(bucket, width, most_waiting, seed, prefix=prefix) == sorted(there)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     keys=st.lists(st.text(min_size=1, max_size=3), unique=True, max_size=120),
     page=st.integers(1, 20),
@@ -138,7 +138,7 @@ def test_a_bucket_without_order_is_listed_in_the_one_it_has(
     assert scarce or bucket.pages == max(1, -(-len(keys) // page))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     keys=st.sets(st.text(min_size=1, max_size=4), max_size=120) | keys_like_names,
     order=st.sampled_from([utf_16, str.casefold, lambda key: key[::-1], lambda key: (len(key), key), hash]),
@@ -160,7 +160,7 @@ def test_a_bucket_in_any_other_order_is_listed_in_that(
 STEMS = ["", "0", "05", "z", "\ue000", "\uff5e", "\U0001f600", "\U0001f601"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     sizes=st.lists(st.integers(0, 200), min_size=len(STEMS), max_size=len(STEMS)),
     page=st.integers(1, 40),
@@ -177,7 +177,7 @@ def test_keys_that_utf_16_sorts_otherwise_are_not_lost(
     assert list_with(bucket, width, most_waiting, seed) == bucket.keys
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(page=st.integers(1, 20), width=st.integers(1, 16), seed=st.integers(0, 1000), rate=st.floats(0, 1))
 @example(page=11, width=9, seed=6, rate=1.0)
 def test_concurrent_writes_and_deletes_lose_no_other_keys(page: int, width: int, seed: int, rate: float) -> None:

@@ -47,7 +47,7 @@ STEPS = st.lists(
     described=st.booleans(),
     steps=STEPS,
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_sequence_of_calls(pieces: list[bytes], described: bool, steps: list[tuple[Any, int]]) -> None:
     reader, oracle = over(pieces, described=described), io.BytesIO(b"".join(pieces))
     for call, count in steps:

@@ -144,7 +144,7 @@ def _steps() -> st.SearchStrategy[list[partial[None]]]:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @given(size=st.sampled_from(SIZES), start=st.sampled_from(START), steps=_steps())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_sequence_of_calls(
     objects: Objects, policy: str, size: int, start: str, steps: list[partial[None]]
 ) -> None:

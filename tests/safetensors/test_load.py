@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3torchconnector import S3Checkpoint
@@ -109,7 +109,7 @@ _bounds = st.none() | st.integers(-7, 7)
 _slices = st.builds(slice, _bounds, _bounds, st.none() | st.integers(1, 3))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=3), st.lists(_slices, max_size=3), st.booleans())
 def test_slices_are_those_of_torch(
     checkpoint: S3Checkpoint,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -49,7 +49,7 @@ _tensors = st.builds(
 _dicts = st.dictionaries(st.text(max_size=8).filter(lambda name: name != "__metadata__"), _tensors, max_size=6)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(_dicts, st.none() | st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2))
 def test_both_ways(
     checkpoint: S3Checkpoint, bucket: str, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None

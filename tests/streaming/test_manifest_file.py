@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s3torchconnector import _etag
@@ -58,7 +58,6 @@ def opened(data: bytes) -> Rows:
     return Rows(MappedBytes.filled(len(data), fill))
 
 
-@settings(deadline=None)
 @given(ROWS)
 def test_any_rows_come_back(rows: list[Row]) -> None:
     data = file_of(rows)

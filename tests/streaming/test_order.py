@@ -30,14 +30,13 @@ def test_few_samples_come_once_each_and_back(seed: int, epoch: int, samples: int
     assert [order.position_of(sample) for sample in found] == list(range(samples))
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(SEEDS, EPOCHS, st.sampled_from([16_385, 16_411, 16_641]))
 def test_many_samples_come_once_each(seed: int, epoch: int, samples: int) -> None:
     order = Order(seed, epoch, samples)
     assert torch.equal(order.samples_at(torch.arange(samples)).sort().values, torch.arange(samples))
 
 
-@settings(deadline=None)
 @given(SEEDS, EPOCHS, MANY, st.data())
 def test_the_scalar_and_the_tensors_agree_and_invert(seed: int, epoch: int, samples: int, data: st.DataObject) -> None:
     order = Order(seed, epoch, samples)
@@ -53,7 +52,7 @@ def test_mixing_agrees_with_tensors(number: int) -> None:
     assert _order._mix_all(torch.tensor([_order._signed(number)])).item() == _order._signed(mix(number))
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(SEEDS, EPOCHS, st.sampled_from([5_003, 20_011]))
 def test_seeds_and_epochs_are_unrelated(seed: int, epoch: int, samples: int) -> None:
     """Two permutations drawn at random agree at one position on average; twelve has odds of one in 10**9."""

@@ -16,7 +16,7 @@ from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._framing import MAX_HEAD, ChunkedDecoder, parse_head
 from s3torchconnector._wire._response import Response
 
-quickly = settings(max_examples=80, deadline=None)
+quickly = settings(max_examples=80)
 chunk_lists = st.lists(st.binary(min_size=1, max_size=40), max_size=6)
 cuts = st.lists(st.integers(1, 12), min_size=1, max_size=8)
 tokens = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=12)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3torchconnector import S3Writer
@@ -246,7 +246,7 @@ _WRITES = st.lists(st.tuples(_SIZES, st.sampled_from(_KINDS)), max_size=8).filte
 _SOURCE = noise(16 * MIB)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(writes=_WRITES, offsets=st.lists(st.integers(0, 2 * MIB), min_size=8, max_size=8))
 def test_any_sequence_of_writes(
     counted: S3Client, bucket: str, proxy: RecordingProxy, writes: list[tuple[int, Any]], offsets: list[int]
