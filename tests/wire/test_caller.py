@@ -104,7 +104,7 @@ def test_silence_is_not_waited_for_twice() -> None:
         began = time.perf_counter()
         with pytest.raises(S3TimeoutError, match=r"silent for 2 s while waiting for the response"):
             get(caller)
-        assert 2.0 <= time.perf_counter() - began < 3.5
+        assert 2.0 <= time.perf_counter() - began < 4.0
 
 
 class Refusing(TcpServer):

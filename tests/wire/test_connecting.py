@@ -29,8 +29,8 @@ from tests.servers.tcp import TcpServer
 from tests.wire.support import get, in_turn, open_caller, open_client
 
 pytestmark = pytest.mark.usefixtures("keys")
-TIMEOUT = 10.0  # seconds until a hang fails the test
-GRACE = 3.0  # seconds that a loaded machine may take longer
+TIMEOUT = 20.0  # seconds until a hang fails the test
+GRACE = 10.0  # seconds that a loaded machine may take longer
 NAME = "http://many.example:80"
 
 
@@ -51,7 +51,7 @@ def refusing_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@pytest.mark.parametrize("count", [1, 8])
+@pytest.mark.parametrize("count", [1, 40])  # which would take 20 s, one after the other
 @pytest.mark.parametrize("through_a_proxy", [False, True])
 def test_addresses_that_never_respond_take_one_timeout(
     count: int, through_a_proxy: bool, monkeypatch: pytest.MonkeyPatch
@@ -67,7 +67,7 @@ def test_addresses_that_never_respond_take_one_timeout(
 
 
 def test_addresses_that_never_respond_end_with_the_operation() -> None:
-    config = S3ClientConfig(connect_timeout=10.0, operation_timeout=0.3)
+    config = S3ClientConfig(connect_timeout=60.0, operation_timeout=0.3)
     with silent_port() as port, open_caller(NAME, config) as caller, addresses(*[port] * 8):
         began = time.monotonic()
         with pytest.raises(S3TimeoutError, match=r"operation_timeout=0\.3 s"):
@@ -76,7 +76,7 @@ def test_addresses_that_never_respond_end_with_the_operation() -> None:
 
 
 def test_dead_addresses_leave_time_for_the_others() -> None:
-    config = S3ClientConfig(max_attempts=1, connect_timeout=1.0)
+    config = S3ClientConfig(max_attempts=1, connect_timeout=30.0)
     with (
         silent_port() as port,
         ScriptedServer(handler=in_turn(response(200, b"x"))) as server,
