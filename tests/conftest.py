@@ -5,6 +5,7 @@ Nothing is skipped because a server is missing; what cannot start is an error.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import uuid
@@ -26,6 +27,8 @@ settings.register_profile(
     "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("tests")
+# What processes of the start method "forkserver" have from their beginning, instead of seconds of imports in each.
+multiprocessing.set_forkserver_preload(["pytest", "s3torchconnector.dcp", "torch._dynamo"])
 _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 

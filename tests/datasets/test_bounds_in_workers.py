@@ -26,7 +26,7 @@ CONFIG = S3ClientConfig(part_size=PART, memory_budget=BUDGET)
 # In addition to the budget: the part that is being read, the piece that the program has, what the allocator keeps.
 MOST_GROWTH = BUDGET + PART + 12 * MIB
 
-each_start = pytest.mark.parametrize("method", [None, "fork", "spawn"])
+each_start = pytest.mark.parametrize("method", [None, "fork", "forkserver"])
 
 
 class Streamed(NamedTuple):

@@ -19,13 +19,12 @@ from tests.datasets.support import key_and_bytes
 
 KEYS = [key for key, _ in SAMPLES]
 WORLD_SIZE = 2
-pytestmark = pytest.mark.timeout(300)  # six interpreters import torch
 
 
-def keys_of(dataset: S3IterableDataset, method: str | None = None) -> list[str]:
-    """An epoch's keys, in the process itself or by two workers."""
+def keys_of(dataset: S3IterableDataset, method: str | None = None, workers: int = 2) -> list[str]:
+    """An epoch's keys, in the process itself or by workers."""
     loader: DataLoader[Any] = DataLoader(
-        dataset, batch_size=None, num_workers=2 if method else 0, multiprocessing_context=method,
+        dataset, batch_size=None, num_workers=workers if method else 0, multiprocessing_context=method,
         timeout=60 if method else 0,
     )  # fmt: skip
     return [key for key, _ in loader]
@@ -42,7 +41,7 @@ def run_rank(rank: int, dataset: S3IterableDataset, folder: Path) -> None:
     join_group(folder / "store", rank, WORLD_SIZE)
     seen["group"] = keys_of(dataset)
     seen["group, forked"] = keys_of(dataset, "fork")
-    seen["group, spawned"] = keys_of(dataset, "spawn")
+    seen["group, spawned"] = keys_of(dataset, "spawn", workers=1)
     torch.distributed.destroy_process_group()
     join_group(folder / f"store of {rank}", 0, 1)
     seen["smaller group"] = keys_of(dataset)
@@ -62,7 +61,7 @@ def seen(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> list[
         "s3://distributed", region=s3_server.region, endpoint=s3_server.endpoint,
         transform=key_and_bytes, enable_sharding=True,
     )  # fmt: skip
-    torch.multiprocessing.spawn(run_rank, (dataset, folder), nprocs=WORLD_SIZE)
+    torch.multiprocessing.start_processes(run_rank, (dataset, folder), WORLD_SIZE, start_method="forkserver")
     return [json.loads((folder / f"seen by {rank}").read_text()) for rank in range(WORLD_SIZE)]
 
 

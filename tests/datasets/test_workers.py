@@ -48,7 +48,7 @@ def epochs(dataset: Any, method: str, workers: int) -> list[list[Any]]:
 
 @pytest.mark.parametrize(
     ("method", "workers", "used"),
-    [("fork", 4, False), ("fork", 4, True), ("spawn", 2, True), ("forkserver", 2, True)],
+    [("fork", 4, False), ("fork", 4, True), ("spawn", 1, True), ("forkserver", 2, True)],
 )
 def test_three_epochs_in_persistent_workers(
     bucket: str, options: Options, method: str, workers: int, used: bool
@@ -98,7 +98,7 @@ class _Reading:
         return bytes(self._readers[i].read())
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
 @pytest.mark.parametrize("batch_size", [None, 4])
 @pytest.mark.parametrize("cls", [S3MapDataset, S3IterableDataset])
 def test_readers_travel_from_workers(

@@ -88,11 +88,21 @@ def keys_of(bucket: str, prefix: str = "", endpoint: str | None = None) -> list[
 def run_ranks(count: int, job: Callable[..., None], *arguments: Any) -> None:
     """Run ``job(rank, *arguments)`` in processes that form a gloo group; raises the first error of any of them."""
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(in_group, (count, f"file://{Path(folder) / 'store'}", job, arguments), count)
+        group = arguments_of_group(count, Path(folder) / "store", job, *arguments)
+        torch.multiprocessing.start_processes(in_group, group, count, start_method="forkserver")
 
 
-def in_group(rank: int, count: int, store: str, job: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def arguments_of_group(count: int, store: Path, job: Callable[..., None], *arguments: Any) -> tuple[Any, ...]:
+    """What ``in_group`` is called with after the rank, by processes that do not inherit this one's environment."""
+    return count, f"file://{store}", job, arguments, dict(os.environ)
+
+
+def in_group(
+    rank: int, count: int, store: str, job: Callable[..., None], arguments: tuple[Any, ...], environment: dict[str, str]
+) -> None:
     """Be a rank, and do its job."""
+    os.environ.clear()
+    os.environ.update(environment)
     os.environ["MASTER_ADDR"] = "127.0.0.1"  # where saving processes meet
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=count)

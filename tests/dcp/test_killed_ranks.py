@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from tests.dcp import jobs
-from tests.dcp.support import in_group, mixed_state, reader_of, same
+from tests.dcp.support import arguments_of_group, in_group, mixed_state, reader_of, same
 
 _KILLS = 50
 _SURVIVALS = 10
@@ -60,10 +60,10 @@ def _save_until_killed(
 
     Returns the last step that was reported as complete.
     """
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     reports, reporting = context.Pipe(duplex=False)
-    arguments = (count, f"file://{store}", jobs.save_for_ever, (path, first, reporting))
-    ranks = [context.Process(target=in_group, args=(rank, *arguments)) for rank in range(count)]
+    group = arguments_of_group(count, store, jobs.save_for_ever, path, first, reporting)
+    ranks = [context.Process(target=in_group, args=(rank, *group)) for rank in range(count)]
     try:
         for rank in ranks:
             rank.start()
@@ -82,7 +82,7 @@ def _save_until_killed(
     return max(_received(reports))
 
 
-def _wait_for_survivors(ranks: list[SpawnProcess]) -> None:
+def _wait_for_survivors(ranks: list[BaseProcess]) -> None:
     """Until they have ended, with an error, since one of them was killed."""
     for rank in ranks:
         rank.join(_SECONDS_TO_NOTICE)

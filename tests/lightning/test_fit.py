@@ -135,7 +135,9 @@ def test_save_checkpoint_of_the_trainer(server: S3Server, bucket: str) -> None:
     assert torch.equal(loaded["state_dict"]["weight"], torch.tensor(4.0))
 
 
-@pytest.mark.parametrize(("strategy", "reports"), [("ddp", {0, 1}), ("ddp_spawn", {0})])
+@pytest.mark.parametrize(
+    ("strategy", "reports"), [("ddp", {0, 1}), pytest.param("ddp_spawn", {0}, marks=pytest.mark.slow)]
+)
 def test_two_processes_fit_save_and_resume(
     server: S3Server, bucket: str, tmp_path: Path, strategy: str, reports: set[int]
 ) -> None:

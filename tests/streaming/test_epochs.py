@@ -37,7 +37,6 @@ def passes(loader: DataLoader[Any], count: int) -> list[set[Start]]:
         (None, 0, False),
         ("fork", 3, False),
         ("fork", 3, True),
-        ("spawn", 2, True),
         ("forkserver", 2, True),
     ],
 )

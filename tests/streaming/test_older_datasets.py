@@ -37,7 +37,7 @@ def flat(batches: Any) -> list[int]:
 # -- manifests --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
 @pytest.mark.parametrize("cls", [S3MapDataset, S3IterableDataset])
 def test_a_manifests_objects_are_not_listed(
     uri: str, where: Options, proxy: RecordingProxy, cls: Any, method: str
@@ -137,11 +137,16 @@ def test_a_loaders_epoch_goes_on_after_an_error(uri: str, where: Options, worker
 # -- states of the iterable dataset -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["prefix", "objects", "manifest"])
-@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
-@pytest.mark.parametrize("taken", [0, 3, 6, None])
+# Each pair of values together once.
+_SOURCES, _TAKEN, _WORKERS = ("prefix", "objects", "manifest"), (0, 3, 6, None), ((0, False), (2, False), (2, True))
+_PAIRS = [
+    (source, taken, *_WORKERS[(i + j) % 3]) for i, source in enumerate(_SOURCES) for j, taken in enumerate(_TAKEN)
+]
+
+
+@pytest.mark.parametrize(("how", "taken", "workers", "persistent"), _PAIRS)
 def test_a_stateful_loader_reads_nothing_again(
-    uri: str, where: Options, proxy: RecordingProxy, how: str, workers: int, persistent: bool, taken: int | None
+    uri: str, where: Options, proxy: RecordingProxy, how: str, taken: int | None, workers: int, persistent: bool
 ) -> None:
     def loader(endpoint: str | None = None) -> Any:
         place = {**where, "endpoint": endpoint or where["endpoint"]}
