@@ -2,6 +2,8 @@
 
 Contract: a program says ``under way`` before the transfer that the test's proxy stalls, and waits for a line on its
 standard input where it must know that the test has gone on. It ends with status 0 when all was as it should be.
+
+Only programs that need torch import it, which takes two seconds.
 """
 
 from __future__ import annotations
@@ -16,12 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Event
 from typing import Any
 
-import torch
-from torch.utils.data import DataLoader
-
-from s3torchconnector import S3CheckpointManager, S3IterableDataset, S3MapDataset, S3Writer
+from s3torchconnector import S3Writer
 from s3torchconnector._config import MIB
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer.writing import _abandoned_uploads
 from tests.reading.support import client_of, content, open_object, put
 
 SIZE = 12 * MIB + 5
@@ -149,6 +149,8 @@ def _storage_writer(client: S3Client, bucket: str) -> Any:
 
 def distributed(number: float) -> dict[str, Any]:
     """A state of two files: one in several parts, and a small one."""
+    import torch
+
     return {"large": torch.full((SIZE // 4,), number), "small": torch.full((3,), number)}
 
 
@@ -172,9 +174,10 @@ def a_save_of_a_manager_in_the_background(client: S3Client, bucket: str) -> None
     hear()
 
 
-def four_uploads_are_open(client: S3Client, bucket: str) -> None:
+def four_uploads_are_open(client: S3Client, bucket: str, seconds: str) -> None:
     """All their parts are stored. One of them is in a ``with`` block, which Ctrl-C or the end leaves."""
     global kept
+    _abandoned_uploads._SECONDS_AT_THE_END = float(seconds)
     kept = writers = [S3Writer(client.put_object(bucket, f"saved-{number}")) for number in range(4)]
     for writer in writers:
         writer.write(content(0, SIZE))
@@ -186,7 +189,8 @@ def four_uploads_are_open(client: S3Client, bucket: str) -> None:
         sys.exit(3)
 
 
-def an_upload_begins(client: S3Client, bucket: str) -> None:
+def an_upload_begins(client: S3Client, bucket: str, seconds: str) -> None:
+    _abandoned_uploads._SECONDS_AT_THE_END = float(seconds)
     with S3Writer(client.put_object(bucket, "saved")) as writer:
         writer.write(content(0, SIZE))
         say("under way")
@@ -238,13 +242,19 @@ def its_own_sigterm_handler_calls_the_one_before(client: S3Client, bucket: str) 
     assert handled == [signal.SIGTERM] * 2
 
 
-def _manager(client: S3Client, bucket: str) -> S3CheckpointManager:
+def _manager(client: S3Client, bucket: str) -> Any:
+    from s3torchconnector import S3CheckpointManager
+
     uri = f"s3://{bucket}/managed"
     return S3CheckpointManager(uri, "us-east-1", endpoint=client.endpoint, s3client_config=client.s3client_config)
 
 
 def it_does_everything(client: S3Client, bucket: str) -> None:
     """With nothing left open that would be warned of."""
+    from torch.utils.data import DataLoader
+
+    from s3torchconnector import S3IterableDataset, S3MapDataset
+
     put(client, bucket, "saved", content(0, SIZE))
     dropped = client.put_object(bucket, "given up")
     dropped.write(content(0, SIZE))
@@ -254,7 +264,7 @@ def it_does_everything(client: S3Client, bucket: str) -> None:
     assert {info.key for page in client.list_objects(bucket) for info in page.object_info} >= {"key", "small", "saved"}
     options = {"region": "us-east-1", "endpoint": client.endpoint, "transform": _read}
     for dataset in (S3MapDataset, S3IterableDataset):
-        samples = dataset.from_prefix(f"s3://{bucket}/s/", **options)  # type: ignore[attr-defined]
+        samples: Any = dataset.from_prefix(f"s3://{bucket}/s/", **options)  # type: ignore[attr-defined]
         assert list(samples) == [content(0, SIZE), content(0, SMALL)]
         loader: DataLoader[bytes] = DataLoader(
             samples, batch_size=None, num_workers=2 if dataset is S3MapDataset else 1, multiprocessing_context="fork"

@@ -19,6 +19,7 @@ import pytest
 import torch.distributed.checkpoint as dcp
 
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer.writing import _abandoned_uploads
 from s3torchconnector.testing import S3Server
 from tests.dcp.support import keys_of, load, same, writer_of
 from tests.processes.programs import SIZE, SMALL, distributed
@@ -29,7 +30,7 @@ from tests.writing.support import assert_no_upload_remains, is_part, read_back
 
 _ROOT = Path(__file__).parents[2]
 _START_SECONDS = 60.0
-_END_SECONDS = 15.0  # the read timeout is 30 s: nobody waits for that
+_END_SECONDS = 25.0  # the read timeout is 30 s: nobody waits for that
 
 
 class Program:
@@ -188,10 +189,19 @@ def test_sigterm_during_a_save_on_other_threads(
         assert_no_upload_remains(client, bucket, proxy)
 
 
-@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("name", "count"), [("four_uploads_are_open", 4), ("an_upload_begins", 1)])
+@pytest.mark.parametrize(
+    ("name", "count", "number", "seconds"),
+    [
+        ("four_uploads_are_open", 4, None, _abandoned_uploads._SECONDS_AT_THE_END),
+        ("four_uploads_are_open", 4, signal.SIGINT, 0.5),
+        ("four_uploads_are_open", 4, signal.SIGTERM, 0.5),
+        ("an_upload_begins", 1, None, 0.5),
+        ("an_upload_begins", 1, signal.SIGINT, 0.5),
+        ("an_upload_begins", 1, signal.SIGTERM, 0.5),
+    ],
+)
 def test_an_end_while_s3_is_silent(
-    proxy: RecordingProxy, bucket: str, name: str, count: int, number: signal.Signals | None
+    proxy: RecordingProxy, bucket: str, name: str, count: int, number: signal.Signals | None, seconds: float
 ) -> None:
     """Within seconds, whether S3 falls silent before or after an upload has begun; each that may remain is named."""
     silent, asked, release = threading.Event(), threading.Event(), threading.Event()
@@ -203,7 +213,7 @@ def test_an_end_while_s3_is_silent(
     proxy.misbehave = stall
     if name == "an_upload_begins":
         silent.set()
-    with Program(name, proxy.endpoint, bucket) as program:
+    with Program(name, proxy.endpoint, bucket, argument=str(seconds)) as program:
         program.expect("under way")
         assert asked.wait(30)
         silent.set()
