@@ -262,7 +262,7 @@ def test_after_a_burst_sockets_and_threads_go(
 ) -> None:
     """Without another call, and without closing the client."""
     monkeypatch.setattr("s3torchconnector._wire._pool._MAX_IDLE_SECONDS", 0.02)
-    monkeypatch.setattr("s3torchconnector._transfer.engine._workers._STAYS", 0.02, raising=False)
+    monkeypatch.setattr("s3torchconnector._transfer.engine._workers._STAYS", 0.02)
     together = threading.Barrier(20)
 
     def respond(request: ReceivedRequest) -> bytes:

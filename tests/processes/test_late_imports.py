@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -34,7 +35,7 @@ threading.Thread(target=import_it).start()
 begun.wait()
 pid = os.fork()
 if not pid:
-    signal.alarm(3)
+    signal.alarm({})
     with no_fork:
         import slow
     os._exit(slow.ANSWER)
@@ -53,11 +54,13 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
 
-@pytest.mark.parametrize(("guard", "status"), [("no_fork", 42), ("contextlib.nullcontext()", -14)])
-def test_a_fork_waits_for_an_import(tmp_path: Path, guard: str, status: int) -> None:
+@pytest.mark.parametrize(
+    ("guard", "seconds", "status"), [("no_fork", 30, 42), ("contextlib.nullcontext()", 1, -signal.SIGALRM)]
+)
+def test_a_fork_waits_for_an_import(tmp_path: Path, guard: str, seconds: int, status: int) -> None:
     """If it does not, the child waits for ever. When that case passes, CPython needs no help any more."""
     (tmp_path / "slow.py").write_text(_SLOW)
-    program = [sys.executable, "-c", _PROGRAM.format(guard)]
+    program = [sys.executable, "-c", _PROGRAM.format(guard, seconds)]
     done = run(program, 60, env=_environment(tmp_path))
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == status, done.stderr
@@ -216,7 +219,8 @@ import os, signal, threading
 from s3torchconnector import _late_imports
 from s3torchconnector._late_imports import no_fork
 
-_late_imports._PATIENCE = 0.2
+assert _late_imports._TIMEOUT > 1
+_late_imports._TIMEOUT = 0.2
 begun, forked = threading.Event(), threading.Event()
 
 def import_it():
