@@ -286,7 +286,8 @@ def test_all_is_sorted_and_complete() -> None:
         "S3Checkpoint", "S3ClientConfig", "S3Exception", "S3IterableDataset", "S3MapDataset", "S3Reader", "S3Writer",
         "S3CheckpointManager", "S3ReaderConstructor", "__version__",
         "ObjectInfo", "S3Client", "S3ReaderConstructorProtocol",
-        "ElasticDistributedSampler", "S3DataLoader", "S3Manifest", "S3StreamingDataset", "S3WriteOptions",
+        "ElasticDistributedSampler", "S3DataLoader", "S3Manifest", "S3StreamingDataset",
+        "S3Credentials", "S3CustomerKey", "S3WriteOptions",
     }  # fmt: skip
     assert documented == set(s3torchconnector.__all__)
     for name in s3torchconnector.__all__:

@@ -33,7 +33,18 @@ def refused(**fields: Any) -> str:
 def test_every_field_is_under_test() -> None:
     names = [field.name for field in dataclasses.fields(S3ClientConfig)]
     assert sorted(names) == sorted(
-        [*_COUNTS, *_AMOUNTS, *_SWITCHES, "profile", "checksum", "proxy_ca_bundle", "write_options", "credentials"]
+        [
+            *_COUNTS,
+            *_AMOUNTS,
+            *_SWITCHES,
+            "profile",
+            "checksum",
+            "proxy_ca_bundle",
+            "write_options",
+            "customer_key",
+            "credentials",
+            "expected_bucket_owner",
+        ]
     )
 
 

@@ -11,6 +11,7 @@ from s3torchconnector._version import __version__
 
 if TYPE_CHECKING:
     from s3torchconnector._config import S3ClientConfig
+    from s3torchconnector._customer_key import S3CustomerKey
     from s3torchconnector._s3client import S3Client
     from s3torchconnector._s3credentials import S3Credentials
     from s3torchconnector._types import ObjectInfo
@@ -35,6 +36,7 @@ __all__ = [
     "S3Client",
     "S3ClientConfig",
     "S3Credentials",
+    "S3CustomerKey",
     "S3DataLoader",
     "S3Exception",
     "S3IterableDataset",
@@ -57,6 +59,7 @@ _MODULES = {
     "S3Client": "_s3client",
     "S3ClientConfig": "_config",
     "S3Credentials": "_s3credentials",
+    "S3CustomerKey": "_customer_key",
     "S3DataLoader": "s3dataloader",
     "S3Exception": "errors",
     "S3IterableDataset": "s3iterable_dataset",

@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
+from s3torchconnector._customer_key import S3CustomerKey
 from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._s3credentials import GivenCredentials, S3Credentials, name_of, refuse_unpicklable
 from s3torchconnector._write_options import S3WriteOptions
@@ -96,6 +97,10 @@ class S3ClientConfig:
         proxy_ca_bundle: path of a PEM file with the certificate authorities to trust for an ``https://`` proxy. By
             default, those that are trusted for the endpoint.
         write_options: encryption, ACL, storage class, tags and metadata of what is stored, see ``S3WriteOptions``.
+        customer_key: the key that objects are encrypted with when they are stored, and read with (SSE-C), see
+            ``S3CustomerKey``.
+        expected_bucket_owner: id of the account, 12 digits, that the buckets of all requests must belong to. S3 denies
+            access to any other bucket.
 
     Raises:
         S3ConfigurationError: (a ``ValueError``) a value that cannot work. The text names the field.
@@ -126,6 +131,8 @@ class S3ClientConfig:
     proxy_ca_bundle: str | None = None
     write_options: S3WriteOptions | None = None
     credentials: GivenCredentials | None = None
+    customer_key: S3CustomerKey | None = None
+    expected_bucket_owner: str | None = None
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -155,6 +162,7 @@ class S3ClientConfig:
                 "invalid configuration: requester_pays=True needs signed requests, which say whom to bill: "
                 "leave out unsigned=True"
             )
+        self._check_account()
 
     def _check_types(self) -> None:
         for names, kind, wanted in _TYPES:
@@ -163,10 +171,33 @@ class S3ClientConfig:
                 if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                     raise S3ConfigurationError(f"invalid configuration: {name} must be {wanted}: {name}={value!r}")
 
+    def _check_account(self) -> None:
+        key: object = self.customer_key
+        if not isinstance(key, (S3CustomerKey, type(None))):
+            kind = type(key).__name__  # its value may be the key
+            raise S3ConfigurationError(
+                f"invalid configuration: customer_key must be S3CustomerKey, or None, not {kind}"
+            )
+        owner = self.expected_bucket_owner
+        if owner is not None and not (
+            isinstance(owner, str) and owner.isascii() and owner.isdigit() and len(owner) == 12
+        ):
+            raise S3ConfigurationError(
+                "invalid configuration: expected_bucket_owner must be the id of an account, 12 digits, or None: "
+                f"expected_bucket_owner={owner!r}"
+            )
+        self._options_of_write(None)
+
     def _options_of_write(self, given: S3WriteOptions | None) -> S3WriteOptions:
         """The options of one write: what is ``given``, and what the configuration says of the rest."""
         of_client = self.write_options or S3WriteOptions()
-        return of_client if given is None else given._over(of_client)
+        options = of_client if given is None else given._over(of_client)
+        if self.customer_key is not None and options.encryption is not None:
+            raise S3ConfigurationError(
+                "invalid configuration: customer_key encrypts objects with a key of your own, so their encryption must "
+                f"not be another one: encryption={options.encryption!r}"
+            )
+        return options
 
     def _check_credentials(self) -> None:
         if self.credentials is None:

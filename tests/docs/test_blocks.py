@@ -60,6 +60,7 @@ _PRINTED = {
     "docs/guide/configuration.md": {
         "memory_budget": "b'\\x89PNG' read by S3ClientConfig(",
         "S3WriteOptions": "",
+        "from_env": "S3CustomerKey.from_env('IMAGES_KEY')\n",
         "logging": "",
     },
     "docs/guide/servers.md": {"equal_parts": "https://s3.example.com\n"},

@@ -10,6 +10,7 @@ from s3torchconnector import S3ClientConfig
 from s3torchconnector._identity import Credentials, EndpointResolver, Signer
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._wire import operations
+from s3torchconnector._wire._account_headers import AccountHeaders
 from s3torchconnector._wire._head import HeadBuilder
 from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._proxy import Proxy
@@ -79,7 +80,11 @@ def test_only_signed_requests_have_an_authorization() -> None:
 
 
 def test_requester_pays_is_sent_and_signed() -> None:
-    text = head(operations.get_object("b", "k"), signed=True, builder=HeadBuilder("agent/1", requester_pays=True))
+    text = head(
+        operations.get_object("b", "k"),
+        signed=True,
+        builder=HeadBuilder("agent/1", AccountHeaders(S3ClientConfig(requester_pays=True))),
+    )
     assert "x-amz-request-payer: requester\r\n" in text
     assert "x-amz-request-payer" in text.partition("SignedHeaders=")[2].partition(",")[0]
 

@@ -293,7 +293,7 @@ def test_a_refused_write_says_what_a_policy_may_demand(size: int) -> None:
     assert (
         "These credentials need s3:PutObject, s3:PutObjectAcl, s3:PutObjectTagging. If they have that, a policy of the "
         "bucket may demand options that this request lacks (encryption, storage_class), or other values of those it "
-        "carries (acl, tags): set write_options in S3ClientConfig." in str(caught.value)
+        "carries (acl, tags): set write_options in S3ClientConfig; or customer_key, for SSE-C." in str(caught.value)
     )
     assert memory.objects == memory.uploads == {}
 

@@ -12,10 +12,12 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from s3torchconnector import _transfer
 from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._customer_key import S3CustomerKey, refuse_unencrypted
 from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError
 from s3torchconnector._s3client._head_result import head_result
 from s3torchconnector._s3client._opens_runtime import _OpensRuntime
@@ -44,7 +46,8 @@ class S3Client(_OpensRuntime):
         s3client_config: everything else, see ``S3ClientConfig``.
 
     Raises:
-        S3ConfigurationError: (a ``ValueError``) the region or the user agent cannot be used.
+        S3ConfigurationError: (a ``ValueError``) the region or the user agent cannot be used, or the key of the customer
+            would be sent to the endpoint in the clear.
 
     Example:
         >>> from s3torchconnector import S3Client
@@ -70,6 +73,9 @@ class S3Client(_OpensRuntime):
         self._endpoint = endpoint
         self._user_agent = user_agent
         self._config = s3client_config or S3ClientConfig()
+        if self._config.customer_key is not None and endpoint is not None:
+            parts = urlsplit(endpoint)
+            refuse_unencrypted(parts.scheme, parts.hostname or "")
         self._start_afresh()
 
     @property
@@ -225,6 +231,7 @@ class S3Client(_OpensRuntime):
         dst_key: str,
         *,
         options: S3WriteOptions | None = None,
+        source_key: S3CustomerKey | Literal["same"] | None = "same",
     ) -> None:
         """Copy an object of up to 5 GiB inside S3.
 
@@ -236,12 +243,16 @@ class S3Client(_OpensRuntime):
             dst_bucket, dst_key: where to.
             options: of the copy; what they leave out is the client's, see ``S3WriteOptions``. If they have tags, the
                 copy has those.
+            source_key: the customer's key that the source is encrypted with; None if it has none. By default, the
+                ``customer_key`` of the client, with which the copy is encrypted.
 
         Raises:
             S3NotFoundError: (a ``FileNotFoundError``) there is no such object, or no such destination bucket.
         """
         headers = self._config._options_of_write(options)._copy_headers()
-        request = operations.copy_object(src_bucket, src_key, dst_bucket, dst_key, options=headers)
+        request = operations.copy_object(src_bucket, src_key, dst_bucket, dst_key, options=headers)._replace(
+            source_key=source_key
+        )
         self._runtime().caller.call(request, partial(refuse_late_error, request))
 
     def debug_state(self) -> str:

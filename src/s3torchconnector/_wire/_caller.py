@@ -19,6 +19,7 @@ from s3torchconnector._activity import activity
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3ThrottledError, S3WrongRegionError
 from s3torchconnector._identity import Endpoint
+from s3torchconnector._wire._account_headers import AccountHeaders
 from s3torchconnector._wire._authenticator import Authenticator
 from s3torchconnector._wire._call_state import Attempt, CallState, add_context
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
@@ -37,7 +38,6 @@ from s3torchconnector._wire._regions import Regions
 from s3torchconnector._wire._request_log import log_request
 from s3torchconnector._wire._response import Decompressed, Response, read_document
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
-from s3torchconnector._wire._service_errors import service_error
 from s3torchconnector._wire._throttle import Overloaded, Throttle
 from s3torchconnector._wire._usage import Usage
 
@@ -68,7 +68,7 @@ class Caller:
         self._has_own_pool = pool is None
         self.checksums = ChecksumSupport(config.checksum, self._regions.is_aws)
         self.quirks = Quirks({Quirk.EQUAL_PARTS} if config.equal_parts else set())
-        self._heads = HeadBuilder(user_agent, config.requester_pays, not self.checksums.off)
+        self._heads = HeadBuilder(user_agent, AccountHeaders(config), not self.checksums.off)
         self._routes: dict[tuple[str, str, int], tuple[Route, Throttle]] = {}
         self._config = config
         self.hedging = Hedging(config.hedge)
@@ -286,7 +286,7 @@ class Caller:
     def _error_of(self, request: Request, response: Response) -> S3Exception:
         """The error that an error response stands for."""
         body = response.read(_ERROR_LIMIT)
-        error = service_error(request, response.status, response.headers, body)
+        error = self._heads.account.error_of(request, response.status, response.headers, body)
         self._authenticator.note_clock(response.headers)
         _log.debug("%s: %d %s (request id %s)", request, response.status, error.code, error.request_id)
         return error

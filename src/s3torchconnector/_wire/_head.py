@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._identity import (
     EMPTY_SHA256,
     UNSIGNED_PAYLOAD,
@@ -18,6 +19,7 @@ from s3torchconnector._identity import (
     canonical_query,
     quote_path,
 )
+from s3torchconnector._wire._account_headers import AccountHeaders
 from s3torchconnector._wire._operations import CHECKSUM_MODE, UNASKED, Request
 from s3torchconnector._wire._proxy import Proxy
 
@@ -34,19 +36,22 @@ class _Form(NamedTuple):
     after_path: str  # up to the signature
     signature: Signature | None
 
+    def __repr__(self) -> str:
+        return "_Form(...)"  # it may hold a session token, or a key of the customer's
+
 
 class HeadBuilder:
     """Builds the heads of a client's requests. Thread-safe: the form used last is replaced by one assignment.
 
     Args:
         user_agent: the value of the ``user-agent`` header.
-        requester_pays: whether the requester pays for requests.
+        account: what the client's configuration adds.
         checksums: whether to ask for the checksums of downloaded objects.
     """
 
-    def __init__(self, user_agent: str, requester_pays: bool = False, checksums: bool = False) -> None:
+    def __init__(self, user_agent: str, account: AccountHeaders | None = None, checksums: bool = False) -> None:
         self._user_agent = user_agent
-        self._requester_pays = requester_pays
+        self.account = account or AccountHeaders(S3ClientConfig())
         self._checksums = checksums
         self._form: _Form | None = None
         self._unasked: set[str] = set()
@@ -81,6 +86,7 @@ class HeadBuilder:
 
         Raises:
             ValueError: a header value holds a line break.
+            S3ConfigurationError: a key of the customer cannot be had, or must not be sent there.
         """
         size = sum(map(len, request.body)) if request.body else 0
         # Everything that ``_new_form`` depends on.
@@ -94,6 +100,7 @@ class HeadBuilder:
             request.method,
             request.query,
             request.headers,
+            request.source_key,
             size,
             not request.body,
         )
@@ -116,9 +123,7 @@ class HeadBuilder:
         proxy: Proxy | None,
     ) -> _Form:
         query = canonical_query(request.query)
-        headers = {"host": endpoint.host_header, **request.headers}
-        if self._requester_pays:
-            headers["x-amz-request-payer"] = "requester"
+        headers = {"host": endpoint.host_header, **request.headers, **self.account.of(request, endpoint)}
         if self.may_ask(request) and request.bucket not in self._unasked:
             headers[CHECKSUM_MODE] = "ENABLED"
         elif headers.get(CHECKSUM_MODE) == UNASKED:

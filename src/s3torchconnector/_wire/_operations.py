@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import quote
 
+from s3torchconnector._customer_key import S3CustomerKey
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire._connection import Buffer
 from s3torchconnector._wire._documents import CompletedPart, UploadMarker, complete_multipart_document
@@ -31,6 +32,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str] = _NO_HEADERS
     body: Sequence[Buffer] = ()
     also_good: tuple[int, ...] = ()  # error statuses that are good responses to this request
+    source_key: S3CustomerKey | Literal["same"] | None = "same"  # of what is read or copied; "same": the client's
 
     @property
     def stores_object(self) -> bool:

@@ -66,6 +66,12 @@ _TIER_ADVICE = (
     "skip_archived=True does not leave such objects out, since no listing tells them; head_object does: "
     "https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html"
 )
+_ENCRYPTED = "Server Side Encryption"
+_KEY_ADVICE = (
+    "If the object is encrypted with a key of the customer (SSE-C), give the key as customer_key in S3ClientConfig."
+)
+_NOT_ENCRYPTED = "encryption parameters are not applicable"
+_NO_KEY_ADVICE = "It is not encrypted with a key of the customer (SSE-C): leave customer_key out of S3ClientConfig."
 _SAME_LENGTH = "must have the same length"
 _EQUAL_PARTS_ADVICE = (
     "Set equal_parts=True in S3ClientConfig, and part_size so that 10,000 parts hold the object: this server takes no "
@@ -159,8 +165,16 @@ def _classified(request: Request, status: int, headers: Mapping[str, str], docum
         return _archived(facts, document)
     if (code in _CREDENTIAL_CODES or status in (401, 403)) and code not in _FULL_CODES:
         return S3AccessDeniedError(f"Service error: access denied: {facts}. {_access_advice(request, code)}")
-    advice = _EQUAL_PARTS_ADVICE if _SAME_LENGTH in document.message else _ADVICE.get(code, "")
+    advice = _advice(request, status, code, document.message)
     return S3ServiceError(f"Service error: {facts}" + (f". {advice}" if advice else ""))
+
+
+def _advice(request: Request, status: int, code: str, message: str) -> str:
+    if _SAME_LENGTH in message:
+        return _EQUAL_PARTS_ADVICE
+    if (code == "InvalidRequest" and _ENCRYPTED in message) or (status == 400 and request.method == "HEAD"):
+        return _KEY_ADVICE
+    return _NO_KEY_ADVICE if _NOT_ENCRYPTED in message else _ADVICE.get(code, "")
 
 
 def _wrong_region(facts: str, region: str | None) -> S3WrongRegionError:
@@ -233,5 +247,5 @@ def _options_advice(request: Request, action: str) -> str:
     demands += [f"other values of those it carries ({', '.join(carried)})"] if carried else []
     return (
         f"These credentials need {', '.join(needed)}. If they have that, a policy of the bucket may demand "
-        f"{', or '.join(demands)}: set write_options in S3ClientConfig."
+        f"{', or '.join(demands)}: set write_options in S3ClientConfig; or customer_key, for SSE-C."
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from tests.servers.stand_ins.aws_like import AwsLike
 from tests.servers.stand_ins.backblaze import Backblaze
 from tests.servers.stand_ins.ceph import Ceph16
+from tests.servers.stand_ins.customer_keys import CustomerKeys
 from tests.servers.stand_ins.express import Express
 from tests.servers.stand_ins.gcs import Gcs
 from tests.servers.stand_ins.minio import Minio, OldMinio
@@ -24,6 +25,7 @@ __all__ = [
     "AwsLike",
     "Backblaze",
     "Ceph16",
+    "CustomerKeys",
     "Demanding",
     "Express",
     "Gcs",

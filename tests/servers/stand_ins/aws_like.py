@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass, field, replace
-from urllib.parse import quote_plus, unquote, unquote_plus
+from urllib.parse import parse_qsl, quote_plus, unquote, unquote_plus
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 from s3torchconnector._wire._checksums import ALGORITHMS
 from tests.servers.http_messages import ReceivedRequest, response, s3_error
@@ -56,14 +57,17 @@ class AwsLike(MemoryS3):
 
     Attributes:
         uploads: multipart uploads that have not ended, by their id.
+        tags: the tags of objects by their keys, as the header of their request had them.
         counts: how many requests there were of each kind, such as ``PUT`` or ``POST ?uploads``.
     """
 
     bucket = "bucket"
+    largest_copy = 5 * 1024**3  # bytes that one request copies
 
     def __init__(self) -> None:
         super().__init__()
         self.uploads: dict[str, MultipartUpload] = {}
+        self.tags: dict[str, str] = {}
         self._ids = 0
 
     def serve(self) -> ScriptedServer:
@@ -137,6 +141,8 @@ class AwsLike(MemoryS3):
             return self._begin(request, key)
         if "uploadId" in request.query:
             return self._on_upload(request, key)
+        if "tagging" in request.query:
+            return self._tagging(key)
         if request.method in ("GET", "HEAD"):
             return self._read(request, key, owner)
         return super()._on_object(request, key, owner)
@@ -144,6 +150,9 @@ class AwsLike(MemoryS3):
     def _read(self, request: ReceivedRequest, key: str, owner: str) -> bytes:
         answer = super()._on_object(request, key, owner)
         there = self.objects.get(key)
+        tags = parse_qsl(self.tags.get(key, ""), keep_blank_values=True)
+        if tags and b" 200 " in answer[:20]:
+            answer = with_headers(answer, {"x-amz-tagging-count": str(len(tags))})
         wanted = request.headers.get("x-amz-checksum-mode") == "ENABLED"
         if not (wanted and isinstance(there, Kept) and there.checksums):
             return answer
@@ -151,9 +160,14 @@ class AwsLike(MemoryS3):
         whole = b" 200 " in answer[:20] or f"content-range: bytes 0-{size - 1}/{size}\r\n".encode() in answer[:2000]
         return with_headers(answer, there.checksums) if whole else answer
 
+    def _tagging(self, key: str) -> bytes:
+        tags = parse_qsl(self.tags.get(key, ""), keep_blank_values=True)
+        entries = "".join(f"<Tag><Key>{escape(name)}</Key><Value>{escape(value)}</Value></Tag>" for name, value in tags)
+        return response(200, f"<Tagging><TagSet>{entries}</TagSet></Tagging>".encode())
+
     def _put(self, request: ReceivedRequest, key: str, owner: str) -> bytes:
         if "x-amz-copy-source" in request.headers:
-            return self._copy(unquote(request.headers["x-amz-copy-source"]).lstrip("/").partition("/")[2], key)
+            return self._copy(request, key)
         refusal = self.verify(request)
         if refusal is not None:
             return refusal
@@ -169,16 +183,41 @@ class AwsLike(MemoryS3):
 
     def _store(self, request: ReceivedRequest, key: str, data: bytes, etag: str, checksums: dict[str, str]) -> str:
         self.now += self.seconds_to_store
-        metadata = {name: value for name, value in request.headers.items() if name.startswith("x-amz-meta-")}
+        metadata = {name: value for name, value in request.headers.items() if is_metadata(name) or is_encryption(name)}
         self.objects[key] = Kept(data, metadata, self.now, "", f'"{etag}"', checksums)
+        self.tags[key] = request.headers.get("x-amz-tagging", "")
         return self.objects[key].etag
 
-    def _copy(self, source: str, key: str) -> bytes:
-        there = self.objects.get(source)
+    def _copy(self, request: ReceivedRequest, key: str) -> bytes:
+        source, there = self._source(request)
+        if isinstance(there, bytes):
+            return there
+        if len(there.data) > self.largest_copy:
+            return s3_error(
+                400, "InvalidRequest", "The specified copy source is larger than the maximum allowable size"
+            )
+        if not self.holds(request, self.objects.get(key)):
+            return s3_error(412, "PreconditionFailed")
+        tags = self.tags.get(source, "")
+        old = {name: value for name, value in there.metadata.items() if is_metadata(name)}
+        headers = request.headers
+        if headers.get("x-amz-metadata-directive") != "REPLACE":
+            headers = {**{name: value for name, value in headers.items() if not is_metadata(name)}, **old}
+        if headers.get("x-amz-tagging-directive") != "REPLACE":
+            headers = {**headers, "x-amz-tagging": tags}
+        checksums = there.checksums if isinstance(there, Kept) else {}
+        etag = self._store(with_fields(request, headers), key, there.data, md5_of(there.data), checksums)
+        return response(200, f"<CopyObjectResult><ETag>{etag}</ETag></CopyObjectResult>".encode())
+
+    def _source(self, request: ReceivedRequest) -> tuple[str, Stored | bytes]:
+        """The key of what is copied, and what is there; or the refusal."""
+        key = unquote(request.headers["x-amz-copy-source"]).lstrip("/").partition("/")[2]
+        there = self.objects.get(key)
         if there is None:
-            return s3_error(404, "NoSuchKey")
-        self.objects[key] = there
-        return response(200, f"<CopyObjectResult><ETag>{there.etag}</ETag></CopyObjectResult>".encode())
+            return key, s3_error(404, "NoSuchKey")
+        if request.headers.get("x-amz-copy-source-if-match", there.etag) != there.etag:
+            return key, s3_error(412, "PreconditionFailed")
+        return key, there
 
     # -- multipart uploads ---------------------------------------------------------------------------------------------
 
@@ -199,6 +238,8 @@ class AwsLike(MemoryS3):
         return self._upload_part(request, upload) if request.method == "PUT" else self._complete(request, upload)
 
     def _upload_part(self, request: ReceivedRequest, upload: MultipartUpload) -> bytes:
+        if "x-amz-copy-source" in request.headers:
+            return self._copy_part(request, upload)
         refusal = self.verify(request)
         if refusal is not None:
             return refusal
@@ -206,6 +247,23 @@ class AwsLike(MemoryS3):
         part = Part(request.body, f'"{md5_of(request.body)}"', told)
         upload.parts[int(request.query["partNumber"])] = part
         return response(200, b"", {"ETag": part.etag, **told})
+
+    def _copy_part(self, request: ReceivedRequest, upload: MultipartUpload) -> bytes:
+        _, there = self._source(request)
+        if isinstance(there, bytes):
+            return there
+        first, _, last = request.headers["x-amz-copy-source-range"].removeprefix("bytes=").partition("-")
+        data = there.data[int(first) : int(last) + 1]
+        if len(data) != int(last) + 1 - int(first) or len(there.data) <= 5 * 1024**2 or len(data) > self.largest_copy:
+            return s3_error(400, "InvalidArgument", "Range specified is not valid for source object")
+        kept = {each.header: each.encode(each.of([data])) for each in ALGORITHMS if each.name == upload.algorithm}
+        part = Part(data, f'"{md5_of(data)}"', kept)
+        upload.parts[int(request.query["partNumber"])] = part
+        sums = "".join(
+            f"<Checksum{BY_HEADER[header].name}>{value}</Checksum{BY_HEADER[header].name}>"
+            for header, value in kept.items()
+        )
+        return response(200, f"<CopyPartResult><ETag>{part.etag}</ETag>{sums}</CopyPartResult>".encode())
 
     def _complete(self, request: ReceivedRequest, upload: MultipartUpload) -> bytes:
         parts = [each for each in ElementTree.fromstring(request.body) if each.tag.endswith("}Part")]
@@ -255,6 +313,26 @@ class AwsLike(MemoryS3):
             return text
         there = self.objects[name]
         return self.entry(name, there, text.partition("<LastModified>")[2].partition("<")[0])
+
+
+def is_metadata(header: str) -> bool:
+    """Whether S3 keeps the header with an object, and copies it."""
+    return header.startswith("x-amz-meta-") or header in (
+        "content-type",
+        "cache-control",
+        "content-encoding",
+        "expires",
+    )
+
+
+def is_encryption(header: str) -> bool:
+    """Whether S3 tells it of an object."""
+    return header.startswith(("x-amz-server-side-encryption", "x-amz-storage-class")) and not header.endswith("-key")
+
+
+def with_fields(request: ReceivedRequest, headers: dict[str, str]) -> ReceivedRequest:
+    """A request with other headers."""
+    return replace(request, head=replace(request.head, headers=headers))
 
 
 def md5_of(data: bytes) -> str:

@@ -1,7 +1,8 @@
 """What the clients of a process share if they are configured alike: connections, threads and the byte budget.
 
 They share whatever does not depend on who asks. Requests are signed one by one, so a connection serves clients with
-different credentials. What decides how a connection is opened is part of the ``Key``, or of the connection's address.
+different credentials and keys of the customer. What decides how a connection is opened is part of the ``Key``, or of
+the connection's address.
 
 A client calls ``share`` at its first use, and ``leave`` when it is closed; after the last one, everything is closed.
 Nothing of it crosses a fork: a child forgets its parent's.
@@ -26,8 +27,8 @@ _TRUST = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_PROFILE
 
 
 class Key(NamedTuple):
-    """Clients with equal keys share: the same server, the same settings without credentials, the same trusted
-    certificates."""
+    """Clients with equal keys share: the same server, the same settings but for those of single requests, the
+    same trusted certificates."""
 
     region: str
     endpoint: str | None
@@ -73,7 +74,10 @@ _all: weakref.WeakSet[Shared] = weakref.WeakSet()  # also those that are being c
 
 def share(region: str, endpoint: str | None, config: S3ClientConfig, user: object) -> Shared:
     """What ``user``, a client with these settings, shares with other clients from now on."""
-    key = Key(region, endpoint, replace(config, credentials=None), _trust())
+    of_connections = replace(
+        config, credentials=None, write_options=None, customer_key=None, expected_bucket_owner=None
+    )
+    key = Key(region, endpoint, of_connections, _trust())
     with _lock:
         shared = _shared.get(key)
         if shared is None:

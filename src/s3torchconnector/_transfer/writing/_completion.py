@@ -84,7 +84,7 @@ class Completion:
             if algorithm in told:
                 return told[algorithm] == crc
         expected = self._etag()
-        if expected is not None and ("-" in etag or etag == expected):
+        if expected is not None and (etag == expected or ("-" in etag and not _is_opaque(headers))):
             return etag == expected
         if told or not may_be_stored:  # a server that keeps checksums would have kept ours
             return False
@@ -97,6 +97,15 @@ def _worth_looking(error: S3Exception) -> bool:
     if isinstance(error, (S3ObjectExistsError, S3ObjectChangedError)) or error.code == "NoSuchBucket":
         return False
     return isinstance(error, S3NotFoundError) or may_be_stored(error)
+
+
+def _is_opaque(headers: Mapping[str, str]) -> bool:
+    """Whether an object has an ETag that nobody can compute, since it is encrypted by KMS or a key of the customer.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
+    """
+    by_kms = headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
+    return by_kms or "x-amz-server-side-encryption-customer-algorithm" in headers
 
 
 def _facts(headers: Mapping[str, str]) -> str:

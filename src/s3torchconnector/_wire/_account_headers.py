@@ -1,0 +1,79 @@
+"""What a client's configuration adds to its requests, whoever makes them: who pays, whose buckets, and which key.
+
+A key of the customer's own goes with every request that stores, reads or completes an object; a copy names that of its
+source, too. It is added here, when a head is built, so that no ``Request`` holds it.
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/ServerSideEncryptionCustomerKeys.html
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._customer_key import S3CustomerKey, refuse_unencrypted
+from s3torchconnector._errors import S3AccessDeniedError, S3ConfigurationError, S3Exception
+from s3torchconnector._identity import Endpoint
+from s3torchconnector._wire._operations import Request
+from s3torchconnector._wire._service_errors import service_error
+
+_READING = frozenset({"GetObject", "HeadObject"})
+_WRITING = frozenset({"PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"})
+_COPYING = frozenset({"CopyObject", "UploadPartCopy"})
+
+
+class AccountHeaders:
+    """The headers of one client. Thread-safe."""
+
+    def __init__(self, config: S3ClientConfig) -> None:
+        self._requester_pays = config.requester_pays
+        self._owner = config.expected_bucket_owner
+        self._key = config.customer_key
+
+    def of(self, request: Request, endpoint: Endpoint) -> dict[str, str]:
+        """The headers for ``request``.
+
+        Raises:
+            S3ConfigurationError: the key cannot be had, or must not be sent there.
+        """
+        headers = self._keys(request)
+        if headers:
+            refuse_unencrypted(endpoint.scheme, endpoint.host)
+        if self._owner and request.operation != "CreateSession":
+            headers["x-amz-expected-bucket-owner"] = self._owner
+            if request.operation in _COPYING:
+                headers["x-amz-source-expected-bucket-owner"] = self._owner
+        if headers and endpoint.service == "s3express":
+            raise S3ConfigurationError(
+                f"{request}: directory buckets have neither keys of customers nor a check of their owner: leave out "
+                "customer_key and expected_bucket_owner"
+            )
+        if self._requester_pays:
+            headers["x-amz-request-payer"] = "requester"
+        return headers
+
+    def _keys(self, request: Request) -> dict[str, str]:
+        source = self._source_key(request)
+        if request.operation in _READING:
+            return source._headers() if source else {}
+        headers = self._key._headers() if self._key and request.operation in _WRITING | _COPYING else {}
+        if source and request.operation in _COPYING:
+            headers.update(source._headers("copy-source-"))
+        return headers
+
+    def _source_key(self, request: Request) -> S3CustomerKey | None:
+        """The key of what is read or copied."""
+        return self._key if request.source_key == "same" else request.source_key
+
+    def error_of(self, request: Request, status: int, headers: Mapping[str, str], body: bytes) -> S3Exception:
+        """The exception for a response with an error status; see ``service_error``."""
+        key = self._source_key(request)
+        for each in filter(None, (key, self._key)):
+            body = each._redacted(body)
+        error = service_error(request, status, headers, body)
+        if isinstance(error, S3AccessDeniedError):
+            if key and request.operation in _READING | _COPYING:
+                error.message += " Or the object is encrypted with another key than customer_key in S3ClientConfig."
+            if self._owner:
+                error.message += f" Or the bucket is not of the account {self._owner} (expected_bucket_owner)."
+        return error
