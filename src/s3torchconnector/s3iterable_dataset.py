@@ -20,6 +20,7 @@ from s3torchconnector._dataset_source import (
     objects_from_uris,
 )
 from s3torchconnector._datasets._resumed import check, rest, state_of
+from s3torchconnector._datasets._shared_out_twice import refuse_second_sharding
 from s3torchconnector._early_samples import Chosen, Handed, Samples
 from s3torchconnector._ranks import environment_rank, group_rank
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
@@ -198,7 +199,9 @@ class S3IterableDataset(IterableDataset[Any]):
 
         Raises:
             S3Exception: an error occurred listing the objects, or reading one of them.
+            S3ConfigurationError: Accelerate would share out again what is sharded already.
         """
+        self._refuse_second_sharding()
         self._client = self._get_client()
         items, place = (
             self._source.objects_in_order() if self._enable_sharding else self._source.objects(),
@@ -254,11 +257,17 @@ class S3IterableDataset(IterableDataset[Any]):
         rank, world_size = group_rank() or self._rank_of_parent(worker is not None) or environment_rank()
         return Place(rank, world_size) if worker is None else Place(rank, world_size, worker.id, worker.num_workers)
 
+    def _refuse_second_sharding(self) -> None:
+        refuse_second_sharding(
+            self._share().world_size, "Make it with enable_sharding=False, or leave it out of accelerator.prepare()"
+        )
+
     def _rank_of_parent(self, in_worker: bool) -> tuple[int, int] | None:
         return self._pickled_rank if in_worker else None
 
     def __getstate__(self) -> dict[str, Any]:
         # A spawned worker has no process group. It is pickled when iteration starts, and told its parent's rank then.
+        self._refuse_second_sharding()
         return {**self.__dict__, "_pickled_rank": group_rank(), "_before": None, "_handed": None}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, cast
@@ -125,9 +124,13 @@ class S3StreamingDataset(IterableDataset[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Have the next pass be this epoch, from its beginning, also in workers that run already.
 
-        It is not needed: each pass is the epoch after the one before.
+        It is not needed: each pass is the epoch after the one before. A loop that calls it before each pass resumes
+        exactly, too: if the next pass is the rest of this epoch, by ``load_state_dict``, it stays so.
+
+        Raises:
+            S3ConfigurationError: no epoch has such a number; or Accelerate counts from 0 after a state was loaded.
         """
-        self._passes.start_at(Start(epoch))
+        self._passes.set_epoch(epoch)
 
     def __len__(self) -> int:
         """How many samples this rank gets in a whole epoch."""
@@ -136,7 +139,6 @@ class S3StreamingDataset(IterableDataset[Any]):
 
     def __iter__(self) -> Pass:
         """Begin a pass, when the first sample is asked for. It goes on after an error of a transform."""
-        _streaming.refuse_second_sharding(sys._getframe(1))
         by_loader, restored = self._passes.prepare()
         return Pass(self._making, partial(self._passes.begin, by_loader, restored), by_loader)
 

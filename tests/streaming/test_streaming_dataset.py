@@ -7,7 +7,6 @@ import itertools
 import pickle
 import random
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -390,19 +389,16 @@ def test_a_small_state_that_checkpoints_take(manifest: S3Manifest, tmp_path: Any
     assert len(pickle.dumps(loader.state_dict())) <= 512
 
 
-class IterableDatasetShard:
-    """As Accelerate and the Trainer have it."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __iter__(self) -> Iterator[Any]:
-        yield from itertools.islice(self.dataset, 0, None, 2)
-
-
-def test_being_sharded_again_is_an_error(manifest: S3Manifest) -> None:
-    with pytest.raises(S3ConfigurationError, match=r"accelerator.prepare"):
-        list(IterableDatasetShard(dataset_of(manifest)))
+def test_setting_the_epoch_that_is_resumed_keeps_the_place(manifest: S3Manifest) -> None:
+    whole = dataset_of(manifest)
+    whole.set_epoch(2)
+    loader = S3DataLoader(dataset_of(manifest), collate_fn=list)
+    loader.load_state_dict({**loader.state_dict(), "epoch": 2, "position": 8})
+    loader.dataset.set_epoch(2)
+    second = list(whole)
+    assert [sample for batch in loader for sample in batch] == second[8:]
+    loader.dataset.set_epoch(2)
+    assert [sample for batch in loader for sample in batch] == second
 
 
 def test_workers_end_when_the_iterator_is_dropped(manifest: S3Manifest) -> None:

@@ -12,6 +12,7 @@ from s3torchconnector._datasets._deal import Deal, Tail
 from s3torchconnector._datasets._epochs import Epochs, Start
 from s3torchconnector._datasets._pass import Progress
 from s3torchconnector._datasets._plan import Plan
+from s3torchconnector._datasets._shared_out_twice import is_set_by_accelerate, refuse_second_sharding
 from s3torchconnector._datasets._state import resume_at, state_of
 from s3torchconnector._datasets._worker import in_worker, this_worker
 from s3torchconnector._errors import S3ConfigurationError
@@ -62,6 +63,7 @@ class Passes:
 
     def prepare(self) -> tuple[bool, tuple[Start, int] | None]:
         """What ``begin`` needs to know, as it is now: a pass is asked for, and begins at its first sample."""
+        self._refuse_second_sharding()
         self._progress = None
         restored, self._restored = self._restored, None
         self._upcoming = restored
@@ -87,6 +89,23 @@ class Passes:
         self.by_loader = True
         self.serial += 1
         return start
+
+    def set_epoch(self, epoch: int) -> None:
+        """Have the next pass be this epoch, or the rest of it that it is already; see ``S3StreamingDataset.set_epoch``.
+
+        Raises:
+            S3ConfigurationError: no epoch has such a number; or Accelerate counts from 0 after a state was loaded.
+        """
+        self._refuse_second_sharding()
+        upcoming = None if self.epochs.has_begun() else self.epochs.latest()
+        if upcoming is not None and upcoming.epoch == epoch:
+            return
+        if upcoming is not None and upcoming.position and is_set_by_accelerate():
+            raise S3ConfigurationError(
+                f"the state that was loaded goes on in epoch {upcoming.epoch}, and Accelerate begins with epoch "
+                f"{epoch}: leave the loader out of accelerator.prepare(), or call set_epoch on what that returned"
+            )
+        self.start_at(Start(epoch))
 
     def start_at(self, start: Start) -> None:
         """Have the next pass begin here, also in workers that run already."""
@@ -155,6 +174,14 @@ class Passes:
         self._progress = None
         self.epochs.mark(state["epoch"])
 
+    def _refuse_second_sharding(self) -> None:
+        refuse_second_sharding(
+            self.ranks().size,
+            "Do not pass its DataLoader to accelerator.prepare(), or let Accelerate share out alone: "
+            "S3StreamingDataset(..., num_replicas=1, rank=0)",
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         # A spawned worker has no process group: it is told its parent's rank.
+        self._refuse_second_sharding()
         return {**self.__dict__, "_pickled_rank": group_rank(), "_progress": None}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from types import FrameType
 
 from s3torchconnector._datasets._deal import Tail
 from s3torchconnector._datasets._passes import Dealing
@@ -68,18 +67,4 @@ def warn_of_listing(keys: int, ranks: int) -> None:
             "and for later runs",
             keys,
             ranks,
-        )
-
-
-def refuse_second_sharding(caller: FrameType) -> None:
-    """
-    Raises:
-        S3ConfigurationError: the pass is begun by something that takes only some of its samples for each rank, which
-            this dataset does itself: the job would train on a part of the data.
-    """
-    if type(caller.f_locals.get("self")).__name__ == "IterableDatasetShard":
-        raise S3ConfigurationError(
-            "this dataset gives each rank its share, and Accelerate (or the Hugging Face Trainer) would share that out "
-            "again: most of the data would never be seen. Do not pass its DataLoader to accelerator.prepare(), or use "
-            "S3MapDataset with ElasticDistributedSampler"
         )
