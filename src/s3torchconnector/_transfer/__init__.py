@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from s3torchconnector._transfer.listing._resumed_listing import list_after
     from s3torchconnector._transfer.reading._look_ahead import look_ahead
     from s3torchconnector._transfer.reading._pieces import Piece, PiecesReader
-    from s3torchconnector._transfer.reading._pinned_object import PinnedObject
+    from s3torchconnector._transfer.reading._pinned_object import PinnedObject, PinnedRange
     from s3torchconnector._transfer.writing._abandoned_uploads import (
         abort_together,
         expect_no_more_uploads,
@@ -54,6 +54,7 @@ __all__ = [
     "Piece",
     "PiecesReader",
     "PinnedObject",
+    "PinnedRange",
     "PutObjectStream",
     "Range",
     "RangeFetch",
@@ -88,6 +89,7 @@ __getattr__ = names_from(
         "Piece": "reading._pieces",
         "PiecesReader": "reading._pieces",
         "PinnedObject": "reading._pinned_object",
+        "PinnedRange": "reading._pinned_object",
         "PutObjectStream": "writing._put_object_stream",
         "abort_together": "writing._abandoned_uploads",
         "expect_uploads": "writing._abandoned_uploads",

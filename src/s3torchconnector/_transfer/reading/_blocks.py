@@ -77,14 +77,15 @@ class Blocks:
             raise
         return block
 
-    def prefetch(self, size: int, reserved: int) -> None:
-        """Have the object's first bytes fetched, for which nobody waits yet: ``size``, or as many as there is room for.
+    def prefetch(self, wanted: Range, reserved: int) -> None:
+        """Have bytes fetched for which nobody waits yet: ``wanted``, or as many of the first as there is room for.
 
         ``reserved`` is how many there probably are.
         """
-        block = self._fetch(Range(0, size), reserved=reserved, multiplexed=reserved <= _MULTIPLEXED)
+        block = self._fetch(wanted, reserved=reserved, multiplexed=reserved <= _MULTIPLEXED)
         if block is None and reserved > _LITTLE:
-            self._fetch(Range(0, _LITTLE), reserved=_LITTLE, multiplexed=True)
+            start = wanted.start
+            self._fetch(Range(start, start + _LITTLE), reserved=_LITTLE, multiplexed=True)
 
     def fetch_around(self, gap: Gap) -> bool:
         """Have the block fetched that a gap asks for, or a smaller one; False if there is no room for either."""

@@ -45,6 +45,7 @@ class ObjectReader:
         policy: see ``ReadPolicy``.
         expected_size: the object's size as listed: a hint that saves requests.
         limit: the position from which on nobody will read, so that nothing there is fetched unasked.
+        start: the position before which nobody will read; None: all of the object may be read, and is verified then.
     """
 
     _pid = 0  # if ``__init__`` fails: there is nothing to close
@@ -56,12 +57,14 @@ class ObjectReader:
         policy: ReadPolicy,
         expected_size: int | None = None,
         limit: int | None = None,
+        start: int | None = None,
     ) -> None:
         self._open_runtime = open_runtime
         self._version = version
         self._policy = policy
         self._expected_size = expected_size
         self._limit = limit
+        self._start = start
         self._pattern = ReadPattern(policy)
         self._set_up_in_process()
 
@@ -69,6 +72,8 @@ class ObjectReader:
         self._runtime = self._open_runtime()
         here = [block for block in parents if block.ready and not block.received_in_place]
         inherited = [block.inherited(self._runtime.budget) for block in here]
+        if self._start is not None:  # S3's checksum is of all of the object
+            self._version.integrity_by(self._runtime.caller).skip()
         self._verification = Verification(self._version, self._runtime)
         self._blocks = Blocks(self._runtime, self._version, self._verification, inherited)
         self._index = self._blocks.index
@@ -118,16 +123,19 @@ class ObjectReader:
         return self._version.size
 
     def prefetch(self, likely_size: int | None = None) -> None:
-        """Start fetching the object's beginning, unless something is here or on its way. Does not wait.
+        """Start fetching the beginning of what will be read, unless something is here or on its way. Does not wait.
 
         Args:
             likely_size: bytes to reserve of the budget until the response tells the size, if no listing has told it.
         """
         self._leave_parent()
         if not self._index and self._version.size is None:
-            likely = likely_size if self._expected_size is None else self._expected_size
+            start, likely = self._start or 0, likely_size if self._expected_size is None else self._expected_size
+            stop = start + self._part_size
+            if self._start is not None and self._limit is not None:
+                likely, stop = self._limit - start, min(stop, self._limit)
             reserved = self._part_size if likely is None else min(self._part_size, likely)
-            self._blocks.prefetch(self._part_size, reserved)
+            self._blocks.prefetch(Range(start, stop), reserved)
 
     def await_head(self) -> None:
         """Wait for the head of the first response, if something was prefetched. Raises its error once.
@@ -183,6 +191,17 @@ class ObjectReader:
         return self.read(position, max(0, size - position))
 
     @activity("reads {0._version}", "self")
+    def read_range(self, wanted: Range) -> bytes:
+        """The bytes of a range; without a copy if they were prefetched."""
+        self._enter()
+        first = self._index.at(wanted.start)
+        if first is not None and (first.start, first.stop) == wanted:
+            data = self._blocks.data_of(first)
+            if isinstance(data, bytes):
+                return data
+        return self.read(wanted.start, wanted.size)
+
+    @activity("reads {0._version}", "self")
     def read(self, position: int, count: int) -> bytes:
         """Up to ``count`` bytes from ``position`` on, received straight into the ``bytes`` that are returned."""
         self._enter()
@@ -221,7 +240,8 @@ class ObjectReader:
 
     def __reduce__(self) -> tuple[Any, ...]:
         version = self._version.fork()  # not even ``copy.copy`` may mix the checksums of two readers
-        return ObjectReader, (self._open_runtime, version, self._policy, self._expected_size, self._limit)
+        hints = (self._expected_size, self._limit, self._start)
+        return ObjectReader, (self._open_runtime, version, self._policy, *hints)
 
     def _read_unsized(self, position: int, count: int | None) -> bytes:
         group: FetchGroup[RangeFetch] = FetchGroup(self._blocks.lane, self._runtime.caller)

@@ -10,10 +10,12 @@ from typing import Any
 
 from s3torchconnector._errors import S3ObjectChangedError
 from s3torchconnector._etag import bare
+from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
 from s3torchconnector._transfer.reading._object_reader import ObjectReader
 from s3torchconnector._transfer.reading._object_source import ObjectSource
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
+from s3torchconnector._transfer.reading._range_reader import RangeReader
 from s3torchconnector._transfer.reading._read_policy import ReadPolicy
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._uri import display_uri
@@ -29,6 +31,25 @@ class PinnedObject(ObjectSource):
     def open(self, policy: ReadPolicy, limit: int | None = None) -> ObjectReader:
         version = _PinnedVersion(self._bucket, self._key, self._listed.size, self._listed.etag)
         return ObjectReader(self._open_runtime, version, policy, self._listed.size, limit)
+
+
+class PinnedRange(ObjectSource):
+    """Some bytes of the listed version, as if they were an object: positions count from ``start``."""
+
+    def __init__(
+        self, open_runtime: OpenRuntime, bucket: str, key: str, listed: ObjectInfo, start: int, stop: int
+    ) -> None:
+        super().__init__(open_runtime, bucket, key, listed)
+        self._listed = listed
+        self._range = Range(start, stop)
+
+    def open(self, policy: ReadPolicy, limit: int | None = None) -> RangeReader:
+        start, stop = self._range
+        end = stop if limit is None else min(stop, start + limit)
+        version = _PinnedVersion(self._bucket, self._key, self._listed.size, self._listed.etag)
+        return RangeReader(
+            ObjectReader(self._open_runtime, version, policy, self._listed.size, end, start), start, stop
+        )
 
 
 class _PinnedVersion(ObjectVersion):
