@@ -15,7 +15,9 @@ from s3torchconnector._key_table import KeyTable
 from s3torchconnector._listed_objects import ListedObjects
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer import PinnedObject, count_workers_by
+from s3torchconnector._samples._dicts import ArchiveSample, GroupSample
+from s3torchconnector._samples._items import ArchiveItem, GroupItem, RangeItem
+from s3torchconnector._transfer import ObjectSource, PinnedObject, PinnedRange, count_workers_by
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._uri import parse_object_uri, parse_s3_uri
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
@@ -83,17 +85,36 @@ class DatasetSource:
             return objects.table()
         return objects if isinstance(objects, KeyTable) else KeyTable(objects)
 
-    def open(self, item: S3BucketKeyData) -> S3Reader:
-        """Open one of the objects. No request is made."""
+    def open(self, item: S3BucketKeyData) -> Any:
+        """What the transform gets of a sample: a reader, for which no request is made; or a dict, which is fetched."""
+        opened = self.open_early(item)
+        return opened.file if isinstance(opened, ArchiveSample | GroupSample) else opened
+
+    def open_early(self, item: S3BucketKeyData) -> Any:
+        """Open a sample: a reader, or what makes a dict. No request is made."""
+        if isinstance(item, ArchiveItem):
+            return ArchiveSample(item, self._open_part)
+        if isinstance(item, GroupItem):
+            return GroupSample(item, self._open_part)
         if self.pinned and item.object_info is not None:
-            return self._open_pinned(item, item.object_info)
+            return self._open_pinned(item, item.object_info, self.reader_constructor or _default_reader)
         return self.client.get_object(
             item.bucket, item.key, object_info=item.object_info, reader_constructor=self.reader_constructor
         )
 
-    def _open_pinned(self, item: S3BucketKeyData, listed: ObjectInfo) -> S3Reader:
-        construct = self.reader_constructor or _default_reader
-        source = PinnedObject(self.client._runtime, item.bucket, item.key, listed)
+    def _open_part(self, item: S3BucketKeyData) -> S3Reader:
+        """Open what is read whole, and is part of a sample."""
+        assert item.object_info is not None
+        return self._open_pinned(item, item.object_info, _default_reader)
+
+    def _open_pinned(
+        self, item: S3BucketKeyData, listed: ObjectInfo, construct: S3ReaderConstructorProtocol
+    ) -> S3Reader:
+        source: ObjectSource
+        if isinstance(item, RangeItem) and (item.start, item.stop) != (0, listed.size):
+            source = PinnedRange(self.client._runtime, item.bucket, item.key, listed, item.start, item.stop)
+        else:
+            source = PinnedObject(self.client._runtime, item.bucket, item.key, listed)
         return construct(bucket=item.bucket, key=item.key, get_object_info=partial(copy, listed), get_stream=source)
 
 

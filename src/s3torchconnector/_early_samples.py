@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from s3torchconnector._dataset_source import DatasetSource
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
+from s3torchconnector._samples._dicts import ArchiveSample, GroupSample
 from s3torchconnector._transfer import OpenRuntime, look_ahead
 from s3torchconnector.s3reader import S3Reader
 
@@ -28,7 +29,7 @@ class Foreign:
         """Do nothing: it belongs to the program."""
 
 
-OpenedEarly = S3Reader | Foreign
+OpenedEarly = S3Reader | ArchiveSample | GroupSample | Foreign
 """What a source opens, in the form that ``look_ahead`` takes."""
 
 
@@ -47,17 +48,18 @@ class Chosen(NamedTuple):
 
     def open(self) -> OpenedEarly:
         """Open the object. No request is made."""
-        reader: object = self.source.open(self.item)
-        return reader if isinstance(reader, S3Reader) else Foreign(reader)
+        opened: object = self.source.open_early(self.item)
+        return opened if isinstance(opened, S3Reader | ArchiveSample | GroupSample) else Foreign(opened)
 
-    def transform(self, reader: OpenedEarly) -> Any:
+    def transform(self, opened: OpenedEarly) -> Any:
         """The sample of the object that was opened.
 
         Raises:
             RuntimeError: the transform raised ``StopIteration``, which would say that there are no more samples.
         """
         try:
-            return self.source.transform(reader.file if isinstance(reader, Foreign) else reader)
+            transform: Callable[[Any], Any] = self.source.transform
+            return transform(opened if isinstance(opened, S3Reader) else opened.file)
         except StopIteration as error:
             raise RuntimeError("the transform raised StopIteration") from error
 

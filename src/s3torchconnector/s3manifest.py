@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._datasets import _chosen_objects, _manifest_object
-from s3torchconnector._datasets._chosen_objects import Filter
-from s3torchconnector._datasets._rows import Row, Rows, build
-from s3torchconnector._errors import S3ObjectExistsError
+from s3torchconnector._datasets import _manifest_object
+from s3torchconnector._datasets._build import build_samples, chosen
+from s3torchconnector._datasets._manifest_sources import _ManifestSources
+from s3torchconnector._datasets._rows import Rows
+from s3torchconnector._datasets._sample_columns import GROUPS
+from s3torchconnector._datasets._stems import Groups, SplitKey
+from s3torchconnector._errors import S3ConfigurationError, S3ObjectExistsError
 from s3torchconnector._ranks import by_first
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
@@ -19,15 +22,16 @@ from s3torchconnector._types import ObjectInfo
 __all__ = ["S3Manifest"]
 
 
-class S3Manifest:
-    """The objects of a training run: their keys, sizes and ETags, listed once. Immutable.
+class S3Manifest(_ManifestSources):
+    """The samples of a training run: objects with their sizes and ETags, or files in archives. Listed once. Immutable.
 
-    Make one with ``from_prefix`` or ``from_objects``, store it with ``save``, and have each process ``load`` it, or let
-    ``shared`` do all that. A dataset that is made from a manifest lists nothing, and reads exactly the versions that
-    were listed: an object that was overwritten since raises ``S3ObjectChangedError``, one that was deleted
-    ``S3NotFoundError``, and new objects do not exist for it.
+    Make one with ``from_prefix``, ``from_objects`` or ``from_tar``, store it with ``save``, and have each process
+    ``load`` it, or let ``shared`` do all that. A dataset that is made from a manifest lists nothing, and reads exactly
+    the versions that were listed: an object that was overwritten since raises ``S3ObjectChangedError``, one that was
+    deleted ``S3NotFoundError``, and new objects do not exist for it.
 
-    A manifest takes 32 bytes and its key per object, in memory that forked and spawned workers share.
+    A manifest takes 32 bytes and its key per object; of archives, 12 bytes and its name per sample, and 14 per file.
+    All of it lies in memory that forked and spawned workers share.
 
     Example:
         >>> from s3torchconnector import S3Manifest
@@ -35,68 +39,6 @@ class S3Manifest:
         >>> len(manifest), manifest.total_bytes, manifest[0].key
         (3, 30, 'images/0.png')
     """
-
-    def __init__(self, rows: Rows, client: S3Client) -> None:
-        self._rows = rows
-        self._client = client
-
-    @classmethod
-    def from_prefix(
-        cls,
-        s3_uris: str | Iterable[str],
-        *,
-        region: str,
-        endpoint: str | None = None,
-        s3client_config: S3ClientConfig | None = None,
-        suffixes: str | Collection[str] | None = None,
-        glob: str | None = None,
-        min_size: int = 0,
-        max_size: int | None = None,
-        storage_classes: Collection[str] | None = None,
-        predicate: Callable[[ObjectInfo], bool] | None = None,
-    ) -> S3Manifest:
-        """List the objects whose keys begin with a prefix, or with one of several, and keep those that pass.
-
-        Empty objects whose key ends with ``/`` (directory markers) are left out. So are archived objects, with a
-        warning; ``archived`` says how many there were.
-
-        Args:
-            s3_uris: one or more prefixes, such as ``"s3://bucket/train/"``; none of them below another.
-            region, endpoint, s3client_config: see ``S3Client``.
-            suffixes: with one of which a key must end, such as ``(".jpg", ".png")``.
-            glob: a pattern that the whole key must match, such as ``"train/*/left-*.png"``; ``*`` matches ``/`` too.
-            min_size, max_size: bounds of the size, in bytes.
-            storage_classes: the only ones to keep. One that archives is kept only if it is named here.
-            predicate: called with the ``ObjectInfo`` of what passed the others; True keeps the object.
-
-        Raises:
-            TypeError, ValueError: a URI is not an S3 URI, or one prefix lies below another.
-            S3Exception: an error occurred accessing S3.
-        """
-        client = S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
-        uris = [s3_uris] if isinstance(s3_uris, str) else list(s3_uris)
-        chosen = Filter(suffixes, glob, min_size, max_size, storage_classes, predicate)
-        return cls(build(_chosen_objects.Listed(client, uris, chosen), uris), client)
-
-    @classmethod
-    def from_objects(
-        cls,
-        object_uris: str | Iterable[str],
-        *,
-        region: str,
-        endpoint: str | None = None,
-        s3client_config: S3ClientConfig | None = None,
-    ) -> S3Manifest:
-        """Describe the objects that are named, in their order. Sends a HEAD request for each, many at a time.
-
-        Raises:
-            TypeError, ValueError: a URI does not name an object.
-            S3NotFoundError: there is no such object.
-            S3Exception: an error occurred accessing S3.
-        """
-        client = S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
-        uris = [object_uris] if isinstance(object_uris, str) else object_uris
-        return cls(build(_chosen_objects.named(client, uris)), client)
 
     @classmethod
     def load(
@@ -134,20 +76,21 @@ class S3Manifest:
         endpoint: str | None = None,
         s3client_config: S3ClientConfig | None = None,
         directory: str | None = None,
-        **filters: Any,
+        make: Callable[..., S3Manifest] | None = None,
+        **arguments: Any,
     ) -> S3Manifest:
-        """Load the manifest at ``at``. If there is none yet, list the prefixes and store it there.
+        """Load the manifest at ``at``. If there is none yet, make it and store it there.
 
-        All processes of a job call this, and get the same manifest. If there is a process group, rank 0 lists and
-        stores, and its errors are raised in all ranks. Otherwise each process may list, one of them stores, and all
-        load what that one has stored.
+        All processes of a job call this, and get the same manifest. If there is a process group, rank 0 makes it, and
+        its errors are raised in all ranks. Otherwise each may make it, and all load the one that was stored first.
 
         Args:
             s3_uris: see ``from_prefix``.
             at: the URI of the manifest.
             region, endpoint, s3client_config: see ``S3Client``.
             directory: see ``load``.
-            filters: as in ``from_prefix``. They are not compared with those of a manifest that is there.
+            make: by default ``from_prefix``; ``S3Manifest.from_tar`` for archives.
+            arguments: of ``make``, such as filters. They are not compared with those of a manifest that is there.
 
         Raises:
             S3Exception: see ``from_prefix``, ``save`` and ``load``.
@@ -158,7 +101,7 @@ class S3Manifest:
             client = S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
             if not _manifest_object.exists(client, at):
                 try:
-                    cls.from_prefix(s3_uris, **where, **filters).save(at)
+                    (make or cls.from_prefix)(s3_uris, **where, **arguments).save(at)
                 except S3ObjectExistsError:
                     return  # another job was first
 
@@ -179,13 +122,46 @@ class S3Manifest:
         _manifest_object.store(self._client, s3_uri, self._rows, overwrite=overwrite)
 
     def filter(self, predicate: Callable[[ObjectInfo], bool]) -> S3Manifest:
-        """Make a manifest of the objects for which ``predicate`` is True. It gets each one's ``ObjectInfo``."""
-        return self._of(row for row in self._rows if predicate(ObjectInfo(row.key, row.etag, row.size, 0)))
+        """Make a manifest of the samples for which ``predicate`` is True. It gets each one's ``ObjectInfo``.
+
+        The ``key`` of a sample in an archive is the archive's, a slash, and the sample's ``__key__``; that of several
+        objects is what their keys have in common. ``size`` is that of the sample.
+        """
+        return self._of(i for i in range(len(self)) if predicate(self._rows.info(i)))
+
+    def group_by_stem(
+        self,
+        *,
+        required: Collection[str] = (),
+        missing: Literal["raise", "drop"] = "raise",
+        split: SplitKey | None = None,
+    ) -> S3Manifest:
+        """Make a manifest whose samples are several objects each: an image and its caption.
+
+        By default these are objects whose keys are equal up to the first dot of the name: ``a/1.jpg`` and ``a/1.txt``.
+        A transform gets the dict that ``from_tar`` describes, of ``__url__`` the first object's, with the bytes of all
+        objects, which are fetched at the same time, each in the version that was listed. Objects without a dot are left
+        out.
+
+        Args:
+            required: names that each sample must have, such as ``("jpg", "txt")``.
+            missing: what becomes of samples that lack one: ``"raise"``, or ``"drop"``, which logs how many they were.
+            split: makes of a key the name of its sample and its name there, or None to leave it out.
+
+        Raises:
+            S3FormatError: a sample lacks an object, or has two of one name.
+            S3ConfigurationError: the samples of this manifest are no objects.
+        """
+        if not isinstance(self._rows, Rows):
+            raise S3ConfigurationError("group_by_stem groups objects: make the manifest with from_prefix")
+        header = self._rows.header
+        groups = Groups(self._rows, split, required, missing)
+        return S3Manifest(build_samples(GROUPS, groups, header.origin, created=header.created), self._client)
 
     def split(self, fraction: float, *, seed: int = 0) -> tuple[S3Manifest, S3Manifest]:
-        """Split the objects at random, for training and evaluation.
+        """Split the samples at random, for training and evaluation.
 
-        A hash of the key decides, so an object stays where it is if others are added or removed.
+        A hash of the key (see ``filter``) decides, so a sample stays where it is if others are added or removed.
 
         Args:
             fraction: about how many of the objects the first manifest gets, from 0 to 1.
@@ -199,14 +175,15 @@ class S3Manifest:
         limit, key = fraction * 2**64, seed.to_bytes(16, "little", signed=True)
         rows, marks = self._rows, bytearray(len(self))
         for i in range(len(self)):
-            digest = blake2b(rows.key_bytes(i), key=key, digest_size=8).digest()
+            digest = blake2b(rows.name_bytes(i), key=key, digest_size=8).digest()
             marks[i] = int.from_bytes(digest, "little") < limit
-        return self._of(rows.row(i) for i, mark in enumerate(marks) if mark), self._of(
-            rows.row(i) for i, mark in enumerate(marks) if not mark
+        return (
+            self._of(i for i, mark in enumerate(marks) if mark),
+            self._of(i for i, mark in enumerate(marks) if not mark),
         )
 
-    def _of(self, rows: Iterable[Row]) -> S3Manifest:
-        return S3Manifest(build(rows, self._rows.header.origin, created=self._rows.header.created), self._client)
+    def _of(self, numbers: Iterable[int]) -> S3Manifest:
+        return S3Manifest(chosen(self._rows, numbers), self._client)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -224,12 +201,12 @@ class S3Manifest:
 
     @property
     def total_bytes(self) -> int:
-        """The sizes of all objects, added up."""
-        return sum(self._rows.sizes)
+        """The sizes of all samples, added up."""
+        return self._rows.total_bytes
 
     @property
     def fingerprint(self) -> str:
-        """What identifies the objects, in their order and versions: 64 hexadecimal digits."""
+        """What identifies the samples, in their order and versions: 64 hexadecimal digits."""
         return self._rows.header.fingerprint
 
     @property
@@ -243,8 +220,7 @@ class S3Manifest:
         return self._rows.header.created
 
     def _sizes_of(self, numbers: Sequence[int]) -> list[int]:
-        sizes = self._rows.sizes
-        return [sizes[number] for number in numbers]
+        return list(map(self._rows.size, numbers))
 
     def _place(
         self, region: str | None, endpoint: str | None, s3client_config: S3ClientConfig | None
@@ -259,4 +235,5 @@ class S3Manifest:
 
     def __repr__(self) -> str:
         origin = ", ".join(self._rows.header.origin) or "named objects"
-        return f"S3Manifest({origin}: {len(self):,} objects, fingerprint {self.fingerprint[:8]})"
+        what = "objects" if isinstance(self._rows, Rows) else "samples"
+        return f"S3Manifest({origin}: {len(self):,} {what}, fingerprint {self.fingerprint[:8]})"

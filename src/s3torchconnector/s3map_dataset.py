@@ -25,7 +25,7 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector._s3dataset_common import get_objects_from_prefix, get_objects_from_uris  # noqa: F401
 from s3torchconnector._source_attribute import SourceAttribute
 from s3torchconnector.s3manifest import S3Manifest
-from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
+from s3torchconnector.s3reader import S3ReaderConstructorProtocol
 
 __all__ = ["S3MapDataset"]
 
@@ -227,6 +227,6 @@ class S3MapDataset(Dataset[Any]):
         """The client. A subclass may override this to give its own."""
         return self._source.client
 
-    def _get_object(self, i: int) -> S3Reader:
+    def _get_object(self, i: int) -> Any:
         """The reader of the object at ``i``. If a subclass overrides this, it is called for one after the other."""
         return self._source.open(self._dataset_bucket_key_pairs[i])

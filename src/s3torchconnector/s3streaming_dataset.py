@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, cast
 
 from torch.utils.data import IterableDataset
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._dataset_source import DatasetSource, PinnedObjects, Transform, identity
+from s3torchconnector._dataset_source import DatasetSource, PinnedObjects, identity
 from s3torchconnector._datasets import _streaming
 from s3torchconnector._datasets._contents import Contents, OfOnePart, Part
 from s3torchconnector._datasets._counters import Counters
@@ -17,6 +17,7 @@ from s3torchconnector._datasets._epochs import Start
 from s3torchconnector._datasets._pass import Making, Pass
 from s3torchconnector._datasets._passes import Dealing, Passes
 from s3torchconnector._ranks import Rank, environment_rank, group_rank
+from s3torchconnector._samples._items import name_of
 from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
 
@@ -38,7 +39,7 @@ class S3StreamingDataset(IterableDataset[Any]):
     Args:
         manifest: the objects; or the URI of a prefix, which is then listed now, once per rank.
         region, endpoint: where they are; by default where the manifest was made.
-        transform: makes a sample of an ``S3Reader``.
+        transform: makes a sample of an ``S3Reader``; or of a dict, if the manifest is of archives or of groups.
         s3client_config, reader_constructor: as for the other datasets.
         batch_size: samples of a batch of one rank.
         shuffle: if not, the order is the manifest's.
@@ -77,7 +78,7 @@ class S3StreamingDataset(IterableDataset[Any]):
         *,
         region: str | None = None,
         endpoint: str | None = None,
-        transform: Transform = identity,
+        transform: Callable[[Any], Any] = identity,
         s3client_config: S3ClientConfig | None = None,
         reader_constructor: S3ReaderConstructorProtocol | None = None,
         batch_size: int = 1,
@@ -155,7 +156,7 @@ class S3StreamingDataset(IterableDataset[Any]):
         """
         latest = self._passes.epochs.latest()
         plan = self._passes.plan(latest if epoch in (None, latest.epoch) else Start(epoch or 0))
-        return [self._making.contents.object(number).key for number in plan.samples_of_step(step, rank)]
+        return [name_of(self._making.contents.object(number)) for number in plan.samples_of_step(step, rank)]
 
     def state_dict(self, batches: int | None = None) -> dict[str, Any]:
         """Where this job is: a few numbers, equal on all ranks at the same step. See also ``S3DataLoader.state_dict``.

@@ -11,7 +11,8 @@ from itertools import islice
 from operator import attrgetter
 from re import compile as compile_pattern
 
-from s3torchconnector._datasets._rows import Counted, Row
+from s3torchconnector._datasets._build import Counted
+from s3torchconnector._datasets._rows import Row
 from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._listed_objects import is_archived
 from s3torchconnector._s3client import S3Client

@@ -5,15 +5,17 @@
     b"S3MANI1\\n"                8 bytes
     length, CRC-32 of the header  2 * u32
     header                        JSON, see ``Header``; then zeros up to a multiple of 64
-    key_ends                      u64 a sample: where its key ends among the keys
-    sizes                         u64 a sample, in bytes
-    bucket_of                     u32 a sample, if there is more than one bucket
-    etag_ends | etag_parts        u64 a sample if the ETags are text; u16 if some name parts
-    etags                         16 bytes a sample, or text
+    key_ends                      u64 an object: where its key ends among the keys
+    sizes                         u64 an object, in bytes
+    bucket_of                     u32 an object, if there is more than one bucket
+    etag_ends | etag_parts        u64 an object if the ETags are text; u16 if some name parts
+    etags                         16 bytes an object, or text
     keys                          UTF-8, without anything between them
 
-All numbers are little-endian, and every column begins at a multiple of 64. The fingerprint is the SHA-256 of the names
-of the buckets and of everything after the header: of the rows, not of when or by whom they were listed.
+If samples are not whole objects, these are the columns of their objects, and those of ``_sample_columns`` follow; the
+format is then 2. All numbers are little-endian, and every column begins at a multiple of 64. The fingerprint is the
+SHA-256 of the names of the buckets and of everything after the header: of the rows, not of when or by whom they were
+listed.
 """
 
 from __future__ import annotations
@@ -30,9 +32,11 @@ from itertools import accumulate
 from typing import Any
 
 from s3torchconnector._datasets._etags import KINDS, PARTS, TEXT
+from s3torchconnector._datasets._sample_columns import SampleColumns
 from s3torchconnector._errors import S3FormatError
 
 FORMAT = 1
+FORMAT_OF_SAMPLES = 2
 _MAGIC = b"S3MANI1\n"
 _LENGTHS = struct.Struct("<II")
 PREFIX_SIZE = len(_MAGIC) + _LENGTHS.size
@@ -51,10 +55,11 @@ class Header:
         origin: the URIs that were listed, or none.
         created: when, in seconds since 1970.
         archived: how many objects were left out since they are archived.
-        samples: how many rows there are.
+        samples: how many objects there are, each of which is a sample if ``columns_of_samples`` is None.
         key_bytes, etag_bytes: how long the columns of text are.
         etags: one of ``_etags.KINDS``.
         fingerprint: see the module; hexadecimal.
+        columns_of_samples: what samples are, if not whole objects.
     """
 
     buckets: tuple[str, ...]
@@ -66,10 +71,19 @@ class Header:
     etag_bytes: int
     etags: str
     fingerprint: str = ""
+    columns_of_samples: SampleColumns | None = None
+
+    @property
+    def format(self) -> int:
+        """The number of the format: the least that has what is needed, so that older releases load what they can."""
+        return FORMAT if self.columns_of_samples is None else FORMAT_OF_SAMPLES
 
     def encoded(self) -> bytes:
         """The beginning of the file, up to the first column."""
-        data = json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=True).encode()
+        document = {"format": self.format, **asdict(self)}
+        if self.columns_of_samples is None:
+            del document["columns_of_samples"]
+        data = json.dumps(document, ensure_ascii=True).encode()
         return _padded(_MAGIC + _LENGTHS.pack(len(data), zlib.crc32(data)) + data)
 
     def columns(self) -> dict[str, range]:
@@ -83,6 +97,7 @@ class Header:
             "etag_parts": 2 * n if self.etags == PARTS else 0,
             "etags": self.etag_bytes,
             "keys": self.key_bytes,
+            **({} if self.columns_of_samples is None else self.columns_of_samples.sizes()),
         }
         starts = accumulate(map(_aligned, sizes.values()), initial=0)
         return {name: range(start, start + size) for (name, size), start in zip(sizes.items(), starts, strict=False)}
@@ -90,7 +105,7 @@ class Header:
     @property
     def data_size(self) -> int:
         """Bytes after the header."""
-        return _aligned(self.columns()["keys"].stop)
+        return _aligned(max(place.stop for place in self.columns().values()))
 
 
 def read_header(data: bytes | memoryview) -> tuple[Header, int]:
@@ -109,9 +124,12 @@ def read_header(data: bytes | memoryview) -> tuple[Header, int]:
         raise S3FormatError("its header is damaged, or it ends in it")
     try:
         document = json.loads(text)
-        if document.pop("format") != FORMAT:
+        number = document.pop("format")
+        if number not in (FORMAT, FORMAT_OF_SAMPLES):
             raise S3FormatError("it was written by a later release of this package: load it with that")
         header = _header_of(document)
+        if header.format != number:
+            raise ValueError(f"the format is not {number}")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if isinstance(error, S3FormatError):
             raise
@@ -135,7 +153,10 @@ def check_content(header: Header, data: memoryview, start: int) -> None:
 
 def fingerprint(header: Header, data: bytes | memoryview) -> str:
     """The fingerprint of rows; hashed by several threads."""
-    names = json.dumps([FORMAT, header.buckets, header.samples, header.etags, header.etag_bytes, header.key_bytes])
+    described: list[Any] = [FORMAT, header.buckets, header.samples, header.etags, header.etag_bytes, header.key_bytes]
+    if header.columns_of_samples is not None:
+        described += [asdict(header.columns_of_samples)]
+    names = json.dumps(described)
     view = memoryview(data)
     blocks = [view[at : at + _BLOCK] for at in range(0, len(view), _BLOCK)]
     total = hashlib.sha256(names.encode())
@@ -160,6 +181,8 @@ def _header_of(document: dict[str, Any]) -> Header:
         document[name] = tuple(document[name])
         if not all(isinstance(text, str) for text in document[name]):
             raise TypeError(f"{name} are {document[name]!r:.100}")
+    if "columns_of_samples" in document:
+        document["columns_of_samples"] = SampleColumns.of_document(document["columns_of_samples"])
     header = Header(**document)
     for name in ("created", "archived", "samples", "key_bytes", "etag_bytes"):
         value = getattr(header, name)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from s3torchconnector._config import MIB
 from s3torchconnector._datasets._mapped_bytes import MappedBytes, write
-from s3torchconnector._datasets._rows import Rows
+from s3torchconnector._datasets._rows import Samples
+from s3torchconnector._datasets._sample_rows import samples_of
 from s3torchconnector._errors import S3ConfigurationError, S3FormatError, S3NotFoundError
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._s3client import S3Client
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _AT_A_TIME = 8 * MIB
 
 
-def store(client: S3Client, uri: str, rows: Rows, *, overwrite: bool) -> None:
+def store(client: S3Client, uri: str, rows: Samples, *, overwrite: bool) -> None:
     """Store the manifest as one object.
 
     Raises:
@@ -40,7 +41,7 @@ def store(client: S3Client, uri: str, rows: Rows, *, overwrite: bool) -> None:
         raise
 
 
-def fetch(client: S3Client, uri: str, directory: str | None) -> Rows:
+def fetch(client: S3Client, uri: str, directory: str | None) -> Samples:
     """The manifest of an object.
 
     Args:
@@ -58,11 +59,11 @@ def fetch(client: S3Client, uri: str, directory: str | None) -> Rows:
         if directory is None:
             with client.get_object(bucket, key) as reader:
                 size = _size(reader)
-                return Rows(MappedBytes.filled(size, lambda view: _receive(reader, view)))
+                return samples_of(MappedBytes.filled(size, lambda view: _receive(reader, view)))
         return _fetch_once(client, bucket, key, directory)
 
 
-def _fetch_once(client: S3Client, bucket: str, key: str, directory: str) -> Rows:
+def _fetch_once(client: S3Client, bucket: str, key: str, directory: str) -> Samples:
     """The node's file, fetched by the first process that needs it while the others wait.
 
     The file's name has the ETag in it, so that an object that was overwritten is another file. It appears under that
@@ -74,7 +75,7 @@ def _fetch_once(client: S3Client, bucket: str, key: str, directory: str) -> Rows
     os.makedirs(directory, exist_ok=True)
     while True:
         with contextlib.suppress(FileNotFoundError):
-            return Rows(MappedBytes.of_file(path), trusted=True)
+            return samples_of(MappedBytes.of_file(path), trusted=True)
         with _locked(f"{path}.partial") as descriptor:
             if descriptor is not None:
                 _fill_file(client, bucket, key, descriptor, path)
@@ -86,7 +87,7 @@ def _fill_file(client: S3Client, bucket: str, key: str, descriptor: int, path: s
         if not os.path.exists(path):
             with client.get_object(bucket, key) as reader:
                 write(descriptor, _size(reader), lambda view: _receive(reader, view))
-            Rows(MappedBytes.of_file(f"{path}.partial"))
+            samples_of(MappedBytes.of_file(f"{path}.partial"))
             os.replace(f"{path}.partial", path)
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -13,6 +13,7 @@ from s3torchconnector._datasets._counters import Counters, Tally
 from s3torchconnector._datasets._epochs import Start
 from s3torchconnector._datasets._plan import Plan
 from s3torchconnector._early_samples import Chosen, Samples
+from s3torchconnector._samples._items import name_of, size_of
 
 _ADDED_TOGETHER = 16  # samples
 
@@ -134,8 +135,7 @@ class Pass(Iterator[Any]):
         part, number = self._making.contents.place(number)
         of_part = self._making.contents.parts[part]
         item = of_part.objects[number]
-        if item.object_info is not None:
-            self._tallies[part].bytes += item.object_info.size
+        self._tallies[part].bytes += size_of(item)
         return Chosen(of_part.source, item, part)
 
     def _add(self) -> None:
@@ -163,8 +163,8 @@ class Pass(Iterator[Any]):
             count = self._making.counters.note_error(number, order.epoch)
             in_part = next(replacements, -1)
             if count > part.most_errors or in_part < 0:
-                raise _bad_samples.too_many(error, item.bucket, item.key, count, part.most_errors) from error
-            _bad_samples.log(error, item.bucket, item.key, count)
+                raise _bad_samples.too_many(error, item.bucket, name_of(item), count, part.most_errors) from error
+            _bad_samples.log(error, item.bucket, name_of(item), count)
             try:
                 sample = next(Samples.of(part.source, [part.objects[in_part]], 0))
             except BaseException as another:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
-from array import array
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from s3torchconnector._datasets import _etags, _manifest_file
 from s3torchconnector._datasets._manifest_file import Header
 from s3torchconnector._datasets._mapped_bytes import MappedBytes
 from s3torchconnector._errors import S3FormatError
-from s3torchconnector._etag import bare, is_weak, quoted
+from s3torchconnector._etag import quoted
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._types import ObjectInfo
 
@@ -33,8 +32,48 @@ class Row(NamedTuple):
     etag: str
 
 
-class Rows:
-    """The rows of a file that was checked.
+class Samples(ABC):
+    """The samples of a manifest, by number.
+
+    Attributes:
+        header: of the file.
+        memory: the whole file.
+    """
+
+    header: Header
+    memory: MappedBytes
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, i: int) -> S3BucketKeyData:
+        """What the sample at ``i`` consists of.
+
+        Raises:
+            IndexError: there is none.
+        """
+
+    @abstractmethod
+    def name_bytes(self, i: int) -> bytes:
+        """What names a sample whatever others there are."""
+
+    @abstractmethod
+    def info(self, i: int) -> ObjectInfo:
+        """What a filter is told of a sample."""
+
+    @property
+    @abstractmethod
+    def total_bytes(self) -> int:
+        """The sizes of all samples, added up."""
+
+    @abstractmethod
+    def size(self, i: int) -> int:
+        """How many bytes of a sample a transform gets."""
+
+
+class Rows(Samples):
+    """The rows of a file that was checked: its objects, each of which is a sample if there are no other samples.
 
     Args:
         memory: the whole file.
@@ -45,12 +84,13 @@ class Rows:
     """
 
     def __init__(self, memory: MappedBytes, *, trusted: bool = False) -> None:
-        self._memory = memory
+        self.memory = memory
         self.header, start = _manifest_file.read_header(memory.view)
         if not trusted:
             _manifest_file.check_content(self.header, memory.view, start)
         elif len(memory.view) != start + self.header.data_size:
             raise S3FormatError("its length is not what its header says")
+        self.start = start
         self._attach(start)
         if not trusted:
             self._check()
@@ -65,7 +105,7 @@ class Rows:
 
         def column(name: str, code: Literal["Q", "I", "H", "B"]) -> memoryview:
             place = columns[name]
-            return self._memory.view[start + place.start : start + place.stop].cast(code)
+            return self.memory.view[start + place.start : start + place.stop].cast(code)
 
         self._key_ends = column("key_ends", "Q")
         self.sizes = column("sizes", "Q")
@@ -77,18 +117,14 @@ class Rows:
 
     def _check(self) -> None:
         """Numbers that were right when they were written cannot be wrong, but may have been written by anybody."""
-        _check_ends(self._key_ends, self.header.key_bytes, 1, "keys")
+        check_ends(self._key_ends, self.header.key_bytes, 1, "keys")
         if self.header.etags == _etags.TEXT:
-            _check_ends(self._etag_ends, self.header.etag_bytes, 0, "ETags")
-        if any(int(sizes.min()) < 0 for sizes in _in_tensors(self.sizes)):
+            check_ends(self._etag_ends, self.header.etag_bytes, 0, "ETags")
+        if any(int(sizes.min()) < 0 for sizes in in_tensors(self.sizes)):
             raise S3FormatError("its sizes are impossible")
         if len(self) and not self.header.buckets:
             raise S3FormatError("it names no bucket")
-        if any(
-            int(numbers.max()) >= len(self.header.buckets) or int(numbers.min()) < 0
-            for numbers in _in_tensors(self._bucket_of)
-        ):
-            raise S3FormatError("it names buckets by numbers that there are not")
+        check_numbers(self._bucket_of, len(self.header.buckets), "buckets")
 
     def __len__(self) -> int:
         return self._count
@@ -113,7 +149,7 @@ class Rows:
             raise S3FormatError(f"the key of row {i} of the manifest is no text: {error}") from error
         return Row(self._buckets[bucket], key, self.sizes[i], self._etag(i))
 
-    def key_bytes(self, i: int) -> bytes:
+    def name_bytes(self, i: int) -> bytes:
         """The key at ``i`` as it is stored."""
         return bytes(self._keys[self._key_ends[i - 1] if i else 0 : self._key_ends[i]])
 
@@ -127,79 +163,29 @@ class Rows:
     def __iter__(self) -> Iterator[Row]:
         return map(self.row, range(len(self)))
 
+    def info(self, i: int) -> ObjectInfo:
+        row = self.row(i)
+        return ObjectInfo(row.key, row.etag, row.size, 0)
+
     @property
-    def memory(self) -> MappedBytes:
-        """The whole file."""
-        return self._memory
+    def total_bytes(self) -> int:
+        return sum(self.sizes)
+
+    def size(self, i: int) -> int:
+        return self.sizes[i]
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _trusted, (self._memory,)
+        return _trusted, (self.memory,)
 
 
 def _trusted(memory: MappedBytes) -> Rows:
     return Rows(memory, trusted=True)
 
 
-def build(rows: Iterable[Row], origin: Iterable[str] = (), *, created: int | None = None) -> Rows:
-    """The file of these rows, in memory. ``rows`` may say how many objects they left out: see ``Counted``."""
-    builder = _Builder()
-    for row in rows:
-        builder.add(row)
-    archived = rows.archived if isinstance(rows, Counted) else 0
-    return builder.finish(tuple(origin), int(time.time()) if created is None else created, archived)
-
-
-class Counted(Iterable[Row]):
-    """Rows, some of which may be left out since they are archived.
-
-    Attributes:
-        archived: how many, so far.
-    """
-
-    archived = 0
-
-
-class _Builder:
-    def __init__(self) -> None:
-        self._buckets: dict[str, int] = {}
-        self._bucket_of = array("I")
-        self._keys = bytearray()
-        self._key_ends = array("Q")
-        self._sizes = array("Q")
-        self._etags = _etags.EtagColumns()
-
-    def add(self, row: Row) -> None:
-        self._bucket_of.append(self._buckets.setdefault(row.bucket, len(self._buckets)))
-        self._keys += row.key.encode("utf-8", "surrogatepass")
-        self._key_ends.append(len(self._keys))
-        self._sizes.append(row.size)
-        self._etags.add(row.etag if is_weak(row.etag) else bare(row.etag))
-
-    def finish(self, origin: tuple[str, ...], created: int, archived: int) -> Rows:
-        kind = self._etags.kind
-        columns = {"key_ends": self._key_ends, "sizes": self._sizes, "keys": self._keys, **self._etags.columns()}
-        if len(self._buckets) > 1:
-            columns["bucket_of"] = self._bucket_of
-        header = Header(
-            tuple(self._buckets), origin, created, archived, len(self._sizes), len(self._keys),
-            len(columns["etags"]), kind, "0" * 64,
-        )  # fmt: skip
-        start = len(header.encoded())
-
-        def fill(view: memoryview) -> None:
-            for name, place in header.columns().items():
-                if place:
-                    view[start + place.start : start + place.stop] = memoryview(columns[name]).cast("B")
-            signed = _manifest_file.fingerprint(header, view[start:])
-            view[:start] = Header(**{**header.__dict__, "fingerprint": signed}).encoded()
-
-        return Rows(MappedBytes.filled(start + header.data_size, fill), trusted=True)
-
-
-def _check_ends(ends: memoryview, total: int, least: int, what: str) -> None:
+def check_ends(ends: memoryview, total: int, least: int, what: str) -> None:
     """Whether the ends of texts ascend by at least ``least`` each, up to ``total``."""
     last = torch.zeros(1, dtype=torch.int64)
-    for tensor in _in_tensors(ends):
+    for tensor in in_tensors(ends):
         if bool((tensor - torch.cat([last, tensor[:-1]]) < least).any()):
             raise S3FormatError(f"the places of its {what} are impossible")
         last = tensor[-1:]
@@ -207,8 +193,14 @@ def _check_ends(ends: memoryview, total: int, least: int, what: str) -> None:
         raise S3FormatError(f"the places of its {what} are impossible")
 
 
-def _in_tensors(column: memoryview) -> Iterator[torch.Tensor]:
-    """A column of whole numbers as tensors of signed ones, some of it at a time: they are copies."""
-    kind = {"Q": torch.int64, "I": torch.int32}[column.format]
+def check_numbers(numbers: memoryview, count: int, what: str) -> None:
+    """Whether these are numbers of things of which there are ``count``."""
+    if any(int(some.max()) >= count for some in in_tensors(numbers)):
+        raise S3FormatError(f"it names {what} by numbers that there are not")
+
+
+def in_tensors(column: memoryview) -> Iterator[torch.Tensor]:
+    """A column of whole numbers in tensors, some of it at a time: they are copies. u64 beyond 2**63 become negative."""
+    kind, mask = {"Q": (torch.int64, -1), "I": (torch.int32, 2**32 - 1), "H": (torch.int16, 2**16 - 1)}[column.format]
     for at in range(0, len(column), _AT_A_TIME):
-        yield torch.frombuffer(bytearray(column[at : at + _AT_A_TIME].cast("B")), dtype=kind)
+        yield torch.frombuffer(bytearray(column[at : at + _AT_A_TIME].cast("B")), dtype=kind).to(torch.int64) & mask

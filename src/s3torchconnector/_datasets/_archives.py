@@ -1,0 +1,188 @@
+"""Which samples lie where in tar archives: each archive is read once, several at a time, and none of it is kept.
+
+What an archive holds can be stored as soon as it is known, as a manifest of its own, named by what identifies the
+archive's version. A process that begins anew, or another one, then does not read that archive again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise, product
+
+from s3torchconnector._datasets import _manifest_object
+from s3torchconnector._datasets._build import build_samples
+from s3torchconnector._datasets._chosen_objects import Filter, Listed, named
+from s3torchconnector._datasets._energon import INDEX_SUFFIX, offsets_of
+from s3torchconnector._datasets._rows import Row
+from s3torchconnector._datasets._sample_columns import ARCHIVES
+from s3torchconnector._datasets._sample_rows import Part, SampleRow, SampleRows
+from s3torchconnector._errors import S3FormatError, S3NotFoundError
+from s3torchconnector._s3client import S3Client
+from s3torchconnector._samples._grouping import group
+from s3torchconnector._samples._tar import Entry, TarParser
+from s3torchconnector._transfer import PinnedObject
+from s3torchconnector._types import ObjectInfo
+from s3torchconnector._uri import display_uri, parse_s3_uri
+
+_log = logging.getLogger(__name__)
+_AT_ONCE = 8  # archives; each is read ahead within the client's memory_budget
+_AHEAD = 32  # archives that are under way, or wait for one before them
+_SUFFIX = ".tar"
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def archives_of(client: S3Client, uris: Iterable[str]) -> Iterator[Row]:
+    """The archives that are named, and those below prefixes, in their order.
+
+    Raises:
+        TypeError, ValueError: a URI is not an S3 URI.
+        S3FormatError: there is no archive below a prefix.
+        S3NotFoundError: there is no such archive.
+    """
+    every = (each for uri in uris for each in _expanded(uri))
+    for is_archive, some in groupby(every, lambda uri: parse_s3_uri(uri)[1].endswith((_SUFFIX, *_COMPRESSED))):
+        if is_archive:
+            yield from named(client, some)
+        else:
+            for uri in some:
+                yield from _below(client, uri)
+
+
+def _below(client: S3Client, uri: str) -> Iterator[Row]:
+    found = False
+    for row in Listed(client, [uri], Filter(suffixes=_SUFFIX)):
+        found = True
+        yield row
+    if not found:
+        raise S3FormatError(
+            f"there is no object below {uri} whose key ends with {_SUFFIX}. Compressed archives (.tar.gz) cannot be "
+            "read in place: store them uncompressed"
+        )
+
+
+def _expanded(uri: str) -> Iterator[str]:
+    """The URIs that braces stand for, as in ``train-{000..127}.tar`` and ``{train,val}.tar``."""
+    texts = _BRACES.split(uri)  # every other one stood in braces
+    for chosen in product(*(_alternatives(text) if i % 2 else [text] for i, text in enumerate(texts))):
+        yield "".join(chosen)
+
+
+def _alternatives(text: str) -> list[str]:
+    match = _NUMBERS.fullmatch(text)
+    if match is None:
+        return text.split(",") if "," in text else ["{" + text + "}"]
+    first, last = match[1], match[2]
+    width = len(first) if first.startswith("0") or len(first) == len(last) else 0
+    return [f"{number:0{width}}" for number in range(int(first), int(last) + 1)]
+
+
+class _Stopped(Exception):
+    """Another archive could not be read, or the caller went away. Nobody sees this."""
+
+
+@dataclass
+class Indexing:
+    """Finds the samples of archives.
+
+    Attributes:
+        client: what reads them.
+        use_index: whether to believe an index that Energon has written.
+        progress_at: where to store what was found in each archive; None: nowhere.
+    """
+
+    client: S3Client
+    use_index: bool
+    progress_at: str | None
+    _stopped: threading.Event = field(default_factory=threading.Event)
+
+    def samples(self, archives: Iterable[Row]) -> Iterator[SampleRow]:
+        """The samples of all archives, in order.
+
+        Raises:
+            S3FormatError: one of them is no archive, truncated, or compressed.
+            S3Exception: an error occurred accessing S3.
+        """
+        self._stopped.clear()
+        waiting: deque[Future[list[SampleRow]]] = deque()
+        done = 0
+        with ThreadPoolExecutor(_AT_ONCE, "s3torchconnector-index") as threads:
+            try:
+                rows = iter(archives)
+                row = next(rows, None)
+                while row is not None or waiting:
+                    while row is not None and len(waiting) < _AHEAD:
+                        waiting.append(threads.submit(self.of_archive, row))
+                        row = next(rows, None)
+                    yield from waiting.popleft().result()
+                    done += 1
+                    if done % 100 == 0:
+                        _log.info("%d archives are indexed", done)
+            finally:
+                self._stopped.set()
+                threads.shutdown(wait=False, cancel_futures=True)
+
+    def of_archive(self, row: Row) -> list[SampleRow]:
+        """The samples of one archive, as they were stored, or else as they are found now."""
+        at = self._progress_of(row)
+        if at is not None:
+            try:
+                stored = _manifest_object.fetch(self.client, at, None)
+                if isinstance(stored, SampleRows):
+                    return list(stored)
+            except S3NotFoundError:
+                pass  # it was not indexed yet
+        samples = self._found(row)
+        if at is not None:
+            _manifest_object.store(self.client, at, build_samples(ARCHIVES, samples), overwrite=True)
+        return samples
+
+    def _progress_of(self, row: Row) -> str | None:
+        if self.progress_at is None:
+            return None
+        name = hashlib.sha256(repr((*row, self.use_index)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return f"{self.progress_at.rstrip('/')}/{name}.s3manifest"
+
+    def _found(self, row: Row) -> list[SampleRow]:
+        try:
+            offsets = self._offsets(row) if self.use_index else None
+            if offsets is not None:
+                return [SampleRow(str(i), [Part(row, None, *place)]) for i, place in enumerate(pairwise(offsets))]
+            return [
+                SampleRow(key, [Part(row, name, *entry[1:]) for name, entry in files.items()])
+                for key, files in group(self._entries(row))
+            ]
+        except S3FormatError as error:
+            raise S3FormatError(
+                f"{display_uri(row.bucket, row.key)} cannot be read as samples: {error}", bucket=row.bucket, key=row.key
+            ) from error
+
+    def _offsets(self, row: Row) -> list[int] | None:
+        """Where samples begin and the last one ends, if Energon has written that."""
+        try:
+            with self.client.get_object(row.bucket, row.key.removesuffix(_SUFFIX) + INDEX_SUFFIX) as reader:
+                return offsets_of(reader.read(), row.size)
+        except S3NotFoundError:
+            return None
+
+    def _entries(self, row: Row) -> Iterator[Entry]:
+        parser = TarParser()
+        listed = ObjectInfo(row.key, row.etag, row.size, 0)
+        for data in PinnedObject(self.client._runtime, row.bucket, row.key, listed)():
+            if self._stopped.is_set():
+                raise _Stopped
+            yield from parser.feed(data)
+        parser.finish()
+        if not parser.ended:
+            _log.warning(
+                "%s has no end mark: the process that wrote it may have been killed before it had written all samples",
+                display_uri(row.bucket, row.key),
+            )

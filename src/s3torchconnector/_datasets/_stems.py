@@ -1,0 +1,104 @@
+"""Objects whose names differ only in what follows the first dot are one sample: an image and its caption."""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator
+from hashlib import blake2b
+from typing import Literal
+
+import torch
+
+from s3torchconnector._datasets._rows import Rows
+from s3torchconnector._datasets._sample_rows import Part, SampleRow
+from s3torchconnector._errors import S3FormatError
+from s3torchconnector._samples._grouping import KEY, URL, split_name
+
+_log = logging.getLogger(__name__)
+_AT_A_TIME = 2**16  # samples
+_NAMED = 10  # incomplete samples that are named
+
+SplitKey = Callable[[str], tuple[str, str] | None]
+"""The name of a key's sample, and the key's name in it; None if it belongs to no sample."""
+
+
+class Groups:
+    """The samples of objects, wherever these stand in the manifest. A sample stands where its first object does.
+
+    Args:
+        rows: the objects.
+        split: see ``SplitKey``.
+        required: names that each sample must have.
+        missing: what becomes of samples that lack one.
+    """
+
+    def __init__(
+        self, rows: Rows, split: SplitKey | None, required: Collection[str], missing: Literal["raise", "drop"]
+    ) -> None:
+        if missing not in ("raise", "drop"):
+            raise ValueError(f"missing must be 'raise' or 'drop': missing={missing!r}")
+        self._rows = rows
+        self._split = split or split_name
+        self._required = frozenset([required] if isinstance(required, str) else required)
+        self._drops = missing == "drop"
+
+    def __iter__(self) -> Iterator[SampleRow]:
+        incomplete: list[str] = []
+        count = 0
+        for numbers in _together(self._hashes()):
+            for sample in self._samples(numbers):
+                lacks = self._required.difference([part.suffix for part in sample.parts if part.suffix is not None])
+                if not lacks:
+                    yield sample
+                    continue
+                count += 1
+                if len(incomplete) < _NAMED:
+                    incomplete.append(f"{sample.name} has no {', '.join(sorted(lacks))}")
+        if count:
+            self._report(count, incomplete)
+
+    def _report(self, count: int, named: Collection[str]) -> None:
+        text = f"{count} samples are incomplete: {'; '.join(named)}{'; ...' if count > len(named) else ''}"
+        if not self._drops:
+            raise S3FormatError(f'{text}. missing="drop" leaves them out')
+        _log.warning("%s. They are left out", text)
+
+    def _hashes(self) -> array[int]:
+        """A number for each object, equal for those of one sample."""
+        hashes = array("q")
+        for i, row in enumerate(self._rows):
+            parts = self._split(row.key)
+            name = f"{row.bucket}/{parts[0]}" if parts else f"/{i}"
+            digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            hashes.append(int.from_bytes(digest, "little", signed=True))
+        return hashes
+
+    def _samples(self, numbers: Iterable[int]) -> Iterable[SampleRow]:
+        """The sample of some objects; several, if their names have the same hash by accident."""
+        found: dict[tuple[str, str], dict[str | None, Part]] = {}
+        for number in numbers:
+            row = self._rows.row(number)
+            parts = self._split(row.key)
+            if parts is None:
+                continue
+            sample = found.setdefault((row.bucket, parts[0]), {})
+            if parts[1] in sample or parts[1] in (KEY, URL):
+                raise S3FormatError(
+                    f"the sample {parts[0]!r} has two objects that would be {parts[1]!r}, one of them {row.key!r}"
+                )
+            sample[parts[1]] = Part(row, parts[1])
+        return [SampleRow(name, list(sample.values())) for (_, name), sample in found.items()]
+
+
+def _together(hashes: array[int]) -> Iterator[list[int]]:
+    """The places of equal numbers, together, in the order of the first place of each."""
+    if not hashes:
+        return
+    ordered = torch.frombuffer(hashes, dtype=torch.int64).argsort(stable=True)
+    values = torch.frombuffer(hashes, dtype=torch.int64)[ordered]
+    begins = torch.cat([torch.tensor([0]), (values[1:] != values[:-1]).nonzero().flatten() + 1])
+    ends = torch.cat([begins[1:], torch.tensor([len(hashes)])])
+    for some in ordered[begins].argsort().split(_AT_A_TIME):  # type: ignore[no-untyped-call]
+        for first, last in zip(begins[some].tolist(), ends[some].tolist(), strict=True):
+            yield ordered[first:last].tolist()
