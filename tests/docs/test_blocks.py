@@ -17,6 +17,7 @@ from PIL import Image
 from s3torchconnector import S3Checkpoint
 from s3torchconnector.testing import S3Server
 from tests.docs.pages import PAGES, Block
+from tests.shards.support import tar
 
 _BLOCKS = [block for page in PAGES for block in page.blocks("python")]
 
@@ -33,13 +34,15 @@ _PRINTED = {
     },
     "docs/guide/datasets.md": {
         "balance=": "6 images\n",
-        "S3Manifest.shared": "epoch 0 of 6 images has ended at 6\nepoch 1 of 6 images has ended at 6\n",
+        "manifests/images": "epoch 0 of 6 images has ended at 6\nepoch 1 of 6 images has ended at 6\n",
         "make_loader": "[4] images are left\n",
         "manifest.split": "6 images, ",
         "ElasticDistributedSampler": "stopped at 6 of 6\n",
         "enable_sharding": "3 images of [",  # two workers, six images
         "def decode": "6 images, the first of (8, 8) pixels",
         "from_objects": "['images/5.png', 'images/3.png', 'images/3.png']\n",
+        "from_tar": "6 samples, such as shards/train-00",
+        "group_by_stem": "5 objects, 2 pairs\npairs/0 b'a caption' 1000 bytes\n",
         "def main": "bytes in a batch of 3\n",
         "zipfile": "['hello.txt'] in archive.zip",
         "range_based": r"b'\x89PNG\r\n\x1a\n'",
@@ -87,6 +90,19 @@ def my_bucket(s3_server: S3Server) -> None:
         writing.writestr("hello.txt", "hello")
     with checkpoint.writer("s3://my-bucket/archive.zip") as writer:
         writer.write(archive.getvalue())
+    for number in range(2):
+        samples = {f"{i}.{name}": f"{name} {i}".encode() for i in range(3) for name in ("jpg", "txt")}
+        with checkpoint.writer(f"s3://my-bucket/shards/train-{number:03}.tar") as writer:
+            writer.write(tar(samples))
+    for name, content in {
+        "0.jpg": bytes(1000),
+        "0.txt": b"a caption",
+        "1.jpg": b"",
+        "1.txt": b"",
+        "2.txt": b"",
+    }.items():
+        with checkpoint.writer(f"s3://my-bucket/pairs/{name}") as writer:
+            writer.write(content)
 
 
 @pytest.fixture

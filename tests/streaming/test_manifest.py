@@ -13,8 +13,8 @@ import pytest
 
 from s3torchconnector import S3Client, S3ClientConfig
 from s3torchconnector._datasets import _chosen_objects, _manifest_object
+from s3torchconnector._datasets._build import build
 from s3torchconnector._datasets._chosen_objects import Filter, Listed
-from s3torchconnector._datasets._rows import build
 from s3torchconnector._types import ObjectInfo, ObjectInfos, RestoreStatus
 from s3torchconnector.errors import (
     S3ChecksumError,

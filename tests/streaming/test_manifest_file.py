@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from s3torchconnector import _etag
 from s3torchconnector._datasets import _manifest_file
+from s3torchconnector._datasets._build import build
 from s3torchconnector._datasets._manifest_file import Header
 from s3torchconnector._datasets._mapped_bytes import MappedBytes
-from s3torchconnector._datasets._rows import Row, Rows, build
+from s3torchconnector._datasets._rows import Row, Rows
 from s3torchconnector.errors import S3FormatError
 
 SUMS = st.binary(min_size=16, max_size=16).map(bytes.hex)
@@ -161,7 +162,7 @@ def test_a_header_that_makes_no_sense_is_an_error(changes: dict[str, Any]) -> No
 
 
 def test_a_later_format_is_named() -> None:
-    text = json.dumps({"format": 2}).encode()
+    text = json.dumps({"format": 3}).encode()
     head = b"S3MANI1\n" + len(text).to_bytes(4, "little") + zlib.crc32(text).to_bytes(4, "little") + text
     with pytest.raises(S3FormatError, match="later release"):
         opened(head)
