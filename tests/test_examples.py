@@ -1,4 +1,4 @@
-"""The examples of checkpoints run, and say what they should; the demo has a test of its own."""
+"""The examples run, and say what they should; the demo has a test of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.servers.processes import run
 
-_EXAMPLES = Path(__file__).parents[2] / "examples"
+_EXAMPLES = Path(__file__).parents[1] / "examples"
 _SECONDS = 180.0  # they take 12
 
 
@@ -22,6 +22,8 @@ _SECONDS = 180.0  # they take 12
         ("ddp", "rank 1 saw 32 samples"),
         ("async_checkpoint", "the last checkpoint is of step 30"),
         ("reshard", "one process loaded all of it: True"),
+        ("elastic_resume", "211 samples; read again: 0, left out: 0"),
+        ("lightning_mid_epoch", "63 samples to the end of the epoch; read again: 0"),
         ("lightning_fit", "resumed, up to epoch 10"),
         ("safetensors_subset", "a quarter of the embedding         1 tensors     4.2 MB"),
     ],
