@@ -80,6 +80,8 @@ _ACTIONS = {
     "CompleteMultipartUpload": ["s3:PutObject"],
     "CopyObject": ["s3:GetObject", "s3:PutObject"],
     "CreateMultipartUpload": ["s3:PutObject"],
+    "GetObjectTagging": ["s3:GetObjectTagging", "s3:PutObjectTagging"],
+    "UploadPartCopy": ["s3:GetObject", "s3:PutObject"],
     "CreateSession": ["s3express:CreateSession"],
     "HeadObject": ["s3:GetObject"],
     "ListMultipartUploads": ["s3:ListBucketMultipartUploads"],

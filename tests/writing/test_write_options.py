@@ -177,17 +177,20 @@ def test_a_copy_keeps_metadata_and_gets_the_other_options_again(
     demands = {name: value for name, value in ALL.items() if name not in ("tags", "metadata", "content_type")}
     with S3Client("us-east-1", endpoint=moto_server.endpoint, s3client_config=config_of(**demands)) as client:
         client.copy_object(moto_bucket, "old", moto_bucket, "key", options=options)
-    assert_has_options(moto_server, moto_bucket, "key", tags={"copied": "yes"} if options else ALL["tags"])
+    tags, kind = ({"copied": "yes"}, "text/plain") if options else (ALL["tags"], ALL["content_type"])
+    assert_has_options(moto_server, moto_bucket, "key", tags=tags, kind=kind)
 
 
-def assert_has_options(server: MotoServer, bucket: str, key: str, tags: Any = ALL["tags"], size: int = 0) -> None:
+def assert_has_options(
+    server: MotoServer, bucket: str, key: str, tags: Any = ALL["tags"], size: int = 0, kind: str = ALL["content_type"]
+) -> None:
     s3 = boto3.client("s3", endpoint_url=server.endpoint, region_name="us-east-1")
     head = s3.head_object(Bucket=bucket, Key=key)
     assert head["ServerSideEncryption"] == "aws:kms"
     assert head["SSEKMSKeyId"] == KMS["kms_key_id"]
     assert head.get("BucketKeyEnabled", size > PART) is True  # moto does not keep it of multipart uploads
     assert head["StorageClass"] == "STANDARD_IA"
-    assert head["ContentType"] == "application/x-tensors"
+    assert head["ContentType"] == kind
     assert {name: value for name, value in head["Metadata"].items() if name != MARK} == {"run": "run 7", "git": "0a1b"}
     found = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
     assert {each["Key"]: each["Value"] for each in found} == tags

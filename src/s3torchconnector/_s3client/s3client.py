@@ -23,7 +23,7 @@ from s3torchconnector._s3client._head_result import head_result
 from s3torchconnector._s3client._opens_runtime import _OpensRuntime
 from s3torchconnector._transfer import ObjectSource
 from s3torchconnector._types import HeadObjectResult, ObjectInfo, ObjectInfos, UploadInfo
-from s3torchconnector._wire import operations, read_document, refuse_late_error
+from s3torchconnector._wire import operations, read_document
 from s3torchconnector._write_options import S3WriteOptions
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
 from s3torchconnector.s3writer import S3Writer
@@ -230,10 +230,11 @@ class S3Client(_OpensRuntime):
         dst_bucket: str,
         dst_key: str,
         *,
+        overwrite: bool = True,
         options: S3WriteOptions | None = None,
         source_key: S3CustomerKey | Literal["same"] | None = "same",
     ) -> None:
-        """Copy an object of up to 5 GiB inside S3.
+        """Copy an object inside S3. One that is too large for one request (5 GiB) is copied in parts, in parallel.
 
         The copy has the content type, the metadata and the tags of the source. Encryption, ACL and storage class are
         those of the options: S3 copies none of them.
@@ -241,19 +242,20 @@ class S3Client(_OpensRuntime):
         Args:
             src_bucket, src_key: what is copied.
             dst_bucket, dst_key: where to.
-            options: of the copy; what they leave out is the client's, see ``S3WriteOptions``. If they have tags, the
-                copy has those.
+            overwrite: whether an object that exists there is replaced, see ``S3Checkpoint.writer``.
+            options: of the copy; what they leave out is the client's, see ``S3WriteOptions``. Content type and metadata
+                are only replaced by those of this argument, and tags by those of either.
             source_key: the customer's key that the source is encrypted with; None if it has none. By default, the
                 ``customer_key`` of the client, with which the copy is encrypted.
 
         Raises:
             S3NotFoundError: (a ``FileNotFoundError``) there is no such object, or no such destination bucket.
+            S3ObjectExistsError: (a ``FileExistsError``) an object is there, and ``overwrite`` is false.
+            S3ObjectChangedError: the source was overwritten while it was copied in parts. Nothing is stored.
         """
-        headers = self._config._options_of_write(options)._copy_headers()
-        request = operations.copy_object(src_bucket, src_key, dst_bucket, dst_key, options=headers)._replace(
-            source_key=source_key
-        )
-        self._runtime().caller.call(request, partial(refuse_late_error, request))
+        source, target = _transfer.Place(src_bucket, src_key), _transfer.Place(dst_bucket, dst_key)
+        copy_of = partial(_transfer.ObjectCopy, self._runtime, source, target)
+        copy_of(options=options, overwrite=overwrite, source_key=source_key).carry_out()
 
     def debug_state(self) -> str:
         """Describe what this process is doing, for a person who looks at a stalled job.

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         expect_no_more_uploads,
         expect_uploads,
     )
+    from s3torchconnector._transfer.writing._copy import ObjectCopy, Place
     from s3torchconnector._transfer.writing._put_object_stream import PutObjectStream
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Lane",
     "ListObjectStream",
     "Loaded",
+    "ObjectCopy",
     "ObjectReader",
     "ObjectSource",
     "ObjectVersion",
@@ -55,6 +57,7 @@ __all__ = [
     "PiecesReader",
     "PinnedObject",
     "PinnedRange",
+    "Place",
     "PutObjectStream",
     "Range",
     "RangeFetch",
@@ -86,10 +89,12 @@ __getattr__ = names_from(
         "CommitObject": "_commit_object",
         "Seen": "_commit_object",
         "ListObjectStream": "listing._listing",
+        "ObjectCopy": "writing._copy",
         "Piece": "reading._pieces",
         "PiecesReader": "reading._pieces",
         "PinnedObject": "reading._pinned_object",
         "PinnedRange": "reading._pinned_object",
+        "Place": "writing._copy",
         "PutObjectStream": "writing._put_object_stream",
         "abort_together": "writing._abandoned_uploads",
         "expect_uploads": "writing._abandoned_uploads",

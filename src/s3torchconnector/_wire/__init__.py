@@ -24,7 +24,9 @@ from s3torchconnector._wire._dialer import NoIdleConnection
 from s3torchconnector._wire._documents import (
     CompletedPart,
     UploadsPage,
+    parse_copied_part,
     parse_http_date,
+    parse_tags,
     parse_upload_id,
     parse_uploads_page,
 )
@@ -36,7 +38,7 @@ from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
 from s3torchconnector._wire._quirks import Quirk
 from s3torchconnector._wire._response import Response, check_not_decompressed, read_document
 from s3torchconnector._wire._retry import is_retryable
-from s3torchconnector._wire._service_errors import demands_equal_parts, refuse_late_error
+from s3torchconnector._wire._service_errors import demands_equal_parts, is_too_large_to_copy, refuse_late_error
 
 if TYPE_CHECKING:
     from s3torchconnector._wire._list_page import ListPage, parse_list_page
@@ -70,14 +72,17 @@ __all__ = [
     "check_not_decompressed",
     "demands_equal_parts",
     "is_retryable",
+    "is_too_large_to_copy",
     "md5_of",
     "new_poll",
     "new_wakeup",
     "offered",
     "open_descriptors",
     "operations",
+    "parse_copied_part",
     "parse_http_date",
     "parse_list_page",
+    "parse_tags",
     "parse_upload_id",
     "parse_uploads_page",
     "read_document",

@@ -205,6 +205,27 @@ def parse_uploads_page(data: bytes) -> UploadsPage:
     return UploadsPage(uploads, marker)
 
 
+def parse_copied_part(data: bytes, checksum: str | None) -> tuple[str, str | None]:
+    """The ETag of a part that was copied, and its checksum by this algorithm, if the server tells it.
+
+    Raises:
+        S3ProtocolError: the document has no ETag.
+    """
+    root = parse(data)
+    found = find_text(root, f"Checksum{checksum}") if checksum else None
+    return required_text(root, "ETag"), found or None
+
+
+def parse_tags(data: bytes) -> dict[str, str]:
+    """The tags of an object."""
+    tags = [
+        {local_name(field): field.text or "" for field in each}
+        for each in parse(data).iter()
+        if local_name(each) == "Tag"
+    ]
+    return {tag["Key"]: tag.get("Value", "") for tag in tags if "Key" in tag}
+
+
 def complete_multipart_document(parts: Iterable[CompletedPart]) -> bytes:
     with no_fork:
         from xml.sax.saxutils import escape  # here, for the same reason

@@ -95,8 +95,8 @@ def delete_object(bucket: str, key: str) -> Request:
 def copy_object(
     src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, *, options: Mapping[str, str] = _NO_HEADERS
 ) -> Request:
-    source = quote(f"/{src_bucket}/{src_key}", safe="/~")
-    return Request("CopyObject", "PUT", dst_bucket, dst_key, headers={"x-amz-copy-source": source, **options})
+    headers = {"x-amz-copy-source": _copy_source(src_bucket, src_key), **options}
+    return Request("CopyObject", "PUT", dst_bucket, dst_key, headers=headers)
 
 
 def list_objects(
@@ -142,6 +142,35 @@ def upload_part(
 ) -> Request:
     query = (("partNumber", str(number)), ("uploadId", upload_id))
     return Request("UploadPart", "PUT", bucket, key, query=query, headers=checksum, body=body)
+
+
+def upload_part_copy(
+    src_bucket: str,
+    src_key: str,
+    etag: str | None,
+    span: tuple[int, int],
+    bucket: str,
+    key: str,
+    upload_id: str,
+    number: int,
+) -> Request:
+    """Copy the bytes from the first to the last of ``span``, of the version of the source with this ETag."""
+    query = (("partNumber", str(number)), ("uploadId", upload_id))
+    headers = {
+        "x-amz-copy-source": _copy_source(src_bucket, src_key),
+        "x-amz-copy-source-range": f"bytes={span[0]}-{span[1]}",
+        **source_if_match(etag),
+    }
+    return Request("UploadPartCopy", "PUT", bucket, key, query=query, headers=headers)
+
+
+def source_if_match(etag: str | None) -> dict[str, str]:
+    """The header of a copy that demands a version of its source."""
+    return {f"x-amz-copy-source-{name}": value for name, value in _if_match(etag).items()}
+
+
+def get_object_tagging(bucket: str, key: str) -> Request:
+    return Request("GetObjectTagging", "GET", bucket, key, query=(("tagging", ""),))
 
 
 def complete_multipart_upload(
@@ -190,6 +219,10 @@ def create_session(bucket: str, mode: str | None = None, *, options: Mapping[str
     """
     headers = {**({"x-amz-create-session-mode": mode} if mode else {}), **options}
     return Request("CreateSession", "GET", bucket, query=(("session", ""),), headers=headers)
+
+
+def _copy_source(bucket: str, key: str) -> str:
+    return quote(f"/{bucket}/{key}", safe="/~")
 
 
 def _if_match(etag: str | None) -> dict[str, str]:

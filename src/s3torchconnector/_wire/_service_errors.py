@@ -72,6 +72,7 @@ _KEY_ADVICE = (
 )
 _NOT_ENCRYPTED = "encryption parameters are not applicable"
 _NO_KEY_ADVICE = "It is not encrypted with a key of the customer (SSE-C): leave customer_key out of S3ClientConfig."
+_TOO_LARGE = "larger than the maximum allowable size"
 _SAME_LENGTH = "must have the same length"
 _EQUAL_PARTS_ADVICE = (
     "Set equal_parts=True in S3ClientConfig, and part_size so that 10,000 parts hold the object: this server takes no "
@@ -86,6 +87,11 @@ _STATUS_OF_LATE_ERRORS = {
 def demands_equal_parts(error: S3ServiceError) -> bool:
     """Whether a completion was refused because the parts differ in length, as Cloudflare R2 does."""
     return error.code == "InvalidPart" and _SAME_LENGTH in error.message
+
+
+def is_too_large_to_copy(error: S3ServiceError) -> bool:
+    """Whether a copy was refused because one request does not copy so many bytes."""
+    return error.code == "EntityTooLarge" or error.status == 413 or _TOO_LARGE in error.message
 
 
 def service_error(request: Request, status: int, headers: Mapping[str, str], body: bytes) -> S3Exception:
@@ -218,7 +224,8 @@ def _access_advice(request: Request, code: str) -> str:
     if code in EXPIRED_CODES or code == "InvalidToken":
         return "The credentials have expired, and refreshing them found no valid ones: renew them."
     actions = {
-        "HeadObject": "s3:GetObject", "CopyObject": "s3:GetObject and s3:PutObject", "ListObjectsV2": "s3:ListBucket",
+        "HeadObject": "s3:GetObject", "CopyObject": "s3:GetObject and s3:PutObject",
+        "UploadPartCopy": "s3:GetObject and s3:PutObject", "ListObjectsV2": "s3:ListBucket",
         "CreateMultipartUpload": "s3:PutObject", "UploadPart": "s3:PutObject",
         "CompleteMultipartUpload": "s3:PutObject", "ListMultipartUploads": "s3:ListBucketMultipartUploads",
         "CreateSession": "s3express:CreateSession",

@@ -104,7 +104,7 @@ class S3FileSystem(FileSystemBase):
         return uri
 
     def rename(self, path: str | os.PathLike[str], new_path: str | os.PathLike[str]) -> None:
-        """Copy an object of up to 5 GiB, then delete the original. Saving a checkpoint does not need this.
+        """Copy an object, then delete the original. Saving a checkpoint does not need this.
 
         Raises:
             S3Exception: an error occurred accessing S3.

@@ -254,7 +254,7 @@ class AwsLike(MemoryS3):
             return there
         first, _, last = request.headers["x-amz-copy-source-range"].removeprefix("bytes=").partition("-")
         data = there.data[int(first) : int(last) + 1]
-        if len(data) != int(last) + 1 - int(first) or len(there.data) <= 5 * 1024**2 or len(data) > self.largest_copy:
+        if len(data) != int(last) + 1 - int(first) or len(there.data) <= 5 * 1024**2 or len(data) > 5 * 1024**3:
             return s3_error(400, "InvalidArgument", "Range specified is not valid for source object")
         kept = {each.header: each.encode(each.of([data])) for each in ALGORITHMS if each.name == upload.algorithm}
         part = Part(data, f'"{md5_of(data)}"', kept)

@@ -42,6 +42,16 @@ def equal_part_size(part_size: int, size: int | None = None) -> int:
     return part_size
 
 
+def copied_ranges(size: int, part_size: int) -> list[tuple[int, int]]:
+    """The first and the last byte of each part of a copy of ``size`` bytes; all parts but the last have one size.
+
+    That is ``part_size``, or as many MiB as it takes to have no more parts than S3 allows.
+    """
+    needed = -(-size // MAX_PARTS)
+    step = max(part_size, -(-needed // MIB) * MIB)
+    return [(start, min(start + step, size) - 1) for start in range(0, size, step)]
+
+
 def least_of_part(number: int) -> int:
     """The fewest bytes of part ``number`` with which an upload still reaches the largest object."""
     return size_of_part(number, MIN_PART_SIZE)

@@ -50,6 +50,7 @@ class State(Enum):
     COMPLETED = "completed"
 
 
+SendPart = Callable[[str, int, CancelToken], CompletedPart]
 _OPEN, _IN_USE = State.OPEN, State.IN_USE  # looking a member up takes 0.1 us, at every write (CPython 3.11)
 
 
@@ -178,15 +179,20 @@ class Upload:
 
     def send_part(self) -> None:
         """Have a worker send the part that is being filled, and begin the next one."""
+        full = self.filling  # until the callback below is set: if this is interrupted before, ``abort`` releases it
+        part = self.add_part(partial(_send_body, self._requests, full))
+        part.add_done_callback(lambda _: full.release())
+        self.filling = self._new_part()
+
+    def add_part(self, send: SendPart) -> Future[CompletedPart]:
+        """Have a worker call ``send`` with the id of the upload and the number of the next part."""
         if self._upload_id is None:
             self._upload_id = self._lane.submit(self._create)
-        full = self.filling  # until the callback below is set: if this is interrupted before, ``abort`` releases it
-        part = self._lane.submit(partial(self._send, self.number, full, self._upload_id))
-        part.add_done_callback(lambda _: full.release())
+        part = self._lane.submit(partial(self._send, self.number, send, self._upload_id))
         part.add_done_callback(partial(_note_failure, self._failures))
         self._parts.append(part)
         self.number += 1
-        self.filling = self._new_part()
+        return part
 
     def store(self) -> None:
         """Make the object appear: by one PUT if there is only one part, or else by completing the multipart upload."""
@@ -209,10 +215,10 @@ class Upload:
         # Not with the token of the parts: if S3 may have begun an upload, its id must be known, to abort it.
         return self._requests.create(self._cancel_creation)
 
-    def _send(self, number: int, part: PartBuffer, upload_id: Future[str]) -> CompletedPart:
+    def _send(self, number: int, send: SendPart, upload_id: Future[str]) -> CompletedPart:
         identifier = upload_id.result()
         self._cancel.check()  # memory that was lent may be the program's again
-        return self._requests.send_part(identifier, number, part.body(), self._cancel)
+        return send(identifier, number, self._cancel)
 
     # -- its end without an object --------------------------------------------------------------------------------
 
@@ -232,6 +238,12 @@ class Upload:
             self._requests.abort(upload_id.result(), _left(until))
         elif self._cancel_creation.cancelled:
             self._requests.warn_of_creation()
+
+
+def _send_body(
+    requests: UploadRequests, part: PartBuffer, upload_id: str, number: int, cancel: CancelToken
+) -> CompletedPart:
+    return requests.send_part(upload_id, number, part.body(), cancel)
 
 
 def _left(until: float) -> float:

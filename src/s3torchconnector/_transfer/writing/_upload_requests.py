@@ -47,6 +47,7 @@ class UploadRequests:
     Args:
         options: the headers of ``S3WriteOptions``.
         summed: whether to compute the checksum even if uploads carry none.
+        checksums: of the parts, if they are not those of bytes that are sent.
     """
 
     def __init__(
@@ -58,13 +59,14 @@ class UploadRequests:
         condition: Overwrite | None = None,
         *,
         summed: bool = False,
+        checksums: UploadChecksums | None = None,
     ) -> None:
         self.bucket = bucket
         self.key = key
         self._caller = caller
         self._options = options
         self._condition = Overwrite() if condition is None else condition
-        self._checksums = UploadChecksums(caller, bucket, summed)
+        self._checksums = checksums or UploadChecksums(caller, bucket, summed)
         self._is_gateway = False  # whether the server is Ceph's or Swift's
         self._begun = 0  # when the multipart upload was created, by the server's clock; 0 if it did not tell
 
