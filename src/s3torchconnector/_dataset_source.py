@@ -36,6 +36,11 @@ class ObjectTable(Protocol):
     def __iter__(self) -> Iterator[S3BucketKeyData]: ...
 
 
+def is_whole_object(item: S3BucketKeyData) -> bool:
+    """Whether a sample is an object, and not a part of one, or several."""
+    return type(item) is S3BucketKeyData
+
+
 def identity(reader: S3Reader) -> S3Reader:
     """The default transform: the sample is the reader itself."""
     return reader
@@ -96,11 +101,24 @@ class DatasetSource:
             return ArchiveSample(item, self._open_part)
         if isinstance(item, GroupItem):
             return GroupSample(item, self._open_part)
-        if self.pinned and item.object_info is not None:
-            return self._open_pinned(item, item.object_info, self.reader_constructor or _default_reader)
+        if self.pinned:
+            return self._open_quietly(item)
         return self.client.get_object(
             item.bucket, item.key, object_info=item.object_info, reader_constructor=self.reader_constructor
         )
+
+    def open_for_call(self, item: S3BucketKeyData) -> Any:
+        """Open a sample for a method of the program, without ``get_object`` of the client, which programs override."""
+        return self._open_quietly(item) if is_whole_object(item) else None
+
+    def _open_quietly(self, item: S3BucketKeyData) -> S3Reader:
+        if is_whole_object(item):
+            early: S3Reader | None = self.client._early.take(item.bucket, item.key, self.reader_constructor)
+            if early is not None:
+                return early
+        if self.pinned and item.object_info is not None:
+            return self._open_pinned(item, item.object_info, self.reader_constructor or _default_reader)
+        return self.client._open_reader(item.bucket, item.key, item.object_info, self.reader_constructor)
 
     def _open_part(self, item: S3BucketKeyData) -> S3Reader:
         """Open what is read whole, and is part of a sample."""

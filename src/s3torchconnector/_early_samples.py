@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from s3torchconnector._dataset_source import DatasetSource
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
@@ -31,6 +31,20 @@ class Foreign:
 
 OpenedEarly = S3Reader | ArchiveSample | GroupSample | Foreign
 """What a source opens, in the form that ``look_ahead`` takes."""
+
+
+class Sample(Protocol):
+    """One sample that is to be made, of an object that is fetched early."""
+
+    @property
+    def item(self) -> S3BucketKeyData | None:
+        """The object; None if it is not known which one it will be."""
+
+    def open(self) -> OpenedEarly:
+        """Open the object. No request is made."""
+
+    def transform(self, reader: OpenedEarly) -> Any:
+        """Make the sample of what was opened."""
 
 
 class Chosen(NamedTuple):
@@ -64,19 +78,22 @@ class Chosen(NamedTuple):
             raise RuntimeError("the transform raised StopIteration") from error
 
 
-class Handed:
+_S = TypeVar("_S", bound=Sample)
+
+
+class Handed(Generic[_S]):
     """How many samples an iterator has handed out, and which one last."""
 
     count = 0
-    chosen: Chosen | None = None
+    chosen: _S | None = None
 
-    def note(self, chosen: Chosen) -> None:
+    def note(self, chosen: _S) -> None:
         """One more."""
         self.chosen = chosen
         self.count += 1
 
 
-class Samples(Iterator[Any]):
+class Samples(Iterator[Any], Generic[_S]):
     """Transformed samples of objects that are fetched before they are needed.
 
     A transform that raises costs its own sample: the next call goes on with the next one. When the iterator is
@@ -86,26 +103,36 @@ class Samples(Iterator[Any]):
         chosen: the objects, in order.
         sources: all that they may have.
         most: how many of the next ones are fetched at most, besides the one that is used.
+        allowed: whether they may be, each time.
 
     Attributes:
         handed: what has been handed out, with the samples that failed.
     """
 
-    def __init__(self, chosen: Iterable[Chosen], sources: Sequence[DatasetSource], most: int | None) -> None:
-        self._opened = opened = deque[Chosen]()
+    def __init__(
+        self,
+        chosen: Iterable[_S],
+        sources: Sequence[DatasetSource],
+        most: int | None,
+        allowed: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._opened = opened = deque[_S]()
+        self._in_flight = in_flight = deque[OpenedEarly]()
 
-        def open_early(each: Chosen) -> OpenedEarly:
+        def open_early(each: _S) -> OpenedEarly:
             reader = each.open()
             opened.append(each)
             return reader
 
-        self._readers = look_ahead(map(open_early, chosen), _runtimes(sources), most)
-        self.handed = Handed()
+        self._readers = look_ahead(
+            map(open_early, chosen), _runtimes(sources), most, allowed=allowed, in_flight=in_flight
+        )
+        self.handed = Handed[_S]()
 
-    @classmethod
-    def of(cls, source: DatasetSource, items: Iterable[S3BucketKeyData], most: int | None) -> Samples:
+    @staticmethod
+    def of(source: DatasetSource, items: Iterable[S3BucketKeyData], most: int | None) -> Samples[Chosen]:
         """The samples of one source's objects."""
-        return cls((Chosen(source, item) for item in items), [source], most)
+        return Samples[Chosen]((Chosen(source, item) for item in items), [source], most)
 
     def __next__(self) -> Any:
         reader = next(self._readers)
@@ -123,6 +150,13 @@ class Samples(Iterator[Any]):
         if reader is not None:
             self._opened.popleft()
             reader.close()
+
+    def leave(self) -> list[tuple[_S, OpenedEarly]]:
+        """Make no more samples. Return what is in flight, which is from now on the caller's to close."""
+        left = list(zip(self._opened, self._in_flight, strict=True))
+        self._in_flight.clear()
+        self._readers.close()
+        return left
 
     def close(self) -> None:
         """Cancel what is in flight: there are no more samples."""

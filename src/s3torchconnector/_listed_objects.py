@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
+from typing import Any
 
 from s3torchconnector._key_table import KeyTable
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
@@ -17,17 +18,37 @@ _ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")  # the others of S3's archival storage c
 _log = logging.getLogger(__name__)
 
 
-class ListedObjects(Iterable[S3BucketKeyData]):
-    """The objects with a prefix. Each iteration lists them again."""
+class ListedObjects(Iterator[S3BucketKeyData]):
+    """The objects with a prefix, listed while they are taken. A copy goes on after the last one that was taken."""
 
     def __init__(self, bucket: str, prefix: str, client: S3Client, *, skip_archived: bool = False) -> None:
         self._bucket = bucket
         self._prefix = prefix
         self._client = client
         self._skip_archived = skip_archived
+        self._rest: Iterator[S3BucketKeyData] | None = None  # once the first was asked for
+        self._last: str | None = None
 
-    def __iter__(self) -> Iterator[S3BucketKeyData]:
-        return self.after(None)
+    def __next__(self) -> S3BucketKeyData:
+        """The next object.
+
+        Raises:
+            S3Exception: an error occurred accessing S3; the next call goes on at the same place.
+        """
+        if self._rest is None:
+            self._rest = self.after(self._last)
+        try:
+            item = next(self._rest)
+        except StopIteration:
+            raise
+        except BaseException:
+            self._rest = None
+            raise
+        self._last = item.key
+        return item
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_rest": None}
 
     def after(self, key: str | None) -> Iterator[S3BucketKeyData]:
         """Those that come after a key in the listing, whether it is still there or not; None means all."""
@@ -35,14 +56,19 @@ class ListedObjects(Iterable[S3BucketKeyData]):
 
     def in_order(self) -> Iterable[S3BucketKeyData]:
         """The objects in an order that is the same in every listing, which that of directory buckets is not."""
-        return self if is_listed_in_order(self._client._runtime, self._bucket) else self.table()
+        return self if self._is_in_order() else self.table()
 
     def table(self) -> KeyTable:
         """The objects by index, in the same order in every process."""
+        if self._rest is not None or self._last is not None:
+            return KeyTable(self if self._is_in_order() else sorted(self, key=attrgetter("key")))
         pages = self._pages()
-        if not is_listed_in_order(self._client._runtime, self._bucket):
+        if not self._is_in_order():
             pages = iter([ObjectInfos.of(sorted((info for page in pages for info in page), key=attrgetter("key")))])
         return KeyTable.of_pages(self._bucket, pages)
+
+    def _is_in_order(self) -> bool:
+        return is_listed_in_order(self._client._runtime, self._bucket)
 
     def _pages(self, after: str | None = None) -> Iterator[ObjectInfos]:
         for page in self._listed(after):

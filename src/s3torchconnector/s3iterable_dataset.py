@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
+from s3torchconnector._called_for import CalledFor, Uptake
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._dataset_parameters import document
 from s3torchconnector._dataset_source import (
@@ -21,7 +22,7 @@ from s3torchconnector._dataset_source import (
 )
 from s3torchconnector._datasets._resumed import check, rest, state_of
 from s3torchconnector._datasets._shared_out_twice import refuse_second_sharding
-from s3torchconnector._early_samples import Chosen, Handed, Samples
+from s3torchconnector._early_samples import Handed, Samples
 from s3torchconnector._ranks import environment_rank, group_rank
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
@@ -88,7 +89,8 @@ class S3IterableDataset(IterableDataset[Any]):
         self._pickled_rank: tuple[int, int] | None = None
         self._restored: Mapping[str, Any] | None = None  # where the next iteration goes on
         self._before: Mapping[str, Any] | None = None  # where the latest iteration went on
-        self._handed: Handed | None = None  # what it has handed out
+        self._handed: Handed[Any] | None = None  # what it has handed out
+        self._uptake = Uptake()
 
     @property
     def region(self) -> str:
@@ -212,10 +214,14 @@ class S3IterableDataset(IterableDataset[Any]):
             items = rest(items, self._before, place)
         elif self._enable_sharding:
             items = shard(items, place)
-        if type(self)._get_transformed_object is not S3IterableDataset._get_transformed_object:
-            self._handed = Handed()
-            return map(partial(self._hand_out, self._handed), items)
-        samples = Samples.of(self._source, items, self._look_ahead)
+        if type(self)._get_transformed_object is S3IterableDataset._get_transformed_object:
+            samples: Samples[Any] = Samples.of(self._source, items, self._look_ahead)
+        else:
+            calls = (
+                CalledFor(self._source, item, partial(self._get_transformed_object, item), self._uptake)
+                for item in items
+            )
+            samples = Samples(calls, [self._source], self._look_ahead, self._uptake.is_certain)
         self._handed = samples.handed
         return samples
 
@@ -244,12 +250,11 @@ class S3IterableDataset(IterableDataset[Any]):
         return self._source.client
 
     def _get_transformed_object(self, bucket_key: S3BucketKeyData) -> Any:
-        """The sample of one object. If a subclass overrides this, it is called for one object after the other."""
-        return self._source.transform(self._source.open(bucket_key))
+        """The sample of one object. If a subclass overrides this, the object is on its way when it is called.
 
-    def _hand_out(self, handed: Handed, bucket_key: S3BucketKeyData) -> Any:
-        handed.note(Chosen(self._source, bucket_key))
-        return self._get_transformed_object(bucket_key)
+        That is so if the override opens the object by this method, or by ``get_object`` of the client.
+        """
+        return self._source.transform(self._source.open(bucket_key))
 
     def _place(self) -> Place:
         """Which share of the samples belongs to this process, at the time when iteration starts."""

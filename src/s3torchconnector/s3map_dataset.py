@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from torch.utils.data import Dataset
 
+from s3torchconnector._batch_rest import BatchRest
+from s3torchconnector._called_for import CalledFor, Uptake
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._dataset_parameters import document
 from s3torchconnector._dataset_source import (
@@ -21,6 +24,7 @@ from s3torchconnector._dataset_source import (
 )
 from s3torchconnector._early_samples import Samples
 from s3torchconnector._key_table import KeyTable
+from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._s3dataset_common import get_objects_from_prefix, get_objects_from_uris  # noqa: F401
 from s3torchconnector._source_attribute import SourceAttribute
@@ -71,6 +75,8 @@ class S3MapDataset(Dataset[Any]):
         )
         self._table: ObjectTable | None = None
         self._manifest: S3Manifest | None = None
+        self._uptake = Uptake()
+        self._rest: BatchRest | None = None  # of a batch in which a sample failed
 
     @property
     def region(self) -> str:
@@ -184,24 +190,59 @@ class S3MapDataset(Dataset[Any]):
             IndexError: there is no such sample.
             S3Exception: an error occurred accessing S3.
         """
+        if self._rest is not None and type(self).__getitem__ is S3MapDataset.__getitem__:
+            for sample in self._rest.take(i):
+                return sample
         return self._source.transform(self._get_object(i))
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Return a batch of transformed samples. Their objects are fetched concurrently, and transformed in order.
 
-        If a subclass overrides ``__getitem__`` or ``_get_object``, it is called for one index after the other: which
-        objects it will ask for is not known before. Work that belongs to one object is faster in the transform.
+        If a sample fails, its error is raised. What was made and fetched of the others is kept until the next batch:
+        the program can ask for them by index, or for the batch again, and they are not fetched twice.
+
+        If a subclass overrides ``__getitem__`` or ``_get_object``, it is called for one index after the other, with
+        the objects at these indices on their way.
 
         Raises:
             IndexError: there is no such sample.
             S3Exception: an error occurred accessing S3.
         """
-        kind = type(self)
-        if kind.__getitem__ is not S3MapDataset.__getitem__ or kind._get_object is not S3MapDataset._get_object:
-            return [self[i] for i in indices]
-        table = self._dataset_bucket_key_pairs
-        items = [table[i] for i in indices]
-        return list(Samples.of(self._source, items, None))
+        rest, self._rest = self._rest, None
+        batch = [(i, [] if rest is None else rest.take(i)) for i in indices]
+        samples = self._samples([i for i, kept in batch if not kept])
+        made = []
+        try:
+            for i, kept in batch:
+                made.append((i, kept[0] if kept else next(samples)))
+        except Exception:
+            made += [(i, kept[0]) for i, kept in batch[len(made) + 1 :] if kept]
+            self._rest = BatchRest(self._source, made, samples.leave())
+            raise
+        except BaseException:
+            samples.close()
+            raise
+        finally:
+            if rest is not None:
+                rest.close()
+        return [sample for _, sample in made]
+
+    def _samples(self, indices: list[int]) -> Samples[Any]:
+        kind, source = type(self), self._source
+        if kind.__getitem__ is S3MapDataset.__getitem__ and kind._get_object is S3MapDataset._get_object:
+            table = self._dataset_bucket_key_pairs
+            return Samples.of(source, [table[i] for i in indices], None)
+        calls = (CalledFor(source, self._likely_object(i), partial(self.__getitem__, i), self._uptake) for i in indices)
+        return Samples(calls, [source], None, self._uptake.is_certain)
+
+    def _likely_object(self, i: int) -> S3BucketKeyData | None:
+        """The object that an override of ``__getitem__`` or ``_get_object`` will open."""
+        if self._table is None:  # it may not need a listing
+            return None
+        try:
+            return self._dataset_bucket_key_pairs[i]
+        except (IndexError, KeyError, TypeError):  # its indices may be others
+            return None
 
     def _objects(self) -> ObjectTable:
         if self._table is None:
@@ -228,5 +269,8 @@ class S3MapDataset(Dataset[Any]):
         return self._source.client
 
     def _get_object(self, i: int) -> Any:
-        """The reader of the object at ``i``. If a subclass overrides this, it is called for one after the other."""
+        """The reader of the object at ``i``. A subclass may override this."""
         return self._source.open(self._dataset_bucket_key_pairs[i])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_rest": None}

@@ -95,7 +95,11 @@ def use_the_helpers_of_the_datasets(bucket: str) -> Any:
         s3client_config=_CONFIG,
     )
     newest = NewestFirst(f"s3://{bucket}/a/", ".txt")
+    listed = iterable_names.get_objects_from_prefix(f"s3://{bucket}/a/", client)
+    first, again = next(listed), map_names.get_objects_from_uris(uris[:2], client)  # type: ignore[call-overload]
     return [
+        [first.key, first.object_info.key, first.object_info.size],
+        [[item.key for item in listed], list(listed), next(again).key, [item.key for item in again]],  # type: ignore[call-overload]
         [item.key for item in named],
         list(sharded),
         [newest[i] for i in range(len(newest))],
@@ -155,6 +159,24 @@ def look_into_a_map_dataset(bucket: str) -> Any:
         S3BucketKeyData("b", "k") == ("b", "k", None),
         S3BucketKeyData("b", "k")._replace(key="j"),
     ]
+
+
+def describe_objects_in_a_reader_constructor(bucket: str) -> Any:
+    """A constructor that asks what is known of an object before it reads it."""
+    _store(bucket, "a/1.txt", "a/22.txt")
+    described = []
+
+    def construct(bucket: str, key: str, get_object_info: Any, get_stream: Any) -> Any:
+        info = get_object_info()
+        described.append([getattr(info, "key", None), info.size, len(info.etag.strip('"')), info.last_modified > 10**9])
+        return S3ReaderConstructor.sequential()(
+            bucket=bucket, key=key, get_object_info=get_object_info, get_stream=get_stream
+        )
+
+    place = {"region": _REGION, "s3client_config": _CONFIG, "transform": _text, "reader_constructor": construct}
+    indexed = S3MapDataset.from_prefix(f"s3://{bucket}/a/", **place)  # type: ignore[arg-type]
+    in_order = S3IterableDataset.from_prefix(f"s3://{bucket}/a/", **place)  # type: ignore[arg-type]
+    return [indexed[1], indexed[0], list(in_order), described]
 
 
 def override_the_hooks_of_an_iterable_dataset(bucket: str) -> Any:
@@ -233,6 +255,7 @@ _PROGRAMS = (
     write_through_the_client,
     use_the_helpers_of_the_datasets,
     look_into_a_map_dataset,
+    describe_objects_in_a_reader_constructor,
     override_the_hooks_of_an_iterable_dataset,
 )
 PROGRAMS = {program.__name__: program for program in _PROGRAMS}

@@ -25,6 +25,8 @@ EXPECTED: dict[str, Any] = {
         "S3Writer", False, True, False, 4, 4, True, True, [0, 1, 2, 3, 4], "one\n", True,
     ],
     "use_the_helpers_of_the_datasets": [
+        ["a/1.txt", "a/1.txt", 7],
+        [["a/2.txt", "a/3.bin"], [], "a/1.txt", ["a/2.txt"]],
         ["a/1.txt", "a/2.txt"],
         ["a/1.txt=a/1.txt", "a/2.txt=a/2.txt", "a/3.bin=a/3.bin"],
         ["a/2.txt=a/2.txt", "a/1.txt=a/1.txt"],
@@ -35,6 +37,13 @@ EXPECTED: dict[str, Any] = {
     "look_into_a_map_dataset": [
         True, "a/1.txt", "a/2.txt", 7, ["a/2.txt", "a/3.bin"], 3, "a/2.txt", "us-east-1", list("a/3.bin=a/3.bin"), 7,
         ["0:a/1.txt", "1:a/2.txt"], [["0:a/1.txt", "1:a/2.txt"]], 1, True, ["b", "j", None],
+    ],
+    "describe_objects_in_a_reader_constructor": [
+        "a/22.txt=a/22.txt", "a/1.txt=a/1.txt", ["a/1.txt=a/1.txt", "a/22.txt=a/22.txt"],
+        [
+            ["a/22.txt", 8, 32, True], ["a/1.txt", 7, 32, True],
+            ["a/1.txt", 7, 32, True], ["a/22.txt", 8, 32, True],
+        ],
     ],
     "override_the_hooks_of_an_iterable_dataset": [
         [["a/1.txt", "a/1.txt=a/1.txt"], ["a/2.txt", "a/2.txt=a/2.txt"]],

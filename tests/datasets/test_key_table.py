@@ -10,22 +10,35 @@ from hypothesis import strategies as st
 
 from s3torchconnector._key_table import KeyTable
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
-from s3torchconnector._types import ObjectInfo
+from s3torchconnector._types import ObjectInfo, ObjectInfos, RestoreStatus
 
-
-def _item(bucket: str, key: str, size: int | None) -> S3BucketKeyData:
-    return S3BucketKeyData(bucket, key, None if size is None else ObjectInfo(key, "", size, 0))
-
-
-ITEMS = st.builds(
-    _item,
-    st.sampled_from(["a", "b", "another-bucket"]),
-    st.text(st.characters(exclude_categories=())),  # lone surrogates among them
-    st.none() | st.integers(0, 50 * 2**40),
+_KEYS = st.text(st.characters(exclude_categories=()))  # lone surrogates among them
+_SUMS = st.text("0123456789abcdef", min_size=32, max_size=32)
+_ETAGS = (
+    _SUMS | st.builds("{}-{}".format, _SUMS, st.integers(0, 10_000)) | st.text("0123456789abcdefABCDEF-/ ", min_size=1)
 )
+_RESTORED = st.none() | st.builds(RestoreStatus, st.booleans(), st.none() | st.integers(0, 2**40))
+_INFOS = st.builds(
+    ObjectInfo,
+    _KEYS,
+    _ETAGS,
+    st.integers(0, 50 * 2**40),
+    st.integers(-(2**40), 2**40),
+    st.sampled_from([None, "STANDARD", "GLACIER_IR"]),
+    _RESTORED,
+)
+_QUOTED = _INFOS.map(lambda info: info._replace(etag=f'"{info.etag}"'))
 
 
-@given(st.lists(ITEMS, max_size=30), st.integers(-40, 40))
+def _items(infos: st.SearchStrategy[ObjectInfo]) -> st.SearchStrategy[list[S3BucketKeyData]]:
+    """Objects of which some were listed, by a server that quotes all of its ETags or none."""
+    buckets = st.sampled_from(["a", "b", "another-bucket"])
+    listed = st.builds(lambda bucket, info: S3BucketKeyData(bucket, info.key, info), buckets, infos)
+    named = st.tuples(buckets, _KEYS).map(lambda place: S3BucketKeyData(*place))
+    return st.lists(listed | named, max_size=30)
+
+
+@given(_items(_INFOS) | _items(_QUOTED), st.integers(-40, 40))
 def test_is_the_list(items: list[S3BucketKeyData], i: int) -> None:
     for table in (KeyTable(items), pickle.loads(pickle.dumps(KeyTable(iter(items))))):
         assert len(table) == len(items)
@@ -37,10 +50,18 @@ def test_is_the_list(items: list[S3BucketKeyData], i: int) -> None:
                 table[i]
 
 
-def test_pickles_compactly() -> None:
+@given(st.lists(st.lists(_QUOTED, max_size=9), max_size=4))
+def test_pages_of_a_listing_are_the_list(pages: list[list[ObjectInfo]]) -> None:
+    table = KeyTable.of_pages("bucket", map(ObjectInfos.of, pages))
+    assert list(table) == [S3BucketKeyData("bucket", info.key, info) for page in pages for info in page]
+
+
+@pytest.mark.parametrize(("listed", "limit"), [(False, 20), (True, 50)])
+def test_pickles_compactly(listed: bool, limit: int) -> None:
     count, key = 100_000, "folder/of/samples/{:07}.jpg"
-    items = (_item("bucket", key.format(i), i) for i in range(count))
-    assert len(pickle.dumps(KeyTable(items))) < count * (len(key.format(0)) + 20) + 1000
+    infos = (ObjectInfo(key.format(i), f'"{i:032x}"', i, 1_700_000_000 + i, "STANDARD") for i in range(count))
+    table = KeyTable(S3BucketKeyData("bucket", info.key, info if listed else None) for info in infos)
+    assert len(pickle.dumps(table)) < count * (len(key.format(0)) + limit) + 1000
 
 
 def test_more_buckets_than_two_bytes_can_number() -> None:

@@ -128,7 +128,8 @@ def test_a_missing_object_fails_its_batch_and_is_named() -> None:
         with pytest.raises(FileNotFoundError, match=r"The key does not exist.*s3://held/3") as caught:
             dataset.__getitems__(range(8))
         assert (caught.value.bucket, caught.value.key) == ("held", "3")  # type: ignore[attr-defined]
-        wait_until_budget_is_free(dataset)  # the others, which get no response, are cancelled
+        assert dataset.__getitems__([0]) == [server.content(0)]
+        wait_until_budget_is_free(dataset)  # the others, which get no response, are cancelled by then
 
 
 def test_a_copy_of_a_used_dataset_does_not_list_again(dataset: S3MapDataset, proxy: RecordingProxy) -> None:
@@ -147,3 +148,26 @@ def test_the_names_of_many_objects_pickle_compactly(used: bool) -> None:
     if used:
         assert len(dataset) == len(uris)
     assert len(pickle.dumps(dataset)) < 50_000 * (len("some/folder/00000000") + 20) + 10_000
+
+
+def test_what_a_listing_told_is_known_without_a_request(
+    proxy: RecordingProxy, bucket: str, s3_server: S3Server
+) -> None:
+    folder = s3_server.folder / bucket
+    for name in ("1.bin", "2.bin"):
+        (folder / name).write_bytes(name.encode())
+    told = []
+
+    def construct(get_object_info: Callable[[], Any], **options: Any) -> S3Reader:
+        told.append(get_object_info())
+        return S3Reader(get_object_info=get_object_info, **options)
+
+    dataset = S3MapDataset.from_prefix(
+        f"s3://{bucket}", region="us-east-1", endpoint=proxy.endpoint, transform=read, reader_constructor=construct
+    )
+    assert dataset.__getitems__([1, 0]) == [b"2.bin", b"1.bin"]
+    assert pickle.loads(pickle.dumps(dataset._table))[0].object_info == told[1]
+    assert [(info.key, info.size) for info in told] == [("2.bin", 5), ("1.bin", 5)]
+    assert all(len(info.etag.strip('"')) == 32 for info in told)
+    assert [info.last_modified for info in told] == [int((folder / info.key).stat().st_mtime) for info in told]
+    assert [each.request.method for each in proxy.exchanges] == ["GET"] * 3

@@ -7,7 +7,8 @@ from array import array
 from collections.abc import Iterable
 from typing import Any
 
-from s3torchconnector._datasets import _etags, _manifest_file
+from s3torchconnector import _etag_columns
+from s3torchconnector._datasets import _manifest_file
 from s3torchconnector._datasets._manifest_file import Header
 from s3torchconnector._datasets._mapped_bytes import MappedBytes
 from s3torchconnector._datasets._rows import Row, Rows, Samples
@@ -72,7 +73,7 @@ class _ObjectColumns:
         self.keys = bytearray()
         self._bucket_of = array("I")
         self._sizes = array("Q")
-        self.etags = _etags.EtagColumns()
+        self.etags = _etag_columns.EtagColumns()
 
     def __len__(self) -> int:
         return len(self._sizes)

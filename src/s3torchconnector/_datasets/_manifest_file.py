@@ -31,9 +31,9 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
 
-from s3torchconnector._datasets._etags import KINDS, PARTS, TEXT
 from s3torchconnector._datasets._sample_columns import SampleColumns
 from s3torchconnector._errors import S3FormatError
+from s3torchconnector._etag_columns import KINDS, PARTS, TEXT
 
 FORMAT = 1
 FORMAT_OF_SAMPLES = 2
@@ -57,7 +57,7 @@ class Header:
         archived: how many objects were left out since they are archived.
         samples: how many objects there are, each of which is a sample if ``columns_of_samples`` is None.
         key_bytes, etag_bytes: how long the columns of text are.
-        etags: one of ``_etags.KINDS``.
+        etags: one of ``_etag_columns.KINDS``.
         fingerprint: see the module; hexadecimal.
         columns_of_samples: what samples are, if not whole objects.
     """

@@ -94,7 +94,7 @@ class Pass(Iterator[Any]):
         self._progress: Progress | None = None
         self._tallies = [Tally() for _ in making.contents.parts]
         self._since_added = 0
-        self._samples: Samples
+        self._samples: Samples[Chosen]
 
     def __next__(self) -> Any:
         progress = self._progress or self._start()

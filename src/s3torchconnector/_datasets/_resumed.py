@@ -19,7 +19,7 @@ from s3torchconnector._sharding import Place
 _VERSION = 1
 
 
-def state_of(before: Mapping[str, Any] | None, handed: Handed | None, place: Place) -> dict[str, Any]:
+def state_of(before: Mapping[str, Any] | None, handed: Handed[Any] | None, place: Place) -> dict[str, Any]:
     """The state after what was handed out, in a pass that began where ``before`` says; None means at the beginning."""
     count, last = (before["handed"], before["last"]) if before else (0, None)
     if handed is not None and handed.chosen is not None:

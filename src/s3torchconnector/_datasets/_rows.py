@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from s3torchconnector._datasets import _etags, _manifest_file
+from s3torchconnector import _etag_columns
+from s3torchconnector._datasets import _manifest_file
 from s3torchconnector._datasets._manifest_file import Header
 from s3torchconnector._datasets._mapped_bytes import MappedBytes
 from s3torchconnector._errors import S3FormatError
@@ -100,8 +101,8 @@ class Rows(Samples):
         # What each row needs, without a look-up in the header.
         self._count, self._buckets = self.header.samples, self.header.buckets
         self._several_buckets = len(self._buckets) > 1
-        self._text = self.header.etags == _etags.TEXT
-        self._in_parts = self.header.etags == _etags.PARTS
+        self._text = self.header.etags == _etag_columns.TEXT
+        self._in_parts = self.header.etags == _etag_columns.PARTS
 
         def column(name: str, code: Literal["Q", "I", "H", "B"]) -> memoryview:
             place = columns[name]
@@ -118,7 +119,7 @@ class Rows(Samples):
     def _check(self) -> None:
         """Numbers that were right when they were written cannot be wrong, but may have been written by anybody."""
         check_ends(self._key_ends, self.header.key_bytes, 1, "keys")
-        if self.header.etags == _etags.TEXT:
+        if self.header.etags == _etag_columns.TEXT:
             check_ends(self._etag_ends, self.header.etag_bytes, 0, "ETags")
         if any(int(sizes.min()) < 0 for sizes in in_tensors(self.sizes)):
             raise S3FormatError("its sizes are impossible")
@@ -158,7 +159,7 @@ class Rows(Samples):
             text = self._etags[self._etag_ends[i - 1] if i else 0 : self._etag_ends[i]]
             return quoted(str(text, "utf-8", "surrogateescape"))
         parts = self._etag_parts[i] if self._in_parts else 0
-        return f'"{_etags.unpacked(self._etags[16 * i : 16 * i + 16], parts)}"'
+        return f'"{_etag_columns.unpacked(self._etags[16 * i : 16 * i + 16], parts)}"'
 
     def __iter__(self) -> Iterator[Row]:
         return map(self.row, range(len(self)))

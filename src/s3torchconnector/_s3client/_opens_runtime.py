@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._s3client._early_readers import EarlyReaders
 from s3torchconnector._s3client._lifetime import close_when_dropped, watch
 from s3torchconnector._transfer import Runtime
 from s3torchconnector._version import __version__
@@ -28,6 +29,7 @@ class _OpensRuntime:
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
         self._opened: Runtime | None = None
+        self._early = EarlyReaders()
         watch(self)
 
     def _runtime(self) -> Runtime:
@@ -56,7 +58,8 @@ class _OpensRuntime:
             runtime.forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_opened")}
+        left = ("_lock", "_opened", "_early")
+        return {name: value for name, value in self.__dict__.items() if name not in left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -115,11 +115,17 @@ class S3Client(_OpensRuntime):
         Raises:
             ValueError: the bucket is empty.
         """
+        early: S3Reader | None = self._early.take(bucket, key, reader_constructor)
+        return self._open_reader(bucket, key, object_info, reader_constructor) if early is None else early
+
+    def _open_reader(
+        self, bucket: str, key: str, object_info: ObjectInfo | None, constructor: S3ReaderConstructorProtocol | None
+    ) -> S3Reader:
         source = ObjectSource(self._runtime, bucket, key, object_info)
         get_object_info: Callable[[], ObjectInfo | HeadObjectResult] = partial(self.head_object, bucket, key)
-        if object_info is not None and object_info.etag:  # a dataset's table keeps no more of a listing than the size
+        if object_info is not None and object_info.etag:
             get_object_info = partial(copy, object_info)  # not a lambda: readers that keep it pickle
-        construct = reader_constructor or S3ReaderConstructor.default()
+        construct = constructor or S3ReaderConstructor.default()
         return construct(bucket=bucket, key=key, get_object_info=get_object_info, get_stream=source)
 
     def put_object(

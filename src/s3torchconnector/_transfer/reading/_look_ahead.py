@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
@@ -41,11 +41,14 @@ _R = TypeVar("_R", bound=Prefetchable)
 class Window:
     """How many objects may be in flight: a pure function of the sizes seen and the room there is."""
 
-    def __init__(self, open_runtimes: Sequence[OpenRuntime], most: int | None) -> None:
+    def __init__(
+        self, open_runtimes: Sequence[OpenRuntime], most: int | None, allowed: Callable[[], bool] = lambda: True
+    ) -> None:
         configs = [open_runtime().config for open_runtime in open_runtimes]
         self._open_runtimes = open_runtimes
         self._part_size = max(config.part_size for config in configs)
         self._most = most
+        self._allowed = allowed
         self._bytes = max(config._bytes_per_second for config in configs) * _SECONDS_IN_FLIGHT
         self.mean_size: int | None = None
 
@@ -61,7 +64,7 @@ class Window:
         """Whether one more object may be started."""
         runtimes = [open_runtime() for open_runtime in self._open_runtimes]
         most = max(runtime.requests for runtime in runtimes) if self._most is None else self._most
-        if in_flight >= most:
+        if in_flight >= most or not self._allowed():
             return False
         if not in_flight:
             return True
@@ -95,7 +98,12 @@ class _Source(Generic[_R]):
 
 
 def look_ahead(
-    readers: Iterable[_R], open_runtimes: Sequence[OpenRuntime], most: int | None = None
+    readers: Iterable[_R],
+    open_runtimes: Sequence[OpenRuntime],
+    most: int | None = None,
+    *,
+    allowed: Callable[[], bool] = lambda: True,
+    in_flight: deque[_R] | None = None,
 ) -> Generator[_R, None, None]:
     """Yield ``readers`` in order, each with its first bytes on their way or here.
 
@@ -104,10 +112,12 @@ def look_ahead(
         open_runtimes: give the process's threads and budget, for each of the clients whose readers there are.
         most: at most so many in flight besides the one that was yielded; by default as many as
             ``throughput_target_gbps`` and the server's distance ask for. 0 fetches nothing early.
+        allowed: nothing is begun while it says no.
+        in_flight: holds them in order, for a caller that wants to keep them at the end.
     """
     source = _Source(readers)
-    window = Window(open_runtimes, most)
-    in_flight: deque[_R] = deque()
+    window = Window(open_runtimes, most, allowed)
+    in_flight = deque() if in_flight is None else in_flight
     pid = os.getpid()
     try:
         _fill(in_flight, source, window)

@@ -13,6 +13,7 @@ KINDS = (MD5, PARTS, TEXT)
 """How a manifest stores its ETags: 16 bytes each; these and a number of parts; or as they are."""
 
 _SUM = re.compile(r"([0-9a-f]{32})(?:-([1-9][0-9]{0,4}))?", re.ASCII)
+_NO_HEX_DIGITS = dict.fromkeys(map(ord, "0123456789abcdef"))
 _MOST_PARTS = 0xFFFF
 
 
@@ -37,6 +38,23 @@ class EtagColumns:
         assert self._text is not None
         self._text += etag.encode("utf-8", "surrogateescape")
         self._ends.append(len(self._text))
+
+    def extend(self, etags: list[str]) -> None:
+        """Add the next ones."""
+        joined = "".join(etags)
+        are_sums = all(len(etag) == 32 for etag in etags) and not joined.translate(_NO_HEX_DIGITS)
+        if self._text is None and are_sums:
+            self._sums += bytes.fromhex(joined)
+            self._parts.frombytes(bytes(self._parts.itemsize * len(etags)))
+            return
+        for etag in etags:
+            self.add(etag)
+
+    def __getitem__(self, i: int) -> str:
+        """The one that was added as number ``i``."""
+        if self._text is None:
+            return unpacked(self._sums[16 * i : 16 * i + 16], self._parts[i])
+        return self._text[self._ends[i - 1] if i else 0 : self._ends[i]].decode("utf-8", "surrogateescape")
 
     def _become_text(self) -> None:
         self._text = bytearray()
