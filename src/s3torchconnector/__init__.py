@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from s3torchconnector._write_options import S3WriteOptions
     from s3torchconnector.elastic_distributed_sampler import ElasticDistributedSampler
     from s3torchconnector.errors import S3Exception
+    from s3torchconnector.s3cache import S3Cache
     from s3torchconnector.s3checkpoint import S3Checkpoint
     from s3torchconnector.s3checkpoint_manager import S3CheckpointManager
     from s3torchconnector.s3dataloader import S3DataLoader
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ElasticDistributedSampler",
     "ObjectInfo",
+    "S3Cache",
     "S3Checkpoint",
     "S3CheckpointManager",
     "S3Client",
@@ -54,6 +56,7 @@ __all__ = [
 _MODULES = {
     "ElasticDistributedSampler": "elastic_distributed_sampler",
     "ObjectInfo": "_types",
+    "S3Cache": "s3cache",
     "S3Checkpoint": "s3checkpoint",
     "S3CheckpointManager": "s3checkpoint_manager",
     "S3Client": "_s3client",

@@ -33,6 +33,7 @@ PARAMETERS = {
     "skip_archived": "whether to leave out objects that cannot be read because they are archived (Glacier) and not "
     "restored. How many that are is logged. By default they are samples, whose reading raises S3ObjectArchivedError. "
     "So are, in any case, objects in the archive tiers of S3 Intelligent-Tiering, which no listing tells.",
+    "cache": "keeps objects on a local disk of this node, see ``S3Cache``.",
     "look_ahead": "at most this number of objects is fetched before they are asked for; 0 turns it off. By default as "
     "many as ``throughput_target_gbps`` calls for.",
 }

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from torch.utils.data import get_worker_info
 
+from s3torchconnector._cached_object import Hits, cached, is_hit
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._key_table import KeyTable
 from s3torchconnector._listed_objects import ListedObjects
@@ -20,6 +21,7 @@ from s3torchconnector._samples._items import ArchiveItem, GroupItem, RangeItem
 from s3torchconnector._transfer import ObjectSource, PinnedObject, PinnedRange, count_workers_by
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._uri import parse_object_uri, parse_s3_uri
+from s3torchconnector.s3cache import S3Cache
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
 
 GetDatasetObjects = Callable[[S3Client], Iterable[S3BucketKeyData]]
@@ -52,6 +54,8 @@ class DatasetSource:
 
     Attributes:
         pinned: whether objects are read in exactly the version that their ``object_info`` describes.
+        cache: what keeps their bytes on this node.
+        hits: how many of those that were opened it had.
     """
 
     region: str
@@ -62,6 +66,8 @@ class DatasetSource:
     reader_constructor: S3ReaderConstructorProtocol | None = None
     client: S3Client = field(init=False, compare=False)
     pinned: bool = field(init=False, compare=False)
+    cache: S3Cache | None = field(init=False, compare=False)
+    hits: Hits = field(init=False, compare=False, default_factory=Hits)
 
     def __post_init__(self) -> None:
         self.renew_client()
@@ -70,7 +76,9 @@ class DatasetSource:
         """Make a client from the settings as they are now."""
         client = S3Client(self.region, endpoint=self.endpoint, s3client_config=self.s3client_config)
         object.__setattr__(self, "client", client)
-        object.__setattr__(self, "pinned", isinstance(self.get_dataset_objects, PinnedObjects))
+        objects = self.get_dataset_objects
+        object.__setattr__(self, "pinned", isinstance(objects, PinnedObjects))
+        object.__setattr__(self, "cache", objects.cache if isinstance(objects, PinnedObjects) else None)
 
     def objects(self) -> Iterable[S3BucketKeyData]:
         """The objects. A prefix is listed while they are iterated over."""
@@ -120,20 +128,29 @@ class DatasetSource:
             return self._open_pinned(item, item.object_info, self.reader_constructor or _default_reader)
         return self.client._open_reader(item.bucket, item.key, item.object_info, self.reader_constructor)
 
-    def _open_part(self, item: S3BucketKeyData) -> S3Reader:
-        """Open what is read whole, and is part of a sample."""
+    def _open_part(self, item: S3BucketKeyData, *, again: bool = False) -> S3Reader:
+        """See ``OpenPart``."""
         assert item.object_info is not None
-        return self._open_pinned(item, item.object_info, _default_reader)
+        return self._open_pinned(item, item.object_info, _default_reader, again=again)
 
     def _open_pinned(
-        self, item: S3BucketKeyData, listed: ObjectInfo, construct: S3ReaderConstructorProtocol
+        self,
+        item: S3BucketKeyData,
+        listed: ObjectInfo,
+        construct: S3ReaderConstructorProtocol,
+        *,
+        again: bool = False,
     ) -> S3Reader:
         source: ObjectSource
         if isinstance(item, RangeItem) and (item.start, item.stop) != (0, listed.size):
             source = PinnedRange(self.client._runtime, item.bucket, item.key, listed, item.start, item.stop)
         else:
             source = PinnedObject(self.client._runtime, item.bucket, item.key, listed)
-        return construct(bucket=item.bucket, key=item.key, get_object_info=partial(copy, listed), get_stream=source)
+        if self.cache is not None:
+            source = cached(self.cache, source, self.endpoint, item, self.client, is_wrong=again)
+        reader = construct(bucket=item.bucket, key=item.key, get_object_info=partial(copy, listed), get_stream=source)
+        self.hits.count += self.cache is not None and is_hit(reader)
+        return reader
 
 
 _default_reader = S3ReaderConstructor.default()
@@ -160,10 +177,16 @@ def objects_from_prefix(s3_uri: str, skip_archived: bool = False) -> GetDatasetO
 
 
 class PinnedObjects:
-    """What makes a dataset of a manifest's objects: a ``get_dataset_objects``."""
+    """What makes a dataset of a manifest's objects: a ``get_dataset_objects``.
 
-    def __init__(self, objects: ObjectTable) -> None:
+    Attributes:
+        objects: those of the manifest.
+        cache: where their bytes are kept on this node, if they are.
+    """
+
+    def __init__(self, objects: ObjectTable, cache: S3Cache | None = None) -> None:
         self.objects = objects
+        self.cache = cache
 
     def __call__(self, _: S3Client) -> Iterable[S3BucketKeyData]:
         return self.objects

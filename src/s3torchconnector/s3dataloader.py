@@ -99,7 +99,7 @@ class S3DataLoader(DataLoader[Any]):
             batches; ``transform_seconds`` that transforms took in all workers together, with the time in which they
             waited for bytes; ``errors`` of transforms, and samples that were ``replaced`` since they failed;
             ``requests`` that were sent for objects, each time that one was sent again included, and ``retries``, those
-            of them that followed a failure.
+            of them that followed a failure; ``cache_hits``, the objects that an ``S3Cache`` had.
         """
         totals: dict[str, Any] = self.dataset._making.counters.totals(0)
         seconds = {"wait_seconds": self._wait_ns / 1e9, "transform_seconds": totals.pop("transform_ns") / 1e9}

@@ -29,6 +29,7 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector._s3dataset_common import get_objects_from_prefix, get_objects_from_uris  # noqa: F401
 from s3torchconnector._sharding import Place, shard
 from s3torchconnector._source_attribute import SourceAttribute
+from s3torchconnector.s3cache import S3Cache
 from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
 
@@ -175,6 +176,7 @@ class S3IterableDataset(IterableDataset[Any]):
         s3client_config: S3ClientConfig | None = None,
         enable_sharding: bool = False,
         reader_constructor: S3ReaderConstructorProtocol | None = None,
+        cache: S3Cache | None = None,
         look_ahead: int | None = None,
     ) -> S3IterableDataset:
         """Make a dataset of a manifest's objects. Nothing is listed, and only the listed versions are read.
@@ -183,13 +185,14 @@ class S3IterableDataset(IterableDataset[Any]):
             manifest: the objects. Where they are, and how they are accessed, is known from it, unless it is given.
             region, endpoint, transform: described in ``_dataset_parameters``.
             s3client_config, enable_sharding, reader_constructor, look_ahead: described in ``_dataset_parameters``.
+            cache: described in ``_dataset_parameters``.
 
         Raises:
             ValueError: ``look_ahead`` is negative.
         """
         region, endpoint, s3client_config = manifest._place(region, endpoint, s3client_config)
         return cls(
-            region, PinnedObjects(manifest), endpoint, transform=transform, s3client_config=s3client_config,
+            region, PinnedObjects(manifest, cache), endpoint, transform=transform, s3client_config=s3client_config,
             enable_sharding=enable_sharding, reader_constructor=reader_constructor, **_if_given(look_ahead=look_ahead),
         )  # fmt: skip
 

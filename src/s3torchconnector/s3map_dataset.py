@@ -28,6 +28,7 @@ from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._s3dataset_common import get_objects_from_prefix, get_objects_from_uris  # noqa: F401
 from s3torchconnector._source_attribute import SourceAttribute
+from s3torchconnector.s3cache import S3Cache
 from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
 
@@ -159,17 +160,18 @@ class S3MapDataset(Dataset[Any]):
         transform: Transform = identity,
         s3client_config: S3ClientConfig | None = None,
         reader_constructor: S3ReaderConstructorProtocol | None = None,
+        cache: S3Cache | None = None,
     ) -> S3MapDataset:
         """Make a dataset of a manifest's objects. Nothing is listed, and only the listed versions are read.
 
         Args:
             manifest: the objects. Where they are, and how they are accessed, is known from it, unless it is given.
             region, endpoint, transform: described in ``_dataset_parameters``.
-            s3client_config, reader_constructor: described in ``_dataset_parameters``.
+            s3client_config, reader_constructor, cache: described in ``_dataset_parameters``.
         """
         region, endpoint, s3client_config = manifest._place(region, endpoint, s3client_config)
         dataset = cls(
-            region, PinnedObjects(manifest), endpoint, transform=transform, s3client_config=s3client_config,
+            region, PinnedObjects(manifest, cache), endpoint, transform=transform, s3client_config=s3client_config,
             reader_constructor=reader_constructor,
         )  # fmt: skip
         dataset._manifest = manifest

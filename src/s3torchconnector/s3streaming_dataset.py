@@ -18,6 +18,7 @@ from s3torchconnector._datasets._pass import Making, Pass
 from s3torchconnector._datasets._passes import Dealing, Passes
 from s3torchconnector._ranks import Rank, environment_rank, group_rank
 from s3torchconnector._samples._items import name_of
+from s3torchconnector.s3cache import S3Cache
 from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
 
@@ -55,6 +56,7 @@ class S3StreamingDataset(IterableDataset[Any]):
             wrong, the same on any number of ranks and workers, and logs it. Errors of S3 are raised. ``"raise"``
             raises all; the next call goes on with the next sample or batch.
         max_errors: how many samples may be replaced in an epoch of one rank, before the next error is raised.
+        cache: where objects are kept on this node, see ``S3Cache``.
         look_ahead: most objects on their way before they are asked for; by default as many as
             ``throughput_target_gbps`` can use. 0 switches it off.
 
@@ -91,6 +93,7 @@ class S3StreamingDataset(IterableDataset[Any]):
         rank: int | None = None,
         on_error: Literal["raise", "replace"] = "raise",
         max_errors: int = 100,
+        cache: S3Cache | None = None,
         look_ahead: int | None = None,
     ) -> None:
         _streaming.check_numbers(batch_size, seed, num_replicas, rank, look_ahead)
@@ -98,7 +101,8 @@ class S3StreamingDataset(IterableDataset[Any]):
         given = None if num_replicas is None or rank is None else Rank(rank, num_replicas)
         listed = _listed(manifest, region, endpoint, s3client_config, given)
         region, endpoint, s3client_config = listed._place(region, endpoint, s3client_config)
-        source = DatasetSource(region, PinnedObjects(listed), endpoint, transform, s3client_config, reader_constructor)
+        objects = PinnedObjects(listed, cache)
+        source = DatasetSource(region, objects, endpoint, transform, s3client_config, reader_constructor)
         part = Part(source, listed, seed, shuffle, most_errors)
         dealing = _streaming.dealing(batch_size, drop_last, even_batches, balance, given)
         self._set_up(OfOnePart(part), dealing, look_ahead)

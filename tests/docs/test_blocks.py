@@ -36,6 +36,7 @@ _PRINTED = {
         "balance=": "6 images\n",
         "manifests/images": "epoch 0 of 6 images has ended at 6\nepoch 1 of 6 images has ended at 6\n",
         "make_loader": "[4] images are left\n",
+        "S3Cache(": "6 hits; {'hits': 6, 'misses': 6,",
         "manifest.split": "6 images, ",
         "ElasticDistributedSampler": "stopped at 6 of 6\n",
         "enable_sharding": "3 images of [",  # two workers, six images

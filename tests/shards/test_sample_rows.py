@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from s3torchconnector._datasets import _manifest_file
 from s3torchconnector._datasets._build import build, build_samples, chosen
 from s3torchconnector._datasets._manifest_file import PREFIX_SIZE
-from s3torchconnector._datasets._mapped_bytes import MappedBytes
 from s3torchconnector._datasets._rows import Row, Samples
 from s3torchconnector._datasets._sample_columns import ARCHIVES, GROUPS, RANGES
 from s3torchconnector._datasets._sample_rows import Part, SampleRow, SampleRows, samples_of
+from s3torchconnector._mapped_bytes import MappedBytes
 from s3torchconnector._samples._items import ArchiveItem, GroupItem, RangeItem, name_of, size_of
 from s3torchconnector.errors import S3FormatError
 

@@ -19,8 +19,8 @@ from s3torchconnector import _etag
 from s3torchconnector._datasets import _manifest_file
 from s3torchconnector._datasets._build import build
 from s3torchconnector._datasets._manifest_file import Header
-from s3torchconnector._datasets._mapped_bytes import MappedBytes
 from s3torchconnector._datasets._rows import Row, Rows
+from s3torchconnector._mapped_bytes import MappedBytes
 from s3torchconnector.errors import S3FormatError
 
 SUMS = st.binary(min_size=16, max_size=16).map(bytes.hex)

@@ -10,12 +10,12 @@ from typing import Any
 from s3torchconnector import _etag_columns
 from s3torchconnector._datasets import _manifest_file
 from s3torchconnector._datasets._manifest_file import Header
-from s3torchconnector._datasets._mapped_bytes import MappedBytes
 from s3torchconnector._datasets._rows import Row, Rows, Samples
 from s3torchconnector._datasets._sample_columns import ARCHIVES, BLOCK, GROUPS, RANGES, Kind, SampleColumns
 from s3torchconnector._datasets._sample_rows import SampleRow, SampleRows, samples_of
 from s3torchconnector._errors import S3FormatError
 from s3torchconnector._etag import bare, is_weak
+from s3torchconnector._mapped_bytes import MappedBytes
 
 _MOST_SUFFIXES = 2**20
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s3torchconnector._datasets._mapped_bytes import SharedNumbers
 from s3torchconnector._datasets._worker import MOST_WORKERS, worker_slot
+from s3torchconnector._mapped_bytes import SharedNumbers
 
-FIELDS = ("samples", "bytes", "transform_ns", "errors", "replaced", "requests", "retries")
+FIELDS = ("samples", "bytes", "transform_ns", "errors", "replaced", "requests", "retries", "cache_hits")
 _EPOCH, _PARTS = 0, 1  # in a row: the epoch of the worker's latest pass; then for each part the fields, and its errors
 _ERRORS, _OF_PART = len(FIELDS), len(FIELDS) + 1
 

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 from torch.utils.data import get_worker_info
 
-from s3torchconnector._datasets._mapped_bytes import SharedNumbers
 from s3torchconnector._datasets._order import mix
 from s3torchconnector._datasets._worker import MOST_WORKERS, worker_slot
 from s3torchconnector._errors import S3ConfigurationError
+from s3torchconnector._mapped_bytes import SharedNumbers
 
 LAST_EPOCH = 2**27 - 3
 

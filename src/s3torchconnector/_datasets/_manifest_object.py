@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from s3torchconnector._config import MIB
-from s3torchconnector._datasets._mapped_bytes import MappedBytes, write
 from s3torchconnector._datasets._rows import Samples
 from s3torchconnector._datasets._sample_rows import samples_of
 from s3torchconnector._errors import S3ConfigurationError, S3FormatError, S3NotFoundError
 from s3torchconnector._late_imports import no_fork
+from s3torchconnector._mapped_bytes import MappedBytes, write
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._uri import display_uri, parse_object_uri
 

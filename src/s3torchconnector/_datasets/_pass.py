@@ -129,6 +129,8 @@ class Pass(Iterator[Any]):
         sources = [part.source for part in making.contents.parts]
         self._samples = Samples(map(self._chosen, numbers), sources, making.look_ahead)
         making.counters.begin_epoch(progress.start.epoch)
+        for source in sources:
+            source.hits.take()  # by others, and by the parent of a forked worker
         return progress
 
     def _chosen(self, number: int) -> Chosen:
@@ -142,7 +144,8 @@ class Pass(Iterator[Any]):
         """Add to the counters what was done since it was added last."""
         self._since_added = 0
         for number, (part, tally) in enumerate(zip(self._making.contents.parts, self._tallies, strict=True)):
-            self._making.counters.add(number, [*tally.take(), *part.source.client._runtime().take_usage()])
+            usage = part.source.client._runtime().take_usage()
+            self._making.counters.add(number, [*tally.take(), *usage, part.source.hits.take()])
 
     def _replacement(self, error: BaseException, progress: Progress) -> Any:
         """A sample in place of the one that failed.

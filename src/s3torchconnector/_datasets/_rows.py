@@ -12,9 +12,9 @@ import torch
 from s3torchconnector import _etag_columns
 from s3torchconnector._datasets import _manifest_file
 from s3torchconnector._datasets._manifest_file import Header
-from s3torchconnector._datasets._mapped_bytes import MappedBytes
 from s3torchconnector._errors import S3FormatError
 from s3torchconnector._etag import quoted
+from s3torchconnector._mapped_bytes import MappedBytes
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._types import ObjectInfo
 

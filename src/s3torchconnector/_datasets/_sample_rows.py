@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from s3torchconnector._datasets._mapped_bytes import MappedBytes
 from s3torchconnector._datasets._rows import Row, Rows, Samples, check_ends, check_numbers, in_tensors
 from s3torchconnector._datasets._sample_columns import ARCHIVES, GROUPS, RANGES, SampleColumns
 from s3torchconnector._errors import S3FormatError
+from s3torchconnector._mapped_bytes import MappedBytes
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._samples._items import ArchiveItem, GroupItem, Member, RangeItem, name_of, size_of
 from s3torchconnector._types import ObjectInfo

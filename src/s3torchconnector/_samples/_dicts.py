@@ -7,8 +7,8 @@ Each is what ``look_ahead`` takes, and is fetched early as any object. Its dict 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from s3torchconnector._errors import S3ChecksumError, S3FormatError
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
@@ -18,7 +18,11 @@ from s3torchconnector._samples._tar import entries_of
 from s3torchconnector._uri import display_uri
 from s3torchconnector.s3reader import S3Reader
 
-OpenPart = Callable[[S3BucketKeyData], S3Reader]
+
+class OpenPart(Protocol):
+    """Opens what is read whole, and is part of a sample; ``again`` since the bytes were wrong."""
+
+    def __call__(self, item: S3BucketKeyData, *, again: bool = False) -> S3Reader: ...
 
 
 class ArchiveSample:
@@ -59,7 +63,7 @@ class ArchiveSample:
             return _dict_of(item.bucket, item.key, *self._parsed(data))
         wrong = self._first_wrong(data)
         if wrong is not None:
-            data, before = self._open(self._range).read(), data
+            data, before = self._open(self._range, again=True).read(), data
             wrong = self._first_wrong(data)
             if wrong is not None:
                 raise self._mismatch(wrong, same=data == before)

@@ -18,7 +18,7 @@ from s3torchconnector._transfer.reading._discard import discarded
 from s3torchconnector._transfer.reading._fetch import RangeFetch
 from s3torchconnector._transfer.reading._fetch_group import FetchGroup
 from s3torchconnector._transfer.reading._object_reader import ObjectReader
-from s3torchconnector._transfer.reading._object_source import GetObjectStream, ObjectSource
+from s3torchconnector._transfer.reading._object_source import BytesByPosition, GetObjectStream, ObjectSource
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
 from s3torchconnector._transfer.reading._read_policy import ADAPTIVE, SEQUENTIAL, ReadPolicy, range_based
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ADAPTIVE",
     "SEQUENTIAL",
+    "BytesByPosition",
     "CommitObject",
     "FetchGroup",
     "FillableBytes",

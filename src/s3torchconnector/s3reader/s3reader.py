@@ -14,10 +14,10 @@ from operator import index
 from typing import Any
 
 from s3torchconnector._config import KIB, MIB
-from s3torchconnector._transfer import ADAPTIVE, ObjectSource, ReadPolicy
+from s3torchconnector._transfer import ADAPTIVE, BytesByPosition, ObjectSource, ReadPolicy
 from s3torchconnector._types import HeadObjectResult, ObjectInfo, WriteableBuffer
 from s3torchconnector._uri import display_uri
-from s3torchconnector.s3reader._bytes_source import BytesByPosition, StreamedBytes
+from s3torchconnector.s3reader._bytes_source import StreamedBytes
 
 __all__ = ["S3Reader"]
 

@@ -7,7 +7,7 @@ reader opens it for random access instead.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from s3torchconnector._config import MIB
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
@@ -16,16 +16,27 @@ from s3torchconnector._transfer.reading._object_version import ObjectVersion
 from s3torchconnector._transfer.reading._read_policy import SEQUENTIAL, ReadPolicy
 from s3torchconnector._types import ObjectInfo
 
-if TYPE_CHECKING:
-    from s3torchconnector._transfer.reading._range_reader import RangeReader
-
 _AT_A_TIME = 1 * MIB
+
+
+class BytesByPosition(Protocol):
+    """Random access to an object's bytes. ``ObjectReader`` says what each method does."""
+
+    def size(self) -> int: ...
+    def prefetch(self, likely_size: int | None = None) -> None: ...
+    def await_head(self) -> None: ...
+    def hand_out(self) -> int | None: ...
+    def readinto(self, position: int, view: memoryview) -> int: ...
+    def read(self, position: int, count: int) -> bytes: ...
+    def read_to_end(self, position: int) -> bytes: ...
+    def buffered(self, position: int) -> memoryview | bytes: ...
+    def close(self) -> None: ...
 
 
 class GetObjectStream(Iterator[bytes]):
     """An object's bytes in order, as ``bytes`` of at most 1 MiB; reads ahead in the background."""
 
-    def __init__(self, reader: ObjectReader | RangeReader, start: int = 0, stop: int | None = None) -> None:
+    def __init__(self, reader: BytesByPosition, start: int = 0, stop: int | None = None) -> None:
         self._reader = reader
         self._position = start
         self._stop = stop
@@ -57,7 +68,7 @@ class ObjectSource:
         """Stream bytes ``start`` up to but without ``end``."""
         return GetObjectStream(self.open(SEQUENTIAL, end), start or 0, end)
 
-    def open(self, policy: ReadPolicy, limit: int | None = None) -> ObjectReader | RangeReader:
+    def open(self, policy: ReadPolicy, limit: int | None = None) -> BytesByPosition:
         """Random access; see ``ObjectReader``."""
         version = ObjectVersion(self._bucket, self._key)
         return ObjectReader(self._open_runtime, version, policy, self._listed_size, limit)
