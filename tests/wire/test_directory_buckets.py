@@ -12,7 +12,7 @@ import pytest
 
 from s3torchconnector import S3ClientConfig, S3WriteOptions
 from s3torchconnector._errors import S3AccessDeniedError, S3CredentialsError, S3Exception, S3TimeoutError
-from s3torchconnector._wire import Caller, CancelToken, operations, read_document
+from s3torchconnector._wire import Caller, CancelToken, Request, operations, read_document
 from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.scripted import Reply, ScriptedServer, Stall
 from tests.wire.support import open_caller
@@ -111,6 +111,22 @@ def test_a_session_is_created_with_the_encryption_of_what_is_stored() -> None:
     assert {
         name: value for name, value in created.headers.items() if "encryption" in name or "acl" in name
     } == encryption
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        operations.copy_object(BUCKET, "k", BUCKET, "new"),
+        operations.upload_part_copy(BUCKET, "k", '"etag"', (0, 9), BUCKET, "new", "upload", 1),
+    ],
+)
+def test_copies_are_signed_with_the_keys_of_the_role(request_: Request) -> None:
+    with serving(lambda _: session(time.time() + 300)) as server, open_caller(server.endpoint) as caller:
+        caller.call(request_, read_document)
+        assert sessions_of(server) == []
+        [copied] = server.requests
+        assert "x-amz-s3session-token" not in copied.headers
+        assert "/s3express/aws4_request" in copied.headers["authorization"]
 
 
 def test_without_any_session_the_first_reason_is_raised() -> None:

@@ -20,6 +20,8 @@ from s3torchconnector._wire._shared_lookup import SharedLookup
 _TOKEN_HEADER = "x-amz-security-token"
 _TRUSTED_SECONDS = 60.0  # for which credentials are not suspected again after a search found no others
 _SKEW = 300.0  # seconds; S3 refuses requests that are 15 minutes off, other servers may refuse sooner
+# Copies in directory buckets are signed with the keys of the role, see API_CopyObject.html and API_UploadPartCopy.html.
+_WITHOUT_SESSION = frozenset({"CreateSession", "CopyObject", "UploadPartCopy"})
 _SESSION_TOKEN_HEADER = "x-amz-s3session-token"
 
 
@@ -75,7 +77,7 @@ class Authenticator:
         if self._unsigned:
             return Identity(None, None)
         token_header = _TOKEN_HEADER
-        if endpoint.session_auth and request.operation != "CreateSession":
+        if endpoint.session_auth and request.operation not in _WITHOUT_SESSION:
             credentials = self._sessions.credentials(request.bucket, deadline)
             token_header = _SESSION_TOKEN_HEADER
         else:
@@ -118,7 +120,7 @@ class Authenticator:
         is_suspicion = error.code is None and error.status == 400
         if identity.credentials is None or not (is_suspicion or error.code in EXPIRED_CODES):
             return False
-        if request.operation != "CreateSession" and self._sessions.reject(request.bucket, identity.credentials):
+        if request.operation not in _WITHOUT_SESSION and self._sessions.reject(request.bucket, identity.credentials):
             return True
         return self._find_others(identity.credentials, deadline, insist=not is_suspicion)
 
