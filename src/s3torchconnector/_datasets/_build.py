@@ -30,12 +30,12 @@ class Counted(Iterable[Row]):
     archived = 0
 
 
-def build(rows: Iterable[Row], origin: Iterable[str] = (), *, created: int | None = None) -> Rows:
+def build(rows: Iterable[Row], origin: Iterable[str] = (), *, created: int | None = None, archived: int = 0) -> Rows:
     """A manifest of objects, in memory. ``rows`` may say how many objects they left out: see ``Counted``."""
     objects = _ObjectColumns()
     for row in rows:
         objects.add(row)
-    archived = rows.archived if isinstance(rows, Counted) else 0
+    archived = rows.archived if isinstance(rows, Counted) else archived
     return Rows(_file(objects, None, {}, tuple(origin), created, archived), trusted=True)
 
 

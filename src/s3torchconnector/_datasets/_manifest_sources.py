@@ -10,6 +10,7 @@ from s3torchconnector._datasets import _chosen_objects
 from s3torchconnector._datasets._archives import Indexing, archives_of
 from s3torchconnector._datasets._build import build, build_samples
 from s3torchconnector._datasets._chosen_objects import Filter
+from s3torchconnector._datasets._inventory import Report, objects_of
 from s3torchconnector._datasets._rows import Samples
 from s3torchconnector._datasets._sample_columns import ARCHIVES
 from s3torchconnector._s3client import S3Client
@@ -82,6 +83,44 @@ class _ManifestSources:
         client = S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
         uris = [object_uris] if isinstance(object_uris, str) else object_uris
         return cls(build(_chosen_objects.named(client, uris)), client)
+
+    @classmethod
+    def from_inventory(
+        cls: type[_M],
+        s3_uri: str,
+        *,
+        region: str,
+        endpoint: str | None = None,
+        s3client_config: S3ClientConfig | None = None,
+        prefix: str = "",
+        suffixes: str | Collection[str] | None = None,
+        glob: str | None = None,
+        min_size: int = 0,
+        max_size: int | None = None,
+        storage_classes: Collection[str] | None = None,
+        predicate: Callable[[ObjectInfo], bool] | None = None,
+    ) -> _M:
+        """Take the objects from a report of S3 Inventory, which S3 makes daily or weekly of a whole bucket.
+
+        Nothing is listed. Objects that were overwritten or deleted since the report raise an error when they are read.
+        The files of the report, CSV or Parquet (with the extra ``parquet``), are read one after the other and compared
+        with their MD5. The manifest is in key order, as one of a listing. Archived objects are left out, also those
+        that S3 Intelligent-Tiering has archived if the report has the field ``IntelligentTieringAccessTier``.
+
+        Args:
+            s3_uri: the ``manifest.json`` of the report, in the bucket that the reports go to.
+            region, endpoint, s3client_config: see ``S3Client``; of both buckets.
+            prefix: with which a key must begin.
+            suffixes, glob, min_size, max_size, storage_classes, predicate: see ``from_prefix``.
+
+        Raises:
+            S3FormatError: it is no report, a damaged one, in ORC, or without the fields Size and ETag.
+            ImportError: the report is in Parquet, and pyarrow is missing.
+            S3Exception: an error occurred accessing S3.
+        """
+        client = S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
+        passing = Filter(suffixes, glob, min_size, max_size, storage_classes, predicate)
+        return cls(objects_of(client, Report.fetched(client, s3_uri), prefix, passing), client)
 
     @classmethod
     def from_tar(
