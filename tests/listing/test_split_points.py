@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import math
 import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3torchconnector._transfer.listing._key_space import KeySpace
@@ -94,6 +95,40 @@ def test_keys_that_cannot_be_guessed_cost_few_requests() -> None:
     bucket = FakeBucket({f"{directory}/{i}" for directory in directories for i in range(100)}, page=100)
     assert list_with(bucket, width=16, most_waiting=256, seed=0) == bucket.keys
     assert bucket.pages <= 100 * 1.4
+
+
+SCRIPTS = [
+    "abcdefghijklmnopqrstuvwxyz", "ABCXYZ", "0123456789", "абвгдежзиклмн", "日本語東京大阪名古屋", "あいうえおかき",
+    "éüñ", "\U0001f600\U0001f680\U0001f99c", "-_.'() =&+",
+]  # fmt: skip
+
+
+@st.composite
+def keys_of_mixed_scripts(draw: st.DrawFn) -> set[str]:
+    """Keys of several scripts below some directories, evenly or most of them in a few, after a long prefix or none."""
+    dice = random.Random(draw(st.integers(0, 2**32)))
+    scripts = draw(st.lists(st.sampled_from(SCRIPTS), min_size=1, max_size=6, unique=True))
+    letters = "".join(scripts)
+    prefix = draw(st.sampled_from(["", "x" * 150, "данные/"]))
+    depth = draw(st.integers(0, 3))
+    skew = draw(st.sampled_from([0, 1, 8]))
+    parts = ["".join(dice.choices(letters, k=dice.randrange(1, 12))) for _ in range(draw(st.integers(1, 50)))]
+    weights = [dice.random() ** skew for _ in parts]
+    keys: set[str] = set()
+    for _ in range(draw(st.integers(20, 2_000))):
+        directories = dice.choices(parts, weights, k=dice.randrange(depth + 1))
+        name = "".join(dice.choices(dice.choice(scripts), k=dice.randrange(1, 9)))
+        keys.add(prefix + "/".join([*directories, name]))
+    return keys
+
+
+@settings(max_examples=60, deadline=None)
+@given(keys_of_mixed_scripts(), st.sampled_from([10, 20, 50]), st.integers(0, 1000))
+def test_no_keys_cost_many_more_requests_than_they_have_pages(keys: set[str], page: int, seed: int) -> None:
+    """Of Latin, Cyrillic, CJK, digits and others, in whatever mixture, and in whatever order responses come."""
+    bucket = FakeBucket(keys, page)
+    assert list_with(bucket, width=24, most_waiting=256, seed=seed) == bucket.keys
+    assert bucket.pages <= 1.25 * math.ceil(len(keys) / page) + 7
 
 
 @given(st.sets(st.text("ab/019-\U0001f600", max_size=6), min_size=2), st.sampled_from(["", "a", "9/"]))
