@@ -42,6 +42,7 @@ class S3Exception(Exception):
     attempts: int | None = None
     resent: bool = False
     retry_after: float | None = None
+    _would_succeed_again = False  # of an upload: if written again, it goes without what the server refused
 
     def __init__(self, *args: Any, **facts: Any) -> None:
         super().__init__(*args)

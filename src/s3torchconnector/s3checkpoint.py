@@ -9,6 +9,7 @@ import torch
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer import start_over_if_refused
 from s3torchconnector._uri import parse_object_uri
 from s3torchconnector._write_options import S3WriteOptions
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
@@ -128,8 +129,11 @@ class S3Checkpoint:
         with no_fork:
             from s3torchconnector import _safetensors  # here, so that programs without safetensors do not wait for it
 
-        with self.writer(uri, options=options) as writer:
-            _safetensors.save(state_dict, writer, metadata)
+        def store() -> None:
+            with self.writer(uri, options=options) as writer:
+                _safetensors.save(state_dict, writer, metadata)
+
+        start_over_if_refused(store)
 
     def load_safetensors(
         self,

@@ -27,7 +27,7 @@ from s3torchconnector._late_imports import no_fork
 from s3torchconnector._ranks import BackgroundGroup, by_first, gathered, has_ranks, in_all, is_first
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._torch_archives import save_archive
-from s3torchconnector._transfer import PutObjectStream
+from s3torchconnector._transfer import PutObjectStream, start_over_if_refused
 
 __all__ = ["S3CheckpointManager"]
 
@@ -175,9 +175,14 @@ class S3CheckpointManager:
 
     def _save_alone(self, step: int, path: str, store: Callable[[PutObjectStream], int]) -> None:
         name = f"{path}{_STATE}"
-        stream = self._store.client.put_object(self._store.bucket, self._store.key(step, name), summed=True).stream
-        size = store(stream)
-        self._store.commit(step, "torch", path, {name: (size, stream.checksum)})
+        key = self._store.key(step, name)
+
+        def store_in_new_upload() -> tuple[int, str | None]:
+            stream = self._store.client.put_object(self._store.bucket, key, summed=True).stream
+            return store(stream), stream.checksum
+
+        stored = start_over_if_refused(store_in_new_upload)
+        self._store.commit(step, "torch", path, {name: stored})
         self._retain(step)
 
     def _save_and_commit(self, step: int, path: str, save: Callable[[], object]) -> None:

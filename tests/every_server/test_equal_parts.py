@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from s3torchconnector import S3Checkpoint, S3CheckpointManager, S3ClientConfig, S3Exception
 from s3torchconnector._config import GIB, KIB, MAX_PART_SIZE, MIB, MIN_PART_SIZE
@@ -101,6 +103,31 @@ def test_equal_parts_are_no_more_requests_than_growing_ones(part_size: int, size
     assert math.ceil(size / equal) <= max(1, growing) <= MAX_PARTS
     assert part_size <= equal <= MAX_PART_SIZE
     assert equal == part_size or equal % MIB == 0
+
+
+LARGEST_OBJECT = 50 * 10**12  # bytes that S3 stores: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+
+
+MANY = st.integers(MAX_PARTS - 200, MAX_PARTS + 1)
+
+
+@settings(max_examples=500)
+@given(
+    size=st.integers(0, LARGEST_OBJECT)
+    | st.integers(0, 100 * GIB)
+    | st.builds(lambda parts, power: min(LARGEST_OBJECT, parts * MIN_PART_SIZE << power), MANY, st.integers(0, 10)),
+    part_size=st.integers(MIN_PART_SIZE, MAX_PART_SIZE) | st.sampled_from([MIN_PART_SIZE, 8 * MIB]),
+    more=st.floats(0.0, 0.01),
+)
+def test_any_size_has_equal_parts_that_s3_takes(size: int, part_size: int, more: float) -> None:
+    """Also if the object becomes somewhat larger than was expected: files have headers, and gaps between tensors."""
+    equal = equal_part_size(part_size, size)
+    written = min(LARGEST_OBJECT, int(size * (1 + more)) + MIB)
+    parts = [equal] * (written // equal) + [written % equal] * (written % equal > 0)
+    assert sum(parts) == written
+    assert len(parts) <= MAX_PARTS
+    assert all(part == equal for part in parts[:-1])
+    assert MIN_PART_SIZE <= part_size <= equal <= MAX_PART_SIZE
 
 
 def test_a_stream_has_parts_that_hold_much() -> None:

@@ -38,11 +38,18 @@ class Snapshot:
         """Do nothing: to ``save_archive``, this is a ``PutObjectStream``."""
 
     def store(self, stream: PutObjectStream) -> int:
-        """Store the copy, once, and release each piece of memory after it was sent. Returns the size in bytes."""
+        """Store the copy, and return its size in bytes.
+
+        Each piece of memory is released after it was sent, unless the server may refuse the upload at its end for its
+        checksums: then this can be called again.
+        """
         stream.expect(self._size)
         with S3Writer(stream):
-            while self._pieces:
-                stream.write(self._pieces.popleft(), lent=True)
+            for _ in range(len(self._pieces)):
+                piece = self._pieces.popleft()
+                stream.write(piece, lent=True)
+                if stream.may_start_over:
+                    self._pieces.append(piece)
         return self._size
 
 

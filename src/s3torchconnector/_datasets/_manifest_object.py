@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from s3torchconnector._config import MIB
@@ -15,6 +16,7 @@ from s3torchconnector._errors import S3ConfigurationError, S3FormatError, S3NotF
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._mapped_bytes import MappedBytes, write
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer import start_over_if_refused
 from s3torchconnector._uri import display_uri, parse_object_uri
 
 if TYPE_CHECKING:
@@ -30,9 +32,13 @@ def store(client: S3Client, uri: str, rows: Samples, *, overwrite: bool) -> None
         S3ObjectExistsError: there is one, and it was not to be overwritten.
         S3Exception: an error occurred accessing S3.
     """
-    stream = client.put_object(*parse_object_uri(uri), overwrite=overwrite)
+    start_over_if_refused(partial(_store, client, uri, rows.memory.view, overwrite))
+
+
+def _store(client: S3Client, uri: str, view: memoryview, overwrite: bool) -> None:
+    stream = client.put_object(*parse_object_uri(uri), overwrite=overwrite).stream
     try:
-        view = rows.memory.view
+        stream.expect(len(view))
         for at in range(0, len(view), _AT_A_TIME):
             stream.write(view[at : at + _AT_A_TIME])
         stream.close()

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from s3torchconnector._transfer.writing._copy import ObjectCopy, Place
     from s3torchconnector._transfer.writing._put_object_stream import PutObjectStream
+    from s3torchconnector._transfer.writing._start_over import start_over_if_refused
 
 __all__ = [
     "ADAPTIVE",
@@ -82,6 +83,7 @@ __all__ = [
     "prepare_verification",
     "range_based",
     "refused_for_sure",
+    "start_over_if_refused",
 ]
 
 __getattr__ = names_from(
@@ -105,6 +107,7 @@ __getattr__ = names_from(
         "list_uploads": "listing._listing",
         "look_ahead": "reading._look_ahead",
         "refused_for_sure": "_commit_object",
+        "start_over_if_refused": "writing._start_over",
         "expect_no_more_uploads": "writing._abandoned_uploads",
     },
 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from s3torchconnector._errors import S3UploadAbortedError
 from s3torchconnector._torch_archives import ArchiveWriter
@@ -18,13 +19,13 @@ class Uploads:
     """The uploads of this rank in one save.
 
     Args:
-        count: how many there will be.
+        paths: which files there will be.
         when_written: called when all bytes of all files have been written, before the last upload is completed.
     """
 
-    def __init__(self, file_system: S3FileSystem, count: int, when_written: Callable[[], object]) -> None:
+    def __init__(self, file_system: S3FileSystem, paths: Iterable[str], when_written: Callable[[], object]) -> None:
         self._file_system = file_system
-        self._unwritten = count
+        self._unwritten = set(paths)  # a file that is written again, see ``start_over_if_refused``, counts once
         self._when_written = when_written
         self._lock = threading.Lock()
         self._streams: list[S3Writer] = []
@@ -47,14 +48,14 @@ class Uploads:
                 self._streams.append(stream)
             if size:
                 stream.stream.expect(size)
-            writer = ArchiveWriter(stream.stream, planner.lendable, self._written)
+            writer = ArchiveWriter(stream.stream, planner.lendable, partial(self._written, path))
             yield writer
             writer.close()  # some versions of PyTorch do not
 
-    def _written(self) -> None:
+    def _written(self, path: str) -> None:
         with self._lock:
-            self._unwritten -= 1
-            last = not self._unwritten
+            last = self._unwritten == {path}
+            self._unwritten.discard(path)
         if last:
             self._when_written()
 

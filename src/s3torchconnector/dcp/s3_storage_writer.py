@@ -34,7 +34,7 @@ from torch.futures import Future
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3AccessDeniedError, S3ObjectExistsError
 from s3torchconnector._torch_archives import without_record_checksums
-from s3torchconnector._transfer import Lane, Workers, expect_no_more_uploads, expect_uploads
+from s3torchconnector._transfer import Lane, Workers, expect_no_more_uploads, expect_uploads, start_over_if_refused
 from s3torchconnector.dcp._commit import MetadataCommit, Previous, delete_files
 from s3torchconnector.dcp._lend import LendingPlanner
 from s3torchconnector.dcp._uploads import Uploads
@@ -170,9 +170,13 @@ class S3StorageWriter(FileSystemWriter):
         width = max(1, self.thread_count)
         with closing(Workers(width + 1)) as workers:  # not the client's, which these wait for
             aside, lane = Lane(workers, 1), Lane(workers, width)
-            uploads = Uploads(self.fs, len(files), partial(self._ask_for_previous, aside))
+            paths = [self.fs.concat_path(self.path, file.name) for file in files]
+            uploads = Uploads(self.fs, paths, partial(self._ask_for_previous, aside))
             try:
-                running = [lane.submit(partial(self._write_file, file, planner, uploads)) for file in files]
+                running = [
+                    lane.submit(partial(start_over_if_refused, partial(self._write_file, file, planner, uploads)))
+                    for file in files
+                ]
                 done, _ = wait(running, return_when=FIRST_EXCEPTION)
                 for each in done:
                     each.result()

@@ -6,6 +6,7 @@ import inspect
 import logging
 import sys
 import warnings
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import torch
@@ -14,6 +15,7 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3NotFoundError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._torch_archives import size_of_tensors
+from s3torchconnector._transfer import start_over_if_refused
 from s3torchconnector.lightning._fsspec import serve_s3_paths, use_client
 from s3torchconnector.lightning._paths import is_local, object_of
 from s3torchconnector.lightning._removals import Removals
@@ -110,9 +112,7 @@ class S3LightningCheckpoint(CheckpointIO):
         uri = f"s3://{bucket}/{key}"
         began = self._removals.save_begins(uri)
         try:
-            with self._client.put_object(bucket, key) as writer:
-                writer.stream.expect(size_of_tensors(checkpoint))
-                torch.save(checkpoint, cast(IO[bytes], writer))
+            start_over_if_refused(partial(self._store, checkpoint, bucket, key))
         except BaseException:
             self._removals.save_failed(uri)
             raise
@@ -121,6 +121,11 @@ class S3LightningCheckpoint(CheckpointIO):
                 self._remove(each)
             except S3Exception as error:  # not raised: Lightning would take it for an error of the save
                 _log.warning("the old checkpoint %s could not be removed: %s", each, error)
+
+    def _store(self, checkpoint: dict[str, Any], bucket: str, key: str) -> None:
+        with self._client.put_object(bucket, key) as writer:
+            writer.stream.expect(size_of_tensors(checkpoint))
+            torch.save(checkpoint, cast(IO[bytes], writer))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None

@@ -60,6 +60,7 @@ class CompletionForms:
             return result[0]
         if self._support.note_refused(request.bucket, refusal):
             refusal.message += ". From now on, uploads to this bucket carry no checksums: write the object again"
+            refusal._would_succeed_again = True  # see ``_start_over``
         raise refusal
 
     def _try_again(

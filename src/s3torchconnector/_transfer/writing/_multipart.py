@@ -20,6 +20,7 @@ from s3torchconnector._wire import Buffer, CompletedPart
 
 MAX_PARTS = 10_000
 _PARTS_OF_ONE_SIZE = 900
+_RESERVE = 200  # parts for what an object has beyond its expected size: headers, gaps between tensors
 _EQUAL_SIZE = 32 * MIB  # of parts of one size, of an upload whose length nobody knows: they hold 312 GiB
 
 
@@ -37,6 +38,7 @@ def equal_part_size(part_size: int, size: int | None = None) -> int:
         step = size_of_part(number, part_size)
         count = min(_PARTS_OF_ONE_SIZE, -(-left // step), MAX_PARTS - most)
         most, left, number = most + count, left - count * step, number + count
+    most = min(most, MAX_PARTS - _RESERVE)
     while -(-size // part_size) > max(1, most) and part_size < MAX_PART_SIZE:
         part_size = min(MAX_PART_SIZE, 2 * part_size)
     return part_size

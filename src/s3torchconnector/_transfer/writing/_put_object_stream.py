@@ -49,8 +49,8 @@ class PutObjectStream:
         self._demands_equal_parts = runtime.caller.demands_equal_parts(bucket)
         self._equal_size = equal_part_size(self._part_size) if self._demands_equal_parts else None
         headers = runtime.config._options_of_write(options)._headers()
-        requests = UploadRequests(runtime.caller, bucket, key, headers, condition, summed=summed)
-        self._upload = Upload(open_runtime, requests, self._equal_size)
+        self._requests = UploadRequests(runtime.caller, bucket, key, headers, condition, summed=summed)
+        self._upload = Upload(open_runtime, self._requests, self._equal_size)
 
     def expect(self, size: int) -> None:
         """About ``size`` bytes will be written, so that all parts can have one size. For before the first ``write``."""
@@ -86,6 +86,11 @@ class PutObjectStream:
     def checksum(self) -> str | None:
         """The checksum of a stored object, such as ``CRC64NVME:rosUhgp5mIg=``; None if its bytes were not summed."""
         return self._upload.checksum
+
+    @property
+    def may_start_over(self) -> bool:
+        """Whether the server may refuse the upload at its end for its checksums; see ``_start_over``."""
+        return self._requests.may_start_over
 
     def abort(self, seconds: float | None = None) -> None:
         """End without an object: the one at this key stays what it was. Does nothing once the stream has ended.

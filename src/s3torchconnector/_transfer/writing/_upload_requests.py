@@ -74,6 +74,12 @@ class UploadRequests:
         """The checksum of all parts, as ``Algorithm.describe`` says it; None if nothing was summed."""
         return self._checksums.description()
 
+    @property
+    def may_start_over(self) -> bool:
+        """Whether the server may refuse the completion for its checksums, and the object be written again without."""
+        support = self._caller.checksums
+        return self._checksums.are_carried and not (support.required or support.verifies_uploads(self.bucket))
+
     def put(self, body: Sequence[Buffer], cancel: CancelToken) -> None:
         """Store ``body``, which is the whole object.
 
