@@ -183,6 +183,14 @@ def test_errors_say_what_the_key_may_have_to_do_with_them(memory: CustomerKeys, 
         with pytest.raises(S3AccessDeniedError, match="policy of the bucket may demand") as caught:
             plain.put_object("bucket", "other").close()
         assert "customer_key" in str(caught.value)
+        memory.blocked = True
+        for write in (
+            lambda: client.put_object("bucket", "other").close(),
+            lambda: client.copy_object("bucket", "key", "bucket", "other"),
+        ):
+            with pytest.raises(S3AccessDeniedError, match=r"unless their default encryption allows SSE-C"):
+                write()
+        assert client.get_object("bucket", "key").read() == b"data"
         memory.keys.clear()
         with pytest.raises(S3ServiceError, match="leave customer_key out"):
             client.get_object("bucket", "key").read()

@@ -20,6 +20,12 @@ from s3torchconnector._wire._service_errors import service_error
 _READING = frozenset({"GetObject", "HeadObject"})
 _WRITING = frozenset({"PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"})
 _COPYING = frozenset({"CopyObject", "UploadPartCopy"})
+_STORING = frozenset({"PutObject", "CreateMultipartUpload", "CopyObject"})
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/blocking-unblocking-s3-c-encryption-gpb.html
+_BLOCKED = (
+    " Or the bucket refuses customer_key: those of Amazon S3 do since April 2026, unless their default encryption "
+    "allows SSE-C (PutBucketEncryption with BlockedEncryptionTypes NONE)."
+)
 
 
 class AccountHeaders:
@@ -74,6 +80,8 @@ class AccountHeaders:
         if isinstance(error, S3AccessDeniedError):
             if key and request.operation in _READING | _COPYING:
                 error.message += " Or the object is encrypted with another key than customer_key in S3ClientConfig."
+            if self._key and request.operation in _STORING:
+                error.message += _BLOCKED
             if self._owner:
                 error.message += f" Or the bucket is not of the account {self._owner} (expected_bucket_owner)."
         return error

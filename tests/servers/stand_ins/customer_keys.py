@@ -23,10 +23,12 @@ class CustomerKeys(AwsLike):
     Attributes:
         keys: the MD5 of each object's key, in base64; those that are not in it are encrypted otherwise.
         demanded: whether objects must be encrypted so.
+        blocked: whether no more may be, as in new buckets, see blocking-unblocking-s3-c-encryption-gpb.html.
     """
 
     def __init__(self, *, demanded: bool = True) -> None:
         super().__init__()
+        self.blocked = False
         self.keys: dict[str, str] = {}
         self.demanded = demanded
 
@@ -44,7 +46,7 @@ class CustomerKeys(AwsLike):
                 return refusal
         if "uploadId" not in request.query:
             named = request.headers.get(f"{HEADER}key-md5")
-            if named is None and self.demanded:
+            if (named is None and self.demanded) or (named is not None and self.blocked):
                 return s3_error(403, "AccessDenied", "Access Denied")
             return self._compare(request, HEADER, named)
         return None if upload is None else self._compare(request, HEADER, _md5_of(upload))
