@@ -10,12 +10,14 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from s3torchconnector._transfer import PutObjectStream, address_of
+from s3torchconnector._wire._retry import RetryPolicy
 from s3torchconnector.testing import S3Server
 from tests.servers.moto_server import MotoServer
 from tests.servers.processes import no_process_left_behind
@@ -108,6 +110,13 @@ def moto_bucket(moto_server: MotoServer, monkeypatch: pytest.MonkeyPatch) -> str
     name = f"test-{uuid.uuid4().hex}"
     moto_server.make_bucket(name)
     return name
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the attempts of a request, for tests in which nothing depends on how long they are."""
+    policy = partial(RetryPolicy, first_backoff=0.001, longest_backoff=0.01)
+    monkeypatch.setattr("s3torchconnector._wire._caller.RetryPolicy", policy)
 
 
 @pytest.fixture

@@ -64,3 +64,8 @@ def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     with memory.serve() as server:
         assert isinstance(server, ScriptedServer)
         yield Server(request.param, server.endpoint, memory.bucket, properties, memory)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(short_pauses: None) -> None:
+    """In every test here."""

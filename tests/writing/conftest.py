@@ -124,3 +124,8 @@ def saver(s3_server: S3Server) -> Iterator[Saver]:
         yield Saver(process)
     finally:
         process.communicate(timeout=30)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(short_pauses: None) -> None:
+    """In every test here."""

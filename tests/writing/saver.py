@@ -4,7 +4,7 @@
 
 reads one order a line (``how endpoint bucket``), forks a child for it, which ends as the order says through the
 interpreter's own exit, and reports ``<pid>``, then whatever the child says, then ``ended <status>``. The imports are
-paid for once. Each child has two writers open, of 1 KiB and of 50 MiB.
+paid for once. Each child has two writers open, of 1 KiB and of 17 MiB.
 """
 
 from __future__ import annotations

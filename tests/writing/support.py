@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 import threading
@@ -18,7 +19,7 @@ from tests.servers.proxy import Fault, RecordedExchange, RecordingProxy, StallBo
 REGION = "us-east-1"
 PART = 5 * MIB
 SMALL_PARTS = S3ClientConfig(part_size=PART)
-SIZES = {"small": KIB, "large": 50 * MIB}  # bytes of the two writers that are interrupted
+SIZES = {"small": KIB, "large": 17 * MIB}  # bytes of the two writers that are interrupted
 PREVIOUS = b"the previous checkpoint"
 STORED_BY = {"one request": 1000, "multipart": 2 * PART + 7}  # bytes of an object
 
@@ -44,6 +45,7 @@ def read_back(client: S3Client, bucket: str, key: str = "key") -> bytes:
         return reader.read()
 
 
+@functools.lru_cache(8)
 def noise(size: int, seed: int = 0) -> bytes:
     """Bytes in which a part in the wrong place shows."""
     return random.Random(seed).randbytes(size)

@@ -1,6 +1,6 @@
 """A save that is interrupted leaves the object what it was, and no multipart upload.
 
-Each way of ending is tried with a writer of 1 KiB (one PUT) and one of 50 MiB (ten parts), in a process that goes on.
+Each way of ending is tried with a writer of 1 KiB (one PUT) and one of 17 MiB (four parts), in a process that goes on.
 """
 
 from __future__ import annotations

@@ -31,16 +31,16 @@ def test_open_writers_hold_the_smallest_part_each(
 ) -> None:
     """One thread has all of them open: none can wait for another to end."""
     budget, data = client._runtime().budget, noise(7 * MIB)
-    writers = [writer_of(client, bucket, str(number)) for number in range(12)]
+    writers = [writer_of(client, bucket, str(number)) for number in range(8)]
     for start in range(0, len(data), MIB):
         for writer in writers:
             writer.write(kind(data[start : start + MIB]))
             assert budget.taken <= BUDGET + len(writers) * MIN_PART_SIZE
     for writer in writers:
         writer.close()
-    assert all(read_back(client, bucket, str(number)) == data for number in range(12))
+    assert all(read_back(client, bucket, str(number)) == data for number in range(8))
     sizes = [each.request_bytes for each in matching(proxy, is_part)]
-    assert sizes.count(MIN_PART_SIZE) >= 8  # sent before it was full, for want of room
+    assert sizes.count(MIN_PART_SIZE) >= 4  # sent before it was full, for want of room
     assert set(sizes) <= {MIN_PART_SIZE, len(data) - MIN_PART_SIZE}
 
 

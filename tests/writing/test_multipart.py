@@ -117,11 +117,11 @@ def _md5_parts(data: bytes) -> list[CompletedPart]:
     return [CompletedPart(i, f'"{hashlib.md5(piece).hexdigest()}"') for i, piece in enumerate(pieces, start=1)]
 
 
-def test_300_mib_saved_and_loaded_in_bounded_memory(s3_server: S3Server, bucket: str) -> None:
-    budget = 48 * MIB
-    config = S3ClientConfig(part_size=8 * MIB, memory_budget=budget)
-    block = noise(4 * MIB + 1)
-    blocks = 300 * MIB // len(block)
+def test_100_mib_saved_and_loaded_in_bounded_memory(s3_server: S3Server, bucket: str) -> None:
+    budget = 24 * MIB
+    config = S3ClientConfig(part_size=PART, memory_budget=budget)
+    block = noise(2 * MIB + 1)
+    blocks = 100 * MIB // len(block)
     with client_of(s3_server.endpoint, config) as client:
         taken = []
         with writer_of(client, bucket) as writer:

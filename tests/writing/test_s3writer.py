@@ -238,16 +238,16 @@ _KINDS = (bytes, bytearray, memoryview, lambda data: np.frombuffer(bytearray(dat
 _SIZES = st.one_of(
     st.integers(0, 64),
     st.sampled_from([64 * KIB - 1, 64 * KIB, PART - 1, PART, PART + 1, 2 * PART]),
-    st.integers(0, 7 * MIB),
+    st.integers(0, 6 * MIB),
 )
-_WRITES = st.lists(st.tuples(_SIZES, st.sampled_from(_KINDS)), max_size=8).filter(
-    lambda writes: sum(size for size, _ in writes) <= 24 * MIB
+_WRITES = st.lists(st.tuples(_SIZES, st.sampled_from(_KINDS)), max_size=6).filter(
+    lambda writes: sum(size for size, _ in writes) <= 16 * MIB
 )
 _SOURCE = noise(16 * MIB)
 
 
 @settings(max_examples=40)
-@given(writes=_WRITES, offsets=st.lists(st.integers(0, 2 * MIB), min_size=8, max_size=8))
+@given(writes=_WRITES, offsets=st.lists(st.integers(0, 2 * MIB), min_size=6, max_size=6))
 def test_any_sequence_of_writes(
     counted: S3Client, bucket: str, proxy: RecordingProxy, writes: list[tuple[int, Any]], offsets: list[int]
 ) -> None:
