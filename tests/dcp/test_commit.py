@@ -89,7 +89,7 @@ def test_at_most_thread_count_files_are_written_at_a_time(bucket: str, proxy: Re
             if len(writing) > 2:
                 begun.set()
             most.append(len(writing))
-            begun.wait(1)  # a third file would come
+            begun.wait(0.3)  # a third file would come
             writing.pop()
 
     proxy.misbehave = misbehave

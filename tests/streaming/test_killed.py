@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.servers.proxy import RecordingProxy
 from tests.streaming.support import Options, number, numbered, options
 
 COUNT = 97
+ENOUGH = 20  # samples, after which a job is killed
 _FORK: Any = multiprocessing.get_context("fork")
 
 
@@ -57,8 +59,12 @@ def test_a_killed_worker_is_an_error_and_the_next_start_works(manifest: S3Manife
 
 
 def train(dataset: S3StreamingDataset, folder: Path, workers: int) -> None:
-    """Store after each batch what was seen and the state, in one file, as a job does with its checkpoints."""
+    """Store after each batch what was seen and the state, in one file, as a job does with its checkpoints.
+
+    Slowly once there is enough of that, so that the job is killed and does not end, however busy the machine is.
+    """
     saved = json.loads((folder / "saved").read_text())
+    enough = len(saved["seen"]) + ENOUGH
     loader = S3DataLoader(dataset, num_workers=workers, collate_fn=list)
     if saved["state"] is not None:
         loader.load_state_dict(saved["state"])
@@ -66,6 +72,8 @@ def train(dataset: S3StreamingDataset, folder: Path, workers: int) -> None:
         saved = {"seen": [*saved["seen"], *batch], "state": loader.state_dict()}
         (folder / "new").write_text(json.dumps(saved))
         os.replace(folder / "new", folder / "saved")
+        if len(saved["seen"]) >= enough:
+            threading.Event().wait(0.2)
 
 
 def test_a_job_that_is_killed_again_and_again_sees_each_sample_once(manifest: S3Manifest, tmp_path: Path) -> None:
@@ -78,7 +86,7 @@ def test_a_job_that_is_killed_again_and_again_sees_each_sample_once(manifest: S3
         before = len(json.loads(saved.read_text())["seen"])
         job = _FORK.Process(target=train, args=(dataset_of(manifest, batch_size=batch_size), tmp_path, workers))
         job.start()
-        while job.is_alive() and len(json.loads(saved.read_text())["seen"]) < before + 20:
+        while job.is_alive() and len(json.loads(saved.read_text())["seen"]) < before + ENOUGH:
             job.join(0.002)
         kills += job.is_alive()
         job.kill()

@@ -119,7 +119,7 @@ def test_broken_proxy_opens_no_tunnel(answer: bytes, monkeypatch: pytest.MonkeyP
 def test_silent_proxy_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     with Speaking(b"HTTP/1.1 2") as server:
         monkeypatch.setenv("https_proxy", server.endpoint)
-        config = S3ClientConfig(unsigned=True, max_attempts=1, connect_timeout=0.1)
+        config = S3ClientConfig(unsigned=True, max_attempts=1, connect_timeout=0.3)
         with open_client("https://127.0.0.1:9", config) as client, pytest.raises(S3ConnectionError, match="timed out"):
             client.head_object("b", "k")
 
@@ -159,7 +159,7 @@ def test_proxies_are_bypassed_as_on_macos(excluded: str, direct: bool, monkeypat
 def test_an_endless_proxy_response_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     with Speaking(b"HTTP/1.1 200 OK\r\nx: " + b"y" * (1 << 20)) as server:
         monkeypatch.setenv("https_proxy", server.endpoint)
-        config = S3ClientConfig(unsigned=True, max_attempts=1, connect_timeout=0.01)
+        config = S3ClientConfig(unsigned=True, max_attempts=1, connect_timeout=0.3)
         with open_client("https://127.0.0.1:9", config) as client, pytest.raises(S3ConnectionError, match="timed out"):
             client.head_object("b", "k")
 
@@ -226,6 +226,6 @@ def test_bundle_that_cannot_be_read_is_named(
 def test_server_that_never_shakes_hands_is_a_timeout() -> None:
     with Speaking(b"") as server:
         endpoint = server.endpoint.replace("http:", "https:")
-        config = S3ClientConfig(unsigned=True, max_attempts=1, connect_timeout=0.1)
+        config = S3ClientConfig(unsigned=True, max_attempts=1, connect_timeout=0.3)
         with open_client(endpoint, config) as client, pytest.raises(S3TimeoutError, match="no TLS handshake"):
             client.head_object("b", "k")

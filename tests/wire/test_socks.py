@@ -13,7 +13,8 @@ from tests.wire.support import open_client
 from tests.wire.test_bad_responses import Speaking
 from tests.wire.test_proxy_and_tls import DATA, QUOTED, SECRET, round_trip
 
-ONCE = S3ClientConfig(unsigned=True, max_attempts=1, connect_timeout=0.5)
+ONCE = S3ClientConfig(unsigned=True, max_attempts=1)
+IMPATIENT = S3ClientConfig(unsigned=True, max_attempts=1, connect_timeout=0.3)
 
 
 def url_of(proxy: SocksProxy, scheme: str = "socks5", login: str = "") -> str:
@@ -80,7 +81,7 @@ def test_what_is_no_socks_proxy_is_an_error_in_time(said: bytes, monkeypatch: py
     with Speaking(said) as server:
         monkeypatch.setenv("http_proxy", server.endpoint.replace("http:", "socks5:"))
         with (
-            open_client("http://127.0.0.1:9", ONCE) as client,
+            open_client("http://127.0.0.1:9", IMPATIENT) as client,
             pytest.raises((S3ConnectionError, S3TimeoutError), match=r"SOCKS 5|timed out"),
         ):
             client.head_object("b", "k")

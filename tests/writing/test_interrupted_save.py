@@ -194,12 +194,14 @@ def test_abort_waits_for_a_completion_under_way(client: S3Client, saved: str, pr
 
 def test_abort_prevents_the_retry_of_a_refused_put(client: S3Client, saved: str, proxy: RecordingProxy) -> None:
     arrived = threading.Event()
+    # With a pause in which the abort comes.
+    refusal = s3_error(503, "SlowDown").replace(b"\r\n", b"\r\nRetry-After: 60\r\n", 1)
 
     def unavailable(request: ReceivedRequest) -> Fault | None:
         if not is_put(request):
             return None
         arrived.set()
-        return Replace(s3_error(503, "SlowDown"))
+        return Replace(refusal)
 
     proxy.misbehave = unavailable
     writer = writer_of(client_of(proxy.endpoint), saved, "small")
