@@ -282,7 +282,8 @@ def test_leaving_the_loop_cancels_what_is_in_flight(leave: Callable[[Iterator[An
         assert all(reader.closed for reader in kept)
         wait_until_budget_is_free(dataset)
         dataset._source.client.close()  # waits for all threads, so none is inside a request
-        assert len(server.seen) <= 8  # requests that were sent before may be seen late, but not more than the window
+        # Those that were handed out and those ahead of them: requests that were sent before may be seen late, not more.
+        assert len(server.seen) <= (2 if leave is _fail else 1) + 5
         server.release()
         assert len(list(server.dataset())) == 30  # a dataset still works
 
