@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
+import threading
 import time
 from typing import Any
 
 import psutil
 
 from s3torchconnector import S3ClientConfig
+from s3torchconnector._transfer import leave_to_collector
+from s3torchconnector._transfer.engine._collector import prepare_collector
 
 _TIMEOUT = 10.0  # seconds; idle threads end by themselves after 20
 _numbers = itertools.count(1)
@@ -18,10 +22,16 @@ _numbers = itertools.count(1)
 class Opened:
     """The threads and descriptors that were opened since this was made, one by one.
 
-    Their number in the whole process would say nothing: what other tests left ends at any moment.
+    Their number in the whole process would say nothing: what other tests left ends at any moment. What of that is
+    garbage is collected first, since a thread closes it, which would be taken for one of the test.
     """
 
     def __init__(self) -> None:
+        done = threading.Event()
+        prepare_collector()  # a thread that stays
+        gc.collect()
+        leave_to_collector(done.set)
+        assert done.wait(_TIMEOUT)
         self._threads = _threads()
         self._descriptors = _descriptors()
 
@@ -42,7 +52,10 @@ class Opened:
         deadline = time.monotonic() + _TIMEOUT
         while (self.threads or self.descriptors) and time.monotonic() < deadline:
             time.sleep(0.001)
-        return not self.threads and not self.descriptors
+        left = self.threads
+        names = [thread.name for thread in threading.enumerate() if thread.native_id in left]
+        print(f"left over: threads {left} ({names}), descriptors {self.descriptors}")
+        return not left and not self.descriptors
 
 
 def settings_of_its_own(**settings: Any) -> S3ClientConfig:
