@@ -82,10 +82,11 @@ _S = TypeVar("_S", bound=Sample)
 
 
 class Handed(Generic[_S]):
-    """How many samples an iterator has handed out, and which one last."""
+    """How many samples an iterator has handed out, which one last, and how long its transform ran on a thread."""
 
     count = 0
     chosen: _S | None = None
+    nanoseconds: int | None = None
 
     def note(self, chosen: _S) -> None:
         """One more."""

@@ -59,6 +59,9 @@ class S3StreamingDataset(IterableDataset[Any]):
         cache: where objects are kept on this node, see ``S3Cache``.
         look_ahead: most objects on their way before they are asked for; by default as many as
             ``throughput_target_gbps`` can use. 0 switches it off.
+        transform_threads: how many threads of each process that iterates run transforms, which must allow that; 0 runs
+            them in the thread that iterates. Samples have the same order, and errors come as without. At most a batch
+            of samples, or twice as many as there are threads, are begun before they are asked for.
 
     Raises:
         S3ConfigurationError: an argument cannot be used.
@@ -95,8 +98,9 @@ class S3StreamingDataset(IterableDataset[Any]):
         max_errors: int = 100,
         cache: S3Cache | None = None,
         look_ahead: int | None = None,
+        transform_threads: int = 0,
     ) -> None:
-        _streaming.check_numbers(batch_size, seed, num_replicas, rank, look_ahead)
+        _streaming.check_numbers(batch_size, seed, num_replicas, rank, look_ahead, transform_threads)
         most_errors = _streaming.most_errors(on_error, max_errors)
         given = None if num_replicas is None or rank is None else Rank(rank, num_replicas)
         listed = _listed(manifest, region, endpoint, s3client_config, given)
@@ -105,10 +109,10 @@ class S3StreamingDataset(IterableDataset[Any]):
         source = DatasetSource(region, objects, endpoint, transform, s3client_config, reader_constructor)
         part = Part(source, listed, seed, shuffle, most_errors)
         dealing = _streaming.dealing(batch_size, drop_last, even_batches, balance, given)
-        self._set_up(OfOnePart(part), dealing, look_ahead)
+        self._set_up(OfOnePart(part), dealing, look_ahead, transform_threads)
 
-    def _set_up(self, contents: Contents, dealing: Dealing, look_ahead: int | None) -> None:
-        self._making = Making(contents, look_ahead, Counters(len(contents.parts)))
+    def _set_up(self, contents: Contents, dealing: Dealing, look_ahead: int | None, threads: int) -> None:
+        self._making = Making(contents, look_ahead, threads, Counters(len(contents.parts)))
         self._passes = Passes(contents, dealing)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any
@@ -14,6 +14,7 @@ from s3torchconnector._datasets._epochs import Start
 from s3torchconnector._datasets._plan import Plan
 from s3torchconnector._early_samples import Chosen, Samples
 from s3torchconnector._samples._items import name_of, size_of
+from s3torchconnector._threaded_samples import ThreadedSamples
 
 _ADDED_TOGETHER = 16  # samples
 
@@ -70,12 +71,21 @@ class Making:
     Attributes:
         contents: what they are.
         look_ahead: most objects that are fetched ahead.
+        threads: that run transforms; 0 if the thread that iterates does.
         counters: what workers add their numbers to, by part of the contents.
     """
 
     contents: Contents
     look_ahead: int | None
+    threads: int
     counters: Counters
+
+    def samples(self, chosen: Iterable[Chosen], batch_size: int) -> Samples[Chosen]:
+        """The samples of objects, in order."""
+        sources = [part.source for part in self.contents.parts]
+        if not self.threads:
+            return Samples(chosen, sources, self.look_ahead)
+        return ThreadedSamples(chosen, sources, self.look_ahead, self.threads, max(batch_size, 2 * self.threads))
 
 
 class Pass(Iterator[Any]):
@@ -107,15 +117,15 @@ class Pass(Iterator[Any]):
             raise
         except BaseException as error:
             try:
-                sample = self._replacement(error, progress)
+                sample = _replacement(self._making, self._tallies, error, progress)
             except BaseException:
                 self._leave_sample(progress)
                 del self  # as in ``Samples``
                 raise
-        chosen = self._samples.handed.chosen
-        tally = self._tallies[chosen.part if chosen is not None else 0]
+        handed = self._samples.handed
+        tally = self._tallies[handed.chosen.part if handed.chosen is not None else 0]
         tally.samples += 1
-        tally.transform_ns += perf_counter_ns() - before
+        tally.transform_ns += perf_counter_ns() - before if handed.nanoseconds is None else handed.nanoseconds
         progress.samples += 1
         self._since_added += 1
         if self._since_added >= _ADDED_TOGETHER:
@@ -126,19 +136,11 @@ class Pass(Iterator[Any]):
         progress = self._progress = self._begin()
         making = self._making
         numbers = progress.plan.samples(progress.worker, progress.workers, progress.first)
-        sources = [part.source for part in making.contents.parts]
-        self._samples = Samples(map(self._chosen, numbers), sources, making.look_ahead)
+        self._samples = making.samples(_chosen(making.contents, self._tallies, numbers), progress.plan.deal.batch_size)
         making.counters.begin_epoch(progress.start.epoch)
-        for source in sources:
-            source.hits.take()  # by others, and by the parent of a forked worker
+        for part in making.contents.parts:
+            part.source.hits.take()  # by others, and by the parent of a forked worker
         return progress
-
-    def _chosen(self, number: int) -> Chosen:
-        part, number = self._making.contents.place(number)
-        of_part = self._making.contents.parts[part]
-        item = of_part.objects[number]
-        self._tallies[part].bytes += size_of(item)
-        return Chosen(of_part.source, item, part)
 
     def _add(self) -> None:
         """Add to the counters what was done since it was added last."""
@@ -147,35 +149,6 @@ class Pass(Iterator[Any]):
             usage = part.source.client._runtime().take_usage()
             self._making.counters.add(number, [*tally.take(), *usage, part.source.hits.take()])
 
-    def _replacement(self, error: BaseException, progress: Progress) -> Any:
-        """A sample in place of the one that failed.
-
-        Raises:
-            S3FormatError: there were too many errors in this epoch, or no sample is good.
-            BaseException: it is none that another sample can take the place of.
-        """
-        contents, order, position = self._making.contents, progress.plan.order, progress.next_position
-        number, in_part = contents.place(order.sample_at(position))
-        part, tally = contents.parts[number], self._tallies[number]
-        replacements = _bad_samples.candidates(order.seed, order.epoch, position, len(part.objects))
-        while True:
-            tally.errors += 1
-            if part.most_errors is None or not _bad_samples.is_of_content(error):
-                raise error
-            item = part.objects[in_part]
-            count = self._making.counters.note_error(number, order.epoch)
-            in_part = next(replacements, -1)
-            if count > part.most_errors or in_part < 0:
-                raise _bad_samples.too_many(error, item.bucket, name_of(item), count, part.most_errors) from error
-            _bad_samples.log(error, item.bucket, name_of(item), count)
-            try:
-                sample = next(Samples.of(part.source, [part.objects[in_part]], 0))
-            except BaseException as another:
-                error = another
-            else:
-                tally.replaced += 1
-                return sample
-
     def _leave_sample(self, progress: Progress) -> None:
         """Go to the next sample; or to the next batch, if the caller has lost this one, and asks for a whole one."""
         progress.samples += 1
@@ -183,3 +156,44 @@ class Pass(Iterator[Any]):
             self._samples.skip()
             progress.samples += 1
         self._add()
+
+
+def _chosen(contents: Contents, tallies: Sequence[Tally], numbers: Iterable[int]) -> Iterator[Chosen]:
+    """What samples are made of. (No method of the pass, which would be kept by what it keeps.)"""
+    parts = contents.parts
+    for number in numbers:
+        part, number_there = contents.place(number)
+        of_part = parts[part]
+        item = of_part.objects[number_there]
+        tallies[part].bytes += size_of(item)
+        yield Chosen(of_part.source, item, part)
+
+
+def _replacement(making: Making, tallies: Sequence[Tally], error: BaseException, progress: Progress) -> Any:
+    """A sample in place of the one that failed. (No method of the pass, which the error's traceback would keep.)
+
+    Raises:
+        S3FormatError: there were too many errors in this epoch, or no sample is good.
+        BaseException: it is none that another sample can take the place of.
+    """
+    contents, order, position = making.contents, progress.plan.order, progress.next_position
+    number, in_part = contents.place(order.sample_at(position))
+    part, tally = contents.parts[number], tallies[number]
+    replacements = _bad_samples.candidates(order.seed, order.epoch, position, len(part.objects))
+    while True:
+        tally.errors += 1
+        if part.most_errors is None or not _bad_samples.is_of_content(error):
+            raise error
+        item = part.objects[in_part]
+        count = making.counters.note_error(number, order.epoch)
+        in_part = next(replacements, -1)
+        if count > part.most_errors or in_part < 0:
+            raise _bad_samples.too_many(error, item.bucket, name_of(item), count, part.most_errors) from error
+        _bad_samples.log(error, item.bucket, name_of(item), count)
+        try:
+            sample = next(Samples.of(part.source, [part.objects[in_part]], 0))
+        except BaseException as another:
+            error = another
+        else:
+            tally.replaced += 1
+            return sample

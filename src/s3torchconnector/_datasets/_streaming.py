@@ -14,7 +14,7 @@ _MANY = 1_000_000  # keys that all ranks together list for one dataset, before i
 
 
 def check_numbers(
-    batch_size: int, seed: int, num_replicas: int | None, rank: int | None, look_ahead: int | None
+    batch_size: int, seed: int, num_replicas: int | None, rank: int | None, look_ahead: int | None, threads: int = 0
 ) -> None:
     """
     Raises:
@@ -26,6 +26,8 @@ def check_numbers(
         raise S3ConfigurationError(f"seed must be a whole number from 0 to 2**64 - 1: seed={seed!r}")
     if look_ahead is not None and look_ahead < 0:
         raise S3ConfigurationError(f"look_ahead must not be negative: look_ahead={look_ahead}")
+    if type(threads) is not int or threads < 0:
+        raise S3ConfigurationError(f"transform_threads must be a whole number from 0 on: transform_threads={threads!r}")
     if (num_replicas is None) != (rank is None):
         raise S3ConfigurationError(
             f"num_replicas and rank go together: give both or neither (num_replicas={num_replicas!r}, rank={rank!r})"
