@@ -99,14 +99,17 @@ class S3DataLoader(DataLoader[Any]):
             batches; ``transform_seconds`` that transforms took in all workers together, with the time in which they
             waited for bytes; ``errors`` of transforms, and samples that were ``replaced`` since they failed;
             ``requests`` that were sent for objects, each time that one was sent again included, and ``retries``, those
-            of them that followed a failure; ``cache_hits``, the objects that an ``S3Cache`` had.
+            of them that followed a failure; ``cache_hits``, the objects that an ``S3Cache`` had. Of a mix, ``sources``
+            has these numbers for each source.
         """
-        totals: dict[str, Any] = self.dataset._making.counters.totals(0)
-        seconds = {"wait_seconds": self._wait_ns / 1e9, "transform_seconds": totals.pop("transform_ns") / 1e9}
-        now = {**totals, **seconds}
+        parts, counters = self.dataset._making.contents.parts, self.dataset._making.counters
+        of_parts = [_in_seconds(counters.totals(number)) for number in range(len(parts))]
+        now = {"wait_seconds": self._wait_ns / 1e9}
+        now |= {name: sum(of_part[name] for of_part in of_parts) for name in of_parts[0]}
         since = {name: value - self._last_stats.get(name, 0) for name, value in now.items()}
         self._last_stats = now
-        return {**now, "since_last_call": since}
+        named = {part.name: of_part for part, of_part in zip(parts, of_parts, strict=True) if part.name}
+        return {**now, "since_last_call": since, **({"sources": named} if named else {})}
 
     @property
     def _passes(self) -> Passes:
@@ -115,6 +118,11 @@ class S3DataLoader(DataLoader[Any]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Have the next pass go on where the state was saved, see ``S3StreamingDataset.load_state_dict``."""
         self.dataset.load_state_dict(state)
+
+
+def _in_seconds(totals: dict[str, int]) -> dict[str, float]:
+    seconds = totals.pop("transform_ns") / 1e9
+    return {**totals, "transform_seconds": seconds}
 
 
 @dataclass

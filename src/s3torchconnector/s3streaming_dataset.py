@@ -14,8 +14,10 @@ from s3torchconnector._datasets import _streaming
 from s3torchconnector._datasets._contents import Contents, OfOnePart, Part
 from s3torchconnector._datasets._counters import Counters
 from s3torchconnector._datasets._epochs import Start
+from s3torchconnector._datasets._mixed_contents import MixedContents
 from s3torchconnector._datasets._pass import Making, Pass
 from s3torchconnector._datasets._passes import Dealing, Passes
+from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._ranks import Rank, environment_rank, group_rank
 from s3torchconnector._samples._items import name_of
 from s3torchconnector.s3cache import S3Cache
@@ -75,6 +77,13 @@ class S3StreamingDataset(IterableDataset[Any]):
         >>> loader = S3DataLoader(dataset)
         >>> [len(batch) for batch in loader], dataset.epoch, loader.state_dict()["position"]
         ([2, 1], 0, 3)
+
+        Datasets are mixed by weight, exactly in each 1,000 samples; see ``mix``:
+
+        >>> text = S3StreamingDataset("s3://my-bucket/images/", region="us-east-1", transform=lambda reader: "text")
+        >>> mixed = S3StreamingDataset.mix({"sizes": (dataset, 3), "text": (text, 1)}, samples_per_epoch=1000)
+        >>> list(mixed).count("text")
+        250
     """
 
     def __init__(
@@ -102,14 +111,49 @@ class S3StreamingDataset(IterableDataset[Any]):
     ) -> None:
         _streaming.check_numbers(batch_size, seed, num_replicas, rank, look_ahead, transform_threads)
         most_errors = _streaming.most_errors(on_error, max_errors)
-        given = None if num_replicas is None or rank is None else Rank(rank, num_replicas)
-        listed = _listed(manifest, region, endpoint, s3client_config, given)
+        dealing = _streaming.dealing(batch_size, drop_last, even_batches, balance, num_replicas, rank)
+        listed = _listed(manifest, region, endpoint, s3client_config, dealing.rank)
         region, endpoint, s3client_config = listed._place(region, endpoint, s3client_config)
         objects = PinnedObjects(listed, cache)
         source = DatasetSource(region, objects, endpoint, transform, s3client_config, reader_constructor)
         part = Part(source, listed, seed, shuffle, most_errors)
-        dealing = _streaming.dealing(batch_size, drop_last, even_batches, balance, given)
         self._set_up(OfOnePart(part), dealing, look_ahead, transform_threads)
+
+    @classmethod
+    def mix(
+        cls,
+        sources: Mapping[str, tuple[S3StreamingDataset, float]],
+        *,
+        batch_size: int = 1,
+        samples_per_epoch: int | None = None,
+        seed: int = 0,
+        drop_last: bool = False,
+        even_batches: bool = True,
+        balance: Literal["bytes"] | None = None,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        look_ahead: int | None = None,
+        transform_threads: int = 0,
+    ) -> S3StreamingDataset:
+        """Mix datasets by weight. Which sample comes when depends on the seeds and the position alone.
+
+        Args:
+            sources: by name: a dataset and its weight, such as ``{"web": (web, 0.7), "books": (books, 0.3)}``. Of a
+                dataset, what it reads and how, transform, seed, shuffle, ``on_error`` and ``max_errors`` count.
+            samples_per_epoch: of all ranks together; by default as many as the sources with a weight have.
+            seed: decides how sources are interleaved and, with each one's own seed, their orders.
+            batch_size, drop_last, even_batches, balance: see ``S3StreamingDataset``.
+            num_replicas, rank, look_ahead, transform_threads: see ``S3StreamingDataset``.
+
+        Raises:
+            S3ConfigurationError: the sources cannot be mixed, or an argument cannot be used.
+        """
+        _streaming.check_numbers(batch_size, seed, num_replicas, rank, look_ahead, transform_threads)
+        dealing = _streaming.dealing(batch_size, drop_last, even_batches, balance, num_replicas, rank)
+        weighted = {name: (_part_of(name, dataset), weight) for name, (dataset, weight) in sources.items()}
+        mixed = cls.__new__(cls)
+        mixed._set_up(MixedContents(weighted, samples_per_epoch, seed), dealing, look_ahead, transform_threads)
+        return mixed
 
     def _set_up(self, contents: Contents, dealing: Dealing, look_ahead: int | None, threads: int) -> None:
         self._making = Making(contents, look_ahead, threads, Counters(len(contents.parts)))
@@ -117,7 +161,13 @@ class S3StreamingDataset(IterableDataset[Any]):
 
     @property
     def manifest(self) -> S3Manifest:
-        """The objects."""
+        """The objects.
+
+        Raises:
+            AttributeError: it is a mix, whose sources have manifests.
+        """
+        if isinstance(self._making.contents, MixedContents):
+            raise AttributeError("a mix has no manifest of its own: ask the datasets that were mixed")
         return cast("S3Manifest", self._making.contents.parts[0].objects)
 
     @property
@@ -188,9 +238,18 @@ class S3StreamingDataset(IterableDataset[Any]):
             state: of ``state_dict``, of any rank; of an ``S3DataLoader``, or of a whole ``StatefulDataLoader``.
 
         Raises:
-            S3ConfigurationError: it is the state of another manifest, seed or order, or none.
+            S3ConfigurationError: it is the state of another manifest, mix, seed or order, or none.
         """
         self._passes.load(state)
+
+
+def _part_of(name: str, dataset: object) -> Part:
+    if not isinstance(dataset, S3StreamingDataset):
+        raise TypeError(f"a source of a mix is an S3StreamingDataset, not {type(dataset).__name__}: {name}")
+    parts = dataset._making.contents.parts
+    if len(parts) > 1 or parts[0].name:
+        raise S3ConfigurationError(f"a mix cannot be mixed again: give its own sources with their weights ({name})")
+    return parts[0]
 
 
 def _listed(

@@ -33,6 +33,8 @@ _PRINTED = {
         "scratch": "['hello.txt']\n",
     },
     "docs/guide/datasets.md": {
+        "S3StreamingDataset.mix": "500 of 2000 500\n",
+        "transform_threads": "(3, 32, 32, 3)\n(3, 32, 32, 3)\n",
         "balance=": "6 images\n",
         "manifests/images": "epoch 0 of 6 images has ended at 6\nepoch 1 of 6 images has ended at 6\n",
         "make_loader": "[4] images are left\n",

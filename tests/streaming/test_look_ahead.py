@@ -28,6 +28,12 @@ def content(reader: S3Reader) -> int:
 
 
 def dataset_of(server: HeldObjects, changes: dict[str, Any]) -> S3StreamingDataset:
+    changes = dict(changes)
+    if changes.pop("mix", False):
+        halves = [S3StreamingDataset(manifest_of(server, range(i, COUNT, 2)), transform=content) for i in range(2)]
+        return S3StreamingDataset.mix(
+            {"even": (halves[0], 1), "odd": (halves[1], 1)}, batch_size=BATCH, look_ahead=LOOK_AHEAD, **changes
+        )
     return S3StreamingDataset(
         manifest_of(server, range(COUNT)), transform=content, batch_size=BATCH, look_ahead=LOOK_AHEAD, **changes
     )
@@ -40,7 +46,9 @@ def dataset_of(server: HeldObjects, changes: dict[str, Any]) -> S3StreamingDatas
         ({"transform_threads": 2}, 4),
         ({"transform_threads": 3}, 6),
         ({"balance": "bytes", "num_replicas": 2, "rank": 1}, 0),
-        ({"balance": "bytes", "num_replicas": 2, "rank": 1, "transform_threads": 2}, 4),
+        ({"mix": True}, 0),
+        ({"mix": True, "transform_threads": 2}, 4),
+        ({"mix": True, "balance": "bytes", "num_replicas": 2, "rank": 0, "transform_threads": 2}, 4),
     ],
     ids=str,
 )

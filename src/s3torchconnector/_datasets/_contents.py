@@ -33,6 +33,7 @@ class Part:
         objects: by number.
         seed, shuffle: see ``Order``.
         most_errors: how many bad samples may be replaced in an epoch; None raises the first error.
+        name: of a source in a mix.
     """
 
     source: DatasetSource
@@ -40,6 +41,7 @@ class Part:
     seed: int
     shuffle: bool
     most_errors: int | None
+    name: str = ""
 
     @property
     def fingerprint(self) -> str:

@@ -107,8 +107,7 @@ class Order:
     def _sorted(self) -> torch.Tensor:
         """The samples in the order of their hashes. (Not by ``cached_property``, whose lock a fork may cut in two.)"""
         if self._hashed is None:
-            hashes = _mix_all(torch.arange(self.samples) ^ _signed(self._keys[0])) ^ _signed(self._keys[1])
-            self._hashed = torch.argsort(hashes, stable=True)
+            self._hashed = sorted_by_hash(self.samples, self._keys[0], self._keys[1])
         return self._hashed
 
     def _check(self, number: int) -> None:
@@ -135,6 +134,11 @@ class Order:
             modulus = self._rows if i % 2 else self._columns
             left, right = right, (left + (_mix_all(right ^ _signed(key)) & _POSITIVE)) % modulus
         return left + self._columns * right
+
+
+def sorted_by_hash(count: int, one: int, other: int) -> torch.Tensor:
+    """The numbers below ``count``, which is small, in an order that two keys of 64 bits decide."""
+    return torch.argsort(_mix_all(torch.arange(count) ^ _signed(one)) ^ _signed(other), stable=True)
 
 
 def mix(number: int) -> int:

@@ -25,6 +25,7 @@ class Settings:
         manifest: the first 32 digits of the manifest's fingerprint.
         samples: how many it has.
         seed, shuffle, order: see ``Order``.
+        sources: of a mix: names, weights, seeds.
     """
 
     manifest: str
@@ -32,6 +33,11 @@ class Settings:
     seed: int
     shuffle: bool
     order: str = _order.NAME
+    sources: str = ""
+
+    def named(self) -> dict[str, Any]:
+        """What a state says of them, by name. Only a mix has sources."""
+        return {name: value for name, value in asdict(self).items() if name != "sources" or value}
 
 
 _ADVICE = {
@@ -39,8 +45,12 @@ _ADVICE = {
     "samples": "Load the manifest that was saved with the job (S3Manifest.save), or begin anew without this state",
     "seed": "Give the dataset the seed of the state",
     "shuffle": "Give the dataset the shuffle of the state",
+    "sources": "Mix the sources of the state, with its weights and seeds",
     "order": "Go on with the release that saved the state, or begin the epoch anew",
 }
+
+
+_OF_ALL = [field.name for field in fields(Settings) if field.name != "sources"]
 
 
 def state_of(settings: Settings, epoch: int, position: int, batch_size: int, num_replicas: int) -> dict[str, Any]:
@@ -49,7 +59,7 @@ def state_of(settings: Settings, epoch: int, position: int, batch_size: int, num
         "version": VERSION,
         "epoch": epoch,
         "position": position,
-        **asdict(settings),
+        **settings.named(),
         "batch_size": batch_size,
         "num_replicas": num_replicas,
     }
@@ -63,7 +73,7 @@ def resume_at(state: Mapping[str, Any], settings: Settings) -> tuple[int, int]:
     """
     try:
         version, epoch, position = (_integer(state, name) for name in ("version", "epoch", "position"))
-        found = {field.name: state[field.name] for field in fields(Settings)}
+        found = {name: state[name] for name in _OF_ALL} | {"sources": state.get("sources", "")}
     except (KeyError, TypeError) as error:
         raise S3ConfigurationError(f"this is no state of an S3StreamingDataset ({error}): {state!r:.300}") from error
     if version != VERSION:

@@ -36,7 +36,14 @@ def check_numbers(
         raise S3ConfigurationError(f"rank must be from 0 to num_replicas - 1: rank={rank}, num_replicas={num_replicas}")
 
 
-def dealing(batch_size: int, drop_last: bool, even_batches: bool, balance: str | None, rank: Rank | None) -> Dealing:
+def dealing(
+    batch_size: int,
+    drop_last: bool,
+    even_batches: bool,
+    balance: str | None,
+    num_replicas: int | None,
+    rank: int | None,
+) -> Dealing:
     """How samples are dealt to ranks.
 
     Raises:
@@ -45,7 +52,8 @@ def dealing(batch_size: int, drop_last: bool, even_batches: bool, balance: str |
     if balance not in (None, "bytes"):
         raise S3ConfigurationError(f"balance must be None or 'bytes': balance={balance!r}")
     tail: Tail = "drop" if drop_last else "even" if even_batches else "uneven"
-    return Dealing(batch_size, tail, balance is not None, rank)
+    given = None if num_replicas is None or rank is None else Rank(rank, num_replicas)
+    return Dealing(batch_size, tail, balance is not None, given)
 
 
 def most_errors(on_error: str, max_errors: int) -> int | None:
