@@ -33,6 +33,7 @@ _PRINTED = {
         "scratch": "['hello.txt']\n",
     },
     "docs/guide/datasets.md": {
+        "S3Trainer": "",
         "S3StreamingDataset.mix": "500 of 2000 500\n",
         "transform_threads": "(3, 32, 32, 3)\n(3, 32, 32, 3)\n",
         "balance=": "6 images\n",

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from s3torchconnector import S3Reader
-from s3torchconnector._datasets._rows import Row, build
+from s3torchconnector._datasets._build import build
+from s3torchconnector._datasets._rows import Row
 from s3torchconnector._s3client import S3Client
 from s3torchconnector.s3dataloader import S3DataLoader
 from s3torchconnector.s3manifest import S3Manifest
@@ -65,3 +66,5 @@ def test_as_much_is_in_flight_at_the_end_of_a_batch(changes: dict[str, Any], ahe
             in_flight = min(count, (step + 1) * BATCH + ahead + LOOK_AHEAD)
             server.wait_for(in_flight)
             assert len(server.seen) == in_flight
+        server.release()
+        list(batches)  # or transforms would wait for this server, on their threads

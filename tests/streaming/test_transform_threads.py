@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -252,3 +254,20 @@ def test_an_exit_in_the_middle_is_quiet(manifest: S3Manifest, s3_server: S3Serve
         capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert (run.returncode, run.stdout, run.stderr) == (0, "1\n", "")
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_dropping_the_iterator_of_a_loader_ends_its_pass_at_once(manifest: S3Manifest, threads: int) -> None:
+    wait_until(lambda: not transform_threads())
+    gc.disable()
+    try:
+        loader = S3DataLoader(dataset_of(manifest, transform_threads=threads), collate_fn=list)
+        batches = iter(loader)
+        assert len(next(batches)) == 4
+        samples = weakref.ref(batches._batches._dataset_fetcher.dataset_iter)  # type: ignore[attr-defined]
+        assert len(transform_threads()) == threads
+        del batches
+        assert samples() is None
+        wait_until(lambda: not transform_threads())
+    finally:
+        gc.enable()
