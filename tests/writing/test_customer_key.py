@@ -280,6 +280,15 @@ def test_the_key_is_nowhere(caplog: pytest.LogCaptureFixture) -> None:
     assert TEXT not in str(refused.value)
 
 
+def test_the_key_is_in_no_late_error() -> None:
+    answer = s3_error(403, "AccessDenied", f"The key {TEXT} was invalid").replace(b"403 Forbidden", b"200 OK")
+    with ScriptedServer(handler=lambda _: answer) as server, client_of(server) as client:
+        with pytest.raises(S3AccessDeniedError, match=r"The key \(the customer key\) was invalid") as caught:
+            client.copy_object("bucket", "key", "bucket", "copy")
+        assert TEXT not in repr(caught.value)
+        assert TEXT not in str(vars(caught.value))
+
+
 def test_keys_are_values(tmp_path: Path) -> None:
     for make in (
         lambda: S3CustomerKey(KEY),

@@ -71,6 +71,13 @@ class AccountHeaders:
         """The key of what is read or copied."""
         return self._key if request.source_key == "same" else request.source_key
 
+    def redact(self, request: Request, error: S3Exception) -> None:
+        """Remove the keys of ``request`` from an error that a good status came with."""
+        for key in filter(None, (self._source_key(request), self._key)):
+            redacted = key._redacted(error.message.encode(errors="surrogatepass"))
+            error.message = redacted.decode(errors="surrogatepass")
+            error.args = (error.message, *error.args[1:])
+
     def error_of(self, request: Request, status: int, headers: Mapping[str, str], body: bytes) -> S3Exception:
         """The exception for a response with an error status; see ``service_error``."""
         key = self._source_key(request)

@@ -235,6 +235,7 @@ class Caller:
         Raises:
             S3Exception: there is no next attempt.
         """
+        self._heads.account.redact(state.request, error)
         cause = error.code or type(error).__name__
         if cause not in state.recovered and self._recover(error, state):
             state.recovered.add(cause)
