@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3torchconnector import S3Checkpoint, S3IterableDataset, S3MapDataset
-from s3torchconnector._uri import display_uri, parse_object_uri, parse_s3_uri
+from s3torchconnector._uri import display_uri, is_arn, parse_object_uri, parse_s3_uri
 
 _BUCKETS = st.text(st.characters(blacklist_characters="/"), min_size=1)
 
@@ -37,6 +37,34 @@ def test_bucket_and_key_come_back_as_they_are(bucket: str, key: str) -> None:
 )
 def test_forms(uri: str, parts: tuple[str, str]) -> None:
     assert parse_s3_uri(uri) == parts
+
+
+_NAMES = st.text("abcxyz019-.", min_size=1)
+_RESOURCES = st.one_of(
+    st.tuples(st.just("arn:aws:s3:us-west-2:123456789012:accesspoint"), _NAMES),
+    st.tuples(st.just("arn:aws-cn:s3-object-lambda:cn-north-1:123456789012:accesspoint"), _NAMES),
+    st.tuples(st.just("arn:aws:s3::123456789012:accesspoint"), _NAMES.map(lambda name: f"{name}.mrap")),
+    st.tuples(st.just("arn:aws:s3-outposts:us-west-2:123456789012:outpost"), _NAMES, st.just("accesspoint"), _NAMES),
+)
+
+
+@given(_RESOURCES, st.sampled_from(":/"), st.text())
+def test_the_arn_of_an_access_point_is_a_bucket(resource: tuple[str, ...], separator: str, key: str) -> None:
+    arn = ":".join(resource)
+    assert parse_s3_uri(f"s3://{separator.join(resource)}/{key}") == (arn, key)
+    assert parse_s3_uri(f"s3://{separator.join(resource)}") == (arn, "")
+    assert parse_s3_uri(f"s3://{arn}/{key}") == (arn, key)  # what is returned can be joined with names again
+    assert is_arn(arn)
+    assert is_arn(separator.join(resource))
+
+
+@pytest.mark.parametrize("bucket", [
+    "arn:aws:s3:::my-bucket", "arn", "my-arn:aws:s3:us-west-2:1:accesspoint:a",
+    "arn:aws:s3:us-west-2:1:accesspoint:a:b", "arn:aws:sqs:us-west-2:1:accesspoint:a",
+])  # fmt: skip
+def test_what_is_no_arn_of_an_access_point(bucket: str) -> None:
+    assert parse_s3_uri(f"s3://{bucket}/a/b") == (bucket, "a/b")
+    assert not is_arn(bucket)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,21 @@
-"""S3 URIs: ``s3://bucket/key``. Keys are used as they are: S3 knows no escaping, no ``.`` and no ``..``."""
+"""S3 URIs: ``s3://bucket/key``. Keys are used as they are: S3 knows no escaping, no ``.`` and no ``..``.
+
+The bucket may be the ARN of an access point, which AWS's consoles print with a slash in it. With a colon it is the same
+access point, and a name without a slash, which is what all code after this module gets.
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import PurePath
 
 _SCHEME = "s3://"
+_ARN = re.compile(
+    r"arn:[^:/]+:(?:s3|s3-object-lambda):[^:/]*:[^:/]*:accesspoint[:/][^:/]+(?=/|\Z)"
+    r"|arn:[^:/]+:s3-outposts:[^:/]*:[^:/]*:outpost[:/][^:/]+[:/]accesspoint[:/][^:/]+(?=/|\Z)"
+)
 
 
 class NotAStringError(TypeError, ValueError):
@@ -15,6 +25,8 @@ class NotAStringError(TypeError, ValueError):
 def parse_s3_uri(uri: str) -> tuple[str, str]:
     """Split an S3 URI into bucket and key. The key may be empty, to mean a whole bucket.
 
+    The bucket may be the ARN of an access point, of any kind. It is returned with colons in place of its slashes.
+
     Raises:
         TypeError: ``uri`` is not a string.
         ValueError: it is not an ``s3://`` URI, or it names no bucket.
@@ -22,15 +34,28 @@ def parse_s3_uri(uri: str) -> tuple[str, str]:
     >>> from s3torchconnector._uri import parse_s3_uri
     >>> parse_s3_uri("s3://bucket/a/b.pt")
     ('bucket', 'a/b.pt')
+    >>> parse_s3_uri("s3://arn:aws:s3:us-west-2:123456789012:accesspoint/my-ap/images/")
+    ('arn:aws:s3:us-west-2:123456789012:accesspoint:my-ap', 'images/')
     """
     if not isinstance(uri, str):
         raise NotAStringError(f"an S3 URI is a string such as 's3://bucket/key', not {type(uri).__name__}")
     if uri[: len(_SCHEME)].lower() != _SCHEME:
         raise ValueError(f"Only s3:// URIs are supported, not {uri!r}: write s3://bucket/key")
-    bucket, _, key = uri[len(_SCHEME) :].partition("/")
+    bucket, _, key = without_slash_in_arn(uri[len(_SCHEME) :]).partition("/")
     if not bucket:
         raise ValueError(f"Bucket name must be non-empty in {uri!r}: write s3://bucket/key")
     return bucket, key
+
+
+def without_slash_in_arn(path: str) -> str:
+    """``bucket/key``, with colons in place of the slashes of an ARN that is the bucket."""
+    arn = _ARN.match(path) if path.startswith("arn:") else None
+    return path if arn is None else arn[0].replace("/", ":") + path[arn.end() :]
+
+
+def is_arn(bucket: str) -> bool:
+    """Whether the bucket is named by the ARN of an access point."""
+    return bucket.startswith("arn:") and _ARN.fullmatch(bucket) is not None
 
 
 def parse_object_uri(uri: str) -> tuple[str, str]:

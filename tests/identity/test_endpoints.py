@@ -36,7 +36,7 @@ def test_buckets_of_aws(bucket: str, region: str, expected: str) -> None:
     endpoint = resolve(bucket, region)
 
     assert url(endpoint) == expected
-    assert endpoint[5:] == (region, "s3", False)
+    assert endpoint[5:8] == (region, "s3", False)
     assert (endpoint.host, endpoint.port) == (urlsplit(expected).hostname, 443)
 
 
@@ -52,7 +52,7 @@ def test_access_point_brings_its_region() -> None:
     endpoint = resolve(ACCESS_POINT, config=PATH_STYLE)
 
     assert url(endpoint) == "https://train-123456789012.s3-accesspoint.us-west-2.amazonaws.com"
-    assert endpoint[5:] == ("us-west-2", "s3", False)
+    assert endpoint[5:8] == ("us-west-2", "s3", False)
 
 
 def test_object_lambda_and_outposts_are_signed_for_their_service() -> None:
@@ -60,27 +60,29 @@ def test_object_lambda_and_outposts_are_signed_for_their_service() -> None:
     outpost = resolve("arn:aws:s3-outposts:us-west-2:123456789012:outpost:op-01:accesspoint:train")
 
     assert lambdas.host == "resize-123456789012.s3-object-lambda.us-west-2.amazonaws.com"
-    assert lambdas[5:] == ("us-west-2", "s3-object-lambda", False)
+    assert lambdas[5:8] == ("us-west-2", "s3-object-lambda", False)
     assert outpost.host == "train-123456789012.op-01.s3-outposts.us-west-2.amazonaws.com"
-    assert outpost[5:] == ("us-west-2", "s3-outposts", False)
+    assert outpost[5:8] == ("us-west-2", "s3-outposts", False)
 
 
 def test_directory_bucket_asks_for_a_session() -> None:
     endpoint = resolve(DIRECTORY_BUCKET, "us-west-2", config=PATH_STYLE)
 
     assert url(endpoint) == f"https://{DIRECTORY_BUCKET}.s3express-usw2-az1.us-west-2.amazonaws.com"
-    assert endpoint[5:] == ("us-west-2", "s3express", True)
+    assert endpoint[5:8] == ("us-west-2", "s3express", True)
 
 
 def test_directory_bucket_without_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_S3_DISABLE_EXPRESS_SESSION_AUTH", "true")
 
-    assert resolve(DIRECTORY_BUCKET, "us-west-2")[5:] == ("us-west-2", "s3express", False)
+    assert resolve(DIRECTORY_BUCKET, "us-west-2")[5:8] == ("us-west-2", "s3express", False)
 
 
-def test_multi_region_access_point_is_not_supported() -> None:
-    with pytest.raises(S3ConfigurationError, match=r"mfzwi23gnjvgw\.mrap.*sigv4a.*not supported"):
-        resolve("arn:aws:s3::123456789012:accesspoint:mfzwi23gnjvgw.mrap")
+@pytest.mark.parametrize("endpoint", [None, "http://127.0.0.1:9000", "https://s3.example/base"])
+def test_multi_region_access_point_is_signed_asymmetrically(endpoint: str | None) -> None:
+    found = resolve("arn:aws:s3::123456789012:accesspoint:mfzwi23gnjvgw.mrap", endpoint=endpoint)
+    assert url(found) == "https://mfzwi23gnjvgw.mrap.accesspoint.s3-global.amazonaws.com"
+    assert found[5:] == ("*", "s3", False, True)
 
 
 # --- settings

@@ -21,11 +21,14 @@ from s3torchconnector._identity._sigv4 import (
     signing_key,
     string_to_sign,
 )
+from s3torchconnector._identity._sigv4a import AsymmetricSignature, AsymmetricSigner
 from s3torchconnector._identity._trust import Bundle, ca_bundle
 
 __all__ = [
     "EMPTY_SHA256",
     "UNSIGNED_PAYLOAD",
+    "AsymmetricSignature",
+    "AsymmetricSigner",
     "Bundle",
     "Credentials",
     "CredentialsProvider",

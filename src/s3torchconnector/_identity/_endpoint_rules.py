@@ -24,7 +24,8 @@ from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._identity._endpoint_url import Endpoint, EndpointUrl, environment_endpoint, parse_endpoint
 
 _RULE_SET = "endpoint-rule-set-1"
-_SCHEMES = ("sigv4", "sigv4-s3express")
+_SCHEMES = ("sigv4", "sigv4-s3express")  # preferred: access points on Outposts take these and SigV4A
+_ASYMMETRIC = "sigv4a"
 
 
 class EndpointRules:
@@ -67,9 +68,10 @@ class EndpointRules:
                 f"there is no endpoint for bucket {bucket!r} in region {self._region!r}: {error}"
             ) from error
         scheme = _supported_scheme(bucket, found.properties)
-        region = scheme.get("signingRegion", self._region)
-        service = scheme.get("signingName", "s3")
-        return self._address(bucket, found.url).endpoint(region, service, scheme["name"] == "sigv4-s3express")
+        name, service = scheme["name"], scheme.get("signingName", "s3")
+        asymmetric = name == _ASYMMETRIC
+        region = ",".join(scheme["signingRegionSet"]) if asymmetric else scheme.get("signingRegion", self._region)
+        return self._address(bucket, found.url).endpoint(region, service, name == "sigv4-s3express", asymmetric)
 
     def _address(self, bucket: str, url: str) -> EndpointUrl:
         custom = self._custom
@@ -80,8 +82,13 @@ class EndpointRules:
             address = parse_endpoint("endpoint", url)
         except S3ConfigurationError as error:  # the rules take any Unicode digit for a part of a host name
             raise S3ConfigurationError(f"bucket={bucket!r} is not a bucket name: {error}") from error
-        if custom is None:
+        if custom is None or not address.host.endswith(custom.host):  # as for Multi-Region Access Points
             return address
+        if custom.is_address and address.host != custom.host:
+            raise S3ConfigurationError(
+                f"there is no endpoint for {bucket!r} at {custom.authority}: the name of an access point precedes the "
+                "host, which cannot be an IP address then. Give the endpoint by its name, or name the bucket"
+            )
         return address._replace(path=custom.path + address.path)
 
     def _parameters(self, session: Session, config: S3ClientConfig) -> dict[str, Any]:
@@ -138,13 +145,11 @@ def _load(session: Session) -> EndpointProvider:
     return EndpointProvider(loader.load_data(f"s3/{version}/{_RULE_SET}"), loader.load_data("partitions"))
 
 
-def _supported_scheme(bucket: str, properties: Mapping[str, Any]) -> dict[str, str]:
-    schemes: list[dict[str, str]] = properties.get("authSchemes") or [{"name": "sigv4"}]
-    for scheme in schemes:
-        if scheme["name"] in _SCHEMES:
-            return scheme
-    names = ", ".join([scheme["name"] for scheme in schemes])
-    raise S3ConfigurationError(
-        f"requests for {bucket!r} have to be signed with {names}, which is not supported (Multi-Region Access "
-        "Points need it): use a bucket or an access point of one region instead"
-    )
+def _supported_scheme(bucket: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+    schemes: list[dict[str, Any]] = properties.get("authSchemes") or [{"name": "sigv4"}]
+    for names in (_SCHEMES, (_ASYMMETRIC,)):
+        for scheme in schemes:
+            if scheme["name"] in names:
+                return scheme
+    unsupported = ", ".join([scheme["name"] for scheme in schemes])
+    raise S3ConfigurationError(f"requests for {bucket!r} have to be signed with {unsupported}, which is not supported")

@@ -33,9 +33,10 @@ class Endpoint(NamedTuple):
         port: the port to connect to.
         path: the path before ``/key``, encoded, without a slash at the end: "", "/bucket" or "/base/bucket".
         host_header: the value of the ``Host`` header; a default port is left out.
-        region: the signing region.
+        region: the signing region; for SigV4A a set of regions, ``*`` for all.
         service: the signing name: ``s3``, ``s3express``, ``s3-object-lambda`` or ``s3-outposts``.
         session_auth: whether to sign with the credentials of CreateSession, as for a directory bucket.
+        asymmetric: whether to sign with SigV4A, as for a Multi-Region Access Point.
     """
 
     scheme: str
@@ -46,6 +47,7 @@ class Endpoint(NamedTuple):
     region: str
     service: str
     session_auth: bool
+    asymmetric: bool = False
 
 
 class EndpointUrl(NamedTuple):
@@ -63,18 +65,25 @@ class EndpointUrl(NamedTuple):
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
+    def is_address(self) -> bool:
+        """Whether the host is an IP address."""
+        return _is_ip(self.host)
+
+    @property
     def is_path_only(self) -> bool:
         """Whether no bucket can precede the host: an IP address, or a single label such as ``localhost``, whose
         subdomains no name server resolves."""
-        return "." not in self.host or _is_ip(self.host)
+        return "." not in self.host or self.is_address
 
     def with_bucket(self, bucket: str) -> EndpointUrl:
         """Return the path-style address of ``bucket``."""
         return self._replace(path=f"{self.path}/{quote(bucket, safe='')}")
 
-    def endpoint(self, region: str, service: str = "s3", session_auth: bool = False) -> Endpoint:
+    def endpoint(
+        self, region: str, service: str = "s3", session_auth: bool = False, asymmetric: bool = False
+    ) -> Endpoint:
         """Return the endpoint at this address."""
-        return Endpoint(*self, self.authority, region, service, session_auth)
+        return Endpoint(*self, self.authority, region, service, session_auth, asymmetric)
 
 
 def parse_endpoint(field: str, text: str) -> EndpointUrl:

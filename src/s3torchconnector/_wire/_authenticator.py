@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3CredentialsError, S3Exception, S3TimeoutError
-from s3torchconnector._identity import Credentials, Endpoint, Signer, credentials_provider, lookup_attempts
+from s3torchconnector._identity import (
+    AsymmetricSigner,
+    Credentials,
+    Endpoint,
+    Signer,
+    credentials_provider,
+    lookup_attempts,
+)
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._documents import parse_http_date
 from s3torchconnector._wire._operations import Request
@@ -28,7 +35,7 @@ _SESSION_TOKEN_HEADER = "x-amz-s3session-token"
 class Identity(NamedTuple):
     """A signer and the credentials to sign with; both None for unsigned requests."""
 
-    signer: Signer | None
+    signer: Signer | AsymmetricSigner | None
     credentials: Credentials | None
 
 
@@ -59,7 +66,7 @@ class Authenticator:
         self._clock = clock
         self._clock_offset = 0.0  # in use
         self._server_offset = 0.0  # in the latest refusal
-        self._signers: dict[tuple[str, str, str], Signer] = {}
+        self._signers: dict[tuple[str, str, str], Signer | AsymmetricSigner] = {}
         self._timestamp = (0, "")
 
     def __repr__(self) -> str:
@@ -151,11 +158,16 @@ class Authenticator:
             self._trusted = rejected, now + _TRUSTED_SECONDS
         return found is not None
 
-    def _signer(self, endpoint: Endpoint, token_header: str) -> Signer:
-        key = (endpoint.region, endpoint.service, token_header)
-        signer = self._signers.get(key)
+    def _signer(self, endpoint: Endpoint, token_header: str) -> Signer | AsymmetricSigner:
+        region, service = endpoint.region, endpoint.service
+        signer = self._signers.get((region, service, token_header))  # no region has the name of a set of regions
         if signer is None:
-            signer = self._signers[key] = Signer(endpoint.region, endpoint.service, token_header=token_header)
+            signer = (
+                AsymmetricSigner(region, service)
+                if endpoint.asymmetric
+                else Signer(region, service, token_header=token_header)
+            )
+            self._signers[region, service, token_header] = signer
         return signer
 
 

@@ -12,6 +12,8 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._identity import (
     EMPTY_SHA256,
     UNSIGNED_PAYLOAD,
+    AsymmetricSignature,
+    AsymmetricSigner,
     Credentials,
     Endpoint,
     Signature,
@@ -34,7 +36,7 @@ class _Form(NamedTuple):
     key: tuple[object, ...]
     before_path: str
     after_path: str  # up to the signature
-    signature: Signature | None
+    signature: Signature | AsymmetricSignature | None
 
     def __repr__(self) -> str:
         return "_Form(...)"  # it may hold a session token, or a key of the customer's
@@ -77,7 +79,7 @@ class HeadBuilder:
         self,
         request: Request,
         endpoint: Endpoint,
-        signer: Signer | None,
+        signer: Signer | AsymmetricSigner | None,
         credentials: Credentials | None,
         timestamp: str,
         proxy: Proxy | None = None,
@@ -117,7 +119,7 @@ class HeadBuilder:
         request: Request,
         size: int,
         endpoint: Endpoint,
-        signer: Signer | None,
+        signer: Signer | AsymmetricSigner | None,
         credentials: Credentials | None,
         timestamp: str,
         proxy: Proxy | None,

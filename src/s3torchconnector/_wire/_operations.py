@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from urllib.parse import quote
 
 from s3torchconnector._customer_key import S3CustomerKey
-from s3torchconnector._uri import display_uri
+from s3torchconnector._uri import display_uri, is_arn
 from s3torchconnector._wire._connection import Buffer
 from s3torchconnector._wire._documents import CompletedPart, UploadMarker, complete_multipart_document
 
@@ -222,6 +222,13 @@ def create_session(bucket: str, mode: str | None = None, *, options: Mapping[str
 
 
 def _copy_source(bucket: str, key: str) -> str:
+    """The value of ``x-amz-copy-source``; of an access point, the object's ARN.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html#API_CopyObject_RequestSyntax
+    """
+    if is_arn(bucket):
+        *head, resource = bucket.replace("/", ":").split(":", 5)
+        return quote(":".join([*head, resource.replace(":", "/")]) + f"/object/{key}", safe="/:~")
     return quote(f"/{bucket}/{key}", safe="/~")
 
 

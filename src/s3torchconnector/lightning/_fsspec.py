@@ -20,6 +20,7 @@ from fsspec.core import get_compression
 from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._types import ObjectInfo
+from s3torchconnector._uri import without_slash_in_arn
 from s3torchconnector.s3writer import S3Writer
 
 
@@ -86,6 +87,11 @@ class S3PathFileSystem(AbstractFileSystem):
         if given and importlib.util.find_spec("s3fs") is not None:  # the program says itself how to reach S3
             return importlib.import_module("s3fs").S3FileSystem(*args, **options)
         return super().__new__(cls)
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        stripped = super()._strip_protocol(path)
+        return stripped if isinstance(stripped, list) else without_slash_in_arn(stripped)
 
     @property
     def client(self) -> S3Client:
