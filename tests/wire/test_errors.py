@@ -81,7 +81,7 @@ def test_message_is_not_printed_like_an_errno() -> None:
         ("InvalidAccessKeyId", 403, "does not know this access key"),
         ("SignatureDoesNotMatch", 403, "check the secret key"),
         ("InvalidToken", 400, "renew them"),
-        ("AccessDenied", 403, "need s3:GetObject, and s3:ListBucket"),
+        ("AccessDenied", 403, "need s3:GetObject on this object"),
         ("InvalidObjectState", 403, "restore it before reading"),
         ("SlowDown", 503, "asks to slow down"),
         ("RequestTimeTooSkewed", 403, "clock is wrong"),

@@ -8,12 +8,12 @@ from s3torchconnector._types import HeadObjectResult, RestoreStatus
 from s3torchconnector._wire import parse_http_date
 
 
-def head_result(headers: Mapping[str, str]) -> HeadObjectResult:
-    """What the headers, by their names in lower case, say of the object."""
+def head_result(headers: Mapping[str, str], size: int) -> HeadObjectResult:
+    """What the headers, by their names in lower case, say of the object of this size in bytes."""
     restore = headers.get("x-amz-restore")
     return HeadObjectResult(
         headers.get("etag", ""),
-        int(headers.get("content-length", "0")),
+        size,
         parse_http_date(headers.get("last-modified", "")),
         headers.get("x-amz-storage-class"),
         None if restore is None else _restore_status(restore),

@@ -23,7 +23,7 @@ from s3torchconnector._s3client._head_result import head_result
 from s3torchconnector._s3client._opens_runtime import _OpensRuntime
 from s3torchconnector._transfer import ObjectSource
 from s3torchconnector._types import HeadObjectResult, ObjectInfo, ObjectInfos, UploadInfo
-from s3torchconnector._wire import operations, read_document
+from s3torchconnector._wire import describe, operations, read_document
 from s3torchconnector._write_options import S3WriteOptions
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
 from s3torchconnector.s3writer import S3Writer
@@ -190,9 +190,7 @@ class S3Client(_OpensRuntime):
         Raises:
             S3NotFoundError: (a ``FileNotFoundError``) there is no such object.
         """
-        return self._runtime().caller.call(
-            operations.head_object(bucket, key), lambda response: head_result(response.headers)
-        )
+        return head_result(*describe(self._runtime().caller, operations.head_object(bucket, key)))
 
     def delete_object(self, bucket: str, key: str) -> None:
         """Delete an object. It is no error if there is none."""

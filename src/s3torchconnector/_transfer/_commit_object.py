@@ -10,7 +10,6 @@ again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ObjectChangedError, S3ObjectExistsError
@@ -21,7 +20,7 @@ from s3torchconnector._transfer.reading._read_policy import ADAPTIVE
 from s3torchconnector._transfer.writing._put_object_stream import PutObjectStream
 from s3torchconnector._transfer.writing._write_condition import Conditional, CreateOnly, Overwrite, ReplaceVersion
 from s3torchconnector._uri import display_uri
-from s3torchconnector._wire import operations
+from s3torchconnector._wire import describe, operations
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +117,7 @@ class CommitObject:
             S3Exception: an error occurred accessing S3.
         """
         request = operations.head_object(self._bucket, self._key)
-        headers: Mapping[str, str] = self._open_runtime().caller.call(request, lambda response: response.headers)
+        headers = describe(self._open_runtime().caller, request).headers
         if isinstance(self._condition, Conditional) and self._condition.wrote(headers):
             return True
         if seen.etag and headers.get("etag") == seen.etag:

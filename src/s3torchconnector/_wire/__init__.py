@@ -19,6 +19,7 @@ from s3torchconnector._wire._checksums import (
 )
 from s3torchconnector._wire._connection import Buffer, NotYet, WouldBlock
 from s3torchconnector._wire._continuation import Continuation
+from s3torchconnector._wire._describe import Described, describe, is_of_head
 from s3torchconnector._wire._descriptors import open_descriptors
 from s3torchconnector._wire._dialer import NoIdleConnection
 from s3torchconnector._wire._documents import (
@@ -57,6 +58,7 @@ __all__ = [
     "CompletedPart",
     "ConnectionPool",
     "Continuation",
+    "Described",
     "Exchange",
     "Hedging",
     "ListPage",
@@ -71,6 +73,8 @@ __all__ = [
     "algorithm_of",
     "check_not_decompressed",
     "demands_equal_parts",
+    "describe",
+    "is_of_head",
     "is_retryable",
     "is_too_large_to_copy",
     "md5_of",

@@ -76,6 +76,12 @@ def head_object(bucket: str, key: str, *, checksum: bool = False, if_match: str 
     return Request("HeadObject", "HEAD", bucket, key, headers=headers)
 
 
+def get_first_byte(head: Request) -> Request:
+    """The request for the first byte of what ``head`` asks about; 416 if it has none."""
+    headers = {**head.headers, "range": "bytes=0-0"}
+    return head._replace(operation="GetObject", method="GET", headers=headers, also_good=(416,))
+
+
 def put_object(
     bucket: str,
     key: str,

@@ -235,9 +235,17 @@ def _access_advice(request: Request, code: str) -> str:
         return _options_advice(request, action)
     if request.operation in ("UploadPart", "UploadPartCopy", "CompleteMultipartUpload"):
         return f"These credentials need {action}; and {_KMS_ACTIONS}, if the upload is encrypted by KMS."
-    missing = ", and s3:ListBucket, without which S3 sends the same error for a missing key" if request.method in (
-        "GET", "HEAD") and request.key else ""  # fmt: skip
-    return f"These credentials need {action}{missing}."
+    if request.operation == "ListObjectsV2":
+        return (
+            "These credentials need s3:ListBucket on the bucket itself, not on its objects. Without it, give the "
+            "objects by name: from_objects, or a manifest."
+        )
+    if request.method in ("GET", "HEAD") and request.key:
+        return (
+            f"These credentials need {action} on this object. If they have that, the object may not exist: S3 sends "
+            "the same error for a missing key unless they have s3:ListBucket on the bucket as well."
+        )
+    return f"These credentials need {action}."
 
 
 def _options_advice(request: Request, action: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from s3torchconnector._errors import S3ChecksumError, S3Exception
+from s3torchconnector._errors import S3AccessDeniedError, S3ChecksumError, S3Exception, S3ServiceError
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import Runtime
 from s3torchconnector._transfer.engine._workers import Lane
@@ -17,7 +17,7 @@ from s3torchconnector._transfer.reading._integrity import ObjectIntegrity
 from s3torchconnector._transfer.reading._ledger import Ledger
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
 from s3torchconnector._transfer.reading._read_again import read_again
-from s3torchconnector._wire import Algorithm, Caller, operations
+from s3torchconnector._wire import Algorithm, Caller, Quirk, is_of_head, operations
 
 
 def ask_for_checksum(version: ObjectVersion, caller: Caller) -> None:
@@ -25,12 +25,19 @@ def ask_for_checksum(version: ObjectVersion, caller: Caller) -> None:
     integrity = version.integrity_by(caller)
     if integrity.knows(version.size, version.etag):
         return
+    integrity.ask(partial(_ask, version, caller, integrity), version.size, version.etag)
+
+
+def _ask(version: ObjectVersion, caller: Caller, integrity: ObjectIntegrity) -> None:
+    if caller.quirks.has(version.bucket, Quirk.NO_HEAD):  # and the response with one byte tells no checksum of all
+        raise S3AccessDeniedError("the server forbids HEAD requests, which alone would tell it")
     request = operations.head_object(version.bucket, version.key, checksum=True, if_match=version.etag)
-    integrity.ask(
-        lambda: caller.call(request, lambda response: integrity.learn(response.headers, response.length or 0)),
-        version.size,
-        version.etag,
-    )
+    try:
+        caller.call(request, lambda response: integrity.learn(response.headers, response.length or 0))
+    except S3ServiceError as error:
+        if is_of_head(error):  # of an object that is being read
+            caller.quirks.note(version.bucket, Quirk.NO_HEAD)
+        raise
 
 
 def ask_in_background(version: ObjectVersion, caller: Caller, lane: Lane) -> None:

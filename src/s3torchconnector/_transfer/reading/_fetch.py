@@ -16,11 +16,13 @@ from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import (
     Caller,
     CancelToken,
+    Described,
     Exchange,
     Quirk,
     Request,
     Response,
     check_not_decompressed,
+    describe,
     operations,
 )
 
@@ -115,7 +117,7 @@ class RangeFetch:
                 caller.quirks.note(self._version.bucket, Quirk.NO_SUFFIX_RANGES)
             # 416 without the object's size, which RFC 9110 only recommends to tell: one more request asks for it.
             head = operations.head_object(self._version.bucket, self._version.key)
-            self._allocate_all(caller.call(head, self._learn_size, cancel))
+            self._allocate_all(self._learn_size(describe(caller, head, cancel)))
             received = self._range if not self._range else caller.call(self._request, self._receive, cancel)
         if received is None:
             uri = display_uri(self._version.bucket, self._version.key)
@@ -148,9 +150,9 @@ class RangeFetch:
         self._range = actual
         self._memory = self._view = self._allocate(actual)
 
-    def _learn_size(self, response: Response) -> Range:
-        self._version.hold_to(response.length or 0, response.headers.get("etag"))
-        return self._expected(response.length or 0)
+    def _learn_size(self, found: Described) -> Range:
+        self._version.hold_to(found.size, found.headers.get("etag"))
+        return self._expected(found.size)
 
     def _receive(self, response: Response) -> Range | None:
         if response is not self._checked and not self._prepare(response):

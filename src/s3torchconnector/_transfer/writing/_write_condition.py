@@ -38,6 +38,7 @@ from s3torchconnector._wire import (
     CancelToken,
     Request,
     Response,
+    describe,
     is_retryable,
     offered,
     operations,
@@ -186,7 +187,7 @@ class CreateOnly(Conditional):
             S3ObjectExistsError: there is an object.
         """
         try:
-            caller.call(operations.head_object(bucket, key), lambda response: None)
+            describe(caller, operations.head_object(bucket, key))
         except S3NotFoundError:
             return
         except S3AccessDeniedError:
