@@ -20,7 +20,7 @@ from s3torchconnector._s3client import S3Client
 
 _COUNTS = ["part_size", "max_attempts", "max_connections", "memory_budget"]
 _AMOUNTS = ["throughput_target_gbps", "connect_timeout", "read_timeout", "operation_timeout"]
-_SWITCHES = ["unsigned", "force_path_style", "requester_pays", "hedge", "equal_parts", "verify_tls"]
+_SWITCHES = ["unsigned", "force_path_style", "requester_pays", "hedge", "equal_parts", "verify_tls", "keep_version"]
 
 
 def refused(**fields: Any) -> str:

@@ -20,7 +20,7 @@ MAX_PART_SIZE = 5 * GIB
 _COUNTS = ("part_size", "max_attempts", "max_connections", "memory_budget")
 _TIMEOUTS = ("connect_timeout", "read_timeout", "operation_timeout")
 _AMOUNTS = ("throughput_target_gbps", *_TIMEOUTS)
-_SWITCHES = ("unsigned", "force_path_style", "requester_pays", "hedge", "equal_parts", "verify_tls")
+_SWITCHES = ("unsigned", "force_path_style", "requester_pays", "hedge", "equal_parts", "verify_tls", "keep_version")
 _LONGEST = 1_000_000  # seconds, eleven days: the kernel counts the time of a wait as 32 bits of milliseconds
 _CHECKSUM_MODES = ("when_supported", "required", "off")
 _TYPES = (
@@ -97,10 +97,19 @@ class S3ClientConfig:
         proxy_ca_bundle: path of a PEM file with the certificate authorities to trust for an ``https://`` proxy. By
             default, those that are trusted for the endpoint.
         write_options: encryption, ACL, storage class, tags and metadata of what is stored, see ``S3WriteOptions``.
+        credentials: what to sign requests with: ``S3Credentials``, or a function without parameters that returns them.
+            None looks them up where AWS tools do. The function is called in each process before the first request,
+            again before what it returned ends (its ``expiry``), and after S3 has refused the keys as expired: by one
+            thread at a time, without a lock of this package, while requests go on with the keys they have or wait for
+            the first. An error of it is logged as long as the present keys are valid. Otherwise it is raised as
+            ``S3CredentialsError``, after up to three calls (``max_attempts`` for errors of the network). For spawned
+            workers it must be picklable: at the top level of a module.
         customer_key: the key that objects are encrypted with when they are stored, and read with (SSE-C), see
             ``S3CustomerKey``.
         expected_bucket_owner: id of the account, 12 digits, that the buckets of all requests must belong to. S3 denies
             access to any other bucket.
+        keep_version: if an object in a bucket that keeps versions is replaced or deleted while it is read, go on with
+            the version that was begun, instead of raising ``S3ObjectChangedError``. Needs ``s3:GetObjectVersion``.
 
     Raises:
         S3ConfigurationError: (a ``ValueError``) a value that cannot work. The text names the field.
@@ -133,6 +142,7 @@ class S3ClientConfig:
     credentials: GivenCredentials | None = None
     customer_key: S3CustomerKey | None = None
     expected_bucket_owner: str | None = None
+    keep_version: bool = False
 
     def __post_init__(self) -> None:
         self._check_types()

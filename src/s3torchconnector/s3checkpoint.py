@@ -56,11 +56,13 @@ class S3Checkpoint:
         self._reader_constructor = reader_constructor
         self._client = S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
 
-    def reader(self, s3_uri: str) -> S3Reader:
+    def reader(self, s3_uri: str, *, version_id: str | None = None) -> S3Reader:
         """Open an object to read it. No request is made before something is read.
 
         Args:
             s3_uri: the object, ``s3://bucket/key``.
+            version_id: the version to read, in a bucket that keeps versions; by default the latest. It is no part of
+                the URI, because a key may contain any characters.
 
         Returns:
             The reader, a binary file.
@@ -69,7 +71,7 @@ class S3Checkpoint:
             TypeError, ValueError: ``s3_uri`` does not name an object.
         """
         bucket, key = parse_object_uri(s3_uri)
-        return self._client.get_object(bucket, key, reader_constructor=self._reader_constructor)
+        return self._client.get_object(bucket, key, reader_constructor=self._reader_constructor, version_id=version_id)
 
     def writer(self, s3_uri: str, *, overwrite: bool = True, options: S3WriteOptions | None = None) -> S3Writer:
         """Open an object to write it. It is stored, as a whole, when the writer is closed.
@@ -141,11 +143,11 @@ class S3Checkpoint:
         *,
         names: Iterable[str] | Mapping[str, slice | tuple[slice, ...] | None] | None = None,
         device: torch.device | str | int = "cpu",
+        version_id: str | None = None,
     ) -> dict[str, torch.Tensor]:
         """Load a safetensors file: all tensors, some of them, or parts of them.
 
-        The wanted bytes are fetched in parallel, adjacent ones in one request, and received directly into the tensors'
-        memory. The header is checked before memory is allocated.
+        The wanted bytes are fetched in parallel, and received directly into the tensors' memory.
 
         Args:
             uri: the object to load, ``s3://bucket/key``.
@@ -153,6 +155,7 @@ class S3Checkpoint:
                 a slice of the first dimension, a tuple of slices for the first dimensions, or None for all. Rows
                 outside a slice are not fetched. If later dimensions are sliced too, rows below 1 MiB are fetched whole.
             device: where to put the tensors.
+            version_id: the version to load, as for ``reader``.
 
         Returns:
             The tensors by name, each with memory of its own.
@@ -172,6 +175,5 @@ class S3Checkpoint:
         """
         with no_fork:
             from s3torchconnector import _safetensors
-
         bucket, key = parse_object_uri(uri)
-        return _safetensors.load(self._client._runtime(), bucket, key, names, device)
+        return _safetensors.load(self._client._runtime(), bucket, key, names, device, version_id)

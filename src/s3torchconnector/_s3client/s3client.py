@@ -100,33 +100,36 @@ class S3Client(_OpensRuntime):
         *,
         object_info: ObjectInfo | None = None,
         reader_constructor: S3ReaderConstructorProtocol | None = None,
+        version_id: str | None = None,
     ) -> S3Reader:
-        """Open one object to read it. No request is made before something is read.
+        """Open one object as a binary file to read. No request is made before something is read.
 
         Args:
-            bucket: the object's bucket.
-            key: the object's key.
+            bucket, key: the object.
             object_info: what a listing told about the object. It saves requests.
             reader_constructor: how the object is read, see ``S3ReaderConstructor``.
-
-        Returns:
-            The reader, a binary file.
+            version_id: the version to read, in a bucket that keeps versions; by default the latest.
 
         Raises:
             ValueError: the bucket is empty.
         """
-        early: S3Reader | None = self._early.take(bucket, key, reader_constructor)
-        return self._open_reader(bucket, key, object_info, reader_constructor) if early is None else early
+        early = None if version_id else self._early.take(bucket, key, reader_constructor)  # which is of the latest
+        return early or self._open_reader(bucket, key, object_info, reader_constructor, version_id)
 
     def _open_reader(
-        self, bucket: str, key: str, object_info: ObjectInfo | None, constructor: S3ReaderConstructorProtocol | None
+        self,
+        bucket: str,
+        key: str,
+        object_info: ObjectInfo | None,
+        constructor: S3ReaderConstructorProtocol | None,
+        version_id: str | None = None,
     ) -> S3Reader:
-        source = ObjectSource(self._runtime, bucket, key, object_info)
-        get_object_info: Callable[[], ObjectInfo | HeadObjectResult] = partial(self.head_object, bucket, key)
+        source = ObjectSource(self._runtime, bucket, key, object_info, version_id)
+        get_info: Callable[[], ObjectInfo | HeadObjectResult] = partial(self.head_object, bucket, key, version_id)
         if object_info is not None and object_info.etag:
-            get_object_info = partial(copy, object_info)  # not a lambda: readers that keep it pickle
+            get_info = partial(copy, object_info)  # not a lambda: readers that keep it pickle
         construct = constructor or S3ReaderConstructor.default()
-        return construct(bucket=bucket, key=key, get_object_info=get_object_info, get_stream=source)
+        return construct(bucket=bucket, key=key, get_object_info=get_info, get_stream=source)
 
     def put_object(
         self,
@@ -184,13 +187,14 @@ class S3Client(_OpensRuntime):
         """
         return _transfer.list_all(self._runtime, bucket, prefix)
 
-    def head_object(self, bucket: str, key: str) -> HeadObjectResult:
-        """Return what S3 knows about an object: size in bytes, ETag, time of the last change.
+    def head_object(self, bucket: str, key: str, version_id: str | None = None) -> HeadObjectResult:
+        """Return what S3 knows about an object, or a version of it: size in bytes, ETag, time of the last change.
 
         Raises:
             S3NotFoundError: (a ``FileNotFoundError``) there is no such object.
         """
-        return head_result(*describe(self._runtime().caller, operations.head_object(bucket, key)))
+        head = operations.of_version(operations.head_object(bucket, key), version_id)
+        return head_result(*describe(self._runtime().caller, head))
 
     def delete_object(self, bucket: str, key: str) -> None:
         """Delete an object. It is no error if there is none."""
@@ -237,6 +241,7 @@ class S3Client(_OpensRuntime):
         overwrite: bool = True,
         options: S3WriteOptions | None = None,
         source_key: S3CustomerKey | Literal["same"] | None = "same",
+        version_id: str | None = None,
     ) -> None:
         """Copy an object inside S3. One that is too large for one request (5 GiB) is copied in parts, in parallel.
 
@@ -244,21 +249,21 @@ class S3Client(_OpensRuntime):
         those of the options: S3 copies none of them.
 
         Args:
-            src_bucket, src_key: what is copied.
-            dst_bucket, dst_key: where to.
+            src_bucket, src_key, dst_bucket, dst_key: what is copied, and where to.
             overwrite: whether an object that exists there is replaced, see ``S3Checkpoint.writer``.
             options: of the copy; what they leave out is the client's, see ``S3WriteOptions``. Content type and metadata
                 are only replaced by those of this argument, and tags by those of either.
             source_key: the customer's key that the source is encrypted with; None if it has none. By default, the
                 ``customer_key`` of the client, with which the copy is encrypted.
+            version_id: the version of the source, by default the latest.
 
         Raises:
             S3NotFoundError: (a ``FileNotFoundError``) there is no such object, or no such destination bucket.
             S3ObjectExistsError: (a ``FileExistsError``) an object is there, and ``overwrite`` is false.
             S3ObjectChangedError: the source was overwritten while it was copied in parts. Nothing is stored.
         """
-        source, target = _transfer.Place(src_bucket, src_key), _transfer.Place(dst_bucket, dst_key)
-        copy_of = partial(_transfer.ObjectCopy, self._runtime, source, target)
+        source = _transfer.Place(src_bucket, src_key, version_id)
+        copy_of = partial(_transfer.ObjectCopy, self._runtime, source, _transfer.Place(dst_bucket, dst_key))
         copy_of(options=options, overwrite=overwrite, source_key=source_key).carry_out()
 
     def debug_state(self) -> str:

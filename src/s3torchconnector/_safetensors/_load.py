@@ -23,10 +23,15 @@ Names = Iterable[str] | Mapping[str, Index | None]
 
 
 def load(
-    runtime: Runtime, bucket: str, key: str, names: Names | None, device: torch.device | str | int
+    runtime: Runtime,
+    bucket: str,
+    key: str,
+    names: Names | None,
+    device: torch.device | str | int,
+    version_id: str | None = None,
 ) -> dict[str, torch.Tensor]:
     """Load tensors of a file, see ``S3Checkpoint.load_safetensors``."""
-    reader = PiecesReader(runtime, bucket, key, max_gap=MAX_GAP)
+    reader = PiecesReader(runtime, bucket, key, max_gap=MAX_GAP, version_id=version_id)
     try:
         entries, data_start = _directory(reader)
         wanted = _wanted(entries, names, display_uri(bucket, key))

@@ -66,6 +66,7 @@ class Caller:
         self._authenticator = Authenticator(config, region, self._request_session)
         self._pool = pool or ConnectionPool(config)
         self._has_own_pool = pool is None
+        self.keeps_versions = config.keep_version
         self.checksums = ChecksumSupport(config.checksum, self._regions.is_aws)
         self.quirks = Quirks({Quirk.EQUAL_PARTS} if config.equal_parts else set())
         self._heads = HeadBuilder(user_agent, AccountHeaders(config), not self.checksums.off)

@@ -44,7 +44,8 @@ class _Calls(Protocol):
 
 def is_of_head(error: S3ServiceError) -> bool:
     """Whether HEAD may be what was refused: its response has no document that says why."""
-    return error.code is None and error.status in _FORBIDDEN_STATUS
+    is_answer = isinstance(error, S3NotFoundError)  # a version that is a delete marker has status 405
+    return error.code is None and error.status in _FORBIDDEN_STATUS and not is_answer
 
 
 def describe(caller: _Calls, head: Request, cancel: CancelToken | None = None) -> Described:

@@ -17,6 +17,8 @@ from s3torchconnector._wire._connection import Buffer
 from s3torchconnector._wire._documents import CompletedPart, UploadMarker, complete_multipart_document
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_COPY_SOURCE = "x-amz-copy-source"
+VERSION_ID = "versionId"  # of a query
 CHECKSUM_MODE = "x-amz-checksum-mode"
 UNASKED = ""  # as the value of that header: it is not sent, although the client asks for checksums
 
@@ -47,6 +49,7 @@ class Request(NamedTuple):
         """The operation, the object, and which bytes or which part of it."""
         details = [self.headers["range"]] if "range" in self.headers else []
         details += [f"part {value}" for name, value in self.query if name == "partNumber"]
+        details += [f"version {value}" for name, value in self.query if name == VERSION_ID]
         return " ".join([str(self), *details])
 
 
@@ -63,6 +66,17 @@ def get_object(
     elif start is not None or stop is not None:
         headers["range"] = f"bytes={start or 0}-{'' if stop is None else stop - 1}"
     return Request("GetObject", "GET", bucket, key, headers=headers, also_good=(416,) if "range" in headers else ())
+
+
+def of_version(request: Request, version_id: str | None) -> Request:
+    """``request``, which reads, looks at or copies this version of the object instead of its latest."""
+    if version_id is None:
+        return request
+    source = request.headers.get(_COPY_SOURCE)
+    if source is None:
+        return request._replace(query=(*request.query, (VERSION_ID, version_id)))
+    source = f"{source}?{VERSION_ID}={quote(version_id, safe='')}"
+    return request._replace(headers={**request.headers, _COPY_SOURCE: source})
 
 
 def without_asking(request: Request) -> Request:
@@ -101,7 +115,7 @@ def delete_object(bucket: str, key: str) -> Request:
 def copy_object(
     src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, *, options: Mapping[str, str] = _NO_HEADERS
 ) -> Request:
-    headers = {"x-amz-copy-source": _copy_source(src_bucket, src_key), **options}
+    headers = {_COPY_SOURCE: _copy_source(src_bucket, src_key), **options}
     return Request("CopyObject", "PUT", dst_bucket, dst_key, headers=headers)
 
 
@@ -163,7 +177,7 @@ def upload_part_copy(
     """Copy the bytes from the first to the last of ``span``, of the version of the source with this ETag."""
     query = (("partNumber", str(number)), ("uploadId", upload_id))
     headers = {
-        "x-amz-copy-source": _copy_source(src_bucket, src_key),
+        _COPY_SOURCE: _copy_source(src_bucket, src_key),
         "x-amz-copy-source-range": f"bytes={span[0]}-{span[1]}",
         **source_if_match(etag),
     }

@@ -20,7 +20,7 @@ from s3torchconnector._errors import (
     S3WrongRegionError,
 )
 from s3torchconnector._wire._documents import ErrorDocument, parse, parse_error, parse_http_date
-from s3torchconnector._wire._operations import Request
+from s3torchconnector._wire._operations import VERSION_ID, Request
 from s3torchconnector._wire._proxy import CREDENTIALS_ADVICE
 from s3torchconnector._wire._response import Response, read_document
 from s3torchconnector._wire._retry import THROTTLING_CODES
@@ -60,6 +60,7 @@ _OPTIONS = (
 _CARRYING_OPTIONS = ("PutObject", "CreateMultipartUpload", "CopyObject")
 _KMS_ACTIONS = "kms:GenerateDataKey and kms:Decrypt of the KMS key"
 
+_DELETED_ADVICE = "Its older versions can still be read, by their version_id"
 _ARCHIVED_ADVICE = "You can restore it before reading, or have from_prefix(skip_archived=True) leave such objects out"
 _TIER_ADVICE = (
     "You can restore it to the frequent access tier of S3 Intelligent-Tiering (RestoreObject) before reading. "
@@ -154,8 +155,10 @@ def _classified(request: Request, status: int, headers: Mapping[str, str], docum
     region = headers.get("x-amz-bucket-region") or document.region
     if code in _REGION_CODES or (status in (301, 307, 400) and region and not code):
         return _wrong_region(facts, region)
-    if code in _MISSING_CODES or status == 404:
-        return S3NotFoundError(f"Service error: {_missing(request, code)}: {facts}{_missing_advice(request, code)}")
+    is_deleted = headers.get("x-amz-delete-marker") == "true"
+    if is_deleted or code in _MISSING_CODES or status == 404:
+        what = _deleted(request, headers) if is_deleted else _missing(request, code)
+        return S3NotFoundError(f"Service error: {what}: {facts}{_missing_advice(request, code)}")
     if "if-match" in request.headers and request.method in ("PUT", "POST") and (status == 412 or code in _EXISTS_CODES):
         return S3ObjectChangedError(f"Service error: another writer has replaced the object: {facts}")
     if status == 412 and "if-match" in request.headers:
@@ -200,9 +203,23 @@ def _archived(facts: str, document: ErrorDocument) -> S3ObjectArchivedError:
     return error
 
 
+def _deleted(request: Request, headers: Mapping[str, str]) -> str:
+    """What a delete marker is, in a bucket that keeps versions.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/DeleteMarker.html
+    """
+    if any(name == VERSION_ID for name, _ in request.query):
+        return "This version is a delete marker, which has no content"
+    marker = headers.get("x-amz-version-id", "")
+    latest = f"; its latest version, {marker}, is a delete marker" if marker.isprintable() and marker else ""
+    return f"{_missing(request, '')}: it was deleted{latest}. {_DELETED_ADVICE}"
+
+
 def _missing(request: Request, code: str) -> str:
     if code == "NoSuchBucket":
         return "The bucket does not exist"
+    if code == "NoSuchVersion":
+        return "The version does not exist"
     if code == "NoSuchUpload":
         return "The multipart upload does not exist"
     if request.operation in ("HeadObject", "CopyObject"):  # the words of 1.5.0, which programs match
@@ -241,6 +258,8 @@ def _access_advice(request: Request, code: str) -> str:
             "objects by name: from_objects, or a manifest."
         )
     if request.method in ("GET", "HEAD") and request.key:
+        if any(name == VERSION_ID for name, _ in request.query):
+            action = "s3:GetObjectVersion"
         return (
             f"These credentials need {action} on this object. If they have that, the object may not exist: S3 sends "
             "the same error for a missing key unless they have s3:ListBucket on the bucket as well."

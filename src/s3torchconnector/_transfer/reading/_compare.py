@@ -17,7 +17,7 @@ from s3torchconnector._transfer.reading._integrity import ObjectIntegrity
 from s3torchconnector._transfer.reading._ledger import Ledger
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
 from s3torchconnector._transfer.reading._read_again import read_again
-from s3torchconnector._wire import Algorithm, Caller, Quirk, is_of_head, operations
+from s3torchconnector._wire import Algorithm, Caller, Quirk, is_of_head
 
 
 def ask_for_checksum(version: ObjectVersion, caller: Caller) -> None:
@@ -31,9 +31,9 @@ def ask_for_checksum(version: ObjectVersion, caller: Caller) -> None:
 def _ask(version: ObjectVersion, caller: Caller, integrity: ObjectIntegrity) -> None:
     if caller.quirks.has(version.bucket, Quirk.NO_HEAD):  # and the response with one byte tells no checksum of all
         raise S3AccessDeniedError("the server forbids HEAD requests, which alone would tell it")
-    request = operations.head_object(version.bucket, version.key, checksum=True, if_match=version.etag)
+    head = partial(version.head, checksum=True)
     try:
-        caller.call(request, lambda response: integrity.learn(response.headers, response.length or 0))
+        version.call(caller, head, lambda response: integrity.learn(response.headers, response.length or 0))
     except S3ServiceError as error:
         if is_of_head(error):  # of an object that is being read
             caller.quirks.note(version.bucket, Quirk.NO_HEAD)

@@ -23,11 +23,10 @@ from s3torchconnector._wire import (
     Response,
     check_not_decompressed,
     describe,
-    operations,
 )
 
 _FULL = memoryview(b"")
-
+_VERSION_HEADER = "x-amz-version-id"
 
 Allocate = Callable[[Range], memoryview]
 """Gives memory for the bytes that will come: called when the first response has told which these are. If the memory is
@@ -111,14 +110,13 @@ class RangeFetch:
         if self._sent is not None:
             sent, self._sent = self._sent[1], None
             sent.set_nonblocking(None)
-        received = None if self._size_is_untold else caller.call(self._request, self._receive, cancel, sent)
+        received = None if self._size_is_untold else self._call(caller, cancel, sent)
         if received is None:
             if self._is_beginning:
                 caller.quirks.note(self._version.bucket, Quirk.NO_SUFFIX_RANGES)
             # 416 without the object's size, which RFC 9110 only recommends to tell: one more request asks for it.
-            head = operations.head_object(self._version.bucket, self._version.key)
-            self._allocate_all(self._learn_size(describe(caller, head, cancel)))
-            received = self._range if not self._range else caller.call(self._request, self._receive, cancel)
+            self._allocate_all(self._learn_size(describe(caller, self._version.head(), cancel)))
+            received = self._range if not self._range else self._call(caller, cancel)
         if received is None:
             uri = display_uri(self._version.bucket, self._version.key)
             raise S3ProtocolError(f"the server refuses a range of {uri} that the object has")
@@ -140,6 +138,9 @@ class RangeFetch:
         self._sum = Sum(cast(ObjectIntegrity, self._version.integrity))
         return sums
 
+    def _call(self, caller: Caller, cancel: CancelToken | None, sent: Exchange | None = None) -> Range | None:
+        return self._version.call(caller, self._request, self._receive, cancel, sent)
+
     def _request(self) -> Request:
         if self._range is None:
             return self._version.request(self._start, self._stop)
@@ -151,7 +152,7 @@ class RangeFetch:
         self._memory = self._view = self._allocate(actual)
 
     def _learn_size(self, found: Described) -> Range:
-        self._version.hold_to(found.size, found.headers.get("etag"))
+        self._version.hold_to(found.size, found.headers.get("etag"), found.headers.get(_VERSION_HEADER))
         return self._expected(found.size)
 
     def _receive(self, response: Response) -> Range | None:
@@ -252,7 +253,8 @@ class RangeFetch:
             )
         if response.status != 416 and response.length not in (None, got.size):
             raise S3ProtocolError(f"the response has {response.length} bytes, but its Content-Range says {got.size}")
-        self._version.hold_to(content.size, etag)  # last: a wrong response must not be believed
+        # Last: a wrong response must not be believed.
+        self._version.hold_to(content.size, etag, response.headers.get(_VERSION_HEADER))
 
     def _learn_checksum(self, response: Response, content: ContentRange) -> None:
         # The response with a range may tell the checksum of that range.

@@ -58,10 +58,18 @@ class GetObjectStream(Iterator[bytes]):
 class ObjectSource:
     """One object, to be opened in a way of the reader's choice."""
 
-    def __init__(self, open_runtime: OpenRuntime, bucket: str, key: str, listed: ObjectInfo | None = None) -> None:
+    def __init__(
+        self,
+        open_runtime: OpenRuntime,
+        bucket: str,
+        key: str,
+        listed: ObjectInfo | None = None,
+        version_id: str | None = None,
+    ) -> None:
         self._open_runtime = open_runtime
         self._bucket = bucket
         self._key = key
+        self._version_id = version_id
         self._listed_size = listed.size if listed is not None else None
 
     def __call__(self, start: int | None = None, end: int | None = None) -> GetObjectStream:
@@ -70,5 +78,5 @@ class ObjectSource:
 
     def open(self, policy: ReadPolicy, limit: int | None = None) -> BytesByPosition:
         """Random access; see ``ObjectReader``."""
-        version = ObjectVersion(self._bucket, self._key)
+        version = ObjectVersion(self._bucket, self._key, version_id=self._version_id)
         return ObjectReader(self._open_runtime, version, policy, self._listed_size, limit)

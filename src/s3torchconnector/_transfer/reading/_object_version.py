@@ -2,29 +2,49 @@
 
 The first response pins its size and ETag. Every later request carries ``If-Match``, and every response is compared with
 both, so that bytes of two versions never mix.
+
+A bucket that keeps versions tells the first response's version, too. If the object is replaced or deleted while it is
+read, and the configuration says ``keep_version``, later requests name that version.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from s3torchconnector._errors import S3ObjectChangedError, S3ProtocolError
+from s3torchconnector._errors import S3NotFoundError, S3ObjectChangedError, S3ProtocolError, S3ServiceError
 from s3torchconnector._transfer.reading._integrity import ObjectIntegrity
 from s3torchconnector._uri import display_uri
-from s3torchconnector._wire import Caller, Request, operations
+from s3torchconnector._wire import Caller, CancelToken, Exchange, Request, Response, operations
 
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 _LARGEST = 2**50  # bytes; S3's own limit is 50 TB. A broken response must not make anybody allocate its size.
 
 
 class ObjectVersion:
-    """An object and, once a response has told them, the size (bytes) and ETag of the version that is being read."""
+    """An object and, once a response has told them, the size (bytes) and ETag of the version that is being read.
 
-    def __init__(self, bucket: str, key: str, size: int | None = None, etag: str | None = None) -> None:
+    Args:
+        version_id: the version to read, if it is not the latest.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        key: str,
+        size: int | None = None,
+        etag: str | None = None,
+        version_id: str | None = None,
+    ) -> None:
         self.bucket = bucket
         self.key = key
         self.size = size
         self.etag = etag
+        self.version_id = version_id  # that requests name
+        self._begun: str | None = None  # the version of the first response
         self.integrity: ObjectIntegrity | None = None  # from the first request on
         self._lock = threading.Lock()
 
@@ -41,9 +61,52 @@ class ObjectVersion:
 
     def request(self, start: int | None, stop: int | None) -> Request:
         """The request for a range of this version; see ``operations.get_object``."""
-        return operations.get_object(self.bucket, self.key, start, stop, if_match=self.etag)
+        request = operations.get_object(self.bucket, self.key, start, stop, if_match=self.etag)
+        return operations.of_version(request, self.version_id)
 
-    def hold_to(self, size: int, etag: str | None) -> None:
+    def head(self, *, checksum: bool = False) -> Request:
+        """The request for what S3 knows of this version; see ``operations.head_object``."""
+        etag = self.etag if checksum else None
+        request = operations.head_object(self.bucket, self.key, checksum=checksum, if_match=etag)
+        return operations.of_version(request, self.version_id)
+
+    def call(
+        self,
+        caller: Caller,
+        request: Callable[[], Request],
+        consume: Callable[[Response], _T],
+        cancel: CancelToken | None = None,
+        sent: Exchange | None = None,
+    ) -> _T:
+        """``Caller.call``. If the object is another one now, it may go on with the version that was begun.
+
+        Raises:
+            S3Exception: see ``Caller.call``.
+        """
+        try:
+            return caller.call(request, consume, cancel, sent)
+        except (S3ObjectChangedError, S3NotFoundError) as error:
+            if not self._goes_on(caller, error):
+                raise
+        return caller.call(request, consume, cancel)
+
+    def _goes_on(self, caller: Caller, error: S3ServiceError) -> bool:
+        """Whether later requests name the version that was begun; if only the configuration is against it, say so."""
+        begun = self._begun
+        if begun is None or error.code == "NoSuchVersion":
+            return False
+        if not caller.keeps_versions:
+            error.message += (
+                ". The bucket keeps versions: with keep_version=True in S3ClientConfig, a reader goes on with the one "
+                "that it has begun"
+            )
+            return False
+        if self.version_id is None:
+            _log.info("%s was replaced or deleted: reading goes on with its version %s", self, begun)
+            self.version_id = begun
+        return True
+
+    def hold_to(self, size: int, etag: str | None, version_id: str | None = None) -> None:
         """Pin what a response says of the object, or compare it with what earlier ones said.
 
         Raises:
@@ -53,6 +116,8 @@ class ObjectVersion:
             self.compare(size, etag)
             self.size = size
             self.etag = self.etag or etag
+            if self._begun is None and self.etag is not None:
+                self._begun = version_id
 
     def compare(self, size: int, etag: str | None) -> None:
         """Compare what a response says of the object with what earlier ones said.
@@ -79,9 +144,13 @@ class ObjectVersion:
 
     def fork(self) -> ObjectVersion:
         """The same version for a forked child; its lock is new, so nobody holds it."""
-        version = ObjectVersion(self.bucket, self.key, self.size, self.etag)
+        return self._forked(ObjectVersion(self.bucket, self.key, self.size, self.etag, self.version_id))
+
+    def _forked(self, version: ObjectVersion) -> ObjectVersion:
         version.integrity = None if self.integrity is None else self.integrity.fork()
+        version._begun = self._begun
         return version
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ObjectVersion, (self.bucket, self.key, self.size, self.etag)
+        arguments = (self.bucket, self.key, self.size, self.etag, self.version_id)
+        return ObjectVersion, arguments, {"_begun": self._begun}

@@ -83,11 +83,12 @@ class PiecesReader:
     Args:
         runtime: the process's connections and threads.
         max_gap: bytes between two pieces that cost less than a request of their own.
+        version_id: the version, by default the latest.
     """
 
-    def __init__(self, runtime: Runtime, bucket: str, key: str, *, max_gap: int) -> None:
+    def __init__(self, runtime: Runtime, bucket: str, key: str, *, max_gap: int, version_id: str | None = None) -> None:
         self._runtime = runtime
-        self._version = ObjectVersion(bucket, key)
+        self._version = ObjectVersion(bucket, key, version_id=version_id)
         self._max_gap = max_gap
         self._head = memoryview(b"")
         self._loaded = Loaded(self._version)

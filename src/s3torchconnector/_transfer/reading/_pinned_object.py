@@ -63,8 +63,9 @@ class _PinnedVersion(ObjectVersion):
         listed_etag: str,
         size: int | None = None,
         etag: str | None = None,
+        version_id: str | None = None,
     ) -> None:
-        super().__init__(bucket, key, size, etag)
+        super().__init__(bucket, key, size, etag, version_id)
         self._listed = (listed_size, listed_etag)
 
     def compare(self, size: int, etag: str | None) -> None:
@@ -82,9 +83,8 @@ class _PinnedVersion(ObjectVersion):
         super().compare(size, etag)
 
     def fork(self) -> ObjectVersion:
-        version = _PinnedVersion(self.bucket, self.key, *self._listed, self.size, self.etag)
-        version.integrity = None if self.integrity is None else self.integrity.fork()
-        return version
+        return self._forked(_PinnedVersion(self.bucket, self.key, *self._listed, self.size, self.etag, self.version_id))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _PinnedVersion, (self.bucket, self.key, *self._listed, self.size, self.etag)
+        arguments = (self.bucket, self.key, *self._listed, self.size, self.etag, self.version_id)
+        return _PinnedVersion, arguments, {"_begun": self._begun}

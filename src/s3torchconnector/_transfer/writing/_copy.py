@@ -34,6 +34,7 @@ from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import (
     CancelToken,
     CompletedPart,
+    Request,
     Response,
     is_too_large_to_copy,
     operations,
@@ -53,10 +54,15 @@ _log = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
-    """An object's bucket and key."""
+    """An object's bucket and key, and which version of a source, if not the latest."""
 
     bucket: str
     key: str
+    version_id: str | None = None
+
+    @property
+    def names(self) -> tuple[str, str]:
+        return self.bucket, self.key
 
     def __str__(self) -> str:
         return display_uri(self.bucket, self.key)
@@ -104,7 +110,7 @@ class ObjectCopy:
             S3ChecksumError: the parts have another checksum than the source.
             S3Exception: an error occurred accessing S3.
         """
-        self._condition.look(self._caller, *self._target)
+        self._condition.look(self._caller, *self._target.names)
         renews = self._replaced.metadata is not None or self._replaced.content_type is not None
         source = self._look() if renews or self._condition.marks else None
         if source is not None and _size_of(source) > _LARGEST:
@@ -120,8 +126,12 @@ class ObjectCopy:
 
     def _look(self) -> Mapping[str, str]:
         """The headers of the source, with its checksum."""
-        request = operations.head_object(*self._source, checksum=not self._caller.checksums.off)
-        return self._caller.call(request._replace(source_key=self._source_key), lambda response: response.headers)
+        request = operations.head_object(*self._source.names, checksum=not self._caller.checksums.off)
+        return self._caller.call(self._of_source(request), lambda response: response.headers)
+
+    def _of_source(self, request: Request) -> Request:
+        """``request``, with the key and the version of the source."""
+        return operations.of_version(request._replace(source_key=self._source_key), self._source.version_id)
 
     # -- by one request ---------------------------------------------------------------------------------------------
 
@@ -130,8 +140,8 @@ class ObjectCopy:
         if source is not None:
             version = operations.source_if_match(source.get("etag"))
             headers |= {**self._metadata(source), "x-amz-metadata-directive": "REPLACE", **version}
-        request = operations.copy_object(*self._source, *self._target, options=headers)
-        request = self._condition.marked(request._replace(source_key=self._source_key))
+        request = operations.copy_object(*self._source.names, *self._target.names, options=headers)
+        request = self._condition.marked(self._of_source(request))
         if source is None:
             self._caller.call(request, partial(refuse_late_error, request))
             return
@@ -160,7 +170,7 @@ class ObjectCopy:
             options.update(S3WriteOptions(tags=self._tags())._headers())
         checksums = CopiedChecksums(self._caller, self._target.bucket, str(self._source), source)
         headers = {**self._metadata(source), **options}
-        requests = UploadRequests(self._caller, *self._target, headers, self._condition, checksums=checksums)
+        requests = UploadRequests(self._caller, *self._target.names, headers, self._condition, checksums=checksums)
         upload = Upload(self._open_runtime, requests)
         try:
             upload.use(partial(self._add_parts, upload, source, checksums))
@@ -182,8 +192,8 @@ class ObjectCopy:
         number: int,
         cancel: CancelToken,
     ) -> CompletedPart:
-        request = operations.upload_part_copy(*self._source, etag, span, *self._target, upload_id, number)
-        request = request._replace(source_key=self._source_key)
+        request = operations.upload_part_copy(*self._source.names, etag, span, *self._target.names, upload_id, number)
+        request = self._of_source(request)
         try:
             document = self._caller.call(request, partial(refuse_late_error, request), cancel)
         except S3ServiceError as error:
@@ -197,7 +207,8 @@ class ObjectCopy:
     def _tags(self) -> dict[str, str]:
         """The tags of the source, which a multipart upload does not take by itself."""
         try:
-            return self._caller.call(operations.get_object_tagging(*self._source), _tags_in)
+            request = operations.get_object_tagging(*self._source.names)
+            return self._caller.call(operations.of_version(request, self._source.version_id), _tags_in)
         except S3AccessDeniedError as error:
             _log.warning("%s has no tags, because those of %s cannot be read: %s", self._target, self._source, error)
         except S3ServiceError as error:
