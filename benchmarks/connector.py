@@ -16,8 +16,8 @@ from benchmarks.meter import Meter
 
 Work = Callable[[Job, Meter], int]
 _CHUNK = 1 << 20
-_BATCH = 64
-_WORKERS = 4
+BATCH = 64
+WORKERS = 4
 
 
 def workloads(ranged: bool) -> dict[str, Work]:
@@ -40,14 +40,14 @@ def iterable(job: Job, meter: Meter) -> int:
 
     def dataset(count: int) -> S3IterableDataset:
         uris = [job.uri(job.small(number)) for number in range(count)]
-        return S3IterableDataset.from_objects(uris, transform=_read, **options(job))
+        return S3IterableDataset.from_objects(uris, transform=read, **options(job))
 
-    _expect(sum(map(len, dataset(1))), job.small_size)
+    expect(sum(map(len, dataset(1))), job.small_size)
     measured, received = dataset(job.objects), 0
     with meter:
         for data in measured:
             received += len(data)
-    _expect(received, job.objects * job.small_size)
+    expect(received, job.objects * job.small_size)
     return job.objects
 
 
@@ -63,14 +63,14 @@ def map_style(job: Job, meter: Meter) -> int:
     from s3torchconnector import S3MapDataset
 
     uris = [job.uri(job.small(number)) for number in range(job.objects)]
-    dataset = S3MapDataset.from_objects(uris, transform=_read, **options(job))
-    sampler = _Sampler(min(_BATCH * _WORKERS, job.objects))
+    dataset = S3MapDataset.from_objects(uris, transform=read, **options(job))
+    sampler = _Sampler(min(BATCH * WORKERS, job.objects))
     loader = DataLoader(
         dataset,
-        batch_size=_BATCH,
-        num_workers=_WORKERS,
+        batch_size=BATCH,
+        num_workers=WORKERS,
         sampler=sampler,
-        collate_fn=_lengths,
+        collate_fn=lengths,
         persistent_workers=True,
     )
     for _ in loader:
@@ -78,7 +78,7 @@ def map_style(job: Job, meter: Meter) -> int:
     sampler.count = job.objects
     with meter:
         received = sum(map(sum, loader))
-    _expect(received, job.objects * job.small_size)
+    expect(received, job.objects * job.small_size)
     return job.objects
 
 
@@ -91,7 +91,7 @@ def readinto(job: Job, meter: Meter, ranged: bool) -> int:
         reader = get(job.big)
         while received := reader.readinto(memory[done:]):
             done += received
-    _expect(done, job.size)
+    expect(done, job.size)
     return done
 
 
@@ -102,7 +102,7 @@ def load(job: Job, meter: Meter, ranged: bool) -> int:
     get = _warm(job, ranged)
     with meter:
         state = torch.load(get(job.big), map_location="cpu", weights_only=True)
-    _expect(state["layer3.weight"][-1].item(), 3.0)
+    expect(state["layer3.weight"][-1].item(), 3.0)
     return job.size
 
 
@@ -128,7 +128,7 @@ def stream(job: Job, meter: Meter, ranged: bool) -> int:
         reader = get(job.big)
         while data := reader.read(_CHUNK):
             done += len(data)
-    _expect(done, job.size)
+    expect(done, job.size)
     return done
 
 
@@ -139,7 +139,7 @@ def listing(job: Job, meter: Meter) -> int:
     dataset = S3MapDataset.from_prefix(job.uri(job.tree), **options(job))
     with meter:
         count = len(dataset)
-    _expect(count, job.objects)
+    expect(count, job.objects)
     return count
 
 
@@ -151,7 +151,7 @@ def startup(job: Job, meter: Meter) -> int:
         from s3torchconnector import S3Checkpoint
 
         data = S3Checkpoint(**options(job)).reader(job.uri(job.small(1))).read()
-    _expect(len(data), job.small_size)
+    expect(len(data), job.small_size)
     return 1
 
 
@@ -171,19 +171,19 @@ def _warm(job: Job, ranged: bool) -> Callable[[str], Any]:
     client = S3Client(**options(job))
     constructor = S3ReaderConstructor.range_based() if ranged else None
     get = partial(client.get_object, job.bucket, reader_constructor=constructor)
-    _expect(len(get(job.small(0)).read()), job.small_size)
+    expect(len(get(job.small(0)).read()), job.small_size)
     return get
 
 
-def _read(reader: Any) -> bytes:
+def read(reader: Any) -> bytes:
     return reader.read()
 
 
-def _lengths(batch: list[bytes]) -> list[int]:
+def lengths(batch: list[bytes]) -> list[int]:
     return [len(data) for data in batch]
 
 
-def _expect(found: float, expected: float) -> None:
+def expect(found: float, expected: float) -> None:
     if found != expected:
         raise AssertionError(f"expected {expected}, got {found}")
 

@@ -14,8 +14,10 @@ import ssl
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from urllib.parse import urlsplit
 
+from benchmarks import connector, training
 from benchmarks.job import Job
 from benchmarks.meter import Meter
 
@@ -88,6 +90,8 @@ WORK: dict[str, Callable[[Job, Meter], int]] = {
     "load": load,
     "save": save,
     "dcp-async": staging,
+    "shuffled": connector.iterable,  # our other datasets, which do not shuffle
+    "shuffled-workers": partial(training.shuffled_workers, ours=False),
 }
 
 

@@ -36,12 +36,13 @@ def _find(who: str, work: str) -> Callable[[Job, Meter], int]:
         from benchmarks import limit
 
         return limit.WORK[work]
-    from benchmarks import checkpoints, connector, distributed
+    from benchmarks import checkpoints, connector, distributed, training
 
     return {
         **connector.workloads(ranged=who == "peer-ranged"),
         **distributed.workloads(),
         **checkpoints.workloads(by_hand=who != "ours"),
+        **training.workloads(ours=who == "ours"),
     }[work]
 
 
