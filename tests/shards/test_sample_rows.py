@@ -19,6 +19,7 @@ from s3torchconnector._datasets._sample_columns import ARCHIVES, GROUPS, RANGES
 from s3torchconnector._datasets._sample_rows import Part, SampleRow, SampleRows, samples_of
 from s3torchconnector._mapped_bytes import MappedBytes
 from s3torchconnector._samples._items import ArchiveItem, GroupItem, RangeItem, name_of, size_of
+from s3torchconnector._samples._sums import UNKNOWN, Sums
 from s3torchconnector.errors import S3FormatError
 
 SIZE = 2**50
@@ -26,12 +27,15 @@ ROWS = st.builds(Row, st.sampled_from(["b", "c"]), st.text(min_size=1, max_size=
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
 
 
+SUMS = st.builds(Sums, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+
+
 @st.composite
 def archive_samples(draw: Any) -> SampleRow:
     row, position, parts = draw(ROWS), draw(st.sampled_from([0, 512, 2**41 - 512, 2**41])), []
     for name in draw(st.lists(NAMES, min_size=1, max_size=3, unique=True)):
         size = draw(st.sampled_from([0, 1, 511, 2**32 - 1, 2**32]))
-        parts.append(Part(row, name, position + 512, position + 512 + size, draw(st.integers(0, 2**32 - 1))))
+        parts.append(Part(row, name, position + 512, position + 512 + size, draw(SUMS)))
         position = -(-parts[-1].stop // 512) * 512
     return SampleRow(draw(NAMES), parts)
 
@@ -80,8 +84,8 @@ def test_any_samples_come_back(kind_and_samples: Any) -> None:
 
 SHARD = Row("b", "s/0.tar", 10_240, '"00112233445566778899aabbccddeeff"')
 SHARDS = [
-    SampleRow("k0", [Part(SHARD, "jpg", 512, 600, 7), Part(SHARD, "txt", 1536, 1540, 8)]),
-    SampleRow("k1", [Part(SHARD, "jpg", 2560, 3000, 9)]),
+    SampleRow("k0", [Part(SHARD, "jpg", 512, 600, Sums(7, 5)), Part(SHARD, "txt", 1536, 1540, Sums(8, 5))]),
+    SampleRow("k1", [Part(SHARD, "jpg", 2560, 3000, Sums(9, 5))]),
     SampleRow("5", [Part(SHARD, None, 3072, 6144)]),
 ]
 IMAGE, TEXT = Row("b", "0.jpg", 10, '"aa"'), Row("b", "0.txt", 2, '"bb"')
@@ -94,7 +98,10 @@ def test_items_say_what_to_fetch() -> None:
     assert isinstance(first, ArchiveItem)
     assert isinstance(last, ArchiveItem)
     assert (first.bucket, first.key, first.start, first.stop) == ("b", "s/0.tar", 512, 1540)
-    assert [tuple(member) for member in first.members] == [("jpg", 512, 600, 7), ("txt", 1536, 1540, 8)]
+    assert [tuple(member) for member in first.members] == [
+        ("jpg", 512, 600, Sums(7, 5)),
+        ("txt", 1536, 1540, Sums(8, 5)),
+    ]
     assert (name_of(first), size_of(first)) == ("s/0.tar/k0", 92)
     assert (last.start, last.stop, last.members, size_of(last)) == (3072, 6144, [], 3072)
     ranges = build_samples(RANGES, [SampleRow("", [Part(SHARD, None, 3, 9)])])[0]
@@ -118,10 +125,19 @@ def test_every_flipped_byte_is_an_error(kind: Any, samples: list[SampleRow]) -> 
 
 
 def test_a_member_takes_little_room() -> None:
-    many = [SampleRow(f"{i:09}", [Part(SHARD, "jpg", 512, 600, i)]) for i in range(10_000)]
+    many = [SampleRow(f"{i:09}", [Part(SHARD, "jpg", 512, 600, Sums(i, 5))]) for i in range(10_000)]
     built = build_samples(ARCHIVES, many)
-    # 12 for its place and sum, 2 for its name; of its sample 12, and its key.
-    assert len(built.memory.view) / 10_000 == pytest.approx(12 + 2 + 12 + 9, abs=0.5)
+    # 16 for its place and sums, 2 for its name; of its sample 12, and its key.
+    assert len(built.memory.view) / 10_000 == pytest.approx(16 + 2 + 12 + 9, abs=0.5)
+
+
+def test_sums_that_are_not_known_of_all_members_are_left_out() -> None:
+    some = [*SHARDS, SampleRow("k2", [Part(SHARD, "jpg", 7168, 7170, Sums(3, None))])]
+    found = opened(bytes(build_samples(ARCHIVES, some).memory.view))
+    assert isinstance(found, SampleRows)
+    assert [part.sums for sample in found for part in sample.parts] == [
+        Sums(7, None), Sums(8, None), Sums(9, None), UNKNOWN, Sums(3, None),
+    ]  # fmt: skip
 
 
 def test_objects_are_stored_as_before() -> None:

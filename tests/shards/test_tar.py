@@ -8,12 +8,12 @@ import gzip
 import io
 import lzma
 import tarfile
-import zlib
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from s3torchconnector._samples._sums import Sums
 from s3torchconnector._samples._tar import Entry, TarParser, entries_of
 from s3torchconnector.errors import S3FormatError
 from tests.shards.support import tar
@@ -36,7 +36,7 @@ def by_tarfile(data: bytes) -> list[Entry]:
                 file = archive.extractfile(info)
                 assert file is not None
                 start = info.offset_data
-                found.append(Entry(info.name, start, start + info.size, zlib.crc32(file.read())))
+                found.append(Entry(info.name, start, start + info.size, Sums().and_of(file.read())))
     return found
 
 
@@ -104,7 +104,7 @@ def test_sizes_in_base_256_and_in_pax_headers() -> None:
     data[124:136] = b"\x80" + (5).to_bytes(11, "big")
     checksum = sum(data[:148]) + 8 * 32 + sum(data[156:512])
     data[148:156] = b"%06o\0 " % checksum
-    assert entries_of(bytes(data), 0) == by_tarfile(bytes(data)) == [Entry("a.bin", 512, 517, zlib.crc32(b"12345"))]
+    assert entries_of(bytes(data), 0) == by_tarfile(bytes(data)) == [Entry("a.bin", 512, 517, Sums().and_of(b"12345"))]
     memory = io.BytesIO()
     with tarfile.open(fileobj=memory, mode="w", format=tarfile.PAX_FORMAT) as archive:
         info = tarfile.TarInfo("b.bin")

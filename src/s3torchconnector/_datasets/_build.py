@@ -129,12 +129,14 @@ class _SampleColumns:
             "starts": _Numbers("I", "Q", BLOCK if kind == ARCHIVES else 1),
             "lengths": _Numbers("I", "Q"),
             "crcs": _Numbers("I", "Q"),
+            "crc32cs": _Numbers("I", "Q"),
             "suffix_of": _Numbers("H", "I"),
         }
         self._names = bytearray()
         self._suffixes: dict[str | None, int] = {}
         self._objects: dict[Row, int] = {}
         self._samples = self._members = 0
+        self._has_crc32c = True
 
     def add(self, sample: SampleRow, objects: _ObjectColumns) -> None:
         numbers = self._numbers
@@ -167,13 +169,21 @@ class _SampleColumns:
             numbers["starts"].append(part.start)
             numbers["lengths"].append(part.stop - part.start)
             if self._kind == ARCHIVES:
-                numbers["crcs"].append(part.crc)
+                numbers["crcs"].append(part.sums.crc32 or 0)
+                numbers["crc32cs"].append(part.sums.crc32c or 0)
+                self._has_crc32c &= part.suffix is None or part.sums.crc32c is not None
 
     def finished(self) -> tuple[SampleColumns, dict[str, Any]]:
         """What the header says of them, and the columns."""
         wide = tuple([name for name, numbers in self._numbers.items() if numbers.is_wide])
         described = SampleColumns(
-            self._kind, self._samples, self._members, len(self._names), tuple(self._suffixes), wide
+            self._kind,
+            self._samples,
+            self._members,
+            len(self._names),
+            tuple(self._suffixes),
+            wide,
+            () if self._has_crc32c else ("crc32cs",),
         )
         return described, {name: self._numbers[name].values for name in described.numbers()} | {"names": self._names}
 

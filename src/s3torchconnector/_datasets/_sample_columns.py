@@ -8,6 +8,7 @@
     starts         where each member begins: u32, in blocks of 512 bytes if its object is an archive; or u64, in bytes
     lengths        u32 or u64 a member, in bytes
     crcs           u32 a member of an archive: CRC-32
+    crc32cs        u32 a member of an archive: CRC-32C, if that is known of all
     suffix_of      u16 or u32 a member, unless samples are ranges: which of the header's ``suffixes`` is its name
     names          UTF-8, without anything between them
 
@@ -35,12 +36,13 @@ _WIDTHS: dict[str, tuple[Literal["H", "I", "Q"], Literal["H", "I", "Q"]]] = {
     "starts": ("I", "Q"),
     "lengths": ("I", "Q"),
     "crcs": ("I", "I"),
+    "crc32cs": ("I", "I"),
     "suffix_of": ("H", "I"),
 }
 _BYTES = {"H": 2, "I": 4, "Q": 8}
 _COLUMNS_OF = {
     RANGES: ("object_of", "name_ends", "starts", "lengths"),
-    ARCHIVES: ("member_ends", "object_of", "name_ends", "starts", "lengths", "crcs", "suffix_of"),
+    ARCHIVES: ("member_ends", "object_of", "name_ends", "starts", "lengths", "crcs", "crc32cs", "suffix_of"),
     GROUPS: ("member_ends", "name_ends", "suffix_of"),
 }
 _OF_SAMPLES = ("member_ends", "object_of", "name_ends")
@@ -56,6 +58,7 @@ class SampleColumns:
         name_bytes: how long the names of all samples are; 0 if they have none.
         suffixes: the names of members, each once; None is that of a sample of which only the place is known.
         wide: the columns that have the wider form.
+        left_out: those that could be there.
     """
 
     kind: Kind
@@ -64,6 +67,7 @@ class SampleColumns:
     name_bytes: int
     suffixes: tuple[str | None, ...]
     wide: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     def code(self, column: str) -> Literal["H", "I", "Q"]:
         """The format of a column's numbers, as in ``struct``."""
@@ -77,7 +81,9 @@ class SampleColumns:
     def numbers(self) -> tuple[str, ...]:
         """The columns of numbers that there are, in the order of the file."""
         present = _COLUMNS_OF[self.kind]
-        return tuple([name for name in present if name != "name_ends" or self.name_bytes])
+        return tuple(
+            [name for name in present if name not in self.left_out and (name != "name_ends" or self.name_bytes)]
+        )
 
     def sizes(self) -> dict[str, int]:
         """How many bytes each column has, in the order of the file."""
@@ -94,12 +100,16 @@ class SampleColumns:
         Raises:
             TypeError, ValueError, KeyError: it makes no sense.
         """
-        found = cls(**{**document, "suffixes": _texts(document["suffixes"]), "wide": _texts(document["wide"])})
+        found = cls(**{**document, **{name: _texts(document[name]) for name in ("suffixes", "wide", "left_out")}})
         for name in ("samples", "members", "name_bytes"):
             value = getattr(found, name)
             if type(value) is not int or not 0 <= value < 2**48:
                 raise TypeError(f"{name} is {value!r:.100}")
-        if found.kind not in _COLUMNS_OF or not set(found.wide) <= set(_WIDTHS):
+        if (
+            found.kind not in _COLUMNS_OF
+            or not set(found.wide) <= set(_WIDTHS)
+            or not set(found.left_out) <= {"crc32cs"}
+        ):
             raise ValueError(f"the samples are {found.kind!r:.100}, with the wide columns {found.wide!r:.100}")
         if found.kind == RANGES and found.members != found.samples:
             raise ValueError(f"{found.samples} ranges have {found.members} members")

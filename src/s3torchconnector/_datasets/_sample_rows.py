@@ -11,6 +11,7 @@ from s3torchconnector._errors import S3FormatError
 from s3torchconnector._mapped_bytes import MappedBytes
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._samples._items import ArchiveItem, GroupItem, Member, RangeItem, name_of, size_of
+from s3torchconnector._samples._sums import UNKNOWN, Sums
 from s3torchconnector._types import ObjectInfo
 
 
@@ -21,14 +22,14 @@ class Part(NamedTuple):
         row: its object.
         suffix: its name in the sample; None if it is all of the sample.
         start, stop: its bytes in the object; of groups, they are not looked at: a part is the whole object.
-        crc: the CRC-32 of its bytes, of archives.
+        sums: the checksums of its bytes, of archives.
     """
 
     row: Row
     suffix: str | None = None
     start: int = 0
     stop: int = 0
-    crc: int = 0
+    sums: Sums = UNKNOWN
 
 
 class SampleRow(NamedTuple):
@@ -58,7 +59,8 @@ class SampleRows(Samples):
 
         self._member_ends, self._object_of = column("member_ends"), column("object_of")
         self._name_ends, self._names = column("name_ends"), column("names")
-        self._starts, self._lengths, self._crcs = column("starts"), column("lengths"), column("crcs")
+        self._starts, self._lengths = column("starts"), column("lengths")
+        self._crcs, self._crc32cs = column("crcs"), column("crc32cs")
         self._suffix_of, self._suffixes = column("suffix_of"), columns.suffixes
         self._kind, self._unit, self._count = columns.kind, columns.start_unit, columns.samples
         if not trusted:
@@ -100,7 +102,9 @@ class SampleRows(Samples):
         found, position = [], 0
         for j in self._members(i):
             start, position = self._range(j, position, size)
-            found.append(Member(self._suffixes[self._suffix_of[j]] or "", start, position, self._crcs[j]))
+            suffix = self._suffixes[self._suffix_of[j]]
+            sums = UNKNOWN if suffix is None else Sums(self._crcs[j], self._crc32cs[j] if self._crc32cs else None)
+            found.append(Member(suffix or "", start, position, sums))
         return found
 
     def _range(self, j: int, least: int, most: int) -> tuple[int, int]:
@@ -125,7 +129,7 @@ class SampleRows(Samples):
             return SampleRow("", [Part(row, None, *self._range(i, 0, row.size))])
         suffixes = (self._suffixes[self._suffix_of[j]] for j in self._members(i))
         members = zip(suffixes, self._archive_members(i, row.size), strict=True)
-        return SampleRow(self._name(i), [Part(row, suffix, *member[1:]) for suffix, member in members])  # type: ignore[arg-type]
+        return SampleRow(self._name(i), [Part(row, suffix, *member[1:]) for suffix, member in members])
 
     def __iter__(self) -> Iterator[SampleRow]:
         return map(self.row, range(len(self)))

@@ -6,7 +6,6 @@ Each is what ``look_ahead`` takes, and is fetched early as any object. Its dict 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -74,7 +73,7 @@ class ArchiveSample:
         """The first member that does not have its checksum."""
         view, base = memoryview(data), self._item.start
         for member in self._item.members:
-            if member.crc is not None and zlib.crc32(view[member.start - base : member.stop - base]) != member.crc:
+            if not member.sums.are_of(view[member.start - base : member.stop - base]):
                 return member
         return None
 
@@ -105,7 +104,7 @@ class ArchiveSample:
         )
         error = S3ChecksumError(
             f"{display_uri(item.bucket, item.key)}: bytes {wrong.start} to {wrong.stop}, the member {wrong.name!r} of "
-            f"the sample {item.name!r}, do not have the CRC-32 with which they were indexed. {why}",
+            f"the sample {item.name!r}, do not have the checksum (CRC-32) with which they were indexed. {why}",
             operation="GetObject",
             bucket=item.bucket,
             key=item.key,

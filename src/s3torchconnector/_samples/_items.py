@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
+from s3torchconnector._samples._sums import UNKNOWN, Sums
 from s3torchconnector._types import ObjectInfo
 
 
@@ -18,13 +19,13 @@ class Member(NamedTuple):
     Attributes:
         name: its key in the sample, such as ``"jpg"``.
         start, stop: its bytes in the archive.
-        crc: the CRC-32 of its bytes, or None.
+        sums: the checksums of its bytes.
     """
 
     name: str
     start: int
     stop: int
-    crc: int | None = None
+    sums: Sums = UNKNOWN
 
 
 class RangeItem(S3BucketKeyData):

@@ -9,11 +9,11 @@ https://www.gnu.org/software/tar/manual/html_node/Standard.html). Directories, l
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from s3torchconnector._errors import S3FormatError
+from s3torchconnector._samples._sums import Sums
 
 BLOCK = 512
 _LONGEST_EXTENSION = 2**20  # bytes; of a name or PAX headers
@@ -32,13 +32,13 @@ class Entry(NamedTuple):
     Attributes:
         path: its name.
         start, stop: its bytes in the archive.
-        crc: the CRC-32 of its bytes.
+        sums: the checksums of its bytes.
     """
 
     path: str
     start: int
     stop: int
-    crc: int
+    sums: Sums
 
     @property
     def is_empty(self) -> bool:
@@ -114,7 +114,7 @@ class TarParser:
         file = self._file
         assert file is not None
         self._unread -= len(data)
-        self._file = file = file._replace(crc=zlib.crc32(data, file.crc))
+        self._file = file = file._replace(sums=file.sums.and_of(data))
         if not self._unread:
             yield file
 
@@ -154,7 +154,7 @@ class TarParser:
             self._passed = size + -size % BLOCK
             return
         self._passed, self._unread = -size % BLOCK, size
-        self._file = Entry(extended.get("path", header.path), self._position, self._position + size, 0)
+        self._file = Entry(extended.get("path", header.path), self._position, self._position + size, Sums())
         if not size:
             yield self._file
 
