@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from s3torchconnector._errors import S3ChecksumError, S3FormatError
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._samples._grouping import KEY, URL, group
-from s3torchconnector._samples._items import ArchiveItem, GroupItem, Member, RangeItem
+from s3torchconnector._samples._items import ArchiveItem, GroupItem, Member
 from s3torchconnector._samples._tar import entries_of
 from s3torchconnector._uri import display_uri
 from s3torchconnector.s3reader import S3Reader
@@ -35,8 +35,7 @@ class ArchiveSample:
     def __init__(self, item: ArchiveItem, open_part: OpenPart) -> None:
         self._item = item
         self._open = open_part
-        self._range = RangeItem(item.bucket, item.key, item.object_info, item.start, item.stop)  # type: ignore[arg-type]
-        self._reader = open_part(self._range)
+        self._reader = open_part(item)
 
     def _start_early(self, likely_size: int | None) -> bool:
         return self._reader._start_early(likely_size)
@@ -62,7 +61,7 @@ class ArchiveSample:
             return _dict_of(item.bucket, item.key, *self._parsed(data))
         wrong = self._first_wrong(data)
         if wrong is not None:
-            data, before = self._open(self._range, again=True).read(), data
+            data, before = self._open(item, again=True).read(), data
             wrong = self._first_wrong(data)
             if wrong is not None:
                 raise self._mismatch(wrong, same=data == before)

@@ -39,7 +39,7 @@ class RangeItem(S3BucketKeyData):
     stop: int
 
     def __new__(cls, bucket: str, key: str, object_info: ObjectInfo, start: int, stop: int, *_: Any) -> RangeItem:
-        item = super().__new__(cls, bucket, key, object_info)
+        item: RangeItem = tuple.__new__(cls, (bucket, key, object_info))
         item.start, item.stop = start, stop
         return item
 
@@ -70,8 +70,8 @@ class ArchiveItem(RangeItem):
     members: Sequence[Member]
 
     def __new__(cls, bucket: str, key: str, object_info: ObjectInfo, start: int, stop: int, *rest: Any) -> ArchiveItem:
-        item = super().__new__(cls, bucket, key, object_info, start, stop)
-        assert isinstance(item, ArchiveItem)
+        item: ArchiveItem = tuple.__new__(cls, (bucket, key, object_info))  # the shortest way: there are many
+        item.start, item.stop = start, stop
         item.name, item.members = rest
         return item
 

@@ -28,6 +28,7 @@ from s3torchconnector._transfer.reading._block import Block
 from s3torchconnector._transfer.reading._blocks import Blocks
 from s3torchconnector._transfer.reading._fetch import RangeFetch
 from s3torchconnector._transfer.reading._fetch_group import FetchGroup
+from s3torchconnector._transfer.reading._integrity import not_compared
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
 from s3torchconnector._transfer.reading._plan_executor import PlanExecutor
 from s3torchconnector._transfer.reading._read_policy import ReadPattern, ReadPolicy
@@ -73,7 +74,7 @@ class ObjectReader:
         here = [block for block in parents if block.ready and not block.received_in_place]
         inherited = [block.inherited(self._runtime.budget) for block in here]
         if self._start is not None:  # S3's checksum is of all of the object
-            self._version.integrity_by(self._runtime.caller).skip()
+            self._version.integrity = not_compared(self._runtime.caller.checksums, self._version.bucket)
         self._verification = Verification(self._version, self._runtime)
         self._blocks = Blocks(self._runtime, self._version, self._verification, inherited)
         self._index = self._blocks.index
