@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import struct
+import threading
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +30,8 @@ from s3torchconnector._datasets._sample_rows import Part, SampleRow
 from s3torchconnector._samples._tar import entries_of
 from s3torchconnector.errors import S3ChecksumError, S3FormatError, S3NotFoundError, S3ObjectChangedError
 from s3torchconnector.testing import S3Server
-from tests.servers.proxy import FlipByte, Hook, RecordingProxy, first
+from tests.servers.http_messages import ReceivedRequest
+from tests.servers.proxy import FlipByte, Hook, RecordingProxy
 from tests.shards.support import Sample, fill, options, tar
 from tests.streaming.support import loading
 
@@ -94,7 +96,16 @@ def test_an_archive_that_was_overwritten_is_an_error(uri: str, s3_server: S3Serv
 def test_bytes_changed_on_the_way_are_fetched_again(uri: str, s3_server: S3Server, proxy: RecordingProxy) -> None:
     manifest = S3Manifest.from_tar(uri, **options(s3_server, proxy.endpoint))
     before = len(proxy.exchanges)
-    proxy.misbehave = first(3, FlipByte(1))
+    seen: set[str | None] = set()
+    lock = threading.Lock()
+
+    def flip_each_once(request: ReceivedRequest) -> FlipByte | None:
+        with lock:  # each connection has a thread
+            is_new = request.range not in seen and len(seen) < 3
+            seen.add(request.range)
+        return FlipByte(1) if is_new else None
+
+    proxy.misbehave = flip_each_once
     assert without_url(S3StreamingDataset(manifest, shuffle=False)) == SAMPLES
     assert len(proxy.exchanges) - before == 8 + 3
 
