@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
-from s3torchconnector._cache._format import SMALLEST_LIMIT, Entry, FutureVersionError
+from s3torchconnector._cache._format import SMALLEST_LIMIT, Entry
 from s3torchconnector._cache._index import UnusableError
 from s3torchconnector._cache._store import DamagedError, Store
 from s3torchconnector._cache._tally import CacheTally
@@ -175,8 +175,8 @@ class S3Cache:
         if self._store is None and time.monotonic() >= self._opens_from:
             try:
                 self._store = self._open()
-            except (UnusableError, FutureVersionError) as error:
-                self._warn("%s. Delete the directory, or give another one", error)
+            except UnusableError as error:
+                self._warn("%s", error)
                 self._pause()
             except OSError as error:
                 self._give_up(error)

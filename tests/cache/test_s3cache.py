@@ -10,7 +10,8 @@ import resource
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -322,15 +323,22 @@ def test_a_full_disk_is_one_warning(manifest: S3Manifest, cache: S3Cache, caplog
 NOBODY = 65534
 
 
+@pytest.fixture
+def visible_cache() -> Iterator[S3Cache]:
+    """In a directory that every user may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        cache = S3Cache(folder, LIMIT)
+        yield cache
+        os.chmod(folder, 0o755)
+
+
 def test_a_cache_of_another_user_is_one_warning(
-    manifest: S3Manifest, cache: S3Cache, caplog: pytest.LogCaptureFixture
+    manifest: S3Manifest, visible_cache: S3Cache, caplog: pytest.LogCaptureFixture
 ) -> None:
+    cache = visible_cache
     with loading(streaming(manifest, cache)) as loader:
         epoch(loader)
-    os.chmod(cache.path, 0o755)
-    for folder in Path(cache.path).parents:
-        if folder.stat().st_uid == os.getuid() and folder != Path("/"):
-            os.chmod(folder, folder.stat().st_mode | 0o055)
 
     def train() -> None:
         if os.getuid() == 0:
@@ -346,17 +354,15 @@ def test_a_cache_of_another_user_is_one_warning(
 
 
 def test_a_cache_that_is_only_readable_is_read(
-    manifest: S3Manifest, cache: S3Cache, caplog: pytest.LogCaptureFixture, proxy: RecordingProxy
+    manifest: S3Manifest, visible_cache: S3Cache, caplog: pytest.LogCaptureFixture, proxy: RecordingProxy
 ) -> None:
+    cache = visible_cache
     half = manifest.filter(lambda info: info.key < "data/020")
     with loading(streaming(half, cache)) as loader:
         epoch(loader)
     for name in os.listdir(cache.path):
         os.chmod(Path(cache.path) / name, 0o444)
     os.chmod(cache.path, 0o555)
-    for folder in Path(cache.path).parents:
-        if folder.stat().st_uid == os.getuid() and folder != Path("/"):
-            os.chmod(folder, folder.stat().st_mode | 0o055)
     proxy.exchanges.clear()
 
     def train() -> None:
@@ -371,7 +377,6 @@ def test_a_cache_that_is_only_readable_is_read(
         assert ["only read" in text for text in warnings if "cache directory" in text] == [True]
 
     in_child(train)
-    os.chmod(cache.path, 0o755)
 
 
 # -- the object -------------------------------------------------------------------------------------------------------
@@ -399,6 +404,17 @@ def test_clearing_deletes_what_is_stored(manifest: S3Manifest, cache: S3Cache, p
         proxy.exchanges.clear()
         assert epoch(loader) == CONTENTS
         assert len(proxy.of("GET")) == 40
+
+
+def test_a_directory_that_cannot_be_used_is_said_with_advice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / INDEX_NAME).write_bytes(b"a diary")
+    cache = S3Cache(tmp_path, LIMIT)
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert warning.startswith(f"The cache directory {tmp_path}: its {INDEX_NAME} is no index of a cache")
+    assert warning.endswith("or give another one")
+    assert cache.stats() == dict.fromkeys(["hits", "misses", "hit_bytes", "entries", "bytes", "evictions"], 0)
+    with pytest.raises(OSError, match="see the warning"):
+        cache.clear()
 
 
 def test_two_limits_on_one_directory_keep_the_smaller(cache: S3Cache, caplog: pytest.LogCaptureFixture) -> None:

@@ -19,7 +19,6 @@ from s3torchconnector._cache._format import (
     INDEX_NAME,
     RECORD_HEAD,
     STATE_AT,
-    FutureVersionError,
     Geometry,
     segment_name,
     segment_number,
@@ -88,7 +87,7 @@ def test_a_store_agrees_with_a_dict(steps: list[tuple[str, int]]) -> None:
             elif step.startswith("open"):
                 try:
                     another = Store(folder, LIMIT, always_verify=True)
-                except (UnusableError, FutureVersionError):
+                except UnusableError:
                     assert is_damaged
                     return
                 stores = [another, *stores] if step == "open another" else [another]
@@ -366,8 +365,6 @@ def test_an_index_that_was_truncated_is_an_error_and_made_anew(tmp_path: Path, s
             break
     else:
         pytest.fail("nobody noticed")
-    if size > 4096:  # the header is there, and tells how large the rest should be
-        return
     store = Store(str(tmp_path), LIMIT)
     assert load(store, 199) is None
     for number in range(200):
@@ -387,7 +384,7 @@ def test_an_index_of_a_later_release_is_left_alone(tmp_path: Path) -> None:
     add(Store(str(tmp_path), LIMIT), 1)
     patch(tmp_path / INDEX_NAME, 8, struct.pack("<I", 2))
     before = (tmp_path / INDEX_NAME).read_bytes()
-    with pytest.raises(FutureVersionError, match="version 2"):
+    with pytest.raises(UnusableError, match=r"later release: it has version 2"):
         Store(str(tmp_path), LIMIT)
     assert (tmp_path / INDEX_NAME).read_bytes() == before
 
@@ -404,7 +401,7 @@ def test_the_smaller_of_two_limits_holds(tmp_path: Path) -> None:
         assert size_of_directory(tmp_path) <= LIMIT
     assert load(large, 499) == load(small, 499) == content(499)
     assert Store(str(tmp_path), 2 * LIMIT).space.state() == small.space.state()
-    with pytest.raises(UnusableError, match="no room"):
+    with pytest.raises(UnusableError, match="its index alone has"):
         Store(str(tmp_path), large.geometry.index_size)
 
 

@@ -31,9 +31,9 @@ from s3torchconnector._cache._format import (
     segment_name,
     this_boot,
 )
-from s3torchconnector._cache._index import PATIENCE, UnusableError, geometry_of, open_index
+from s3torchconnector._cache._index import open_space
 from s3torchconnector._cache._pace import Pace
-from s3torchconnector._cache._space import Segment, Space
+from s3torchconnector._cache._space import Segment
 from s3torchconnector._config import MIB
 
 _COUNTED = 4 * MIB  # of the table: entries are spread evenly
@@ -57,17 +57,13 @@ class Store:
 
     Raises:
         OSError: the directory or its index cannot be opened.
-        UnusableError: the index is of a later release, or none.
+        UnusableError: the index is of a later release, or none; it has no room in the limit; or others keep its lock.
     """
 
     def __init__(self, path: str, max_bytes: int, *, always_verify: bool = False) -> None:
         os.makedirs(path, mode=0o700, exist_ok=True)
         self._directory = OpenFile(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        self._index, self.is_writable = open_index(self._directory)
-        geometry = geometry_of(self._directory, self._index, max_bytes, self.is_writable)
-        self.space = Space(self._directory, self._index, geometry, max_bytes)
-        if self.is_writable:
-            self._keep_limit(max_bytes)
+        self._index, self.space, self.is_writable = open_space(self._directory, max_bytes)
         self._always_verify = always_verify
         self._segment: Segment | None = None
         self._lock = Lock()  # of ``_segment``
@@ -75,13 +71,6 @@ class Store:
         self._pause = _SHORTEST_PAUSE
         self._pace = Pace()
         _stores.add(self)
-
-    def _keep_limit(self, max_bytes: int) -> None:
-        """Have the directory keep to this limit, too."""
-        if self.geometry.segments(max_bytes) < 1:
-            raise UnusableError(f"it was made for {self.geometry.made_for} bytes, and has no room in {max_bytes}")
-        if not self.space.keep_limit(PATIENCE):
-            raise UnusableError("another process keeps its lock")
 
     @property
     def geometry(self) -> Geometry:
