@@ -211,7 +211,7 @@ def write_and_tell(process: int, path: str, start: int, told: Any) -> None:
 def test_processes_that_are_killed_leave_everything_right(tmp_path: Path) -> None:
     """Killed at any moment: what they said was stored is there, and whatever is there is right, to the byte."""
     chance, told = random.Random(5), set[int]()
-    for attempt in range(25):
+    for attempt in range(20):
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         with processes(2, write_and_tell, str(tmp_path), 2000 * attempt, writer) as started:
@@ -228,7 +228,7 @@ def test_processes_that_are_killed_leave_everything_right(tmp_path: Path) -> Non
     assert all(load(store, number) == content(number) for number in told)
     others = [number for number in range(50_000) if store.find(digest(number)) is not None and number not in told]
     assert all(load(store, number) == content(number) for number in others)
-    assert len(others) <= 50  # at most one of each that was killed
+    assert len(others) <= 40  # at most one of each that was killed
     assert add(store, 50_001)
 
 
