@@ -198,7 +198,7 @@ def test_an_error_in_the_response_to_a_completion(
 def test_a_writer_that_may_not_look_can_still_create(
     moto_client: S3Client, moto_bucket: str, moto: RecordingProxy
 ) -> None:
-    moto.misbehave = lambda request: Replace(response(403)) if request.method == "HEAD" else None
+    moto.misbehave = lambda request: Replace(response(403)) if request.method in ("GET", "HEAD") else None
     create(moto_client, moto_bucket, b"first")
     with pytest.raises(S3ObjectExistsError, match="412"):
         create(moto_client, moto_bucket, b"second")
