@@ -129,7 +129,7 @@ _SIGNATURES: list[tuple[Callable[..., Any], _Parameters]] = [
     (S3FileSystem.create_stream, positional(path=REQUIRED, mode=REQUIRED)),
     (S3FileSystem.concat_path, positional(path=REQUIRED, suffix=REQUIRED)),
     (S3FileSystem.init_path, positional(path=REQUIRED)),
-    (S3FileSystem.rename, positional(path=REQUIRED, new_path=REQUIRED)),
+    (S3FileSystem.rename, positional(old_path=REQUIRED, new_path=REQUIRED)),
     (S3FileSystem.mkdir, positional(path=REQUIRED)),
     (S3FileSystem.exists, positional(path=REQUIRED)),
     (S3FileSystem.rm_file, positional(path=REQUIRED)),

@@ -21,6 +21,7 @@ from s3torchconnector._samples._items import ArchiveItem, GroupItem, RangeItem
 from s3torchconnector._transfer import ObjectSource, PinnedObject, PinnedRange, count_workers_by
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._uri import parse_object_uri, parse_s3_uri
+from s3torchconnector._user_agent import UserAgent
 from s3torchconnector.s3cache import S3Cache
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
 
@@ -43,9 +44,9 @@ def is_whole_object(item: S3BucketKeyData) -> bool:
     return type(item) is S3BucketKeyData
 
 
-def identity(reader: S3Reader) -> S3Reader:
+def identity(obj: S3Reader) -> S3Reader:
     """The default transform: the sample is the reader itself."""
-    return reader
+    return obj
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class DatasetSource:
     """The objects of a dataset, and all that is needed to read them. Pickles as configuration.
 
     Attributes:
+        kind: what the User-Agent header calls the dataset.
         pinned: whether objects are read in exactly the version that their ``object_info`` describes.
         cache: what keeps their bytes on this node.
         hits: how many of those that were opened it had.
@@ -64,6 +66,7 @@ class DatasetSource:
     transform: Transform = identity
     s3client_config: S3ClientConfig | None = None
     reader_constructor: S3ReaderConstructorProtocol | None = None
+    kind: str = "iterable"
     client: S3Client = field(init=False, compare=False)
     pinned: bool = field(init=False, compare=False)
     cache: S3Cache | None = field(init=False, compare=False)
@@ -74,7 +77,9 @@ class DatasetSource:
 
     def renew_client(self) -> None:
         """Make a client from the settings as they are now."""
-        client = S3Client(self.region, endpoint=self.endpoint, s3client_config=self.s3client_config)
+        reading = S3ReaderConstructor.get_reader_type_string(self.reader_constructor)
+        agent = UserAgent([f"md/dataset#{self.kind} md/reader_type#{reading}"])
+        client = S3Client(self.region, endpoint=self.endpoint, user_agent=agent, s3client_config=self.s3client_config)
         object.__setattr__(self, "client", client)
         objects = self.get_dataset_objects
         object.__setattr__(self, "pinned", isinstance(objects, PinnedObjects))

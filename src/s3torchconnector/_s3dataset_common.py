@@ -8,6 +8,7 @@ from s3torchconnector._dataset_source import identity, objects_from_prefix, obje
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._uri import parse_s3_uri
+from s3torchconnector.s3reader import S3Reader  # noqa: F401 (1.5.0 has it here)
 
 __all__ = ["get_objects_from_prefix", "get_objects_from_uris", "identity", "parse_s3_uri"]
 

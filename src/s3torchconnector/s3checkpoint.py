@@ -10,7 +10,7 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer import start_over_if_refused
-from s3torchconnector._uri import parse_object_uri
+from s3torchconnector._uri import parse_object_uri, parse_s3_uri  # noqa: F401 (1.5.0 has the latter here)
 from s3torchconnector._write_options import S3WriteOptions
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
 from s3torchconnector.s3writer import S3Writer

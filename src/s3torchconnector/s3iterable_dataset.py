@@ -29,9 +29,10 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector._s3dataset_common import get_objects_from_prefix, get_objects_from_uris  # noqa: F401
 from s3torchconnector._sharding import Place, shard
 from s3torchconnector._source_attribute import SourceAttribute
+from s3torchconnector._user_agent import UserAgent  # noqa: F401 (1.5.0 has it here, and the readers)
 from s3torchconnector.s3cache import S3Cache
 from s3torchconnector.s3manifest import S3Manifest
-from s3torchconnector.s3reader import S3ReaderConstructorProtocol
+from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol  # noqa: F401
 
 __all__ = ["S3IterableDataset"]
 

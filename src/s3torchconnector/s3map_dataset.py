@@ -28,9 +28,10 @@ from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._s3dataset_common import get_objects_from_prefix, get_objects_from_uris  # noqa: F401
 from s3torchconnector._source_attribute import SourceAttribute
+from s3torchconnector._user_agent import UserAgent  # noqa: F401 (1.5.0 has it here, and S3ReaderConstructor)
 from s3torchconnector.s3cache import S3Cache
 from s3torchconnector.s3manifest import S3Manifest
-from s3torchconnector.s3reader import S3ReaderConstructorProtocol
+from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol  # noqa: F401
 
 __all__ = ["S3MapDataset"]
 
@@ -72,7 +73,7 @@ class S3MapDataset(Dataset[Any]):
         reader_constructor: S3ReaderConstructorProtocol | None = None,
     ) -> None:
         self._source = DatasetSource(
-            region, get_dataset_objects, endpoint, transform, s3client_config, reader_constructor
+            region, get_dataset_objects, endpoint, transform, s3client_config, reader_constructor, "map"
         )
         self._table: ObjectTable | None = None
         self._manifest: S3Manifest | None = None

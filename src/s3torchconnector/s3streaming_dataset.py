@@ -115,7 +115,7 @@ class S3StreamingDataset(IterableDataset[Any]):
         listed = _listed(manifest, region, endpoint, s3client_config, dealing.rank)
         region, endpoint, s3client_config = listed._place(region, endpoint, s3client_config)
         objects = PinnedObjects(listed, cache)
-        source = DatasetSource(region, objects, endpoint, transform, s3client_config, reader_constructor)
+        source = DatasetSource(region, objects, endpoint, transform, s3client_config, reader_constructor, "streaming")
         part = Part(source, listed, seed, shuffle, most_errors)
         self._set_up(OfOnePart(part), dealing, look_ahead, transform_threads)
 

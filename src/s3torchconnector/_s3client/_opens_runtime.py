@@ -6,10 +6,11 @@ import threading
 from typing import Any
 
 from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._debug_logs import follow_environment
 from s3torchconnector._s3client._early_readers import EarlyReaders
 from s3torchconnector._s3client._lifetime import close_when_dropped, watch
 from s3torchconnector._transfer import Runtime
-from s3torchconnector._version import __version__
+from s3torchconnector._user_agent import UserAgent
 
 
 class _OpensRuntime:
@@ -17,14 +18,22 @@ class _OpensRuntime:
 
     _region: str
     _endpoint: str | None
-    _user_agent: str | None
+    _user_agent: UserAgent | str | None
     _config: S3ClientConfig
 
     @property
     def user_agent(self) -> str:
         """The text of the User-Agent header."""
-        own = f"s3torchconnector/{__version__} (python)"
-        return f"{self._user_agent} {own}" if self._user_agent else own
+        given = self._user_agent
+        if isinstance(given, UserAgent):
+            return given.prefix
+        own = UserAgent.get_default_prefix()
+        return f"{given} {own}" if given else own
+
+    @property
+    def user_agent_prefix(self) -> str:
+        """The same, by its name in 1.5.0."""
+        return self.user_agent
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
@@ -39,6 +48,7 @@ class _OpensRuntime:
             with self._lock:
                 runtime = self._opened
                 if runtime is None:
+                    follow_environment()
                     runtime = Runtime(self._region, self._endpoint, self._config, self.user_agent)
                     close_when_dropped(self, runtime)
                     self._opened = runtime

@@ -8,19 +8,53 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.distributed.checkpoint.filesystem import FileSystemBase
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._errors import S3NotFoundError
+from s3torchconnector._errors import S3Exception, S3NotFoundError  # noqa: F401
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._uri import parse_object_uri, parse_s3_uri, path_text
-from s3torchconnector.s3reader import S3ReaderConstructorProtocol
+from s3torchconnector._user_agent import UserAgent
+from s3torchconnector.dcp.s3_prefix_strategy import DefaultPrefixStrategy, S3PrefixStrategyBase  # noqa: F401
+from s3torchconnector.s3reader import (
+    DCPS3ReaderConstructorProtocol,  # noqa: F401 (1.5.0 has this and other names here)
+    S3ReaderConstructor,
+    S3ReaderConstructorProtocol,
+)
 
-__all__ = ["S3FileSystem"]
+__all__ = ["S3FileSystem", "StorageMetadata"]
 
 _COLLAPSED = re.compile("^s3:/(?=[^/])")  # what pathlib makes of s3://
+
+
+@dataclass
+class StorageMetadata:
+    """What 1.5.0 attaches to the plan of a rank: what the names of its files begin with. Nothing here reads it.
+
+    Example:
+        >>> from s3torchconnector.dcp.s3_file_system import StorageMetadata
+        >>> StorageMetadata("__0_").prefix
+        '__0_'
+    """
+
+    prefix: str
+
+
+def client_of(
+    region: str,
+    endpoint: str | None,
+    config: S3ClientConfig | None,
+    constructor: S3ReaderConstructorProtocol | None,
+    reading: str = "sequential",
+) -> S3Client:
+    """A client whose User-Agent says that it is of a distributed checkpoint, and how that is read."""
+    reading = reading if constructor is None else S3ReaderConstructor.get_reader_type_string(constructor)
+    agent = UserAgent(["dcp", torch.__version__, f"md/reader_type#{reading}"])
+    return S3Client(region, endpoint=endpoint, user_agent=agent, s3client_config=config)
 
 
 class S3FileSystem(FileSystemBase):
@@ -59,7 +93,7 @@ class S3FileSystem(FileSystemBase):
         *,
         endpoint: str | None = None,
     ) -> None:
-        self._client = s3_client or S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
+        self._client = s3_client or client_of(region, endpoint, s3client_config, reader_constructor)
         self._reader_constructor = reader_constructor
 
     @contextmanager
@@ -103,13 +137,14 @@ class S3FileSystem(FileSystemBase):
         parse_s3_uri(uri)
         return uri
 
-    def rename(self, path: str | os.PathLike[str], new_path: str | os.PathLike[str]) -> None:
+    # By the name of 1.5.0, which is not PyTorch's.
+    def rename(self, old_path: str | os.PathLike[str], new_path: str | os.PathLike[str]) -> None:
         """Copy an object, then delete the original. Saving a checkpoint does not need this.
 
         Raises:
             S3Exception: an error occurred accessing S3.
         """
-        source, target = (parse_object_uri(self.init_path(each)) for each in (path, new_path))
+        source, target = (parse_object_uri(self.init_path(each)) for each in (old_path, new_path))
         if source != target:
             self._client.copy_object(*source, *target)
             self._client.delete_object(*source)

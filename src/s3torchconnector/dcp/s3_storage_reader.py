@@ -25,8 +25,9 @@ from s3torchconnector.dcp._item import StoredItem
 from s3torchconnector.dcp._layout import TensorLayout
 from s3torchconnector.dcp._load import Load, StoredFile
 from s3torchconnector.dcp._metadata import parse_metadata
-from s3torchconnector.dcp.s3_file_system import S3FileSystem
-from s3torchconnector.s3reader import S3ReaderConstructor, S3ReaderConstructorProtocol
+from s3torchconnector.dcp.s3_file_system import S3FileSystem, client_of
+from s3torchconnector.s3reader import DCPOptimizedConstructor, S3ReaderConstructor, S3ReaderConstructorProtocol
+from s3torchconnector.s3reader.dcp_optimized import policy_across
 
 __all__ = ["S3StorageReader"]
 
@@ -93,9 +94,8 @@ class S3StorageReader(FileSystemReader):
         **kwargs: Any,
     ) -> None:
         super().__init__(path, **kwargs)
-        self.fs: S3FileSystem = S3FileSystem(  # type: ignore[assignment]
-            region, None, s3client_config, reader_constructor, endpoint=endpoint
-        )
+        client = client_of(region, endpoint, s3client_config, reader_constructor, "dcp_optimized")
+        self.fs: S3FileSystem = S3FileSystem(region, client, None, reader_constructor)  # type: ignore[assignment]
         self._stored: dict[str, Any] = {}
         self.path: str = self.fs.init_path(path)
 
@@ -163,8 +163,18 @@ class S3StorageReader(FileSystemReader):
 
     def _max_gap(self) -> int | None:
         constructor = self.fs._reader_constructor
+        if isinstance(constructor, DCPOptimizedConstructor):
+            return policy_across(constructor.max_gap_size).max_gap
         policy = constructor.keywords.get("policy") if isinstance(constructor, partial) else None
         return policy.max_gap if isinstance(policy, ReadPolicy) else None
+
+    def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
+        """Tell a ``reader_constructor`` that wants to know (see ``DCPS3ReaderConstructorProtocol``) what is read."""
+        plan = super().prepare_local_plan(plan)
+        note = getattr(self.fs._reader_constructor, "set_item_ranges_by_file", None)
+        if note is not None:
+            note(plan.items, self.storage_data, self.path)
+        return plan
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:

@@ -16,6 +16,8 @@ from s3torchconnector._errors import S3Exception, S3NotFoundError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._torch_archives import size_of_tensors
 from s3torchconnector._transfer import start_over_if_refused
+from s3torchconnector._uri import parse_s3_uri  # noqa: F401 (1.5.0 has it here)
+from s3torchconnector._user_agent import UserAgent
 from s3torchconnector.lightning._fsspec import serve_s3_paths, use_client
 from s3torchconnector.lightning._paths import is_local, object_of
 from s3torchconnector.lightning._removals import Removals
@@ -83,7 +85,9 @@ class S3LightningCheckpoint(CheckpointIO):
         super().__init__()
         self.region = region
         self.endpoint = endpoint
-        self._client = S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
+        framework = sys.modules[CheckpointIO.__module__.partition(".")[0]]
+        agent = UserAgent(["lightning", framework.__version__])
+        self._client = S3Client(region, endpoint=endpoint, user_agent=agent, s3client_config=s3client_config)
         self._removals = Removals()
         self._local = TorchCheckpointIO()
         self._introduce()

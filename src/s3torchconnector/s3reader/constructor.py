@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from s3torchconnector._config import MIB
-from s3torchconnector._transfer import ADAPTIVE, SEQUENTIAL, ReadPolicy
-from s3torchconnector.s3reader.kinds import DCPOptimizedS3Reader, RangedS3Reader, SequentialS3Reader
+from s3torchconnector._transfer import ADAPTIVE, SEQUENTIAL
+from s3torchconnector._types import HeadObjectResult, ObjectInfo
+from s3torchconnector.s3reader.dcp_optimized import DEFAULT_MAX_GAP_SIZE, DCPOptimizedS3Reader, ItemRange
+from s3torchconnector.s3reader.protocol import DCPS3ReaderConstructorProtocol, S3ReaderConstructorProtocol
+from s3torchconnector.s3reader.ranged import RangedS3Reader
 from s3torchconnector.s3reader.s3reader import S3Reader
+from s3torchconnector.s3reader.sequential import SequentialS3Reader
 
-__all__ = ["S3ReaderConstructor", "S3ReaderConstructorProtocol"]
+__all__ = ["DCPOptimizedConstructor", "S3ReaderConstructor", "S3ReaderConstructorProtocol"]
 
 _NAMES: dict[object, str] = {
     S3Reader: "sequential",
@@ -21,27 +26,57 @@ _NAMES: dict[object, str] = {
 }
 
 
-class S3ReaderConstructorProtocol(Protocol):
-    """What makes a reader of one object: any callable that takes these four keywords.
+class DCPOptimizedConstructor:
+    """What ``S3ReaderConstructor.dcp_optimized(max_gap_size)`` returns. It can be pickled.
 
-    ``get_object_info()`` returns what is known about the object: ``size`` in bytes, ``etag`` and more.
-    ``get_stream(start=None, end=None)`` returns the bytes from ``start`` up to, but not including, ``end``, as an
-    iterable of ``bytes``.
+    ``S3StorageReader`` plans a load for all files together, and takes ``max_gap_size`` from here. A program that reads
+    a checkpoint's files by itself may call ``set_item_ranges_by_file`` and then this object, or just the latter.
+
+    Args:
+        max_gap_size: the largest gap, in bytes, that is fetched. It may be infinite.
+
+    Raises:
+        ValueError: ``max_gap_size`` is negative.
 
     Example:
-        >>> from s3torchconnector import S3Checkpoint, S3Reader
-        >>> def logged(bucket, key, get_object_info, get_stream):
-        ...     print("opening", key)
-        ...     return S3Reader(bucket, key, get_object_info, get_stream)
-        >>> checkpoint = S3Checkpoint("us-east-1", reader_constructor=logged)
-        >>> checkpoint.reader("s3://my-bucket/images/0.png").read(4)
-        opening images/0.png
-        b'\\x89PNG'
+        >>> from s3torchconnector.s3reader import DCPOptimizedConstructor
+        >>> DCPOptimizedConstructor(max_gap_size=1024).max_gap_size
+        1024
     """
 
+    def __init__(self, max_gap_size: int | float = DEFAULT_MAX_GAP_SIZE) -> None:
+        if max_gap_size < 0:
+            raise ValueError(f"max_gap_size must not be negative: max_gap_size={max_gap_size}")
+        self.max_gap_size = max_gap_size
+        self._item_ranges_by_file: dict[str, list[ItemRange]] = {}
+
+    def set_item_ranges_by_file(
+        self, plan_items: Sequence[Any], storage_data: Mapping[Any, Any], base_path: str | os.PathLike[str]
+    ) -> None:
+        """Note which ranges of each file will be read.
+
+        Args:
+            plan_items: PyTorch's ``ReadItem`` of everything that is loaded.
+            storage_data: where each ``MetadataIndex`` is stored.
+            base_path: the checkpoint, ``s3://bucket/prefix``.
+        """
+        ranges: defaultdict[str, list[ItemRange]] = defaultdict(list)
+        for item in plan_items:
+            info = storage_data[item.storage_index]
+            path = f"{os.fspath(base_path)}/{info.relative_path}"
+            ranges[path].append(ItemRange(info.offset, info.offset + info.length))
+        self._item_ranges_by_file = dict(ranges)
+
     def __call__(
-        self, bucket: str, key: str, get_object_info: Callable[[], Any], get_stream: Callable[..., Any]
-    ) -> S3Reader: ...
+        self,
+        bucket: str,
+        key: str,
+        get_object_info: Callable[[], ObjectInfo | HeadObjectResult],
+        get_stream: Callable[..., Iterable[bytes]],
+    ) -> S3Reader:
+        """Make the reader of one object."""
+        ranges = self._item_ranges_by_file.get(f"s3://{bucket}/{key}", [])
+        return DCPOptimizedS3Reader(bucket, key, ranges, get_object_info, get_stream, self.max_gap_size)
 
 
 class S3ReaderConstructor:
@@ -62,7 +97,7 @@ class S3ReaderConstructor:
     @staticmethod
     def default() -> S3ReaderConstructorProtocol:
         """Adapt to the reads: whole objects and reads in order at full speed, small requests for scattered reads."""
-        return partial(S3Reader, policy=ADAPTIVE)
+        return partial(SequentialS3Reader, policy=ADAPTIVE)
 
     @staticmethod
     def sequential() -> S3ReaderConstructorProtocol:
@@ -80,20 +115,18 @@ class S3ReaderConstructor:
         return partial(RangedS3Reader, buffer_size=buffer_size)
 
     @staticmethod
-    def dcp_optimized(max_gap_size: int = 32 * MIB) -> S3ReaderConstructorProtocol:
+    def dcp_optimized(max_gap_size: int | float = DEFAULT_MAX_GAP_SIZE) -> DCPS3ReaderConstructorProtocol:
         """Fetch across small gaps: for reads that move forward, as those of distributed checkpoints.
 
         ``S3StorageReader`` fetches two ranges of a file in one request if the gap between them is small enough.
 
         Args:
-            max_gap_size: the largest gap, in bytes, that is fetched.
+            max_gap_size: the largest gap, in bytes, that is fetched. It may be infinite.
 
         Raises:
             ValueError: ``max_gap_size`` is negative.
         """
-        if max_gap_size < 0:
-            raise ValueError(f"max_gap_size must not be negative: max_gap_size={max_gap_size}")
-        return partial(DCPOptimizedS3Reader, policy=ReadPolicy(near=max_gap_size, max_gap=max_gap_size))
+        return DCPOptimizedConstructor(max_gap_size)
 
     @staticmethod
     def get_reader_type_string(constructor: S3ReaderConstructorProtocol | None) -> str:
@@ -103,4 +136,6 @@ class S3ReaderConstructor:
         """
         if constructor is None:
             return "sequential"
+        if isinstance(constructor, DCPOptimizedConstructor):
+            return "dcp_optimized"
         return _NAMES.get(constructor.func, "unknown") if isinstance(constructor, partial) else "unknown"

@@ -23,6 +23,7 @@ How rclone (1.75) differs from AWS:
 * CopyObject keeps the source's Last-Modified. An empty list has no KeyCount.
 """
 
+from s3torchconnector.testing._mock_s3client import MockS3Client
 from s3torchconnector.testing._server import S3Server
 
-__all__ = ["S3Server"]
+__all__ = ["MockS3Client", "S3Server"]

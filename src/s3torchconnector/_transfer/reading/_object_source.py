@@ -34,9 +34,15 @@ class BytesByPosition(Protocol):
 
 
 class GetObjectStream(Iterator[bytes]):
-    """An object's bytes in order, as ``bytes`` of at most 1 MiB; reads ahead in the background."""
+    """An object's bytes in order, as ``bytes`` of at most 1 MiB; reads ahead in the background.
 
-    def __init__(self, reader: BytesByPosition, start: int = 0, stop: int | None = None) -> None:
+    Attributes:
+        bucket, key: the object.
+    """
+
+    def __init__(self, bucket: str, key: str, reader: BytesByPosition, start: int = 0, stop: int | None = None) -> None:
+        self.bucket = bucket
+        self.key = key
         self._reader = reader
         self._position = start
         self._stop = stop
@@ -74,7 +80,7 @@ class ObjectSource:
 
     def __call__(self, start: int | None = None, end: int | None = None) -> GetObjectStream:
         """Stream bytes ``start`` up to but without ``end``."""
-        return GetObjectStream(self.open(SEQUENTIAL, end), start or 0, end)
+        return GetObjectStream(self._bucket, self._key, self.open(SEQUENTIAL, end), start or 0, end)
 
     def open(self, policy: ReadPolicy, limit: int | None = None) -> BytesByPosition:
         """Random access; see ``ObjectReader``."""

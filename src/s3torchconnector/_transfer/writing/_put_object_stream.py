@@ -23,6 +23,9 @@ from s3torchconnector._write_options import S3WriteOptions
 class PutObjectStream:
     """Writes one object. Made by ``S3Client.put_object``, which says what the arguments are.
 
+    Attributes:
+        bucket, key: the object.
+
     Raises:
         S3Exception: from ``write`` and ``close``, when S3 refuses or cannot be reached.
         S3ObjectExistsError: with ``overwrite=False``, at once and from ``close``: there is an object.
@@ -43,8 +46,8 @@ class PutObjectStream:
         if condition is None and not overwrite:
             condition = CreateOnly()
             condition.look(runtime.caller, bucket, key)
-        self._bucket = bucket
-        self._key = key
+        self.bucket = bucket
+        self.key = key
         self._part_size = runtime.config.part_size
         self._demands_equal_parts = runtime.caller.demands_equal_parts(bucket)
         self._equal_size = equal_part_size(self._part_size) if self._demands_equal_parts else None
@@ -118,7 +121,7 @@ class PutObjectStream:
             added = upload.filling.add(view[:room], immutable=immutable, lent=lent) if room else 0
             if not added:  # it is full, or there is no memory for more: sent, it frees some
                 if upload.number == MAX_PARTS:  # now, and not when another part of up to 5 GiB is full
-                    raise too_large(self._bucket, self._key, self._part_size, self._equal_size)
+                    raise too_large(self.bucket, self.key, self._part_size, self._equal_size)
                 upload.send_part()
             view = view[added:]
         upload.size += size

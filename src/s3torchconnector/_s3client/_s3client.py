@@ -23,6 +23,7 @@ from s3torchconnector._s3client._head_result import head_result
 from s3torchconnector._s3client._opens_runtime import _OpensRuntime
 from s3torchconnector._transfer import ObjectSource
 from s3torchconnector._types import HeadObjectResult, ObjectInfo, ObjectInfos, UploadInfo
+from s3torchconnector._user_agent import UserAgent, check_printable
 from s3torchconnector._wire import describe, operations, read_document
 from s3torchconnector._write_options import S3WriteOptions
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
@@ -42,7 +43,7 @@ class S3Client(_OpensRuntime):
         region: region of the buckets, for example ``"us-east-1"``.
         endpoint: URL of the S3 server. By default the one that the environment or the AWS configuration names, and if
             there is none, AWS's for the region.
-        user_agent: text put before this package's own in the User-Agent header.
+        user_agent: text put before this package's own in the User-Agent header; or a ``UserAgent`` with comments.
         s3client_config: everything else, see ``S3ClientConfig``.
 
     Raises:
@@ -62,13 +63,12 @@ class S3Client(_OpensRuntime):
         region: str,
         *,
         endpoint: str | None = None,
-        user_agent: str | None = None,
+        user_agent: UserAgent | str | None = None,
         s3client_config: S3ClientConfig | None = None,
     ) -> None:
         if not isinstance(region, str) or not region:
             raise S3ConfigurationError(f"a region such as 'us-east-1' is needed: region={region!r}")
-        if user_agent is not None and not (user_agent.isascii() and user_agent.isprintable()):
-            raise S3ConfigurationError(f"the user agent must be printable ASCII: user_agent={user_agent!r}")
+        check_printable(user_agent if isinstance(user_agent, str) else "")
         self._region = region
         self._endpoint = endpoint
         self._user_agent = user_agent
