@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -107,3 +110,29 @@ def test_saved_states_rely_on_these_numbers() -> None:
 
 FIRST_OF_FEW = [2, 1, 8, 9, 7, 10, 4, 3, 0, 5, 6]
 FIRST_OF_MANY = [8750715, 5965099, 869077, 11457958, 5493147, 10726095]
+
+
+_PROGRAM = """
+import psutil
+import torch
+from s3torchconnector._datasets._deal import Deal
+from s3torchconnector._datasets._mixture import MixedOrder, Source, quotas
+from s3torchconnector._datasets._order import Order
+from s3torchconnector._datasets._plan import Plan
+
+torch.set_num_threads(4)
+before = psutil.Process().num_threads()
+sources = [Source(samples, share, 1, True) for samples, share in zip([10**6, 5000, 3], quotas([3, 2, 1]))]
+for order in (Order(1, 2, 10**6), Order(1, 2, 16_384), MixedOrder(sources, 1, 2, 10**6)):
+    for sizes in (None, lambda numbers: numbers):
+        plan = Plan(Deal(order.samples, 2, 4000, "even"), 1, order, sizes)
+        samples = plan.samples()
+        assert len([next(samples) for _ in range(200)]) == 200
+assert psutil.Process().num_threads() == before, "operations of PyTorch have started threads"
+"""
+
+
+def test_no_order_starts_threads_of_pytorch() -> None:
+    """They would hang in a child that is forked later."""
+    run = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=100, check=False)
+    assert (run.returncode, run.stderr) == (0, "")

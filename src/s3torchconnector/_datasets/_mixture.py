@@ -87,6 +87,9 @@ class MixedOrder:
         self.seed, self.epoch, self.samples = seed, epoch, samples
         self._sources = sources
         self._quotas = torch.tensor([source.quota for source in sources])
+        # Without ``repeat_interleave``, which uses threads for any number: they hang in forked children.
+        self._in_turn = torch.tensor([i for i, source in enumerate(sources) for _ in range(source.quota)])
+        self._before = torch.tensor([i for source in sources for i in range(source.quota)])
         self._firsts = [sum(source.samples for source in sources[:number]) for number in range(len(sources))]
         self._blocks: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._orders: dict[tuple[int, int], Order] = {}
@@ -126,11 +129,9 @@ class MixedOrder:
     def _block(self, block: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The sources at the positions of a block, and how many of the same source come before in it."""
         digest = blake2b(struct.pack("<QQ", self.seed, block), key=b"s3torchconnector mix", digest_size=16).digest()
-        in_turn = torch.repeat_interleave(torch.arange(len(self._sources)), self._quotas)
-        sources = in_turn[sorted_by_hash(BLOCK, *struct.unpack("<QQ", digest))]
+        sources = self._in_turn[sorted_by_hash(BLOCK, *struct.unpack("<QQ", digest))]
         before = torch.empty_like(sources)
-        firsts = self._quotas.cumsum(0) - self._quotas
-        before[torch.argsort(sources, stable=True)] = torch.arange(BLOCK) - firsts[in_turn]
+        before[torch.argsort(sources, stable=True)] = self._before
         return sources, before
 
     def _of_source(self, number: int, ordinals: torch.Tensor) -> torch.Tensor:

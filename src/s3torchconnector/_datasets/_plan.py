@@ -13,7 +13,7 @@ from s3torchconnector._datasets._deal import Deal
 from s3torchconnector._datasets._order import AnyOrder
 
 _AT_A_TIME = 1024  # positions: then a sample costs a third of a microsecond, and the first ones half a millisecond
-_MOST = 16_384  # positions in one tensor
+_MOST = 2048  # positions in one tensor: from 3,000 on, PyTorch uses threads to index, which hang in forked children
 
 Sizes = Callable[[Sequence[int]], list[int]]
 """The sizes of samples, in bytes."""
@@ -102,9 +102,7 @@ class Plan:
         }
 
     def _samples_at(self, positions: list[int]) -> list[int]:
-        """Some at a time: operations on more numbers use threads, which hang in forked children."""
-        parts = (positions[i : i + _MOST] for i in range(0, len(positions), _MOST))
-        return [sample for part in parts for sample in self.order.samples_at(torch.tensor(part)).tolist()]
+        return [sample for part in _tensors(positions) for sample in self.order.samples_at(part).tolist()]
 
 
 def _gathered(batches: Iterable[list[range]]) -> Iterator[torch.Tensor]:
@@ -114,7 +112,11 @@ def _gathered(batches: Iterable[list[range]]) -> Iterator[torch.Tensor]:
         for part in batch:
             gathered += part
         if len(gathered) >= _AT_A_TIME:
-            yield torch.tensor(gathered)
+            yield from _tensors(gathered)
             gathered = []
-    if gathered:
-        yield torch.tensor(gathered)
+    yield from _tensors(gathered)
+
+
+def _tensors(positions: list[int]) -> Iterator[torch.Tensor]:
+    """Positions in tensors that are not too large."""
+    return (torch.tensor(positions[i : i + _MOST]) for i in range(0, len(positions), _MOST))
