@@ -33,7 +33,7 @@ from s3torchconnector._uri import display_uri, parse_s3_uri
 
 _log = logging.getLogger(__name__)
 _AT_ONCE = 8  # archives; each is read ahead within the client's memory_budget
-_AHEAD = 32  # archives that are under way, or wait for one before them
+_AHEAD = 16  # archives that are under way, or wait for one before them: 600 bytes a sample
 _SUFFIX = ".tar"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _BRACES = re.compile(r"\{([^{}]*)\}")
