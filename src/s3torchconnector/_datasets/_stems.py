@@ -8,15 +8,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from hashlib import blake2b
 from typing import Literal
 
-import torch
-
 from s3torchconnector._datasets._rows import Rows
 from s3torchconnector._datasets._sample_rows import Part, SampleRow
 from s3torchconnector._errors import S3FormatError
 from s3torchconnector._samples._grouping import KEY, URL, split_name
 
 _log = logging.getLogger(__name__)
-_AT_A_TIME = 2**16  # samples
 _NAMED = 10  # incomplete samples that are named
 
 SplitKey = Callable[[str], tuple[str, str] | None]
@@ -92,13 +89,17 @@ class Groups:
 
 
 def _together(hashes: array[int]) -> Iterator[list[int]]:
-    """The places of equal numbers, together, in the order of the first place of each."""
-    if not hashes:
-        return
-    ordered = torch.frombuffer(hashes, dtype=torch.int64).argsort(stable=True)
-    values = torch.frombuffer(hashes, dtype=torch.int64)[ordered]
-    begins = torch.cat([torch.tensor([0]), (values[1:] != values[:-1]).nonzero().flatten() + 1])
-    ends = torch.cat([begins[1:], torch.tensor([len(hashes)])])
-    for some in ordered[begins].argsort().split(_AT_A_TIME):  # type: ignore[no-untyped-call]
-        for first, last in zip(begins[some].tolist(), ends[some].tolist(), strict=True):
-            yield ordered[first:last].tolist()
+    """The places of equal numbers, together, in the order of the first place of each.
+
+    Not by PyTorch, whose threads hang in workers that are forked later.
+    """
+    ordered = array("Q", sorted(range(len(hashes)), key=hashes.__getitem__))  # stable
+    begins = array("Q")
+    before: int | None = None
+    for place, number in enumerate(ordered):
+        if hashes[number] != before:
+            begins.append(place)
+            before = hashes[number]
+    begins.append(len(ordered))
+    for group in sorted(range(len(begins) - 1), key=lambda group: ordered[begins[group]]):
+        yield ordered[begins[group] : begins[group + 1]].tolist()
