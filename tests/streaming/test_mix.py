@@ -25,6 +25,7 @@ from s3torchconnector.s3manifest import S3Manifest
 from s3torchconnector.s3streaming_dataset import S3StreamingDataset
 from s3torchconnector.testing import S3Server
 from tests.servers.proxy import RecordingProxy
+from tests.shards.support import tar
 from tests.streaming.support import fill, loading, number, options
 
 WEIGHTS = st.lists(st.one_of(st.just(0.0), st.floats(1e-9, 1e9), st.integers(1, 50)), min_size=1, max_size=12)
@@ -314,3 +315,31 @@ def test_clients_of_all_sources_are_used(
     gets = [each.path for each in proxy.of("GET")]
     assert len(gets) == sum(sample[0] == "b" for sample in mix_of(manifests))
     assert all("/mix/b/" in path for path in gets)
+
+
+def name_of(sample: dict[str, Any]) -> str:
+    return f"t{sample['__key__'][-2:]}"
+
+
+def test_archives_are_mixed_with_objects(manifests: dict[str, S3Manifest], s3_server: S3Server, bucket: str) -> None:
+    archive = tar({f"{i:02}.{kind}": bytes(1 + 90 * i) for i in range(40) for kind in ("jpg", "txt")})
+    fill(s3_server, bucket, {"t/0.tar": archive})
+    archives = S3Manifest.from_tar(f"s3://{bucket}/t/", **options(s3_server))
+    runs = []
+    for threads, balance in ((0, None), (3, None), (3, "bytes")):
+        parts: dict[str, tuple[S3StreamingDataset, float]] = {
+            "t": (S3StreamingDataset(archives, transform=name_of), 1),
+            "a": (S3StreamingDataset(manifests["a"], transform=named), 1),
+        }
+        datasets = [
+            S3StreamingDataset.mix(
+                parts, batch_size=4, num_replicas=2, rank=rank, transform_threads=threads, balance=balance, seed=3
+            )
+            for rank in range(2)
+        ]
+        runs.append([sample for dataset in datasets for sample in S3DataLoader(dataset, collate_fn=list)])
+    assert runs[0] == runs[1]
+    assert len(runs[0]) == len(runs[2])
+    flat = [sorted(sample for batch in run for sample in batch) for run in runs]
+    assert flat[0] == flat[2]
+    assert {sample for sample in flat[0] if sample[0] == "t"} == {f"t{i:02}" for i in range(40)}
