@@ -25,7 +25,7 @@ _BLOCKS = [block for page in PAGES for block in page.blocks("python")]
 _PRINTED = {
     "README.md": {"torch.optim": "6 images\n", "S3Checkpoint": ""},
     "docs/guide/getting-started.md": {
-        "keep_version": "<S3Reader s3://my-bucket/model.pt at 0>\n",
+        "keep_version": "<SequentialS3Reader s3://my-bucket/model.pt at 0>\n",
         "accesspoint": "S3IterableDataset of s3://arn:aws:s3:us-west-2:123456789012:accesspoint/my-ap/images/\n",
         "from_vault": "b'hello' read by from_vault",
         "bytes of": " bytes of images/0.png",
