@@ -10,6 +10,8 @@ from typing import Any
 
 import webdataset
 
+from s3torchconnector import S3Client
+from s3torchconnector.testing import S3Server
 from tests.streaming.support import fill, options
 
 Sample = dict[str, Any]
@@ -24,6 +26,13 @@ def tar(files: Mapping[str, bytes] | Iterable[tuple[str, bytes]], kind: int = ta
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return memory.getvalue()
+
+
+def replace(server: S3Server, uri: str, content: bytes) -> None:
+    """Store an object anew."""
+    bucket, _, key = uri[5:].partition("/")
+    with S3Client(server.region, endpoint=server.endpoint).put_object(bucket, key) as writer:
+        writer.write(content)
 
 
 def by_webdataset(archives: Mapping[str, bytes]) -> list[Sample]:
@@ -43,4 +52,4 @@ def by_webdataset(archives: Mapping[str, bytes]) -> list[Sample]:
     return [{name: value for name, value in sample.items() if name != "__local_path__"} for sample in found]
 
 
-__all__ = ["Sample", "by_webdataset", "fill", "options", "tar"]
+__all__ = ["Sample", "by_webdataset", "fill", "options", "replace", "tar"]

@@ -32,7 +32,7 @@ from s3torchconnector.errors import S3ChecksumError, S3FormatError, S3NotFoundEr
 from s3torchconnector.testing import S3Server
 from tests.servers.http_messages import ReceivedRequest
 from tests.servers.proxy import FlipByte, Hook, RecordingProxy
-from tests.shards.support import Sample, fill, options, tar
+from tests.shards.support import Sample, fill, options, replace, tar
 from tests.streaming.support import loading
 
 FILES = {f"{i}.{name}": f"{i} {name} ".encode() * (i + 1) for i in range(8) for name in ("jpg", "txt")}
@@ -44,12 +44,6 @@ SAMPLES = [{"__key__": str(i), "jpg": FILES[f"{i}.jpg"], "txt": FILES[f"{i}.txt"
 def uri(s3_server: S3Server, bucket: str) -> str:
     fill(s3_server, bucket, {"shards/a.tar": CONTENT})
     return f"s3://{bucket}/shards/a.tar"
-
-
-def replace(server: S3Server, uri: str, content: bytes) -> None:
-    bucket, _, key = uri[5:].partition("/")
-    with S3Client(server.region, endpoint=server.endpoint).put_object(bucket, key) as writer:
-        writer.write(content)
 
 
 def without_url(samples: Any) -> list[Sample]:

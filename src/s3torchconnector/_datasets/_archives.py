@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import groupby, pairwise, product
+from itertools import pairwise
 
 from s3torchconnector._datasets import _manifest_object
+from s3torchconnector._datasets._at_once import in_order
 from s3torchconnector._datasets._build import build_samples
-from s3torchconnector._datasets._chosen_objects import Filter, Listed, named
 from s3torchconnector._datasets._energon import INDEX_SUFFIX, offsets_of
+from s3torchconnector._datasets._named_files import files_of
 from s3torchconnector._datasets._rows import Row
 from s3torchconnector._datasets._sample_columns import ARCHIVES
 from s3torchconnector._datasets._sample_rows import Part, SampleRow, SampleRows
@@ -29,60 +27,19 @@ from s3torchconnector._samples._grouping import group
 from s3torchconnector._samples._tar import Entry, TarParser
 from s3torchconnector._transfer import PinnedObject
 from s3torchconnector._types import ObjectInfo
-from s3torchconnector._uri import display_uri, parse_s3_uri
+from s3torchconnector._uri import display_uri
 
 _log = logging.getLogger(__name__)
 _AT_ONCE = 8  # archives; each is read ahead within the client's memory_budget
 _AHEAD = 16  # archives that are under way, or wait for one before them: 600 bytes a sample
 _SUFFIX = ".tar"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_BRACES = re.compile(r"\{([^{}]*)\}")
-_NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def archives_of(client: S3Client, uris: Iterable[str]) -> Iterator[Row]:
-    """The archives that are named, and those below prefixes, in their order.
-
-    Raises:
-        TypeError, ValueError: a URI is not an S3 URI.
-        S3FormatError: there is no archive below a prefix.
-        S3NotFoundError: there is no such archive.
-    """
-    every = (each for uri in uris for each in _expanded(uri))
-    for is_archive, some in groupby(every, lambda uri: parse_s3_uri(uri)[1].endswith((_SUFFIX, *_COMPRESSED))):
-        if is_archive:
-            yield from named(client, some)
-        else:
-            for uri in some:
-                yield from _below(client, uri)
-
-
-def _below(client: S3Client, uri: str) -> Iterator[Row]:
-    found = False
-    for row in Listed(client, [uri], Filter(suffixes=_SUFFIX)):
-        found = True
-        yield row
-    if not found:
-        raise S3FormatError(
-            f"there is no object below {uri} whose key ends with {_SUFFIX}. Compressed archives (.tar.gz) cannot be "
-            "read in place: store them uncompressed"
-        )
-
-
-def _expanded(uri: str) -> Iterator[str]:
-    """The URIs that braces stand for, as in ``train-{000..127}.tar`` and ``{train,val}.tar``."""
-    texts = _BRACES.split(uri)  # every other one stood in braces
-    for chosen in product(*(_alternatives(text) if i % 2 else [text] for i, text in enumerate(texts))):
-        yield "".join(chosen)
-
-
-def _alternatives(text: str) -> list[str]:
-    match = _NUMBERS.fullmatch(text)
-    if match is None:
-        return text.split(",") if "," in text else ["{" + text + "}"]
-    first, last = match[1], match[2]
-    width = len(first) if first.startswith("0") or len(first) == len(last) else 0
-    return [f"{number:0{width}}" for number in range(int(first), int(last) + 1)]
+    """The archives that are named, and those below prefixes, in their order; see ``files_of``."""
+    hint = "Compressed archives (.tar.gz) cannot be read in place: store them uncompressed"
+    return files_of(client, uris, (_SUFFIX,), hint, (*_COMPRESSED,))
 
 
 class _Stopped(Exception):
@@ -112,23 +69,13 @@ class Indexing:
             S3Exception: an error occurred accessing S3.
         """
         self._stopped.clear()
-        waiting: deque[Future[list[SampleRow]]] = deque()
-        done = 0
-        with ThreadPoolExecutor(_AT_ONCE, "s3torchconnector-index") as threads:
-            try:
-                rows = iter(archives)
-                row = next(rows, None)
-                while row is not None or waiting:
-                    while row is not None and len(waiting) < _AHEAD:
-                        waiting.append(threads.submit(self.of_archive, row))
-                        row = next(rows, None)
-                    yield from waiting.popleft().result()
-                    done += 1
-                    if done % 100 == 0:
-                        _log.info("%d archives are indexed", done)
-            finally:
-                self._stopped.set()
-                threads.shutdown(wait=False, cancel_futures=True)
+        try:
+            for number, found in enumerate(in_order(self.of_archive, archives, _AT_ONCE, _AHEAD), 1):
+                yield from found
+                if number % 100 == 0:
+                    _log.info("%d archives are indexed", number)
+        finally:
+            self._stopped.set()
 
     def of_archive(self, row: Row) -> list[SampleRow]:
         """The samples of one archive, as they were stored, or else as they are found now."""
