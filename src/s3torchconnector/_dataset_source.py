@@ -17,7 +17,9 @@ from s3torchconnector._listed_objects import ListedObjects
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._samples._dicts import ArchiveSample, GroupSample
-from s3torchconnector._samples._items import ArchiveItem, GroupItem, RangeItem
+from s3torchconnector._samples._fetched import FetchedSample
+from s3torchconnector._samples._items import ArchiveItem, GroupItem, RangeItem, RecordItem
+from s3torchconnector._samples._records import record_sample
 from s3torchconnector._transfer import ObjectSource, PinnedObject, PinnedRange, count_workers_by
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._uri import parse_object_uri, parse_s3_uri
@@ -104,16 +106,18 @@ class DatasetSource:
         return objects if isinstance(objects, KeyTable) else KeyTable(objects)
 
     def open(self, item: S3BucketKeyData) -> Any:
-        """What the transform gets of a sample: a reader, for which no request is made; or a dict, which is fetched."""
+        """What the transform gets of a sample: a reader, for which no request is made; or what is made of its bytes."""
         opened = self.open_early(item)
-        return opened.file if isinstance(opened, ArchiveSample | GroupSample) else opened
+        return opened.file if isinstance(opened, FetchedSample) else opened
 
     def open_early(self, item: S3BucketKeyData) -> Any:
-        """Open a sample: a reader, or what makes a dict. No request is made."""
+        """Open a sample: a reader, or a ``FetchedSample``. No request is made."""
         if isinstance(item, ArchiveItem):
             return ArchiveSample(item, self._open_part)
         if isinstance(item, GroupItem):
             return GroupSample(item, self._open_part)
+        if isinstance(item, RecordItem):
+            return record_sample(item, self._open_part)
         if self.pinned:
             return self._open_quietly(item)
         return self.client.get_object(

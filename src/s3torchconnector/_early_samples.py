@@ -8,7 +8,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from s3torchconnector._dataset_source import DatasetSource
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
-from s3torchconnector._samples._dicts import ArchiveSample, GroupSample
+from s3torchconnector._samples._fetched import FetchedSample
 from s3torchconnector._transfer import OpenRuntime, look_ahead
 from s3torchconnector.s3reader import S3Reader
 
@@ -29,7 +29,7 @@ class Foreign:
         """Do nothing: it belongs to the program."""
 
 
-OpenedEarly = S3Reader | ArchiveSample | GroupSample | Foreign
+OpenedEarly = S3Reader | FetchedSample | Foreign
 """What a source opens, in the form that ``look_ahead`` takes."""
 
 
@@ -63,7 +63,7 @@ class Chosen(NamedTuple):
     def open(self) -> OpenedEarly:
         """Open the object. No request is made."""
         opened: object = self.source.open_early(self.item)
-        return opened if isinstance(opened, S3Reader | ArchiveSample | GroupSample) else Foreign(opened)
+        return opened if isinstance(opened, S3Reader | FetchedSample) else Foreign(opened)
 
     def transform(self, opened: OpenedEarly) -> Any:
         """The sample of the object that was opened.

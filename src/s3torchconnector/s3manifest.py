@@ -23,9 +23,9 @@ __all__ = ["S3Manifest"]
 
 
 class S3Manifest(_ManifestSources):
-    """The samples of a training run: objects with their sizes and ETags, or files in archives. Listed once. Immutable.
+    """The samples of a training run: objects with their sizes and ETags, or parts of files. Listed once. Immutable.
 
-    Make one with ``from_prefix``, ``from_objects`` or ``from_tar``, store it with ``save``, and have each process
+    Make one with ``from_prefix``, ``from_tar`` or another of these, store it with ``save``, and have each process
     ``load`` it, or let ``shared`` do all that. A dataset that is made from a manifest lists nothing, and reads exactly
     the versions that were listed: an object that was overwritten since raises ``S3ObjectChangedError``, one that was
     deleted ``S3NotFoundError``, and new objects do not exist for it.
@@ -89,7 +89,7 @@ class S3Manifest(_ManifestSources):
             at: the URI of the manifest.
             region, endpoint, s3client_config: see ``S3Client``.
             directory: see ``load``.
-            make: by default ``from_prefix``; ``S3Manifest.from_tar`` for archives.
+            make: by default ``from_prefix``; ``S3Manifest.from_tar`` for archives, and so on.
             arguments: of ``make``, such as filters. They are not compared with those of a manifest that is there.
 
         Raises:
@@ -124,8 +124,9 @@ class S3Manifest(_ManifestSources):
     def filter(self, predicate: Callable[[ObjectInfo], bool]) -> S3Manifest:
         """Make a manifest of the samples for which ``predicate`` is True. It gets each one's ``ObjectInfo``.
 
-        The ``key`` of a sample in an archive is the archive's, a slash, and the sample's ``__key__``; that of several
-        objects is what their keys have in common. ``size`` is that of the sample.
+        The ``key`` of a sample in an archive is the archive's, a slash, and the sample's ``__key__``; in a file of
+        Parquet or MDS, the file's, a slash, and the number of the row group or sample; that of several objects is what
+        their keys have in common. ``size`` is that of the sample.
         """
         return self._of(i for i in range(len(self)) if predicate(self._rows.info(i)))
 

@@ -11,12 +11,15 @@ import logging
 import zipfile
 from collections.abc import Iterator
 
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from s3torchconnector import S3Checkpoint
 from s3torchconnector.testing import S3Server
 from tests.docs.pages import PAGES, Block
+from tests.shards.mds import described, encoded, index_of, shard_of
 from tests.shards.support import tar
 
 _BLOCKS = [block for page in PAGES for block in page.blocks("python")]
@@ -48,6 +51,8 @@ _PRINTED = {
         "def decode": "6 images, the first of (8, 8) pixels",
         "from_objects": "['images/5.png', 'images/3.png', 'images/3.png']\n",
         "from_tar": "6 samples, such as shards/train-00",
+        "from_parquet": "4 row groups, such as rows/0.parquet/1\n[6.0, 6.0]\n[6.0, 6.0]\n",
+        "from_mds": "[(0, 'text 0'), (1, 'text 1'), (2, 'text 2')]\n",
         "group_by_stem": "5 objects, 2 pairs\npairs/0 b'a caption' 1000 bytes\n",
         "def main": "bytes in a batch of 3\n",
         "zipfile": "['hello.txt'] in archive.zip",
@@ -100,6 +105,9 @@ def my_bucket(s3_server: S3Server) -> None:
         samples = {f"{i}.{name}": f"{name} {i}".encode() for i in range(3) for name in ("jpg", "txt")}
         with checkpoint.writer(f"s3://my-bucket/shards/train-{number:03}.tar") as writer:
             writer.write(tar(samples))
+    for key, data in (_rows() | _mds()).items():
+        with checkpoint.writer(f"s3://my-bucket/{key}") as writer:
+            writer.write(data)
     for name, content in {
         "0.jpg": bytes(1000),
         "0.txt": b"a caption",
@@ -109,6 +117,22 @@ def my_bucket(s3_server: S3Server) -> None:
     }.items():
         with checkpoint.writer(f"s3://my-bucket/pairs/{name}") as writer:
             writer.write(content)
+
+
+def _rows() -> dict[str, bytes]:
+    """Two Parquet files with two row groups each."""
+    table = pyarrow.table({"number": range(4), "text": [f"text {i}" for i in range(4)]})
+    file = io.BytesIO()
+    parquet.write_table(table, file, row_group_size=2)
+    return {f"rows/{number}.parquet": file.getvalue() for number in range(2)}
+
+
+def _mds() -> dict[str, bytes]:
+    """A shard of three samples."""
+    columns = [("label", "int", 8), ("text", "str", None)]
+    shard = shard_of([encoded(columns, [bytes([i]) + bytes(7), f"text {i}".encode()]) for i in range(3)])
+    index = index_of(described("shard.00000.mds", shard, 3, columns))
+    return {"mds/index.json": index, "mds/shard.00000.mds": shard}
 
 
 @pytest.fixture

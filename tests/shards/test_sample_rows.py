@@ -15,10 +15,10 @@ from s3torchconnector._datasets import _manifest_file
 from s3torchconnector._datasets._build import build, build_samples, chosen
 from s3torchconnector._datasets._manifest_file import PREFIX_SIZE
 from s3torchconnector._datasets._rows import Row, Samples
-from s3torchconnector._datasets._sample_columns import ARCHIVES, GROUPS, RANGES
+from s3torchconnector._datasets._sample_columns import ARCHIVES, GROUPS, RANGES, RECORDS
 from s3torchconnector._datasets._sample_rows import Part, SampleRow, SampleRows, samples_of
 from s3torchconnector._mapped_bytes import MappedBytes
-from s3torchconnector._samples._items import ArchiveItem, GroupItem, RangeItem, name_of, size_of
+from s3torchconnector._samples._items import ArchiveItem, GroupItem, RangeItem, RecordItem, name_of, size_of
 from s3torchconnector._samples._sums import UNKNOWN, Sums
 from s3torchconnector.errors import S3FormatError
 
@@ -44,6 +44,10 @@ RANGE_SAMPLES = st.builds(
     lambda row, start, size: SampleRow("", [Part(row, None, start, start + size)]),
     ROWS, st.sampled_from([0, 1, 2**32 - 1, 2**32]), st.sampled_from([0, 1, 2**32]),
 )  # fmt: skip
+RECORD_SAMPLES = st.builds(
+    lambda name, form, row, start, size: SampleRow(name, [Part(row, form, start, start + size)]),
+    NAMES, NAMES, ROWS, st.sampled_from([0, 1, 2**32 - 1, 2**32]), st.sampled_from([0, 1, 2**32]),
+)  # fmt: skip
 GROUP_SAMPLES = st.builds(
     lambda name, parts: SampleRow(name, [Part(row, suffix) for suffix, row in parts.items()]),
     NAMES, st.dictionaries(NAMES, ROWS, min_size=1, max_size=3),
@@ -51,6 +55,7 @@ GROUP_SAMPLES = st.builds(
 ALL = st.one_of(
     st.tuples(st.just(ARCHIVES), st.lists(archive_samples(), max_size=5)),
     st.tuples(st.just(RANGES), st.lists(RANGE_SAMPLES, max_size=5)),
+    st.tuples(st.just(RECORDS), st.lists(RECORD_SAMPLES, max_size=5)),
     st.tuples(st.just(GROUPS), st.lists(GROUP_SAMPLES, max_size=5)),
 )
 
@@ -107,11 +112,14 @@ def test_items_say_what_to_fetch() -> None:
     ranges = build_samples(RANGES, [SampleRow("", [Part(SHARD, None, 3, 9)])])[0]
     assert isinstance(ranges, RangeItem)
     assert (name_of(ranges), size_of(ranges), ranges.start) == ("s/0.tar[3:9]", 6, 3)
+    record = build_samples(RECORDS, [SampleRow("7", [Part(SHARD, "form", 3, 9)])])[0]
+    assert isinstance(record, RecordItem)
+    assert (name_of(record), size_of(record), record.start, record.form) == ("s/0.tar/7", 6, 3, "form")
     group = build_samples(GROUPS, PAIR)[0]
     assert isinstance(group, GroupItem)
     assert [(name, part.key) for name, part in group.parts] == [("jpg", "0.jpg"), ("txt", "0.txt")]
     assert (name_of(group), size_of(group)) == ("0", 12)
-    for item in (first, last, ranges, group):
+    for item in (first, last, ranges, record, group):
         copy = pickle.loads(pickle.dumps(item))
         assert (copy, vars(copy)) == (item, vars(item))
 

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
 from s3torchconnector._errors import S3Exception, S3FormatError
-from s3torchconnector._late_imports import no_fork
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._samples._parquet import parquet_module
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._uri import display_uri
 from s3torchconnector.s3reader import S3Reader
@@ -118,7 +118,7 @@ class Listing:
                 yield values
 
     def _parquet(self, file: _Summed) -> Iterator[dict[str, Any]]:
-        parquet = _parquet_module()
+        parquet = parquet_module("reports in Parquet", ", or choose CSV")
         names = list(self.schema.fields)
         with tempfile.TemporaryFile() as local:  # Parquet is read from its end, and its MD5 from the beginning
             while piece := file.read(_COPIED):
@@ -185,14 +185,3 @@ def _seconds(time: Any) -> int:
 def _is_of_content(error: Exception) -> bool:
     """Whether an error is about what the file holds, and not one of reading it."""
     return not isinstance(error, S3Exception) and (not isinstance(error, OSError) or error.errno is None)
-
-
-def _parquet_module() -> Any:
-    try:
-        with no_fork:
-            from pyarrow import parquet
-    except ImportError as error:
-        raise ImportError(
-            "reports in Parquet need pyarrow: pip install 's3torchconnector[parquet]', or choose CSV"
-        ) from error
-    return parquet

@@ -1,4 +1,4 @@
-"""What manifests are made of: listings, names, archives."""
+"""What manifests are made of: listings, names, archives, files of samples."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._datasets import _chosen_objects
+from s3torchconnector._datasets import _chosen_objects, _mds_shards
 from s3torchconnector._datasets._archives import Indexing, archives_of
 from s3torchconnector._datasets._build import build, build_samples
 from s3torchconnector._datasets._chosen_objects import Filter
 from s3torchconnector._datasets._inventory import Report, objects_of
+from s3torchconnector._datasets._row_groups import row_groups_of
 from s3torchconnector._datasets._rows import Samples
-from s3torchconnector._datasets._sample_columns import ARCHIVES
+from s3torchconnector._datasets._sample_columns import ARCHIVES, RECORDS
+from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._types import ObjectInfo
 
@@ -159,3 +161,72 @@ class _ManifestSources:
         uris = [s3_uris] if isinstance(s3_uris, str) else list(s3_uris)
         samples = Indexing(client, use_index, progress_at).samples(archives_of(client, uris))
         return cls(build_samples(ARCHIVES, samples, uris), client)
+
+    @classmethod
+    def from_parquet(
+        cls: type[_M],
+        s3_uris: str | Iterable[str],
+        *,
+        region: str,
+        endpoint: str | None = None,
+        s3client_config: S3ClientConfig | None = None,
+        columns: Collection[str] | None = None,
+    ) -> _M:
+        """Find the row groups of Parquet files, each of which is a sample. Needs the extra ``parquet``.
+
+        A transform gets the row group as a ``pyarrow.Table``. Its bytes are fetched by one request, in the version of
+        the file that was listed. The footer of each file is read to make the manifest, and once more by each process
+        that decodes row groups of it, unless it lies right behind the row group.
+
+        Args:
+            s3_uris: files (``"s3://bucket/train-{000..127}.parquet"``), and prefixes below which all objects are taken
+                whose keys end with ``.parquet``, ``.parq`` or ``.pq``.
+            region, endpoint, s3client_config: see ``S3Client``.
+            columns: names of those that are decoded; by default all. The bytes from the first to the last of them are
+                fetched, with what lies between. Their order is that of the file.
+
+        Raises:
+            S3ConfigurationError: ``columns`` names none.
+            S3FormatError: there is no such file, or one is no Parquet file, is truncated, has an encrypted footer,
+                lacks a column, or has its data in other files.
+            ImportError: pyarrow is missing.
+            S3NotFoundError: there is no such object.
+            S3Exception: an error occurred accessing S3.
+        """
+        names = [columns] if isinstance(columns, str) else None if columns is None else list(columns)
+        if names is not None and not names:
+            raise S3ConfigurationError("columns must name one column at least; None stands for all")
+        client = S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
+        uris = [s3_uris] if isinstance(s3_uris, str) else list(s3_uris)
+        return cls(build_samples(RECORDS, row_groups_of(client, uris, names), uris), client)
+
+    @classmethod
+    def from_mds(
+        cls: type[_M],
+        s3_uris: str | Iterable[str],
+        *,
+        region: str,
+        endpoint: str | None = None,
+        s3client_config: S3ClientConfig | None = None,
+    ) -> _M:
+        """Find the samples of MDS shards, which MosaicML Streaming writes, to read them in place, one by one.
+
+        A transform gets a dict of the columns' values: ``bytes``, ``str``, ``int``, numbers and arrays of NumPy, and
+        what JSON has. Images (``jpeg``, ``png``, ``pil``) and pickles (``pkl``) remain the bytes that were stored. The
+        bytes of a sample are fetched by one request, in the version of the shard that was listed.
+
+        The index is read, its folder listed, and the table of each shard read, many at a time.
+
+        Args:
+            s3_uris: folders with an ``index.json``, or the URIs of such files.
+            region, endpoint, s3client_config: see ``S3Client``.
+
+        Raises:
+            S3FormatError: an index or a shard is damaged, a shard is missing, or shards are compressed.
+            ImportError: there are numbers or arrays of NumPy, which is missing.
+            S3NotFoundError: there is no index.
+            S3Exception: an error occurred accessing S3.
+        """
+        client = S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
+        uris = [s3_uris] if isinstance(s3_uris, str) else list(s3_uris)
+        return cls(build_samples(RECORDS, _mds_shards.samples_of(client, uris), uris), client)

@@ -9,7 +9,8 @@
     lengths        u32 or u64 a member, in bytes
     crcs           u32 a member of an archive: CRC-32
     crc32cs        u32 a member of an archive: CRC-32C, if that is known of all
-    suffix_of      u16 or u32 a member, unless samples are ranges: which of the header's ``suffixes`` is its name
+    suffix_of      u16 or u32 a member, unless samples are ranges: which of the header's ``suffixes`` is its name; of
+                   records, what they are
     names          UTF-8, without anything between them
 
 The wider form is used for a column if one of its numbers needs it. A member without a suffix (null) is a sample of an
@@ -22,9 +23,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-Kind = Literal["ranges", "archives", "groups"]
-"""What samples are: some bytes of an object; some members of a tar archive; several objects."""
+Kind = Literal["ranges", "records", "archives", "groups"]
+"""What samples are: some bytes of an object; some that have a name and a form (see ``RecordItem``); some members of a
+tar archive; several objects."""
 RANGES: Final[Kind] = "ranges"
+RECORDS: Final[Kind] = "records"
 ARCHIVES: Final[Kind] = "archives"
 GROUPS: Final[Kind] = "groups"
 
@@ -42,6 +45,7 @@ _WIDTHS: dict[str, tuple[Literal["H", "I", "Q"], Literal["H", "I", "Q"]]] = {
 _BYTES = {"H": 2, "I": 4, "Q": 8}
 _COLUMNS_OF = {
     RANGES: ("object_of", "name_ends", "starts", "lengths"),
+    RECORDS: ("object_of", "name_ends", "starts", "lengths", "suffix_of"),
     ARCHIVES: ("member_ends", "object_of", "name_ends", "starts", "lengths", "crcs", "crc32cs", "suffix_of"),
     GROUPS: ("member_ends", "name_ends", "suffix_of"),
 }
@@ -56,7 +60,8 @@ class SampleColumns:
         kind: see ``Kind``.
         samples, members: how many there are.
         name_bytes: how long the names of all samples are; 0 if they have none.
-        suffixes: the names of members, each once; None is that of a sample of which only the place is known.
+        suffixes: the names of members, each once; None is that of a sample of which only the place is known. Of
+            records, their forms.
         wide: the columns that have the wider form.
         left_out: those that could be there.
     """
@@ -111,7 +116,7 @@ class SampleColumns:
             or not set(found.left_out) <= {"crc32cs"}
         ):
             raise ValueError(f"the samples are {found.kind!r:.100}, with the wide columns {found.wide!r:.100}")
-        if found.kind == RANGES and found.members != found.samples:
+        if found.kind in (RANGES, RECORDS) and found.members != found.samples:
             raise ValueError(f"{found.samples} ranges have {found.members} members")
         return found
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from s3torchconnector._datasets._rows import Row, Rows, Samples, check_ends, check_numbers, in_tensors
-from s3torchconnector._datasets._sample_columns import ARCHIVES, GROUPS, RANGES, SampleColumns
+from s3torchconnector._datasets._sample_columns import ARCHIVES, GROUPS, RANGES, RECORDS, SampleColumns
 from s3torchconnector._errors import S3FormatError
 from s3torchconnector._mapped_bytes import MappedBytes
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
-from s3torchconnector._samples._items import ArchiveItem, GroupItem, Member, RangeItem, name_of, size_of
+from s3torchconnector._samples._items import ArchiveItem, GroupItem, Member, RangeItem, RecordItem, name_of, size_of
 from s3torchconnector._samples._sums import UNKNOWN, Sums
 from s3torchconnector._types import ObjectInfo
 
@@ -20,7 +20,7 @@ class Part(NamedTuple):
 
     Attributes:
         row: its object.
-        suffix: its name in the sample; None if it is all of the sample.
+        suffix: its name in the sample; None if it is all of the sample. Of a record, its form.
         start, stop: its bytes in the object; of groups, they are not looked at: a part is the whole object.
         sums: the checksums of its bytes, of archives.
     """
@@ -68,8 +68,9 @@ class SampleRows(Samples):
 
     def _check(self) -> None:
         columns, objects = self.columns, len(self.objects)
-        if columns.kind != RANGES:
+        if columns.kind in (ARCHIVES, GROUPS):
             check_ends(self._member_ends, columns.members, 1, "members")
+        if columns.kind != RANGES:
             check_numbers(self._suffix_of, len(columns.suffixes), "members")
         if columns.kind == GROUPS and columns.members != objects:
             raise S3FormatError(f"its groups are of {columns.members} objects, of which it lists {objects}")
@@ -90,6 +91,8 @@ class SampleRows(Samples):
         info = ObjectInfo(key, etag, size, 0)
         if self._kind == RANGES:
             return RangeItem(bucket, key, info, *self._range(i, 0, size))
+        if self._kind == RECORDS:
+            return RecordItem(bucket, key, info, *self._range(i, 0, size), self._name(i), self._form(i) or "")
         members = self._archive_members(i, size)
         start, stop = members[0].start, members[-1].stop
         named = members if self._suffixes[self._suffix_of[self._members(i).start]] is not None else []
@@ -114,6 +117,9 @@ class SampleRows(Samples):
             raise S3FormatError(f"a member has the bytes {start} to {stop} of an object of {most} bytes")
         return start, stop
 
+    def _form(self, i: int) -> str | None:
+        return self._suffixes[self._suffix_of[i]] if self._kind == RECORDS else None
+
     def _name(self, i: int) -> str:
         if not self.columns.name_bytes:
             return ""
@@ -125,8 +131,8 @@ class SampleRows(Samples):
             parts = [Part(self.objects.row(j), self._suffixes[self._suffix_of[j]]) for j in self._members(i)]
             return SampleRow(self._name(i), parts)
         row = self.objects.row(self._object_of[i])
-        if self._kind == RANGES:
-            return SampleRow("", [Part(row, None, *self._range(i, 0, row.size))])
+        if self._kind in (RANGES, RECORDS):
+            return SampleRow(self._name(i), [Part(row, self._form(i), *self._range(i, 0, row.size))])
         suffixes = (self._suffixes[self._suffix_of[j]] for j in self._members(i))
         members = zip(suffixes, self._archive_members(i, row.size), strict=True)
         return SampleRow(self._name(i), [Part(row, suffix, *member[1:]) for suffix, member in members])

@@ -1,30 +1,22 @@
 """Samples that a transform gets as a dict: the members of an archive, or several objects.
 
-Each is what ``look_ahead`` takes, and is fetched early as any object. Its dict is that of WebDataset: ``__key__``,
-``__url__``, and the bytes of each file by its name.
+The dict is that of WebDataset: ``__key__``, ``__url__``, and the bytes of each file by its name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from s3torchconnector._errors import S3ChecksumError, S3FormatError
-from s3torchconnector._s3bucket_key_data import S3BucketKeyData
+from s3torchconnector._samples._fetched import FetchedSample, OpenPart, RangeSample
 from s3torchconnector._samples._grouping import KEY, URL, group
 from s3torchconnector._samples._items import ArchiveItem, GroupItem, Member
 from s3torchconnector._samples._tar import entries_of
 from s3torchconnector._uri import display_uri
-from s3torchconnector.s3reader import S3Reader
 
 
-class OpenPart(Protocol):
-    """Opens what is read whole, and is part of a sample; ``again`` since the bytes were wrong."""
-
-    def __call__(self, item: S3BucketKeyData, *, again: bool = False) -> S3Reader: ...
-
-
-class ArchiveSample:
+class ArchiveSample(RangeSample):
     """The members of one sample, which are fetched as one range of the archive.
 
     Args:
@@ -35,17 +27,7 @@ class ArchiveSample:
     def __init__(self, item: ArchiveItem, open_part: OpenPart) -> None:
         self._item = item
         self._open = open_part
-        self._reader = open_part(item)
-
-    def _start_early(self, likely_size: int | None) -> bool:
-        return self._reader._start_early(likely_size)
-
-    def _hand_out(self) -> int | None:
-        return self._reader._hand_out()
-
-    def close(self) -> None:
-        """Cancel what is under way and free the memory."""
-        self._reader.close()
+        super().__init__(item, open_part)
 
     @property
     def file(self) -> dict[str, Any]:
@@ -112,7 +94,7 @@ class ArchiveSample:
         return error
 
 
-class GroupSample:
+class GroupSample(FetchedSample):
     """Several objects that are one sample, fetched at the same time.
 
     Args:

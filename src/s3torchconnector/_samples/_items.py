@@ -57,6 +57,31 @@ class RangeItem(S3BucketKeyData):
         return f"{self.key}[{self.start}:{self.stop}]"
 
 
+class RecordItem(RangeItem):
+    """Some bytes of an object that a transform does not get as they are.
+
+    Attributes:
+        name: what names the sample in its object, such as the number of a row group.
+        form: what the bytes are, and what becomes of them: see ``_records``.
+    """
+
+    name: str
+    form: str
+
+    def __new__(cls, bucket: str, key: str, object_info: ObjectInfo, start: int, stop: int, *rest: Any) -> RecordItem:
+        item: RecordItem = tuple.__new__(cls, (bucket, key, object_info))
+        item.start, item.stop = start, stop
+        item.name, item.form = rest
+        return item
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return (*super().__getnewargs__(), self.name, self.form)
+
+    @property
+    def sample_name(self) -> str:
+        return f"{self.key}/{self.name}"
+
+
 class ArchiveItem(RangeItem):
     """One sample of a tar archive. A transform gets a dict of its members' bytes.
 
