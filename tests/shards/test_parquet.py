@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import sys
@@ -12,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from pyarrow.parquet import encryption
 
 from s3torchconnector import S3Cache, S3DataLoader, S3Manifest, S3MapDataset, S3StreamingDataset
+from s3torchconnector._dataset_source import DatasetSource, PinnedObjects
 from s3torchconnector._samples import _parquet, _records
 from s3torchconnector.errors import S3ConfigurationError, S3FormatError, S3NotFoundError, S3ObjectChangedError
 from s3torchconnector.testing import S3Server
@@ -165,6 +168,27 @@ def file_of_other_files() -> bytes:
     return file.getvalue()
 
 
+class Keys(encryption.KmsClient):
+    """Wraps keys so that anybody can unwrap them."""
+
+    def __init__(self, _: Any) -> None:
+        super().__init__()
+
+    def wrap_key(self, key: bytes, name: str) -> bytes:
+        return base64.b64encode(name.encode() + key)
+
+
+def encrypted() -> bytes:
+    """A file with one encrypted column, and a plain footer."""
+    factory = encryption.CryptoFactory(Keys)
+    chosen = encryption.EncryptionConfiguration("f", column_keys={"c": ["data"]}, plaintext_footer=True)
+    file = io.BytesIO()
+    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), chosen)
+    with parquet.ParquetWriter(file, numbers(0, 5).schema, encryption_properties=properties) as writer:
+        writer.write_table(numbers(0, 5))
+    return file.getvalue()
+
+
 GOOD = written(numbers(0, 5), 5)
 
 
@@ -178,6 +202,7 @@ GOOD = written(numbers(0, 5), 5)
         (GOOD[-30:], "its footer would have"),
         (GOOD[:-1] + b"E", "its footer is encrypted"),
         (GOOD[:-400] + b"\xff" * 392 + GOOD[-8:], "its footer is damaged"),
+        (encrypted(), "some of its columns are encrypted"),
         (file_of_other_files(), "its data lies in other files, such as part-0"),
         (GOOD[:4] + GOOD[24:], "the row group 0 has the bytes 4 to"),
     ],
@@ -252,6 +277,26 @@ def test_without_pyarrow_the_error_names_the_extra(
         S3Manifest.from_parquet(f"s3://{bucket}/", **options(s3_server))
 
 
+def test_a_footer_that_nobody_fetches_any_more_may_be_fetched(uri: str, s3_server: S3Server) -> None:
+    manifest = S3Manifest.from_parquet(uri, **options(s3_server))
+    source = DatasetSource(s3_server.region, PinnedObjects(manifest), endpoint=s3_server.endpoint)
+    first, second = (source.open_early(manifest[i]) for i in (1, 2))
+    for _ in range(2):
+        assert first._start_early(None)
+        assert len(_records._footers._claimed) == 1
+        second._start_early(None)
+        assert second._tail is None
+        first.close()
+        assert not _records._footers._claimed
+        first = source.open_early(manifest[1])
+
+
+def groups_of(content: bytes) -> list[_parquet.RowGroup]:
+    length = _parquet.footer_size(content, len(content))
+    metadata = _parquet.metadata_of(content[-length:])
+    return list(_parquet.row_groups(metadata, None, len(content) - length))
+
+
 VALUES = st.one_of(
     st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=12),
     st.lists(st.one_of(st.none(), st.sampled_from(["", "a", "longer text"])), min_size=1, max_size=12),
@@ -275,11 +320,16 @@ def test_any_row_group_is_decoded_of_its_bytes_alone(
     count = min(map(len, values))
     table = pyarrow.table({f"c.{i}" if i else "c0": pyarrow.array(each[:count]) for i, each in enumerate(values)})
     content = written(table, rows, compression=compression, use_dictionary=dictionary, data_page_version=pages)
+    ends: list[int] = []
     if old:  # the name of a writer that forgets some bytes
+        ends = [group.stop for group in groups_of(content)]
         name = parquet.read_metadata(io.BytesIO(content)).created_by.encode()
         content = content.replace(name, b"parquet-mr version 1.2.0".ljust(len(name)))
     length = _parquet.footer_size(content, len(content))
     metadata = _parquet.metadata_of(content[-length:])
+    if old:
+        limit = len(content) - length
+        assert [group.stop for group in groups_of(content)] == [min(end + 100, limit) for end in ends]
     columns = data.draw(st.none() | st.just([table.column_names[-1]]))
     found = [
         _parquet.table_of(metadata, number, columns, content[start:stop], start)

@@ -187,8 +187,8 @@ class _ManifestSources:
 
         Raises:
             S3ConfigurationError: ``columns`` names none.
-            S3FormatError: there is no such file, or one is no Parquet file, is truncated, has an encrypted footer,
-                lacks a column, or has its data in other files.
+            S3FormatError: there is no such file, or one is no Parquet file, is truncated or encrypted, lacks a column,
+                or has its data in other files.
             ImportError: pyarrow is missing.
             S3NotFoundError: there is no such object.
             S3Exception: an error occurred accessing S3.

@@ -67,7 +67,7 @@ def _shards_of(client: S3Client, uri: str) -> list[tuple[Row, _Shard]]:
         shards = _shards_in(json.loads(text), folder)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         why = error if isinstance(error, S3FormatError) else repr(error)
-        raise S3FormatError(f"{uri} is not the index of MDS shards: {why}", bucket=bucket, key=key) from error
+        raise S3FormatError(f"{uri} cannot be used as an index of MDS shards: {why}", bucket=bucket, key=key) from error
     wanted = {shard.key for shard in shards}
     listed = Listed(client, [f"s3://{bucket}/{folder}"], Filter(predicate=lambda info: info.key in wanted))
     rows = {row.key: row for row in listed}

@@ -25,7 +25,7 @@ def row_groups_of(client: S3Client, uris: Iterable[str], columns: list[str] | No
     """The row groups of all files, in order; those without rows are left out.
 
     Raises:
-        S3FormatError: one of them is no Parquet file, or has an encrypted footer, or lacks a column.
+        S3FormatError: one of them is no Parquet file, or is encrypted, or lacks a column.
         ImportError: pyarrow is missing.
         S3Exception: an error occurred accessing S3.
     """

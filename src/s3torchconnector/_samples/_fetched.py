@@ -24,7 +24,7 @@ class FetchedSample(ABC):
     @property
     @abstractmethod
     def file(self) -> Any:
-        """What a transform gets. It is waited for, and made anew each time.
+        """What a transform gets, once. It is waited for.
 
         Raises:
             S3FormatError: the bytes are not what they should be.

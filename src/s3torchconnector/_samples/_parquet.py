@@ -16,6 +16,10 @@ from s3torchconnector._late_imports import no_fork
 
 END_SIZE = 8  # bytes: the footer's length, and what names the format
 _MAGIC, _ENCRYPTED = b"PAR1", b"PARE"
+# A plain footer of a file with encrypted columns is signed: a nonce of 12 bytes and a tag of 16 follow it. See
+# https://parquet.apache.org/docs/file-format/data-pages/encryption/. pyarrow ends the process if it is asked where
+# such a column lies.
+_SIGNATURE = 28
 # Old releases of parquet-mr leave the header of the dictionary page out of a column's size (PARQUET-816). Readers take
 # so many bytes more.
 _OLD_WRITER, _MISSING = "parquet-mr", 100
@@ -50,7 +54,7 @@ def footer_size(tail: bytes, size: int) -> int:
         S3FormatError: it is no Parquet file, or its footer is encrypted.
     """
     if tail[-len(_MAGIC) :] == _ENCRYPTED:
-        raise S3FormatError("its footer is encrypted, and tells nothing without its key: store it with a plain footer")
+        raise S3FormatError("its footer is encrypted, and tells nothing: store it without encryption of its own")
     if tail[-len(_MAGIC) :] != _MAGIC:
         raise S3FormatError(f"it is no Parquet file: it has {size} bytes and ends with {bytes(tail[-4:])!r}")
     length = int.from_bytes(tail[-END_SIZE : -len(_MAGIC)], "little") + END_SIZE
@@ -63,15 +67,18 @@ def metadata_of(footer: bytes) -> Any:
     """What a footer tells: a ``pyarrow.parquet.FileMetaData``.
 
     Raises:
-        S3FormatError: it is damaged.
+        S3FormatError: it is damaged, or of a file with encrypted columns.
     """
     parquet = parquet_module("Parquet files")
     import pyarrow
 
     try:
-        return parquet.read_metadata(pyarrow.BufferReader(footer))
+        metadata = parquet.read_metadata(pyarrow.BufferReader(footer))
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise S3FormatError(f"its footer is damaged: {error}") from error
+    if metadata.serialized_size + _SIGNATURE + END_SIZE == len(footer):
+        raise S3FormatError("some of its columns are encrypted: store it without encryption of its own")
+    return metadata
 
 
 def row_groups(metadata: Any, columns: Collection[str] | None, end: int) -> Iterator[RowGroup]:
