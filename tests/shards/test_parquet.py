@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import os
 import sys
 from typing import Any
@@ -20,7 +21,8 @@ from s3torchconnector._dataset_source import DatasetSource, PinnedObjects
 from s3torchconnector._samples import _parquet, _records
 from s3torchconnector.errors import S3ConfigurationError, S3FormatError, S3NotFoundError, S3ObjectChangedError
 from s3torchconnector.testing import S3Server
-from tests.servers.proxy import RecordingProxy
+from tests.servers.http_messages import ReceivedRequest
+from tests.servers.proxy import FlipByte, RecordingProxy
 from tests.shards.support import fill, options, replace
 from tests.streaming.support import loading
 
@@ -240,6 +242,34 @@ def test_bytes_that_cannot_be_decoded_are_errors_of_content(s3_server: S3Server,
     assert next(samples) == 2
     replaced = S3StreamingDataset(manifest, transform=first_number, on_error="replace")
     assert list(replaced) == [2, 2]
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_bytes_changed_on_the_way_are_fetched_again(
+    s3_server: S3Server, bucket: str, proxy: RecordingProxy, always: bool
+) -> None:
+    content = written(numbers(0, 4, 40_000), 2, write_page_checksum=True, compression="none")
+    fill(s3_server, bucket, {"a.parquet": content})
+    manifest = S3Manifest.from_parquet(f"s3://{bucket}/a.parquet", **options(s3_server, proxy.endpoint))
+    item: Any = manifest[0]
+    place = item.sample_size - 1000
+    of_first = f"bytes={item.start}-"
+    count = itertools.count()
+
+    def misbehave(request: ReceivedRequest) -> FlipByte | None:
+        return FlipByte(place) if of_first in (request.range or "") and (always or next(count) == 0) else None
+
+    proxy.misbehave = misbehave
+    proxy.exchanges.clear()
+    samples = iter(S3StreamingDataset(manifest, shuffle=False))
+    if always:
+        with pytest.raises(S3FormatError, match=r"a\.parquet, row group 0: .*(?i:crc).* came twice the same"):
+            next(samples)
+    else:
+        assert next(samples) == expected(content)[0]
+    assert next(samples) == expected(content)[1]
+    # Two row groups, and a footer; the first one with its footer again.
+    assert len(proxy.of("GET")) == 5
 
 
 def test_a_cache_keeps_row_groups(uri: str, s3_server: S3Server, proxy: RecordingProxy, tmp_path: Any) -> None:

@@ -151,7 +151,9 @@ def table_of(metadata: Any, number: int, columns: Collection[str] | None, data: 
         raise S3FormatError(f"it has {metadata.num_row_groups} row groups")
     try:
         # No threads: pyarrow's are not there in a forked child, and datasets have threads and processes of their own.
-        file = parquet.ParquetFile(_Window(data, start), metadata=metadata, pre_buffer=False)
+        file = parquet.ParquetFile(
+            _Window(data, start), metadata=metadata, pre_buffer=False, page_checksum_verification=True
+        )
         return file.read_row_group(number, columns=None if columns is None else list(columns), use_threads=False)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise S3FormatError(f"it cannot be decoded: {error}") from error

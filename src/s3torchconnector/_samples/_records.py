@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import struct
 import threading
+from abc import abstractmethod
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +28,7 @@ from s3torchconnector.s3reader import S3Reader
 
 _FORMS = 256  # that are kept parsed
 _FOOTERS = 32 * 2**20  # bytes of footers that a process keeps parsed, which takes several times as much
+_WRONG = (S3FormatError, ValueError, struct.error, KeyError, IndexError, ArithmeticError)  # of bytes that are not right
 _Version = tuple[str, str, str]
 
 
@@ -76,33 +78,69 @@ def _parsed(form: str) -> SampleDecoder | _RowGroupForm:
     )
 
 
-def _wrong(item: RecordItem, what: str, error: Exception) -> S3FormatError:
-    return S3FormatError(
-        f"{display_uri(item.bucket, item.key)}, {what} {item.name}: {error}. The bytes {item.start} to {item.stop} "
-        "were damaged when they were written or stored: write the file again",
-        bucket=item.bucket,
-        key=item.key,
-    )
+class RecordSample(RangeSample):
+    """A sample that is made of one range. If that fails, it is fetched again, once: bytes are changed on the way, too.
+
+    Args:
+        item: which bytes.
+        open_part: opens them.
+        what: what the sample is called in errors.
+    """
+
+    def __init__(self, item: RecordItem, open_part: OpenPart, what: str) -> None:
+        super().__init__(item, open_part)
+        self._item = item
+        self._open = open_part
+        self._what = what
+
+    @property
+    def file(self) -> Any:
+        data = self._reader.read()
+        self._prepare(data, again=False)
+        try:
+            return self._made(data)
+        except _WRONG:
+            data, before = self._open(self._item, again=True).read(), data
+        self._prepare(data, again=True)
+        try:
+            return self._made(data)
+        except _WRONG as error:
+            raise self._error(error, same=data == before) from error
+
+    def _prepare(self, data: bytes, *, again: bool) -> None:
+        """Fetch what else is needed; anew, if the sample could not be made."""
+
+    @abstractmethod
+    def _made(self, data: bytes) -> Any:
+        """The sample. Raises one of ``_WRONG`` if the bytes are wrong."""
+
+    def _error(self, error: Exception, *, same: bool) -> S3FormatError:
+        item = self._item
+        why = (
+            "came twice the same: they were damaged when they were written or stored. Write the file again"
+            if same
+            else "came twice, and differed: they are changed on the way. Read them over another network if you can"
+        )
+        return S3FormatError(
+            f"{display_uri(item.bucket, item.key)}, {self._what} {item.name}: {error}. The bytes {item.start} to "
+            f"{item.stop} {why}",
+            bucket=item.bucket,
+            key=item.key,
+        )
 
 
-class MdsSample(RangeSample):
+class MdsSample(RecordSample):
     """A sample of an MDS shard."""
 
     def __init__(self, item: RecordItem, open_part: OpenPart, decode: SampleDecoder) -> None:
-        super().__init__(item, open_part)
-        self._item = item
+        super().__init__(item, open_part, "sample")
         self._decode = decode
 
-    @property
-    def file(self) -> dict[str, Any]:
-        data = self._reader.read()
-        try:
-            return self._decode(data)
-        except (ValueError, struct.error, KeyError, IndexError, ArithmeticError) as error:
-            raise _wrong(self._item, "sample", error) from error
+    def _made(self, data: bytes) -> dict[str, Any]:
+        return self._decode(data)
 
 
-class RowGroupSample(RangeSample):
+class RowGroupSample(RecordSample):
     """A row group, and the footer of its file if this process does not have it.
 
     The footer is fetched at the same time as the row group, by the first of the samples of a file that are fetched
@@ -110,15 +148,15 @@ class RowGroupSample(RangeSample):
     """
 
     def __init__(self, item: RecordItem, open_part: OpenPart, form: _RowGroupForm) -> None:
-        super().__init__(item, open_part)
-        self._item = item
-        self._open = open_part
+        super().__init__(item, open_part, "row group")
         self._form = form
         info = item.object_info
         assert info is not None
         self._size = info.size
         self._version = (item.bucket, item.key, info.etag)
         self._tail: S3Reader | None = None
+        self._metadata: Any = None
+        self._footer = b""
 
     def _start_early(self, likely_size: int | None) -> bool:
         if self._item.stop < self._size and self._tail is None and _footers.claim(self._version):
@@ -136,28 +174,29 @@ class RowGroupSample(RangeSample):
             _footers.release(self._version)
         super().close()
 
-    @property
-    def file(self) -> Any:
-        data, item, metadata = self._reader.read(), self._item, _footers.get(self._version)
-        tail = b"" if metadata is not None else self._read_tail(data)
-        try:
-            if metadata is None:
-                metadata = self._footer(tail)
-            return _parquet.table_of(metadata, int(item.name), self._form.columns, data, item.start)
-        except (S3FormatError, ValueError) as error:
-            raise _wrong(item, "row group", error) from error
+    def _prepare(self, data: bytes, *, again: bool) -> None:
+        self._metadata = None if again else _footers.get(self._version)
+        if self._metadata is not None:
+            return
+        if self._item.stop == self._size:
+            self._footer = data
+        else:
+            tail = self._tail if self._tail is not None and not again else self._open_tail(again=again)
+            self._footer = tail.read()
 
-    def _open_tail(self) -> S3Reader:
-        item = self._item
-        start = max(0, self._size - self._form.tail)
+    def _made(self, data: bytes) -> Any:
+        if self._metadata is None:
+            self._metadata = self._parsed_footer()
+        return _parquet.table_of(self._metadata, int(self._item.name), self._form.columns, data, self._item.start)
+
+    def _open_tail(self, *, again: bool = False) -> S3Reader:
+        item, start = self._item, max(0, self._size - self._form.tail)
         assert item.object_info is not None
-        self._tail = self._open(RangeItem(item.bucket, item.key, item.object_info, start, self._size))
+        self._tail = self._open(RangeItem(item.bucket, item.key, item.object_info, start, self._size), again=again)
         return self._tail
 
-    def _read_tail(self, data: bytes) -> bytes:
-        return data if self._item.stop == self._size else (self._tail or self._open_tail()).read()
-
-    def _footer(self, tail: bytes) -> Any:
+    def _parsed_footer(self) -> Any:
+        tail, self._footer = self._footer, b""
         length = _parquet.footer_size(tail, self._size)
         if length > len(tail):
             raise S3FormatError(f"its footer has {length} bytes, and the manifest says {self._form.tail} at most")
