@@ -30,7 +30,8 @@ class S3Manifest(_ManifestSources):
     the versions that were listed: an object that was overwritten since raises ``S3ObjectChangedError``, one that was
     deleted ``S3NotFoundError``, and new objects do not exist for it.
 
-    A manifest takes 32 bytes and its key per object; of archives, 12 bytes and its name per sample, and 18 per file.
+    A manifest takes 32 bytes and its key per object; of archives, 12 bytes and its name per sample, and 18 per file;
+    of row groups and MDS samples, 18 bytes and a number's digits.
     All of it lies in memory that forked and spawned workers share.
 
     Example:

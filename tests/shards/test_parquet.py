@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from pyarrow.parquet import encryption
 
-from s3torchconnector import S3Cache, S3DataLoader, S3Manifest, S3MapDataset, S3StreamingDataset
+from s3torchconnector import S3Cache, S3DataLoader, S3IterableDataset, S3Manifest, S3MapDataset, S3StreamingDataset
 from s3torchconnector._dataset_source import DatasetSource, PinnedObjects
 from s3torchconnector._samples import _parquet, _records
 from s3torchconnector.errors import S3ConfigurationError, S3FormatError, S3NotFoundError, S3ObjectChangedError
@@ -109,6 +109,13 @@ def test_the_rest_works_as_with_other_samples(uri: str, s3_server: S3Server) -> 
     by_index = S3MapDataset.from_manifest(manifest, transform=first_number)
     assert [by_index[i] for i in range(5)] == FIRST
     assert by_index.__getitems__([4, 0]) == [11, 0]
+    assert list(S3IterableDataset.from_manifest(manifest, transform=first_number)) == FIRST
+    for _ in range(2):
+        shared = S3Manifest.shared(
+            uri, at=f"{uri}manifests/n", make=S3Manifest.from_parquet, columns="n", **options(s3_server)
+        )
+        [first, *_] = S3StreamingDataset(shared, shuffle=False)
+        assert first == pyarrow.table({"n": range(5)})
     loader = S3DataLoader(S3StreamingDataset(manifest, batch_size=2, transform=first_number), collate_fn=list)
     seen = next(iter(loader))
     state = loader.state_dict()
@@ -206,7 +213,7 @@ GOOD = written(numbers(0, 5), 5)
         (GOOD[:-400] + b"\xff" * 392 + GOOD[-8:], "its footer is damaged"),
         (encrypted(), "some of its columns are encrypted"),
         (file_of_other_files(), "its data lies in other files, such as part-0"),
-        (GOOD[:4] + GOOD[24:], "the row group 0 has the bytes 4 to"),
+        (GOOD[:4] + GOOD[-_parquet.footer_size(GOOD, len(GOOD)) :], "the row group 0 has the bytes 4 to"),
     ],
 )
 def test_files_that_cannot_be_read_are_named(s3_server: S3Server, bucket: str, content: bytes, error: str) -> None:
