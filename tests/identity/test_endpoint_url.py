@@ -30,7 +30,7 @@ from tests.identity.support import ACCESS_POINT, DIRECTORY_BUCKET, PATH_STYLE, r
     ],
 )
 def test_custom_endpoints(endpoint: str, expected: tuple[str, str, int, str, str]) -> None:
-    assert resolve("train", "r", endpoint) == (*expected, "r", "s3", False)
+    assert resolve("train", "r", endpoint) == (*expected, "r", "s3", False, False)
 
 
 def test_an_explicit_endpoint_wins(monkeypatch: pytest.MonkeyPatch, aws_files: AwsFiles) -> None:
@@ -74,7 +74,7 @@ def test_directory_bucket_of_a_custom_endpoint(endpoint: str, expected: str) -> 
     found = resolve(DIRECTORY_BUCKET, endpoint=endpoint)
 
     assert url(found) == expected
-    assert found[5:] == ("eu-west-1", "s3express", True)
+    assert found[5:] == ("eu-west-1", "s3express", True, False)
 
 
 @pytest.mark.parametrize(
