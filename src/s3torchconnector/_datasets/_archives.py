@@ -69,13 +69,11 @@ class Indexing:
             S3Exception: an error occurred accessing S3.
         """
         self._stopped.clear()
-        try:
-            for number, found in enumerate(in_order(self.of_archive, archives, _AT_ONCE, _AHEAD), 1):
-                yield from found
-                if number % 100 == 0:
-                    _log.info("%d archives are indexed", number)
-        finally:
-            self._stopped.set()
+        every = in_order(self.of_archive, archives, _AT_ONCE, _AHEAD, self._stopped.set)
+        for number, found in enumerate(every, 1):
+            yield from found
+            if number % 100 == 0:
+                _log.info("%d archives are indexed", number)
 
     def of_archive(self, row: Row) -> list[SampleRow]:
         """The samples of one archive, as they were stored, or else as they are found now."""
