@@ -8,7 +8,7 @@ Only programs that need torch import it, which takes two seconds.
 
 from __future__ import annotations
 
-import multiprocessing.util
+import multiprocessing
 import signal
 import sys
 import threading
@@ -115,7 +115,7 @@ def it_ends_before_a_distributed_save_begins(client: S3Client, bucket: str) -> N
 
 
 def a_child_ends_during_a_distributed_save(client: S3Client, bucket: str, method: str) -> None:
-    """A child of ``multiprocessing``, which waits for threads after its finalisers."""
+    """A child of ``multiprocessing``, which waits for threads when it ends."""
     context: Any = multiprocessing.get_context(method)
     may_end = context.Event()
     child = context.Process(target=_save_and_end, args=(client, bucket, may_end))
@@ -130,7 +130,8 @@ def a_child_ends_during_a_distributed_save(client: S3Client, bucket: str, method
 def _save_and_end(client: S3Client, bucket: str, may_end: Event) -> None:
     _save_in_background(client, bucket)
     may_end.wait()
-    multiprocessing.util.Finalize(None, say, args=("ending",), exitpriority=0)
+    # Said when threads are waited for, which is after the child's finalisers before Python 3.13, and before them since.
+    threading._register_atexit(say, "ending")  # type: ignore[attr-defined]
 
 
 def _save_in_background(client: S3Client, bucket: str, **options: Any) -> None:
