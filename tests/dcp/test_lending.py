@@ -98,7 +98,7 @@ def test_the_last_small_writes_are_stored(bucket: str, closed: bool) -> None:
     """Small writes are gathered, and not all versions of PyTorch close the stream."""
     writer = writer_of(f"s3://{bucket}")
     written: list[str] = []
-    uploads = Uploads(writer.fs, 1, lambda: written.append("all"))
+    uploads = Uploads(writer.fs, [f"s3://{bucket}/it"], lambda: written.append("all"))
     with uploads.create_stream(LendingPlanner(DefaultSavePlanner()), f"s3://{bucket}/it", "wb") as stream:
         for _ in range(3):
             stream.write(b"little")

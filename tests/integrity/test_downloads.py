@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from s3torchconnector import S3ReaderConstructor
+from s3torchconnector import S3Reader, S3ReaderConstructor
 from s3torchconnector._errors import S3ChecksumError
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.reading._integrity import ObjectIntegrity, Sum
@@ -322,13 +322,22 @@ def test_other_ways_of_reading(constructor: Any) -> None:
                 assert in_pieces(reader) == LARGE
 
 
-def test_torch_load_never_returns_wrong_tensors() -> None:
+class ReaderOfAProgram(S3Reader):
+    """PyTorch looks for its ``read`` while an error of ``readinto`` is pending."""
+
+
+@pytest.mark.parametrize("constructor", [S3ReaderConstructor.default(), ReaderOfAProgram], ids=["ours", "a program's"])
+def test_torch_load_never_returns_wrong_tensors(constructor: Any) -> None:
     saved = io.BytesIO()
     torch.save({"weight": torch.arange(3 * 2**20), "bias": torch.ones(1000)}, saved)
     data = saved.getvalue()
 
     def load(reader: Any) -> bytes:
         return bytes(torch.load(reader)["weight"].numpy().tobytes())
+
+    def read(obj: ChecksummedObject, how: Callable[[Any], bytes]) -> bytes:
+        with ScriptedServer(handler=obj) as server, client_of(server.endpoint) as client:
+            return how(open_object(client, "b", reader_constructor=constructor))
 
     assert read(ChecksummedObject(data), load) == torch.arange(3 * 2**20).numpy().tobytes()
     spoilt = ChecksummedObject(data, spoil=lambda start, times: start == 2 * PART)

@@ -125,8 +125,9 @@ def test_listing_all_continues_in_a_forked_child() -> None:
 
 
 def test_listing_all_without_a_server() -> None:
-    bucket = "arn:aws:s3::123456789012:accesspoint:mfzwi23gnjvgw.mrap"
-    with S3Client("us-west-2") as client, pytest.raises(S3ConfigurationError, match=r"^ListObjectsV2 s3://") as caught:
+    bucket = "arn:aws:s3:us-west-2:123456789012:accesspoint:my-ap"  # its name cannot precede an IP address
+    client = S3Client("us-west-2", endpoint="http://127.0.0.1:9")
+    with client, pytest.raises(S3ConfigurationError, match=r"^ListObjectsV2 s3://") as caught:
         all_keys(client, bucket)
     assert (caught.value.operation, caught.value.bucket) == ("ListObjectsV2", bucket)
 

@@ -156,11 +156,16 @@ def test_proxies_are_bypassed_as_on_macos(excluded: str, direct: bool, monkeypat
     assert (proxy_for("https", "host", 443) is None) == direct
 
 
-def test_an_endless_proxy_response_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Speaking(b"HTTP/1.1 200 OK\r\nx: " + b"y" * (1 << 20)) as server:
+@pytest.mark.parametrize(
+    ("size", "seconds", "message"), [(1000, 0.3, "timed out"), (1 << 20, 30.0, "its response is incomplete")]
+)
+def test_a_proxy_response_without_an_end_is_an_error(
+    size: int, seconds: float, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Speaking(b"HTTP/1.1 200 OK\r\nx: " + b"y" * size) as server:
         monkeypatch.setenv("https_proxy", server.endpoint)
-        config = S3ClientConfig(unsigned=True, max_attempts=1, connect_timeout=0.3)
-        with open_client("https://127.0.0.1:9", config) as client, pytest.raises(S3ConnectionError, match="timed out"):
+        config = S3ClientConfig(unsigned=True, max_attempts=1, connect_timeout=seconds)
+        with open_client("https://127.0.0.1:9", config) as client, pytest.raises(S3ConnectionError, match=message):
             client.head_object("b", "k")
 
 

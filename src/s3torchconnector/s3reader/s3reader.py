@@ -78,6 +78,13 @@ class S3Reader(io.BufferedIOBase):
         else:
             self._object = StreamedBytes(get_stream, get_object_info)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # PyTorch looks for ``read`` while an error of ``readinto`` is pending. CPython then finds only what the class
+        # itself has, and not what it inherits: the program would get an AttributeError instead of the error.
+        if "read" not in cls.__dict__:
+            cls.read = cls.read  # type: ignore[method-assign]
+
     @property
     def bucket(self) -> str:
         """The object's bucket."""
