@@ -71,20 +71,22 @@ def transform_threads() -> list[str]:
 @pytest.mark.parametrize("on_error", ["raise", "replace"])
 def test_samples_and_errors_are_those_of_one_thread(manifest: S3Manifest, workers: int, on_error: str) -> None:
     found = []
+    most = 3 if not workers else 100  # which of two workers is the one that exceeds it is chance
     for threads in (0, 1, 5):
-        dataset = dataset_of(manifest, transform=of_some, on_error=on_error, transform_threads=threads, max_errors=3)
+        dataset = dataset_of(manifest, transform=of_some, on_error=on_error, transform_threads=threads, max_errors=most)
         with loading(dataset, num_workers=workers) as loader:
             found.append(outcomes(iter(loader)))
             found[-1].append(loader.state_dict())
         if not workers:
             samples = dataset_of(
-                manifest, transform=of_some, on_error=on_error, transform_threads=threads, max_errors=3
+                manifest, transform=of_some, on_error=on_error, transform_threads=threads, max_errors=most
             )
             found[-1].append(outcomes(iter(samples)))
             found[-1].append(samples.state_dict())
     assert found[1] == found[0]
     assert found[2] == found[0]
-    assert any(isinstance(each, str) for each in found[0])  # there were errors
+    if on_error == "raise" or not workers:
+        assert any(isinstance(each, str) for each in found[0])  # there were errors
 
 
 def test_stats_are_those_of_one_thread(manifest: S3Manifest) -> None:
