@@ -9,6 +9,7 @@ import gc
 import multiprocessing
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import Iterator
 from functools import partial
@@ -33,6 +34,11 @@ settings.load_profile("tests")
 # What processes of the start method "forkserver" have from their beginning, instead of seconds of imports in each.
 multiprocessing.set_forkserver_preload(["pytest", "s3torchconnector.dcp", "torch._dynamo"])
 _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+def pytest_configure() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in its background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
