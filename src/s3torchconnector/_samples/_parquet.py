@@ -70,7 +70,8 @@ def metadata_of(footer: bytes) -> Any:
         S3FormatError: it is damaged, or of a file with encrypted columns.
     """
     parquet = parquet_module("Parquet files")
-    import pyarrow
+    with no_fork:
+        import pyarrow
 
     try:
         metadata = parquet.read_metadata(pyarrow.BufferReader(footer))
@@ -145,7 +146,8 @@ def table_of(metadata: Any, number: int, columns: Collection[str] | None, data: 
         S3FormatError: the bytes cannot be decoded.
     """
     parquet = parquet_module("Parquet files")
-    import pyarrow
+    with no_fork:
+        import pyarrow
 
     if not 0 <= number < metadata.num_row_groups:
         raise S3FormatError(f"it has {metadata.num_row_groups} row groups")
