@@ -31,6 +31,7 @@ class Foreign:
 
 OpenedEarly = S3Reader | FetchedSample | Foreign
 """What a source opens, in the form that ``look_ahead`` takes."""
+_OURS = (S3Reader, FetchedSample)  # written as a union in ``isinstance``, it would be made anew for each sample
 
 
 class Sample(Protocol):
@@ -63,7 +64,7 @@ class Chosen(NamedTuple):
     def open(self) -> OpenedEarly:
         """Open the object. No request is made."""
         opened: object = self.source.open_early(self.item)
-        return opened if isinstance(opened, S3Reader | FetchedSample) else Foreign(opened)
+        return opened if isinstance(opened, _OURS) else Foreign(opened)
 
     def transform(self, opened: OpenedEarly) -> Any:
         """The sample of the object that was opened.
