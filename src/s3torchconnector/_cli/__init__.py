@@ -1,0 +1,28 @@
+"""``s3torch``, the command. Also ``python -m s3torchconnector``.
+
+Each module is one command, or one group of them; ``_app`` lists them. What they share: ``_connection`` (the options
+that say how S3 is reached, and the client they make), ``_location`` (URIs), ``_output`` (JSON or tables) and
+``_endings`` (errors become exit codes).
+
+Exit codes: 0, done; 1, it failed, or a check found something wrong; 2, wrong usage; 130, Ctrl-C; 141, the reader of a
+pipe has ended.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from s3torchconnector._late_imports import no_fork
+
+
+def main() -> None:
+    """Run ``s3torch`` with the arguments of the process, and end the process with its exit code."""
+    try:
+        with no_fork:
+            from s3torchconnector._cli._app import app
+    except ModuleNotFoundError as error:
+        if error.name not in ("rich", "typer"):
+            raise
+        sys.stderr.write(f"s3torch needs the package {error.name}. Run: pip install 's3torchconnector[cli]'\n")
+        raise SystemExit(2) from None
+    app(prog_name="s3torch")

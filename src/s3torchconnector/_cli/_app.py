@@ -1,0 +1,32 @@
+"""The commands of ``s3torch``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from s3torchconnector._cli._endings import with_exit_code
+from s3torchconnector._cli._ls import ls
+from s3torchconnector._cli._output import print_line
+from s3torchconnector._version import __version__
+
+app = typer.Typer(name="s3torch", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+for _command in (ls,):
+    app.command()(with_exit_code(_command))
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print_line(f"s3torch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Look at, move and check what is in S3."""

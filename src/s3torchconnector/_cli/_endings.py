@@ -1,0 +1,43 @@
+"""How each command ends: an exit code, and one line on standard error if it failed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import typer
+
+from s3torchconnector._cli._output import tell
+from s3torchconnector._errors import S3Exception
+
+FAILED = 1  # exit code: it failed, or a check found something wrong
+INTERRUPTED = 130  # exit code: Ctrl-C
+PIPE_CLOSED = 141  # exit code: whoever read the output has ended
+
+
+def with_exit_code(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, whose expected errors end the process with a line of text instead of a traceback."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            raise fail("interrupted", INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes standard output again at exit
+            raise typer.Exit(PIPE_CLOSED) from None
+        except (S3Exception, OSError, ValueError) as error:
+            raise fail(str(error)) from None
+
+    return run
+
+
+def fail(text: str, code: int = FAILED) -> typer.Exit:
+    """Print an error. Returns what to raise."""
+    tell(f"s3torch: {text}")
+    return typer.Exit(code)

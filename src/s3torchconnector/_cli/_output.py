@@ -1,0 +1,63 @@
+"""What commands print: results on standard output, all else on standard error.
+
+Where standard output is no terminal there is no colour, and lines are not folded. ``--json`` prints one document, or
+one line for each object where there may be millions.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def print_json(document: Any) -> None:
+    """Print a value as one line of JSON."""
+    print_line(json.dumps(document, default=str))
+
+
+def print_line(text: str) -> None:
+    """Print a line as it is, not folded and without colour."""
+    sys.stdout.write(text + "\n")
+
+
+def print_table(*columns: str, rows: list[list[str]], title: str | None = None) -> None:
+    """Print a table on standard output. Columns whose name begins with ``>`` are aligned to the right."""
+    table = Table(title=title, box=None, pad_edge=False, title_justify="left")
+    for name in columns:
+        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    stdout_console().print(table)
+
+
+def stdout_console() -> Console:
+    """The console of standard output, as wide as a table needs where it is no terminal."""
+    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 10_000)
+
+
+def tell(text: str) -> None:
+    """Say something to the person, on standard error."""
+    sys.stderr.write(text + "\n")
+
+
+def readable(size: float) -> str:
+    """A number of bytes in binary units.
+
+    >>> from s3torchconnector._cli._output import readable
+    >>> readable(1536)
+    '1.5 KiB'
+    """
+    exponent = 0
+    while abs(size) >= 1024 and exponent < len(_UNITS) - 1:
+        size /= 1024
+        exponent += 1
+    return f"{size:.1f} {_UNITS[exponent]}" if exponent else f"{size:.0f} B"
