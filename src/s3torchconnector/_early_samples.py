@@ -10,7 +10,7 @@ from s3torchconnector._dataset_source import DatasetSource
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._samples._fetched import FetchedSample
 from s3torchconnector._transfer import OpenRuntime, look_ahead
-from s3torchconnector.s3reader import S3Reader
+from s3torchconnector.s3reader import S3Reader, SequentialS3Reader
 
 
 class Foreign:
@@ -31,7 +31,10 @@ class Foreign:
 
 OpenedEarly = S3Reader | FetchedSample | Foreign
 """What a source opens, in the form that ``look_ahead`` takes."""
-_OURS = (S3Reader, FetchedSample)  # written as a union in ``isinstance``, it would be made anew for each sample
+# Tuples: a union in ``isinstance`` would be made anew for each sample. The usual class comes first: an exact match is
+# fast, while whether something is a subclass of ``S3Reader`` is asked of an abstract base.
+_READERS = (SequentialS3Reader, S3Reader)
+_OURS = (*_READERS, FetchedSample)
 
 
 class Sample(Protocol):
@@ -74,7 +77,7 @@ class Chosen(NamedTuple):
         """
         try:
             transform: Callable[[Any], Any] = self.source.transform
-            return transform(opened if isinstance(opened, S3Reader) else opened.file)
+            return transform(opened if isinstance(opened, _READERS) else opened.file)
         except StopIteration as error:
             raise RuntimeError("the transform raised StopIteration") from error
 
@@ -105,7 +108,7 @@ class Samples(Iterator[Any], Generic[_S]):
         chosen: the objects, in order.
         sources: all that they may have.
         most: how many of the next ones are fetched at most, besides the one that is used.
-        allowed: whether they may be, each time.
+        allowed: whether they may be, each time. By default, they always may.
 
     Attributes:
         handed: what has been handed out, with the samples that failed.
@@ -116,7 +119,7 @@ class Samples(Iterator[Any], Generic[_S]):
         chosen: Iterable[_S],
         sources: Sequence[DatasetSource],
         most: int | None,
-        allowed: Callable[[], bool] = lambda: True,
+        allowed: Callable[[], bool] | None = None,
     ) -> None:
         self._opened = opened = deque[_S]()
         self._in_flight = in_flight = deque[OpenedEarly]()

@@ -33,15 +33,17 @@ class EarlyReaders:
     def __init__(self) -> None:
         self._offers: WeakSet[Offer] = WeakSet()
         self._lock = threading.Lock()
+        self._were_any = False
 
     def offer(self, offer: Offer) -> None:
         """Have the next ``take`` of this object return its reader."""
         with self._lock:
+            self._were_any = True
             self._offers.add(offer)
 
     def take(self, bucket: str, key: str, constructor: object) -> Any:
         """A reader of the object, from now on the caller's; None if there is none."""
-        if not self._offers:
+        if not self._were_any:  # asked for each object, and usually so
             return None
         with self._lock:
             for offer in self._offers:

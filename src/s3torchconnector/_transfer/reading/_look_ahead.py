@@ -14,12 +14,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
 
 _SECONDS_IN_FLIGHT = 0.1  # what the target throughput brings in the time that a slow first byte takes
 _FEWEST = 2  # however little the target throughput asks for
+_requests = attrgetter("requests")
 
 
 class Prefetchable(Protocol):
@@ -42,7 +44,7 @@ class Window:
     """How many objects may be in flight: a pure function of the sizes seen and the room there is."""
 
     def __init__(
-        self, open_runtimes: Sequence[OpenRuntime], most: int | None, allowed: Callable[[], bool] = lambda: True
+        self, open_runtimes: Sequence[OpenRuntime], most: int | None, allowed: Callable[[], bool] | None = None
     ) -> None:
         configs = [open_runtime().config for open_runtime in open_runtimes]
         self._open_runtimes = open_runtimes
@@ -63,15 +65,20 @@ class Window:
     def has_room(self, in_flight: int) -> bool:
         """Whether one more object may be started."""
         runtimes = [open_runtime() for open_runtime in self._open_runtimes]
-        most = max(runtime.requests for runtime in runtimes) if self._most is None else self._most
-        if in_flight >= most or not self._allowed():
+        most = max(map(_requests, runtimes)) if self._most is None else self._most
+        if in_flight >= most or (self._allowed is not None and not self._allowed()):
             return False
         if not in_flight:
             return True
         size = self.mean_size or self._part_size
+        if in_flight >= _FEWEST and in_flight * size >= self._bytes:
+            return False
         first = min(size, self._part_size)
-        fits = all(runtime.budget.has_room(first, runtime.budget.limit // 2) for runtime in runtimes)
-        return fits and (in_flight < _FEWEST or in_flight * size < self._bytes)
+        for runtime in runtimes:  # no generator: this is asked twice for each object
+            budget = runtime.budget
+            if not budget.has_room(first, budget.limit // 2):
+                return False
+        return True
 
 
 class _Source(Generic[_R]):
@@ -102,7 +109,7 @@ def look_ahead(
     open_runtimes: Sequence[OpenRuntime],
     most: int | None = None,
     *,
-    allowed: Callable[[], bool] = lambda: True,
+    allowed: Callable[[], bool] | None = None,
     in_flight: deque[_R] | None = None,
 ) -> Generator[_R, None, None]:
     """Yield ``readers`` in order, each with its first bytes on their way or here.
@@ -112,7 +119,7 @@ def look_ahead(
         open_runtimes: give the process's threads and budget, for each of the clients whose readers there are.
         most: at most so many in flight besides the one that was yielded; by default as many as
             ``throughput_target_gbps`` and the server's distance ask for. 0 fetches nothing early.
-        allowed: nothing is begun while it says no.
+        allowed: nothing is begun while it says no. By default, it never does.
         in_flight: holds them in order, for a caller that wants to keep them at the end.
     """
     source = _Source(readers)
