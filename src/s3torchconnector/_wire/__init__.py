@@ -40,6 +40,7 @@ from s3torchconnector._wire._quirks import Quirk
 from s3torchconnector._wire._response import Response, check_not_decompressed, read_document
 from s3torchconnector._wire._retry import is_retryable
 from s3torchconnector._wire._service_errors import demands_equal_parts, is_too_large_to_copy, refuse_late_error
+from s3torchconnector._wire._trace import TracedRequest, tracing
 
 if TYPE_CHECKING:
     from s3torchconnector._wire._list_page import ListPage, parse_list_page
@@ -68,6 +69,7 @@ __all__ = [
     "Quirk",
     "Request",
     "Response",
+    "TracedRequest",
     "UploadsPage",
     "WouldBlock",
     "algorithm_of",
@@ -91,6 +93,7 @@ __all__ = [
     "parse_uploads_page",
     "read_document",
     "refuse_late_error",
+    "tracing",
     "why_none",
 ]
 

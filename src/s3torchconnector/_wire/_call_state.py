@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ServiceError, S3ThrottledError, S3TimeoutError
-from s3torchconnector._identity import Endpoint
 from s3torchconnector._wire._authenticator import Identity
 from s3torchconnector._wire._cancel import CancelToken
 from s3torchconnector._wire._deadline import Deadline
-from s3torchconnector._wire._dialer import Route
 from s3torchconnector._wire._exchange import Exchange
 from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._retry import RetryRule, is_retryable
@@ -18,15 +15,6 @@ from s3torchconnector._wire._throttle import TOO_LATE, Throttle
 
 # The pause of a request that holds a permit grows for so many refusals, to 80 ms by default: the pace does the rest.
 MOST_PACED_REFUSALS = 4
-
-
-class Attempt(NamedTuple):
-    """What one attempt sends, where, by which way, and who signs it."""
-
-    request: Request
-    endpoint: Endpoint
-    route: Route
-    identity: Identity
 
 
 class CallState:

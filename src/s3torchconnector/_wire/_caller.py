@@ -20,8 +20,9 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3ThrottledError, S3WrongRegionError
 from s3torchconnector._identity import Endpoint
 from s3torchconnector._wire._account_headers import AccountHeaders
+from s3torchconnector._wire._attempt import Attempt
 from s3torchconnector._wire._authenticator import Authenticator
-from s3torchconnector._wire._call_state import Attempt, CallState, add_context
+from s3torchconnector._wire._call_state import CallState, add_context
 from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
 from s3torchconnector._wire._checksum_support import ChecksumSupport
 from s3torchconnector._wire._connection import StaleConnection
@@ -39,6 +40,7 @@ from s3torchconnector._wire._request_log import log_request
 from s3torchconnector._wire._response import Decompressed, Response, read_document
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
 from s3torchconnector._wire._throttle import Overloaded, Throttle
+from s3torchconnector._wire._trace import sends_by
 from s3torchconnector._wire._usage import Usage
 
 _log = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ class Caller:
         self._heads = HeadBuilder(user_agent, AccountHeaders(config), not self.checksums.off)
         self._routes: dict[tuple[str, str, int], tuple[Route, Throttle]] = {}
         self._config = config
+        self._send = sends_by()
         self.hedging = Hedging(config.hedge)
         self.usage = Usage()
         self._rule = rule or RetryRule(RetryPolicy(config.max_attempts), RetryQuota())
@@ -203,7 +206,7 @@ class Caller:
         endpoint = self._regions.endpoint(request.bucket)
         state.identity = self._authenticator.identity_for(request, endpoint, state.deadline)
         route, throttle = self._route_to(endpoint)
-        attempt = Attempt(request, endpoint, route, state.identity)
+        attempt = Attempt(request, endpoint, route, state.identity, state.attempts + 1)
         sent, state.sent = state.sent, None
         if sent is None and throttle.active and request.operation != "CreateSession":
             state.acquire_permit(throttle)  # CreateSession needs none: requests that hold permits wait for it
@@ -265,7 +268,7 @@ class Caller:
         deadline.check()
         timestamp = self._authenticator.timestamp()
         head = self._heads.build(attempt.request, attempt.endpoint, *attempt.identity, timestamp, attempt.route.proxy)
-        exchange = Exchange(self._pool, attempt.route, attempt.request, head, deadline, fresh=fresh)
+        exchange = self._send(self._pool, attempt, head, deadline, fresh=fresh)
         self.usage.requests.note()
         return exchange
 

@@ -13,11 +13,11 @@ from typing import TypeVar, cast
 
 from s3torchconnector._activity import activity
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ProtocolError, S3TimeoutError
+from s3torchconnector._wire._attempt import Attempt
 from s3torchconnector._wire._connection import Connection, NotYet, StaleConnection, WouldBlock
 from s3torchconnector._wire._deadline import Deadline, poll_until
-from s3torchconnector._wire._dialer import NoIdleConnection, Route
+from s3torchconnector._wire._dialer import NoIdleConnection
 from s3torchconnector._wire._hedging import Hedging
-from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._polling import POLLIN, Poll, new_poll
 from s3torchconnector._wire._pool import ConnectionPool
 from s3torchconnector._wire._response import Response
@@ -31,8 +31,7 @@ class Exchange:
 
     Args:
         pool: where its connection comes from and goes back to.
-        route: where it is sent.
-        request: what is sent.
+        attempt: what is sent, and where.
         head: the head of the request, addressed and signed.
         deadline: how long it may last. Cancelling its token aborts the connection, unless the request stores an object.
         fresh: whether it must have a new connection.
@@ -51,16 +50,15 @@ class Exchange:
     def __init__(
         self,
         pool: ConnectionPool,
-        route: Route,
-        request: Request,
+        attempt: Attempt,
         head: bytes,
         deadline: Deadline,
         *,
         fresh: bool,
     ) -> None:
         self._pool = pool
-        self._route = route
-        self._request = request
+        self._route = route = attempt.route
+        self._request = request = attempt.request
         self._head = head
         self._deadline = deadline
         self._token = deadline.token

@@ -1,0 +1,20 @@
+"""What one attempt of a request sends, where, by which way, and who signs it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from s3torchconnector._identity import Endpoint
+from s3torchconnector._wire._authenticator import Identity
+from s3torchconnector._wire._dialer import Route
+from s3torchconnector._wire._operations import Request
+
+
+class Attempt(NamedTuple):
+    """One attempt. Its ``number`` counts from 1; a request that is sent again on another connection keeps it."""
+
+    request: Request
+    endpoint: Endpoint
+    route: Route
+    identity: Identity
+    number: int = 1
