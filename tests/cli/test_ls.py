@@ -3,35 +3,94 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from datetime import datetime
+
+import pytest
 
 from s3torchconnector.testing import S3Server
-from tests.cli.support import s3torch
+from tests.cli.support import call, s3torch
+
+_SECONDS = 1_700_000_000
+_TIME = str(datetime.fromtimestamp(_SECONDS))  # in the time zone of this machine
 
 
-def test_objects_are_listed_with_sizes(s3_server: S3Server, bucket: str) -> None:
-    for name, size in (("a/1", 5), ("a/2", 12_345), ("b", 1)):
+@pytest.fixture
+def tree(s3_server: S3Server, bucket: str) -> str:
+    """Objects ``a/1``, ``a/x/2``, ``ab`` and ``b``, all changed at ``_SECONDS``."""
+    for name, size in (("a/1", 5), ("a/x/2", 12_345), ("ab", 2048), ("b", 1)):
         path = s3_server.folder / bucket / name
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_bytes(bytes(size))
-    done = s3torch("ls", f"s3://{bucket}/a/")
+        os.utime(path, (_SECONDS, _SECONDS))
+    return bucket
+
+
+def _lines(*arguments: str) -> list[str]:
+    done = call("ls", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split() for line in done.stdout.splitlines()] == [
-        ["5", f"s3://{bucket}/a/1"],
-        ["12345", f"s3://{bucket}/a/2"],
+    return done.stdout.splitlines()
+
+
+def test_one_level_is_listed_as_aws_does(tree: str) -> None:
+    assert _lines(f"s3://{tree}/a") == [
+        "                           PRE a/",
+        f"{_TIME}       2048 ab",
+    ]
+    assert _lines(f"s3://{tree}/a/") == [
+        "                           PRE x/",
+        f"{_TIME}          5 1",
     ]
 
 
-def test_json_is_one_document_a_line(s3_server: S3Server, bucket: str) -> None:
-    (s3_server.folder / bucket / "a").write_bytes(b"12345")
-    done = s3torch("ls", f"s3://{bucket}/", "--json")
-    [document] = map(json.loads, done.stdout.splitlines())
-    assert (document["uri"], document["size"]) == (f"s3://{bucket}/a", 5)
+def test_everything_is_listed_with_recursive(tree: str) -> None:
+    assert _lines(f"s3://{tree}/a", "--recursive") == [
+        f"{_TIME}          5 a/1",
+        f"{_TIME}      12345 a/x/2",
+        f"{_TIME}       2048 ab",
+    ]
+
+
+def test_sizes_can_be_read_and_added_up(tree: str) -> None:
+    lines = _lines(f"s3://{tree}/", "--recursive", "-h", "--summarize")
+    assert [line[20:30].strip() for line in lines[:4]] == ["5 B", "12.1 KiB", "2.0 KiB", "1 B"]
+    assert lines[4:] == ["", "Total Objects: 4", "   Total Size: 14.1 KiB"]
+
+
+def test_json_is_one_document_a_line(tree: str) -> None:
+    folder, listed, totals = map(json.loads, _lines(f"s3://{tree}/a", "--json", "--summarize"))
+    assert folder == {"prefix": f"s3://{tree}/a/"}
+    assert (listed["uri"], listed["size"]) == (f"s3://{tree}/ab", 2048)
+    assert listed["last_modified"] == "2023-11-14T22:13:20+00:00"
+    assert len(listed["etag"]) == 32
+    assert totals == {"objects": 1, "bytes": 2048}
+
+
+def test_nothing_is_exit_code_1_but_for_an_empty_bucket(s3_server: S3Server, bucket: str) -> None:
+    for options in ([], ["--recursive"], ["--json"]):
+        done = call("ls", f"s3://{bucket}/none", *options)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"no object whose key begins with s3://{bucket}/none" in done.stderr
+    assert call("ls", f"s3://{bucket}").returncode == 0
+
+
+def test_a_key_cannot_break_a_line_or_command_a_terminal(s3_server: S3Server, bucket: str) -> None:
+    (s3_server.folder / bucket / "a\u202eb").touch()  # writes from right to left
+    (s3_server.folder / bucket / "ünï").touch()
+    lines = _lines(f"s3://{bucket}/")
+    assert [line[31:] for line in lines] == [r"a\u202eb", "ünï"]
+
+
+def test_the_output_of_a_process_is_the_same(tree: str) -> None:
+    done = s3torch("ls", f"s3://{tree}/a")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == call("ls", f"s3://{tree}/a").stdout
 
 
 def test_an_error_of_s3_is_one_line_and_exit_code_1(s3_server: S3Server) -> None:
-    done = s3torch("ls", "s3://there-is-none/")
+    done = call("ls", "s3://there-is-none/")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("s3torch: ")
     assert "NoSuchBucket" in done.stderr
@@ -40,7 +99,7 @@ def test_an_error_of_s3_is_one_line_and_exit_code_1(s3_server: S3Server) -> None
 
 def test_wrong_usage_is_exit_code_2() -> None:
     for arguments in (["ls"], ["ls", "not-a-uri"], ["no-command"], ["ls", "--no-option", "s3://bucket"]):
-        done = s3torch(*arguments)
+        done = call(*arguments)
         assert (done.returncode, done.stdout) == (2, ""), arguments
         assert "Traceback" not in done.stderr
 

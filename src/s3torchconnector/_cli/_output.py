@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from datetime import datetime, timezone
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Human = Annotated[bool, typer.Option("--human-readable", "-h", help="Print sizes as KiB, MiB, GiB.")]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -61,3 +64,18 @@ def readable(size: float) -> str:
         size /= 1024
         exponent += 1
     return f"{size:.1f} {_UNITS[exponent]}" if exponent else f"{size:.0f} B"
+
+
+def printable(text: str) -> str:
+    """A key or a path for a line of text. What would break the line, or command a terminal, is escaped."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def local_time(seconds: float) -> str:
+    """A time (seconds since 1970) as people read it, in their time zone."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def iso_time(seconds: float) -> str:
+    """A time as programs read it."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
