@@ -5,14 +5,21 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 
 import pytest
 
 from s3torchconnector._cli._app import app
 
 _TIMEOUT = 60.0  # seconds
+# The process gets a session and a terminal of its own, so that Ctrl-C there is a signal.
+_AT_TERMINAL = (
+    "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from s3torchconnector._cli import main; main()"
+)
 
 
 def s3torch(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -39,3 +46,56 @@ def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         app(arguments, prog_name="s3torch")
     texts = [stream.buffer.getvalue().decode() for stream in (output, errors)]  # type: ignore[attr-defined]
     return subprocess.CompletedProcess(arguments, end.value.code, *texts)  # type: ignore[arg-type]
+
+
+class Terminal:
+    """A terminal at which the command runs.
+
+    Attributes:
+        seen: what has been printed.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], descriptor: int) -> None:
+        self.seen = ""
+        self._process = process
+        self._descriptor = descriptor
+        self._until = time.monotonic() + _TIMEOUT
+
+    def expect(self, text: str) -> None:
+        """Wait until it was printed."""
+        while text not in self.seen:
+            assert self._read(), f"{text!r} was not printed, but {self.seen!r}"
+
+    def type(self, text: str) -> None:
+        """What a person types; ``\\x03`` is Ctrl-C."""
+        os.write(self._descriptor, text.encode())
+
+    def wait(self) -> int:
+        """Wait for the end of the command, and return its exit code."""
+        while self._read():
+            pass
+        return self._process.wait(_TIMEOUT)
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._descriptor], [], [], max(0.0, self._until - time.monotonic()))
+        assert ready, f"the command says no more after {self.seen!r}"
+        try:
+            data = os.read(self._descriptor, 65536)
+        except OSError:  # the process has closed its side
+            return False
+        self.seen += data.decode()
+        return bool(data)
+
+
+@contextlib.contextmanager
+def at_terminal(*arguments: str) -> Iterator[Terminal]:
+    """Run the command at a terminal."""
+    ours, its = os.openpty()
+    command = [sys.executable, "-c", _AT_TERMINAL, *arguments]
+    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, start_new_session=True) as process:
+        os.close(its)
+        try:
+            yield Terminal(process, ours)
+        finally:
+            process.kill()
+            os.close(ours)

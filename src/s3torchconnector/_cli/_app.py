@@ -6,15 +6,17 @@ from typing import Annotated
 
 import typer
 
+from s3torchconnector._cli._cat import cat
 from s3torchconnector._cli._du import du
 from s3torchconnector._cli._endings import with_exit_code
 from s3torchconnector._cli._ls import ls
 from s3torchconnector._cli._output import print_line
+from s3torchconnector._cli._rm import rm
 from s3torchconnector._version import __version__
 
 app = typer.Typer(name="s3torch", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-for _command in (ls, du):
+for _command in (ls, du, cat, rm):
     app.command()(with_exit_code(_command))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import wraps
 from typing import Annotated, Any, get_type_hints
@@ -51,6 +52,17 @@ class Connection:
     def client(self, **settings: Any) -> S3Client:
         """A client. The caller closes it."""
         return S3Client(self.region_name, endpoint=self.endpoint_url, s3client_config=self.config(**settings))
+
+    @contextlib.contextmanager
+    def opened(self, **settings: Any) -> Iterator[S3Client]:
+        """A client for a ``with`` block. Ctrl-C ends the block without waiting for what is under way."""
+        client = self.client(**settings)
+        try:
+            yield client
+        except Exception:
+            client.close()
+            raise
+        client.close()
 
     @property
     def region_name(self) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
+from types import FrameType
 from typing import Any
 
 import typer
@@ -14,6 +17,7 @@ from s3torchconnector._cli._output import tell
 from s3torchconnector._errors import S3Exception
 
 FAILED = 1  # exit code: it failed, or a check found something wrong
+USAGE = 2  # exit code: wrong usage
 INTERRUPTED = 130  # exit code: Ctrl-C
 PIPE_CLOSED = 141  # exit code: whoever read the output has ended
 
@@ -41,3 +45,24 @@ def fail(text: str, code: int = FAILED) -> typer.Exit:
     """Print an error. Returns what to raise."""
     tell(f"s3torch: {text}")
     return typer.Exit(code)
+
+
+@contextlib.contextmanager
+def clean_when_terminated() -> Iterator[None]:
+    """In the block, SIGTERM and SIGHUP end the process as Ctrl-C does, after what cleans up. Exit code: 143 or 129.
+
+    For the main thread. A signal that is ignored (``nohup``) stays so.
+    """
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, _exit)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -15,6 +15,16 @@ class Location(NamedTuple):
     bucket: str
     key: str
 
+    @property
+    def folder(self) -> Location:
+        """The same as the beginning of keys that are below it: it ends in a slash, unless it is a whole bucket."""
+        return self._replace(key=self.key if not self.key or self.key.endswith("/") else f"{self.key}/")
+
+    @property
+    def name(self) -> str:
+        """What comes after the last slash of the key."""
+        return self.key[self.key.rfind("/") + 1 :]
+
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
 
@@ -29,3 +39,6 @@ def parse_location(text: str) -> Location:
 
 Prefix = Annotated[Location, typer.Argument(parser=parse_location, metavar="S3_URI", help="s3://bucket/prefix")]
 Object = Annotated[Location, typer.Argument(parser=parse_location, metavar="S3_URI", help="s3://bucket/key")]
+Objects = Annotated[
+    list[Location], typer.Argument(parser=parse_location, metavar="S3_URI...", help="s3://bucket/key, one or more")
+]

@@ -18,6 +18,8 @@ from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Human = Annotated[bool, typer.Option("--human-readable", "-h", help="Print sizes as KiB, MiB, GiB.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each object.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 

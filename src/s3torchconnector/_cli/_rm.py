@@ -1,0 +1,117 @@
+"""``s3torch rm``: deletes what a person has confirmed, many objects at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import Annotated, NamedTuple
+
+import typer
+
+from s3torchconnector._cli._connection import Connection, connects
+from s3torchconnector._cli._endings import USAGE, clean_when_terminated, fail
+from s3torchconnector._cli._jobs import Jobs
+from s3torchconnector._cli._location import Location, Objects
+from s3torchconnector._cli._output import DryRun, Json, Verbose, printable, readable
+from s3torchconnector._cli._report import Report, Words
+from s3torchconnector._errors import S3AccessDeniedError
+from s3torchconnector._s3client import S3Client
+
+_AT_ONCE = 64
+
+
+@connects
+def rm(
+    objects: Objects,
+    *,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Delete all objects in these folders.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    whole_bucket: Annotated[
+        bool, typer.Option("--whole-bucket", help="Let --recursive delete all objects of a bucket.")
+    ] = False,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
+    as_json: Json = False,
+    connection: Connection,
+) -> None:
+    """Delete objects. Asks first: without a terminal, --yes is needed.
+
+    With --recursive, s3://bucket/folder means s3://bucket/folder/, and what is in it. Objects that others change or add
+    after the question stay. In a bucket that keeps versions, the versions stay.
+    """
+    places = [_checked(each, recursive, whole_bucket) for each in objects]
+    words = Words("would delete" if dry_run else "deleted", "object", "delete")
+    with connection.opened() as client, clean_when_terminated():
+        newest = math.inf if yes or dry_run else _ask(client, places, recursive)
+        report = Report(words, as_json=as_json, verbose=verbose or dry_run, shows_bytes=False)
+        with report, Jobs(_AT_ONCE, sys.maxsize) as jobs:
+            for found in _found(client, places, recursive):
+                names = {"uri": str(found.place)}
+                report.expect(found.size)
+                if dry_run or found.changed > newest:
+                    report.note(names, found.size if dry_run else None)
+                else:
+                    jobs.submit(partial(report.attempt, names, partial(_delete, client, found)))
+
+
+class _Found(NamedTuple):
+    """An object that is to be deleted. ``changed`` is when, in seconds since 1970."""
+
+    place: Location
+    size: int = 0
+    changed: float = 0
+
+
+def _checked(place: Location, recursive: bool, whole_bucket: bool) -> Location:
+    if recursive:
+        if not place.key.strip("/") and not whole_bucket:
+            raise typer.BadParameter(f"{place} would delete all objects of the bucket: add --whole-bucket to mean that")
+        return place.folder
+    if not place.key:
+        raise typer.BadParameter(f"{place} names no object: write s3://{place.bucket}/key, or add --recursive")
+    return place
+
+
+def _found(client: S3Client, places: list[Location], recursive: bool) -> Iterator[_Found]:
+    for place in places:
+        if not recursive:
+            yield _Found(place)
+            continue
+        for infos in client.list_all(place.bucket, place.key):
+            for info in infos:
+                yield _Found(Location(place.bucket, info.key), info.size, info.last_modified)
+
+
+def _ask(client: S3Client, places: list[Location], recursive: bool) -> float:
+    """Ask a person. Return the time of the last change of what was found: what is newer, nobody has agreed to."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise fail("rm asks before it deletes, and there is no terminal to ask at: add --yes", USAGE)
+    count = size = 0
+    newest = 0.0
+    for found in _found(client, places, recursive) if recursive else _looked_up(client, places):
+        count, size, newest = count + 1, size + found.size, max(newest, found.changed)
+    where = printable(", ".join(map(str, places))) if len(places) < 4 else f"{len(places)} places"
+    if not count:
+        raise fail(f"there is no object below {where}")
+    what = f"{count:,} object{'' if count == 1 else 's'}, {readable(size)}"
+    sys.stderr.write(f"Delete {what}, {'below ' if recursive else ''}{where}? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise fail("nothing was deleted")
+    return newest if recursive else math.inf
+
+
+def _looked_up(client: S3Client, places: list[Location]) -> Iterator[_Found]:
+    for place in places:
+        size = 0
+        with contextlib.suppress(S3AccessDeniedError):  # who may delete it need not be allowed to read it
+            size = client.head_object(*place).size
+        yield _Found(place, size)
+
+
+def _delete(client: S3Client, found: _Found) -> int:
+    client.delete_object(*found.place)
+    return found.size
