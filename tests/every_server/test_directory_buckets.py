@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from s3torchconnector import S3IterableDataset, S3MapDataset
+from s3torchconnector import S3IterableDataset, S3Manifest, S3MapDataset
 from s3torchconnector._sharding import Place, shard
 from s3torchconnector._wire import operations, read_document
 from s3torchconnector.s3reader import S3Reader
@@ -61,3 +61,13 @@ def test_ranks_agree_on_the_samples(endpoint: str) -> None:
     ]
     assert sorted(shares[0] + shares[1]) == KEYS[:40]
     assert list(iterable) == KEYS[:40]
+
+
+def test_manifests_of_directory_buckets_are_in_key_order(endpoint: str) -> None:
+    """Without asking which archived objects are restored, which directory buckets refuse to be asked."""
+    manifest = S3Manifest.from_prefix(f"s3://{BUCKET}/train/sh", region="us-east-1", endpoint=endpoint)
+    assert [item.key for item in manifest] == KEYS[:40]
+    dataset = S3IterableDataset.from_prefix(
+        f"s3://{BUCKET}/val/", region="us-east-1", endpoint=endpoint, transform=key_of, skip_archived=True
+    )
+    assert list(dataset) == ["val/shard-000.tar"]

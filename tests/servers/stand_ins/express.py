@@ -1,6 +1,7 @@
-"""Directory buckets (S3 Express One Zone): prefixes end in a slash, and listings have no order.
+"""Directory buckets (S3 Express One Zone): prefixes end in a slash, and listings have no order and no restore status.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/s3-express-differences.html,
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html,
 https://github.com/eclipse-store/store/issues/224
 """
 
@@ -18,6 +19,8 @@ class Express(AwsLike):
     bucket = "bucket--usw2-az1--x-s3"
 
     def answer(self, request: ReceivedRequest, owner: str = "") -> bytes:
+        if "x-amz-optional-object-attributes" in request.headers:
+            return s3_error(501, "NotImplemented", "OptionalObjectAttributes is not supported for directory buckets")
         if "session" in request.query:
             end = datetime.now(timezone.utc) + timedelta(minutes=5)
             fields = {"SessionToken": "t", "SecretAccessKey": "s", "AccessKeyId": "A", "Expiration": f"{end:%FT%TZ}"}

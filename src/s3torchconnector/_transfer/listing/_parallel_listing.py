@@ -42,8 +42,9 @@ def list_all(
     """
     runtime = open_runtime()  # it lasts as long as its client, which ``open_runtime`` keeps
     width = min(_WIDTH, runtime.config.max_connections)
-    in_order = runtime.caller.lists_in_order(operations.list_objects(bucket, prefix))
-    in_order = in_order and bucket not in runtime.disordered_buckets
+    has_order = runtime.caller.lists_in_order(operations.list_objects(bucket, prefix))
+    restore_status = restore_status and has_order  # directory buckets have no archives, and no such header
+    in_order = has_order and bucket not in runtime.disordered_buckets
     segments = Segments(prefix, width, _MOST_WAITING, in_order=in_order, after=after)
     in_flight = partial(_InFlight, bucket=bucket, prefix=prefix, restore_status=restore_status)
     under_way = in_flight(runtime)
