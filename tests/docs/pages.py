@@ -12,11 +12,15 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block. ``line`` is the number of the line before its first, ``page`` the path from the root."""
+    """One fenced block. ``line`` is the number of the line before its first, ``page`` the path from the root.
+
+    ``printed`` is the text block right below it, which says what it prints.
+    """
 
     page: str
     line: int
     text: str
+    printed: str | None = None
 
 
 class Page:
@@ -29,8 +33,10 @@ class Page:
 
     def blocks(self, language: str) -> list[Block]:
         """Its blocks in one language, in order."""
-        found = re.finditer(rf"^```{language}\n(.*?)^```$", self.text, re.DOTALL | re.MULTILINE)
-        return [Block(self.name, self.text.count("\n", 0, match.start(1)), match[1]) for match in found]
+        block = r"^```{}\n(.*?)^```$"
+        pattern = block.format(language) + r"(?:\n\n" + block.format("text") + ")?"
+        found = re.finditer(pattern, self.text, re.DOTALL | re.MULTILINE)
+        return [Block(self.name, self.text.count("\n", 0, match.start(1)), match[1], match[2]) for match in found]
 
     @cached_property
     def prose(self) -> str:
