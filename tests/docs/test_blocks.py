@@ -60,6 +60,12 @@ _PRINTED = {
         "range_based": r"b'\x89PNG\r\n\x1a\n'",
         "NamedReader": "s3://my-bucket/images/0.png unknown\n",
     },
+    "docs/guide/coming-from.md": {
+        "manifests/litdata": "6 of 6 samples seen\n",
+        "from_tar": "6 samples, 3 batches\n",
+        "from_mds": "['label', 'text'] [0, 1, 2]\n",
+        "from-s3fs": "['from-s3fs/model.pt'] torch.Size([3])\n",
+    },
     "docs/guide/checkpoints.md": {
         "numpy.save": "80128 bytes written",
         "overwrite=False": "S3ObjectExistsError in HeadObject\nb'first'\n",
