@@ -11,6 +11,7 @@ import warnings
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -44,6 +45,7 @@ def fit(epochs: int, region: str, resume_from: str | None = None) -> Trainer:
     data = DataLoader(TensorDataset(x, torch.sin(x)), batch_size=64, shuffle=True)
     trainer = Trainer(
         default_root_dir=ROOT,
+        logger=CSVLogger(ROOT),
         max_epochs=epochs,
         # Saving goes on in a thread while the next steps are computed.
         plugins=[AsyncCheckpointIO(S3LightningCheckpoint(region))],

@@ -66,10 +66,12 @@ class S3LightningCheckpoint(CheckpointIO):
         >>> from lightning.pytorch import Trainer
         >>> from lightning.pytorch.callbacks import ModelCheckpoint
         >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> from lightning.pytorch.loggers import CSVLogger
         >>> from s3torchconnector.lightning import S3LightningCheckpoint
         >>> saving = ModelCheckpoint("s3://my-bucket/run-1/checkpoints", save_last=True)
         >>> trainer = Trainer(
         ...     default_root_dir="s3://my-bucket/run-1",
+        ...     logger=CSVLogger("s3://my-bucket/run-1"),
         ...     max_epochs=1,
         ...     enable_progress_bar=False,
         ...     enable_model_summary=False,
