@@ -8,7 +8,7 @@ T      ?=
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo examples test test-slow soak simulate matrix check fmt docs bench figures clean
+.PHONY: help install browser demo examples test test-slow soak simulate matrix check fmt docs bench figures clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -21,10 +21,17 @@ demo: $(READY) ## train on images from a local S3 server, checkpoint to it, resu
 examples: $(READY) ## run every script in examples/
 	@for script in examples/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-test: $(READY) ## run the tests (T="-k name" passes options to pytest)
+browser:  # what tests/docs/test_site.py looks at the pages with; apt-get can install it for root alone
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing Chromium, which the tests of the site need"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	else echo "tests/docs/test_site.py needs Chromium, and will fail. To install it: sudo apt-get install chromium"; fi
+
+test: $(READY) browser ## run the tests (T="-k name" passes options to pytest)
 	@$(BIN)/python -m pytest -q $(T)
 
-test-slow: $(READY) ## run the tests that take minutes or gigabytes
+test-slow: $(READY) browser ## run the tests that take minutes or gigabytes
 	@$(BIN)/python -m pytest -q -m slow --timeout=900 $(T)
 
 soak: $(READY) ## read and save through a proxy that misbehaves, watching for leaks (SECONDS=600)
@@ -33,7 +40,7 @@ soak: $(READY) ## read and save through a proxy that misbehaves, watching for le
 simulate: $(READY) ## many clients at a server that admits few: do they share it fairly?
 	@$(BIN)/python -m benchmarks.simulate
 
-matrix: $(READY) ## run the tests on CPython 3.10 to 3.13, as far as they are installed (T="tests/wire")
+matrix: $(READY) browser ## run the tests on CPython 3.10 to 3.13, as far as they are installed (T="tests/wire")
 	@$(BIN)/python -m tests.matrix -- $(T)
 
 check: $(READY) ## ruff, strict mypy on src, import layers, figures in the documents
@@ -46,9 +53,8 @@ check: $(READY) ## ruff, strict mypy on src, import layers, figures in the docum
 fmt: $(READY) ## format the code and apply the safe fixes
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
 
-docs: $(READY) ## write the API documentation to build/docs/
-	@PYTHONWARNINGS=ignore $(BIN)/python -m pdoc --docformat google -o build/docs s3torchconnector s3torchconnectorclient
-	@echo "build/docs/index.html"
+docs: $(READY) ## write the site, with the API reference, to build/docs/; a broken link is an error
+	@$(BIN)/python -m website
 
 bench: $(READY) ## compare with the native connector and the limit (BENCH=name runs one)
 	@$(BIN)/python -m benchmarks $(BENCH)

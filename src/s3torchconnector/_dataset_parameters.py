@@ -44,8 +44,13 @@ _REFERENCE = re.compile(r"^( *)(\w+(?:, \w+)*): described in ``_dataset_paramete
 def document(documented: _F) -> _F:
     """Decorate a function or a class: fill in the text of the shared parameters that its docstring names."""
     if documented.__doc__ is not None:  # python -OO has none
-        documented.__doc__ = _REFERENCE.sub(_described, documented.__doc__)
+        documented.__doc__ = described(documented.__doc__)
     return documented
+
+
+def described(docstring: str) -> str:
+    """The docstring with the text of the shared parameters that it names."""
+    return _REFERENCE.sub(_described, docstring)
 
 
 def _described(reference: re.Match[str]) -> str:
