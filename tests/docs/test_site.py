@@ -41,7 +41,7 @@ _LOOK = r"""async () => {
       .filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !scrolled(e.parentElement))
       .map(e => e.outerHTML.slice(0, 120)),
     width: document.documentElement.scrollWidth,
-    raw: text.textContent.match(/``|:::|\*\*\w|\]\(|^#+ |\b(Args|Example):|>>> /gm) || [],
+    raw: text.textContent.match(/``|:::|(?<!\w)\*\*\w|\]\(|^#+ |\b(Args|Example):|>>> /gm) || [],
     background: getComputedStyle(document.body).backgroundColor,
   }
 }"""
