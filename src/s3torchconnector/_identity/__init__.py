@@ -7,7 +7,7 @@ request. The signature is computed here, by pure functions.
 from s3torchconnector._identity._credentials import CredentialsProvider, credentials_provider
 from s3torchconnector._identity._endpoint_url import Endpoint
 from s3torchconnector._identity._endpoints import EndpointResolver
-from s3torchconnector._identity._found_credentials import refuse_unsendable
+from s3torchconnector._identity._found_credentials import FoundCredentials, refuse_unsendable
 from s3torchconnector._identity._lookup_failures import lookup_attempts
 from s3torchconnector._identity._sigv4 import (
     EMPTY_SHA256,
@@ -34,6 +34,7 @@ __all__ = [
     "CredentialsProvider",
     "Endpoint",
     "EndpointResolver",
+    "FoundCredentials",
     "Signature",
     "Signer",
     "ca_bundle",

@@ -50,6 +50,10 @@ class CredentialsProvider(Protocol):
     def is_due(self) -> bool:
         """Whether what ``valid`` has just returned ends soon, so that ``get`` should renew it."""
 
+    @property
+    def found(self) -> FoundCredentials | None:
+        """The latest result of a look-up; None if there was none yet, or if nothing is signed."""
+
     def valid(self) -> Credentials | None:
         """Return what to sign the next request with, or None if that is not known without waiting.
 
@@ -93,6 +97,7 @@ def credentials_provider(
 
 class _Unsigned:
     is_due = False
+    found = None
 
     def valid(self) -> None:
         return None
@@ -131,6 +136,10 @@ class _LookedUp:
     @property
     def is_due(self) -> bool:
         return self._found is not None and self._found.is_due
+
+    @property
+    def found(self) -> FoundCredentials | None:
+        return self._found
 
     def valid(self) -> Credentials | None:
         if self._found is None:

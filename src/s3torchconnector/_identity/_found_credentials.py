@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ _log = logging.getLogger(__name__)
 
 _RENEWAL_CHECK_SECONDS = 1.0
 _LONGEST_RENEWAL_PAUSE = 60.0  # between renewals that fail while the credentials are still valid
+_LONGEST_VALIDITY = 1 << 32  # seconds; what is valid for longer does not end
 
 
 class FoundCredentials:
@@ -38,6 +40,18 @@ class FoundCredentials:
         self._check_at = math.inf
         self.latest = self._checked()
         self._check_again()
+
+    @property
+    def is_renewed(self) -> bool:
+        """Whether new ones can be had before they end."""
+        return self._refresh_needed is not None
+
+    def seconds_left(self) -> int | None:
+        """How long they are valid from now on; None if nobody told."""
+        if self._refresh_needed is None or not self._refresh_needed(_LONGEST_VALIDITY):
+            return None
+        # botocore does not tell when they end, but whether they do within so many seconds.
+        return max(0, bisect_left(range(_LONGEST_VALIDITY), True, key=self._refresh_needed) - 1)
 
     def valid(self) -> Credentials | None:
         """The credentials that were read last, unless they have expired."""

@@ -13,6 +13,7 @@ from s3torchconnector._identity import (
     AsymmetricSigner,
     Credentials,
     Endpoint,
+    FoundCredentials,
     Signer,
     credentials_provider,
     lookup_attempts,
@@ -96,6 +97,17 @@ class Authenticator:
         if credentials is None:
             raise NoCredentialsYet("credentials have to be looked up first")
         return Identity(self._signer(endpoint, token_header), credentials)
+
+    def find(self, deadline: Deadline) -> FoundCredentials | None:
+        """Where credentials come from and how long they last, looked up if need be; None if nothing is signed.
+
+        Raises:
+            S3CredentialsError: there are none.
+            S3TimeoutError: they were not found in time.
+        """
+        if not self._unsigned and self._provider.valid() is None:
+            self._lookup.join(self._provider.get, deadline)
+        return self._provider.found
 
     def timestamp(self) -> str:
         """The time by the server's clock, as far as it is known, in the format of signatures."""
