@@ -9,7 +9,7 @@ from s3torchconnector._late_imports import names_from
 from s3torchconnector._transfer.engine._collector import leave_to_collector
 from s3torchconnector._transfer.engine._debug_state import debug_state
 from s3torchconnector._transfer.engine._memory import FillableBytes, address_of
-from s3torchconnector._transfer.engine._node import count_workers_by
+from s3torchconnector._transfer.engine._node import connections_of_worker, count_workers_by, ranks_of_node
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import OpenRuntime, Runtime
 from s3torchconnector._transfer.engine._workers import Lane, Workers
@@ -69,6 +69,7 @@ __all__ = [
     "Workers",
     "abort_together",
     "address_of",
+    "connections_of_worker",
     "count_workers_by",
     "debug_state",
     "discarded",
@@ -82,6 +83,7 @@ __all__ = [
     "look_ahead",
     "prepare_verification",
     "range_based",
+    "ranks_of_node",
     "refused_for_sure",
     "start_over_if_refused",
 ]

@@ -33,18 +33,22 @@ def count_workers_by(count: Callable[[], int]) -> None:
 
 def share_of_node(config: S3ClientConfig) -> S3ClientConfig:
     """The settings for this process: a share of them if it is a data worker, otherwise unchanged."""
-    sharers = _count_workers() * _ranks_of_node()
+    sharers = _count_workers() * ranks_of_node()
     if sharers <= 1:
         return config
-    most = config.max_connections
     return replace(
         config,
         throughput_target_gbps=config.throughput_target_gbps / sharers,
-        max_connections=min(most, max(_FEWEST_CONNECTIONS, most * _WORKERS_WITH_ALL // sharers)),
+        max_connections=connections_of_worker(config.max_connections, sharers),
     )
 
 
-def _ranks_of_node() -> int:
+def connections_of_worker(most: int, sharers: int) -> int:
+    """How many connections each of so many data workers of a node may have, if a process may have ``most``."""
+    return min(most, max(_FEWEST_CONNECTIONS, most * _WORKERS_WITH_ALL // sharers)) if sharers > 1 else most
+
+
+def ranks_of_node() -> int:
     """How many training processes torchrun, or whatever sets its variable, has started on this machine."""
     ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
     return max(1, int(ranks)) if ranks.isdecimal() else 1
