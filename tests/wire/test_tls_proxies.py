@@ -118,7 +118,7 @@ def test_by_default_the_proxy_needs_a_certificate_that_the_endpoint_may_have(
 def test_a_proxy_with_the_certificate_of_another_host_is_refused(
     ca_of_proxy: PrivateCA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s3torchconnector._wire._dialer._look_up", lambda route: [(2, 1, 6, "", proxy.address)])
+    monkeypatch.setattr("s3torchconnector._wire._dialer.look_up", lambda route: [(2, 1, 6, "", proxy.address)])
     with ForwardProxy(tls=ca_of_proxy.server_context) as proxy:
         monkeypatch.setenv("http_proxy", "https://proxy.example:443")
         with (

@@ -89,7 +89,7 @@ class Dialer:
 
     def _connect(self, route: Route, deadline: Deadline) -> Connection:
         deadline.check()
-        addresses = _look_up(route)
+        addresses = look_up(route)
         deadline.check()
         longest = self._config.connect_timeout if deadline.connect else _BRIEFLY
         end = time.perf_counter() + min(longest, deadline.left())
@@ -166,7 +166,7 @@ class Dialer:
             return self._tls[bundle]
 
 
-def _look_up(route: Route) -> list[AddressInfo]:
+def look_up(route: Route) -> list[AddressInfo]:
     """The IP addresses of the server, or of its proxy."""
     target = route.proxy or route
     # The host as bytes: for a str, Python would import the IDNA codec, which takes milliseconds.

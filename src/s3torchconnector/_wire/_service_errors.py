@@ -28,10 +28,10 @@ from s3torchconnector._wire._retry import THROTTLING_CODES
 _MISSING_CODES = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NoSuchVersion", "NotFound"})
 # The second: another write to the key was still under way when the attempts were used up.
 _EXISTS_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
-_REGION_CODES = frozenset(
+REGION_CODES = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "TemporaryRedirect"}
 )
-_CREDENTIAL_CODES = frozenset(
+CREDENTIAL_CODES = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "InvalidAccessKeyId", "SignatureDoesNotMatch",
      "TokenRefreshRequired", "RequestExpired"}
 )  # fmt: skip
@@ -153,7 +153,7 @@ def _classified(request: Request, status: int, headers: Mapping[str, str], docum
     if document.message:
         facts += f": {document.message.removesuffix('.')}"
     region = headers.get("x-amz-bucket-region") or document.region
-    if code in _REGION_CODES or (status in (301, 307, 400) and region and not code):
+    if code in REGION_CODES or (status in (301, 307, 400) and region and not code):
         return _wrong_region(facts, region)
     is_deleted = headers.get("x-amz-delete-marker") == "true"
     if is_deleted or code in _MISSING_CODES or status == 404:
@@ -172,7 +172,7 @@ def _classified(request: Request, status: int, headers: Mapping[str, str], docum
         return S3ThrottledError(f"Service error: S3 asks to slow down: {facts}")
     if code == "InvalidObjectState":
         return _archived(facts, document)
-    if (code in _CREDENTIAL_CODES or status in (401, 403)) and code not in _FULL_CODES:
+    if (code in CREDENTIAL_CODES or status in (401, 403)) and code not in _FULL_CODES:
         return S3AccessDeniedError(f"Service error: access denied: {facts}. {_access_advice(request, code)}")
     advice = _advice(request, status, code, document.message)
     return S3ServiceError(f"Service error: {facts}" + (f". {advice}" if advice else ""))

@@ -9,6 +9,7 @@ import math
 import ssl
 import time
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from s3torchconnector._wire._connection import SMALL_BODY, Buffer, Connection
 from s3torchconnector._wire._timed_socket import AWAITING_RESPONSE
@@ -17,6 +18,14 @@ _PIECE = 1024 * 1024  # bytes that OpenSSL is given at a time
 _RECORD = 16 * 1024  # bytes of plain text that a record has at most (RFC 8446, 5.1)
 _INCOMPLETE_RECORD = 32 * 1024  # bytes that OpenSSL may hold back until the rest of their record comes
 _WAKE_UP_BYTES = 256 * 1024  # of a large body, that a thread is woken for; twice as many made loads slower
+
+
+class Handshake(NamedTuple):
+    """What TLS has agreed on. Issuer and end of the certificate (seconds since 1970) are None if it is not verified."""
+
+    version: str
+    issuer: str | None
+    ends: float | None
 
 
 class TlsConnection(Connection):
@@ -86,3 +95,11 @@ class TlsConnection(Connection):
     @property
     def tls_session(self) -> ssl.SSLSession | None:
         return self._sock.session
+
+    def handshake(self) -> Handshake:
+        """What was agreed on when the connection was opened."""
+        certificate: Any = self._sock.getpeercert() or {}
+        issuer = dict(pair for part in certificate.get("issuer", ()) for pair in part)
+        name = " ".join(filter(None, [issuer.get("organizationName"), issuer.get("commonName")]))
+        ends = certificate.get("notAfter")
+        return Handshake(self._sock.version() or "TLS", name or None, ssl.cert_time_to_seconds(ends) if ends else None)

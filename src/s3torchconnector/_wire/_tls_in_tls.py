@@ -99,6 +99,12 @@ class InnerTls:
     def session(self) -> ssl.SSLSession | None:
         return self._inner.session
 
+    def version(self) -> str | None:
+        return self._inner.version()
+
+    def getpeercert(self) -> object:
+        return self._inner.getpeercert()
+
     def fileno(self) -> int:
         return self._outer.fileno()
 
