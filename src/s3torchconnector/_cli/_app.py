@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from s3torchconnector._cli._cat import cat
+from s3torchconnector._cli._doctor import doctor
 from s3torchconnector._cli._du import du
 from s3torchconnector._cli._endings import with_exit_code
 from s3torchconnector._cli._ls import ls
@@ -16,7 +17,7 @@ from s3torchconnector._version import __version__
 
 app = typer.Typer(name="s3torch", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-for _command in (ls, du, cat, rm):
+for _command in (ls, du, cat, rm, doctor):
     app.command()(with_exit_code(_command))
 
 
