@@ -146,6 +146,25 @@ def test_a_wrong_clock(keys: None) -> None:
     assert found["delete"].status is Status.PASS  # the client corrects it
 
 
+@pytest.mark.parametrize(
+    ("minutes", "status"),
+    [(-20, Status.FAILURE), (20, Status.FAILURE), (10, Status.WARNING), (2, Status.PASS), (0, Status.PASS)],
+)
+def test_a_clock_that_differs_from_a_patient_servers(keys: None, minutes: int, status: Status) -> None:
+    aws = Aws()
+    aws.now += 60 * minutes
+    with aws.serve() as server:
+        found = examined(server.endpoint)
+    assert found["clock"].status is status
+    assert checks_with(found, Status.FAILURE) <= {"clock"}
+
+
+def test_a_wrong_clock_of_a_server_that_does_not_tell_its_own(keys: None) -> None:
+    found = responding(s3_error(403, "RequestTimeTooSkewed", "The difference is too large"))
+    check_named(found, "clock", "differs from the server's", "timedatectl")
+    assert found["keys"].status is Status.SKIPPED
+
+
 def with_date(answer: bytes, moment: float) -> bytes:
     head, _, body = answer.partition(b"\r\n\r\n")
     return head + f"\r\ndate: {time.strftime('%a, %d %b %Y %T GMT', time.gmtime(moment))}\r\n\r\n".encode() + body
