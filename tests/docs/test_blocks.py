@@ -84,7 +84,10 @@ _PRINTED = {
         "from_env": "S3CustomerKey.from_env('IMAGES_KEY')\n",
         "logging": "",
     },
-    "docs/guide/servers.md": {"equal_parts": "https://s3.example.com\n"},
+    "docs/guide/servers.md": {
+        "equal_parts": "https://s3.example.com\n",
+        **dict.fromkeys(("minio = ", "YOUR-ACCOUNT.r2.", "google = ", "backblaze = ", "ceph = ", "rustfs = "), ""),
+    },
     "docs/guide/errors.md": {
         "except S3NotFoundError": "True GetObject NoSuchKey Service error: The key does not exist",
         "except OSError": "None",
