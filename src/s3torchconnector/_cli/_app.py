@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from s3torchconnector._cli._bench import bench
 from s3torchconnector._cli._cat import cat
 from s3torchconnector._cli._doctor import doctor
 from s3torchconnector._cli._du import du
@@ -17,7 +18,7 @@ from s3torchconnector._version import __version__
 
 app = typer.Typer(name="s3torch", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-for _command in (ls, du, cat, rm, doctor):
+for _command in (ls, du, cat, rm, bench, doctor):
     app.command()(with_exit_code(_command))
 
 
