@@ -331,7 +331,7 @@ def test_the_cost_is_that_of_the_price_list() -> None:
 def test_sizes_workers_and_bars() -> None:
     assert [parse_size(text) for text in ("1k", "2 MB", "3GiB", "7")] == [1000, 2_000_000, 3 * 1024**3, 7]
     assert [worker_counts(most) for most in (0, 1, 6, 8)] == [[0], [1], [1, 2, 4, 6], [1, 2, 4, 8]]
-    assert (bar(1.0, blocks=False), bar(0.0, blocks=True)) == ("#" * 24, "")
+    assert (bar(1.0, 24, blocks=False), bar(0.0, 24, blocks=True)) == ("#" * 24, "")
 
 
 def test_what_cannot_be_read_or_was_left_behind_is_not_chosen() -> None:

@@ -79,7 +79,11 @@ def _in_flight(small: Sequence[Measurement]) -> list[Recommendation]:
     connections = chosen.settings.max_connections
     return [
         Recommendation("look_ahead", chosen.settings.look_ahead, reason),
-        Recommendation("max_connections", None if connections == _DEFAULT.max_connections else connections, reason),
+        Recommendation(
+            "max_connections",
+            None if connections == _DEFAULT.max_connections else connections,
+            f"that look_ahead was measured with {connections} connections",
+        ),
     ]
 
 
@@ -112,9 +116,12 @@ def _target(large: Sequence[Measurement]) -> list[Recommendation]:
     chosen = _least(compared, lambda each: each.gbps, lambda each: each.settings.throughput_target_gbps)
     target = chosen.settings.throughput_target_gbps
     usual = min(compared, key=lambda each: each.settings.throughput_target_gbps)
-    value = None if target == _usual_target() else target
-    reason = f"a target of {target:g} Gbit/s reads at {chosen.gbps:.2f}; the default reads at {usual.gbps:.2f}"
-    return [Recommendation("throughput_target_gbps", value, reason)]
+    if chosen is usual:
+        higher = max((each for each in compared if each is not usual), key=lambda each: each.gbps, default=usual)
+        reason = f"the default reads at {usual.gbps:.2f} Gbit/s; the best higher one, at {higher.gbps:.2f}"
+        return [Recommendation("throughput_target_gbps", None, reason)]
+    reason = f"a target of {target:g} Gbit/s reads at {chosen.gbps:.2f}; the default, at {usual.gbps:.2f}"
+    return [Recommendation("throughput_target_gbps", target, reason)]
 
 
 def _least(

@@ -11,10 +11,11 @@ from typing import Any
 from s3torchconnector._cli._bench._measurement import Measurement
 from s3torchconnector._cli._bench._recommend import Recommendation, as_code, recommend
 from s3torchconnector._cli._bench._sweep import Result, describe_run, processors
-from s3torchconnector._cli._output import print_line, print_table, tell
+from s3torchconnector._cli._output import print_line, print_table, stdout_console, tell
 from s3torchconnector._version import __version__
 
 _BAR = 24  # characters
+_SHORTEST_BAR = 8
 _ROUGH = 1.0  # seconds: what takes less is measured too inexactly to decide by
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -39,18 +40,15 @@ def print_report(result: Result) -> None:
     """Print it for people. Bars are of blocks on a terminal that has them, and otherwise of ASCII."""
     small = [each for each in result.measured if each.work == "small"]
     if small:
-        print_table(
-            "small objects", ">objects/s", ">Gbit/s", ">CPU ms each", ">first byte ms: p50", ">p90", ">p99", "",
-            rows=[_small_row(each, bar) for each, bar in _with_bars(small, [e.objects_per_second for e in small])],
-        )  # fmt: skip
-        print_line("")
+        columns = ["small objects", ">objects/s", ">Gbit/s", ">CPU ms", ">p50 ms", ">p90 ms", ">p99 ms"]
+        _print_with_bars(columns, [_small_row(each) for each in small], [each.objects_per_second for each in small])
     large = [each for each in result.measured if each.work != "small"]
     if large:
-        print_table(
-            "large objects", ">Gbit/s", ">CPU s/GB", ">first byte ms: p50", ">p90", ">p99", "",
-            rows=[_large_row(each, bar) for each, bar in _with_bars(large, [e.gbps for e in large])],
-        )  # fmt: skip
-        print_line("")
+        columns = ["large objects", ">Gbit/s", ">CPU s/GB", ">p50 ms", ">p90 ms", ">p99 ms"]
+        _print_with_bars(columns, [_large_row(each) for each in large], [each.gbps for each in large])
+    print_line(
+        "CPU: of each object, or GB. p50, p90, p99: time to the first byte. ahead: look_ahead, on: max_connections.\n"
+    )
     print_recommendations(recommend(result.measured))
     longest = max((each.seconds for each in result.measured), default=0.0)
     if longest < _ROUGH:
@@ -58,49 +56,50 @@ def print_report(result: Result) -> None:
 
 
 def print_recommendations(recommended: Sequence[Recommendation]) -> None:
-    """Print what to set, and why."""
-    rows = [[each.name, "default" if each.value is None else f"{each.value:,}", each.reason] for each in recommended]
-    print_table("recommended", ">value", "reason", rows=rows)
+    """Print what to set, and why; at last what a program says."""
+    for each in recommended:
+        print_line(f"{each.name}: {'the default' if each.value is None else f'{each.value:,}'}\n    {each.reason}")
     if code := as_code(recommended):
         print_line(f"\n{code}")
 
 
-def _small_row(each: Measurement, bar: str) -> list[str]:
+def _print_with_bars(columns: list[str], rows: list[list[str]], rates: Sequence[float]) -> None:
+    """Print a table. The last column is a bar for each rate, as long as the terminal has room for it."""
+    widths = [max(map(len, column)) for column in zip([name.lstrip(">") for name in columns], *rows, strict=True)]
+    room = stdout_console().width - sum(widths) - 2 * len(widths)
+    length = min(_BAR, room) if room >= _SHORTEST_BAR else 0
+    for row, rate in zip(rows, rates, strict=True):
+        row.append(bar(rate / max(rates), length, blocks=_has_blocks()))
+    print_table(*columns, "", rows=rows)
+    print_line("")
+
+
+def _small_row(each: Measurement) -> list[str]:
     name = describe_run(each).removeprefix("small objects, ")
-    return [
-        name,
-        f"{each.objects_per_second:,.0f}",
-        f"{each.gbps:.2f}",
-        f"{each.cpu_seconds * 1e3:.2f}",
-        *_first_byte(each),
-        bar,
-    ]
+    cpu = f"{each.cpu_seconds * 1e3:.2f}"
+    return [name, f"{each.objects_per_second:,.0f}", f"{each.gbps:.2f}", cpu, *_first_byte(each)]
 
 
-def _large_row(each: Measurement, bar: str) -> list[str]:
-    return [describe_run(each), f"{each.gbps:.2f}", f"{each.cpu_seconds:.2f}", *_first_byte(each), bar]
+def _large_row(each: Measurement) -> list[str]:
+    return [describe_run(each), f"{each.gbps:.2f}", f"{each.cpu_seconds:.2f}", *_first_byte(each)]
 
 
 def _first_byte(each: Measurement) -> list[str]:
     return [f"{seconds * 1e3:.1f}" for seconds in each.first_byte.values()] or ["-", "-", "-"]
 
 
-def _with_bars(measured: Sequence[Measurement], rates: Sequence[float]) -> list[tuple[Measurement, str]]:
-    return [(each, bar(rate / max(rates), blocks=_has_blocks())) for each, rate in zip(measured, rates, strict=True)]
-
-
 def _has_blocks() -> bool:
     return sys.stdout.isatty() and "utf" in (sys.stdout.encoding or "").lower() and os.environ.get("TERM") != "dumb"
 
 
-def bar(share: float, *, blocks: bool) -> str:
-    """A bar whose length is a share of the longest.
+def bar(share: float, longest: int, *, blocks: bool) -> str:
+    """A bar whose length is a share of the longest, in characters.
 
     >>> from s3torchconnector._cli._bench._report import bar
-    >>> bar(0.5, blocks=False), bar(0.26, blocks=True)
+    >>> bar(0.5, 24, blocks=False), bar(0.26, 24, blocks=True)
     ('############', '██████▏')
     """
     if not blocks:
-        return "#" * round(share * _BAR)
-    eighths = int(share * _BAR * 8)
+        return "#" * round(share * longest)
+    eighths = int(share * longest * 8)
     return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()

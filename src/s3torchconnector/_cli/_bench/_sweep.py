@@ -217,13 +217,12 @@ def describe_run(each: Measurement) -> str:
     if each.work == "small":
         words = [f"small objects, {settings.workers} worker{'' if settings.workers == 1 else 's'}"]
     else:
-        words = [{"large": "large reads", "save": "saves"}[each.work], f"parts of {settings.part_size // _MIB} MiB"]
+        words = [f"{each.work} reads" if each.work == "large" else "saves", f"{settings.part_size // _MIB} MiB parts"]
     if settings.look_ahead is not None:
-        words.append(f"{settings.look_ahead} ahead")
-    if settings.max_connections != usual.max_connections:
-        words.append(f"{settings.max_connections} connections")
+        on = "" if settings.max_connections == usual.max_connections else f" on {settings.max_connections}"
+        words.append(f"{settings.look_ahead} ahead{on}")
     if settings.throughput_target_gbps != usual.throughput_target_gbps:
-        words.append(f"target {settings.throughput_target_gbps:g} Gbit/s")
+        words.append(f"target {settings.throughput_target_gbps:g}")
     return ", ".join(words)
 
 
