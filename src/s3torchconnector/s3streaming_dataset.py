@@ -59,6 +59,10 @@ class S3StreamingDataset(IterableDataset[Any]):
             raises all; the next call goes on with the next sample or batch.
         max_errors: how many samples may be replaced in an epoch of one rank, before the next error is raised.
         cache: where objects are kept on this node, see ``S3Cache``.
+        canonical_nodes: how many nodes the samples are dealt to once and for all, so that a node sees the same ones in
+            each epoch and its cache has them: a multiple of the nodes there are. ``batch_size`` times ranks must be a
+            multiple of it, or some samples change nodes, and ranks must be numbered from node to node, as ``torchrun``
+            does. Another number of nodes goes on exactly, too. By default, any node may get any sample.
         look_ahead: most objects on their way before they are asked for; by default as many as
             ``throughput_target_gbps`` can use. 0 switches it off.
         transform_threads: how many threads of each process that iterates run transforms, which must allow that; 0 runs
@@ -106,17 +110,19 @@ class S3StreamingDataset(IterableDataset[Any]):
         on_error: Literal["raise", "replace"] = "raise",
         max_errors: int = 100,
         cache: S3Cache | None = None,
+        canonical_nodes: int | None = None,
         look_ahead: int | None = None,
         transform_threads: int = 0,
     ) -> None:
         _streaming.check_numbers(batch_size, seed, num_replicas, rank, look_ahead, transform_threads)
         most_errors = _streaming.most_errors(on_error, max_errors)
         dealing = _streaming.dealing(batch_size, drop_last, even_batches, balance, num_replicas, rank)
+        dealing = _streaming.on_nodes(dealing, canonical_nodes)
         listed = _listed(manifest, region, endpoint, s3client_config, dealing.rank)
         region, endpoint, s3client_config = listed._place(region, endpoint, s3client_config)
         objects = PinnedObjects(listed, cache)
         source = DatasetSource(region, objects, endpoint, transform, s3client_config, reader_constructor, "streaming")
-        part = Part(source, listed, seed, shuffle, most_errors)
+        part = Part(source, listed, seed, shuffle, most_errors, dealing.nodes)
         self._set_up(OfOnePart(part), dealing, look_ahead, transform_threads)
 
     @classmethod
@@ -249,6 +255,8 @@ def _part_of(name: str, dataset: object) -> Part:
     parts = dataset._making.contents.parts
     if len(parts) > 1 or parts[0].name:
         raise S3ConfigurationError(f"a mix cannot be mixed again: give its own sources with their weights ({name})")
+    if parts[0].nodes > 1:
+        raise S3ConfigurationError(f"a mix deals samples to all nodes: leave canonical_nodes out of {name}")
     return parts[0]
 
 

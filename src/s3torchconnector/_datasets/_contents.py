@@ -10,6 +10,8 @@ from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 from s3torchconnector._dataset_source import DatasetSource, ObjectTable
+from s3torchconnector._datasets import _node_order, _order
+from s3torchconnector._datasets._node_order import NodeOrder
 from s3torchconnector._datasets._order import AnyOrder, Order
 from s3torchconnector._datasets._state import Settings
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
@@ -32,6 +34,7 @@ class Part:
         source: opens objects, and has the transform.
         objects: by number.
         seed, shuffle: see ``Order``.
+        nodes: canonical nodes, see ``NodeOrder``.
         most_errors: how many bad samples may be replaced in an epoch; None raises the first error.
         name: of a source in a mix.
     """
@@ -41,6 +44,7 @@ class Part:
     seed: int
     shuffle: bool
     most_errors: int | None
+    nodes: int = 1
     name: str = ""
 
     @property
@@ -101,7 +105,11 @@ class OfOnePart(Contents):
     def __init__(self, part: Part) -> None:
         self._part = part
         samples = len(part.objects)
-        super().__init__([part], samples, Settings(part.fingerprint, samples, part.seed, part.shuffle))
+        name = _order.NAME if part.nodes == 1 else _node_order.name_of(part.nodes)
+        super().__init__([part], samples, Settings(part.fingerprint, samples, part.seed, part.shuffle, name))
 
-    def order(self, epoch: int) -> Order:
-        return Order(self._part.seed, epoch, self.samples, shuffle=self._part.shuffle)
+    def order(self, epoch: int) -> AnyOrder:
+        part = self._part
+        if part.nodes == 1:
+            return Order(part.seed, epoch, self.samples, shuffle=part.shuffle)
+        return NodeOrder(part.seed, epoch, self.samples, part.nodes, shuffle=part.shuffle)

@@ -4,6 +4,10 @@ A pass deals the positions from ``start`` on: global batch t has the next ``repl
 the r-th ``batch_size`` of these. A DataLoader's worker w of W makes the batches t for which ``t % W == w``, which is
 the order in which the loader asks its workers. So after T batches the samples that were handed out are a prefix of the
 epoch, whatever the numbers of ranks and workers and the size of a batch.
+
+With canonical nodes (``_node_order``), the positions of a global batch are dealt in the order of their nodes instead:
+first all of node 0, then those of node 1. Ranks are numbered from node to node, so those of one node get the same
+canonical nodes at each step, if the global batch is a multiple of them and they are one of the nodes.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ class Deal:
         batch_size: samples of a batch of one rank.
         tail: see ``Tail``.
         start: the position at which the pass begins.
+        nodes: canonical nodes.
     """
 
     samples: int
@@ -34,6 +39,7 @@ class Deal:
     batch_size: int
     tail: Tail
     start: int = 0
+    nodes: int = 1
 
     @property
     def global_batch(self) -> int:
@@ -54,7 +60,7 @@ class Deal:
         return self.full_batches * self.batch_size + self._tail_size(rank)
 
     def positions(self, rank: int, batch: int) -> list[range]:
-        """The positions of a rank's batch, in order. Only what pads the last batch needs more than one range.
+        """The positions of a rank's batch, in order. What pads the last one, and canonical nodes, need several ranges.
 
         Raises:
             IndexError: the rank has no such batch.
@@ -62,8 +68,7 @@ class Deal:
         if not 0 <= batch < self.batches(rank):
             raise IndexError(f"batch {batch} is out of range: rank {rank} has {self.batches(rank)}")
         if batch < self.full_batches:
-            first = self.start + batch * self.global_batch + rank * self.batch_size
-            return [range(first, first + self.batch_size)]
+            return self._of_full(self.start + batch * self.global_batch, rank)
         tail = self.start + self.full_batches * self.global_batch
         first = tail + sum(map(self._tail_size, range(rank))) if self.tail == "uneven" else (
             tail + rank * self._tail_size(rank)
@@ -72,17 +77,31 @@ class Deal:
 
     def of_worker(self, rank: int, worker: int, workers: int, first: int = 0) -> Iterator[list[range]]:
         """The batches that one worker of a rank makes, from its ``first``-th on."""
-        size, full, stride = self.batch_size, self.full_batches, self.global_batch
-        before = self.start + rank * size
+        full, stride = self.full_batches, self.global_batch
         for batch in range(worker + first * workers, self.batches(rank), workers):
-            at = before + batch * stride
-            yield [range(at, at + size)] if batch < full else self.positions(rank, batch)
+            at = self.start + batch * stride
+            yield self._of_full(at, rank) if batch < full else self.positions(rank, batch)
 
     def position_after(self, batches: int) -> int:
         """The position at which the next pass goes on after so many batches; ``samples`` after all of them."""
         if batches >= self.batches(0):  # no rank has more
             return self.samples
         return self.start + batches * self.global_batch
+
+    def _of_full(self, start: int, rank: int) -> list[range]:
+        """What a rank gets of the global batch that begins at ``start``."""
+        before, wanted = rank * self.batch_size, self.batch_size
+        if self.nodes == 1:
+            return [range(start + before, start + before + wanted)]
+        found: list[range] = []
+        for node in range(self.nodes):
+            of_node = range(start + (node - start) % self.nodes, start + self.global_batch, self.nodes)
+            share = of_node[before : before + wanted]
+            before = max(0, before - len(of_node))
+            if share:
+                found.append(share)
+                wanted -= len(share)
+        return found
 
     def _tail_size(self, rank: int) -> int:
         left = max(0, self.samples - self.start) % self.global_batch

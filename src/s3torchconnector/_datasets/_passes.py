@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from s3torchconnector._datasets._worker import in_worker, this_worker
 from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._ranks import Rank, environment_rank, group_rank
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Dealing:
@@ -27,12 +30,14 @@ class Dealing:
         batch_size, tail: see ``Deal``.
         by_size: whether ranks get about as many bytes at each step.
         rank: whose passes they are; None means the process's rank, whatever it is at the time.
+        nodes: canonical nodes, see ``Deal``.
     """
 
     batch_size: int
     tail: Tail
     by_size: bool
     rank: Rank | None
+    nodes: int = 1
 
 
 class Passes:
@@ -55,6 +60,7 @@ class Passes:
         self.serial = 0
         self._contents = contents
         self._dealing = dealing
+        self._has_warned = False
         self._pickled_rank: Rank | None = None
         self._progress: Progress | None = None  # of the latest pass that this process has begun
         # By a StatefulDataLoader, in a worker: where the next pass begins; where the one does that has no sample yet.
@@ -77,7 +83,19 @@ class Passes:
         else:
             start = self.epochs.assigned() if by_loader else self.epochs.begin()
             self._progress = Progress(start, self.plan(start), worker, workers)
+        if not worker:
+            self._warn_of_wandering(self._progress.plan.deal)
         return self._progress
+
+    def _warn_of_wandering(self, deal: Deal) -> None:
+        if deal.global_batch % deal.nodes and not self._has_warned:
+            self._has_warned = True
+            _log.warning(
+                "batch_size times ranks is %d, no multiple of canonical_nodes=%d: some samples go to other nodes than "
+                "in the epoch before, whose caches do not have them",
+                deal.global_batch,
+                deal.nodes,
+            )
 
     def begin_by_loader(self, start: Start | None) -> Start:
         """Begin a pass for an ``S3DataLoader``, which resets ``by_loader`` once its workers have started.
@@ -115,8 +133,9 @@ class Passes:
     def plan(self, start: Start) -> Plan:
         """The pass that begins there."""
         rank, replicas = self.ranks()
-        deal = Deal(self._contents.samples, replicas, self.batch_size, self._dealing.tail, start.position)
-        sizes = self._contents.sizes if self._dealing.by_size and replicas > 1 else None
+        dealing = self._dealing
+        deal = Deal(self._contents.samples, replicas, self.batch_size, dealing.tail, start.position, dealing.nodes)
+        sizes = self._contents.sizes if dealing.by_size and replicas > 1 else None
         return Plan(deal, rank, self._contents.order(start.epoch), sizes)
 
     def ranks(self) -> Rank:

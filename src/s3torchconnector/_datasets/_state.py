@@ -24,7 +24,7 @@ class Settings:
     Attributes:
         manifest: the first 32 digits of the manifest's fingerprint.
         samples: how many it has.
-        seed, shuffle, order: see ``Order``.
+        seed, shuffle, order: see ``Order`` and ``NodeOrder``.
         sources: of a mix: names, weights, seeds.
     """
 
@@ -46,7 +46,8 @@ _ADVICE = {
     "seed": "Give the dataset the seed of the state",
     "shuffle": "Give the dataset the shuffle of the state",
     "sources": "Mix the sources of the state, with its weights and seeds",
-    "order": "Go on with the release that saved the state, or begin the epoch anew",
+    "order": "Give the dataset the canonical_nodes of the state, go on with the release that saved it, or begin the "
+    "epoch anew",
 }
 
 

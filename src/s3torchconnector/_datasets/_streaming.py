@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from s3torchconnector._datasets._deal import Tail
 from s3torchconnector._datasets._passes import Dealing
@@ -54,6 +55,25 @@ def dealing(
     tail: Tail = "drop" if drop_last else "even" if even_batches else "uneven"
     given = None if num_replicas is None or rank is None else Rank(rank, num_replicas)
     return Dealing(batch_size, tail, balance is not None, given)
+
+
+def on_nodes(dealing: Dealing, canonical_nodes: int | None) -> Dealing:
+    """The same, so that each node gets the samples of some canonical nodes.
+
+    Raises:
+        S3ConfigurationError: ``canonical_nodes`` cannot be used.
+    """
+    if canonical_nodes is None:
+        return dealing
+    if type(canonical_nodes) is not int or canonical_nodes < 1:
+        raise S3ConfigurationError(
+            f"canonical_nodes must be a whole number from 1 on: canonical_nodes={canonical_nodes!r}"
+        )
+    if dealing.by_size:
+        raise S3ConfigurationError(
+            "balance='bytes' deals samples to all ranks, and canonical_nodes keeps them on their nodes: leave one out"
+        )
+    return replace(dealing, nodes=canonical_nodes)
 
 
 def most_errors(on_error: str, max_errors: int) -> int | None:
