@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -35,13 +36,32 @@ def print_line(text: str) -> None:
 
 
 def print_table(*columns: str, rows: list[list[str]], title: str | None = None) -> None:
-    """Print a table on standard output. Columns whose name begins with ``>`` are aligned to the right."""
+    """Print a table on standard output. Columns whose name begins with ``>`` are aligned to the right.
+
+    Without a terminal, these are lines with at least two blanks between columns, however long they get.
+    """
+    cells = [[printable(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        _print_plain(columns, cells, title)
+        return
     table = Table(title=title, box=None, pad_edge=False, title_justify="left")
     for name in columns:
-        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
-    for row in rows:
+        right = name.startswith(">")
+        table.add_column(name.lstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold")
+    for row in cells:
         table.add_row(*row)
     stdout_console().print(table)
+
+
+def _print_plain(columns: tuple[str, ...], rows: list[list[str]], title: str | None) -> None:
+    lines = [[name.lstrip(">") for name in columns], *rows]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    if title is not None:
+        print_line(title)
+    for line in lines:
+        padding = (" " * (width - cell_len(cell)) for width, cell in zip(widths, line, strict=True))
+        cells = zip(columns, line, padding, strict=True)
+        print_line("  ".join(pad + cell if name.startswith(">") else cell + pad for name, cell, pad in cells).rstrip())
 
 
 def stdout_console() -> Console:
@@ -66,6 +86,16 @@ def readable(size: float) -> str:
         size /= 1024
         exponent += 1
     return f"{size:.1f} {_UNITS[exponent]}" if exponent else f"{size:.0f} B"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and what it counts.
+
+    >>> from s3torchconnector._cli._output import counted
+    >>> counted(1, "step"), counted(2_000, "step")
+    ('1 step', '2,000 steps')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def printable(text: str) -> str:

@@ -11,11 +11,12 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from s3torchconnector._cli._confirm import Yes, confirm, expect_terminal
 from s3torchconnector._cli._connection import Connection, connects
-from s3torchconnector._cli._endings import USAGE, clean_when_terminated, fail
+from s3torchconnector._cli._endings import clean_when_terminated, fail
 from s3torchconnector._cli._jobs import Jobs
 from s3torchconnector._cli._location import Location, Objects
-from s3torchconnector._cli._output import DryRun, Json, Verbose, printable, readable
+from s3torchconnector._cli._output import DryRun, Json, Verbose, counted, printable, readable
 from s3torchconnector._cli._report import Report, Words
 from s3torchconnector._errors import S3AccessDeniedError
 from s3torchconnector._s3client import S3Client
@@ -28,7 +29,7 @@ def rm(
     objects: Objects,
     *,
     recursive: Annotated[bool, typer.Option("--recursive", help="Delete all objects in these folders.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     whole_bucket: Annotated[
         bool, typer.Option("--whole-bucket", help="Let --recursive delete all objects of a bucket.")
     ] = False,
@@ -87,8 +88,7 @@ def _found(client: S3Client, places: list[Location], recursive: bool) -> Iterato
 
 def _ask(client: S3Client, places: list[Location], recursive: bool) -> float:
     """Ask a person. Return the time of the last change of what was found: what is newer, nobody has agreed to."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise fail("rm asks before it deletes, and there is no terminal to ask at: add --yes", USAGE)
+    expect_terminal("rm")
     count = size = 0
     newest = 0.0
     for found in _found(client, places, recursive) if recursive else _looked_up(client, places):
@@ -96,11 +96,7 @@ def _ask(client: S3Client, places: list[Location], recursive: bool) -> float:
     where = printable(", ".join(map(str, places))) if len(places) < 4 else f"{len(places)} places"
     if not count:
         raise fail(f"there is no object below {where}")
-    what = f"{count:,} object{'' if count == 1 else 's'}, {readable(size)}"
-    sys.stderr.write(f"Delete {what}, {'below ' if recursive else ''}{where}? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise fail("nothing was deleted")
+    confirm(f"Delete {counted(count, 'object')}, {readable(size)}, {'below ' if recursive else ''}{where}?")
     return newest if recursive else math.inf
 
 
