@@ -142,13 +142,16 @@ def check_format(manifest: Manifest, state_dict: dict[str, Any] | None) -> None:
 def differences(manifest: Manifest, found: Sequence[StoredObject]) -> list[str]:
     """What is wrong with the objects found, in words. Empty for an undamaged checkpoint."""
     there = {each.key: each for each in found}
-    wrong = []
-    for each in manifest.objects:
-        other = there.get(each.key)
-        if other is None:
-            wrong.append(f"{each.key} is missing")
-        elif other.size != each.size:
-            wrong.append(f"{each.key} has {other.size} bytes, not {each.size}")
-        elif other.etag != each.etag:
-            wrong.append(f"{each.key} was overwritten: its ETag is {other.etag}, not {each.etag}")
-    return wrong
+    compared = (difference(each, there.get(each.key)) for each in manifest.objects)
+    return [wrong for wrong in compared if wrong is not None]
+
+
+def difference(described: StoredObject, found: StoredObject | None) -> str | None:
+    """What is wrong with one object, in words; None if nothing is."""
+    if found is None:
+        return f"{described.key} is missing"
+    if found.size != described.size:
+        return f"{described.key} has {found.size} bytes, not {described.size}"
+    if found.etag != described.etag:
+        return f"{described.key} was overwritten: its ETag is {found.etag}, not {described.etag}"
+    return None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from s3torchconnector._checkpoint_manager._manifest import StoredObject, differences, split_key
+from s3torchconnector._checkpoint_manager._manifest import StoredObject, difference, differences, split_key
 from s3torchconnector._checkpoint_manager._store import Store
 from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3ChecksumError, S3FormatError, S3NotFoundError, S3ProtocolError, S3ServiceError
@@ -37,8 +38,7 @@ def verify(store: Store, step: int) -> None:
         S3FormatError: objects are missing or different. The text names all of them.
     """
     manifest = store.manifest(step)
-    found = [StoredObject(info.key, info.size, info.etag, None) for info in store.objects(step)]
-    wrong = differences(manifest, found)
+    wrong = differences(manifest, _found(store, step))
     if not wrong:
         wrong = [f"{each.key} has other content" for each in manifest.objects if not _is_whole(store, step, each)]
     if wrong:
@@ -48,6 +48,24 @@ def verify(store: Store, step: int) -> None:
             bucket=store.bucket,
             key=store.manifest_key(step),
         )
+
+
+def compared(store: Store, step: int, *, read: bool) -> Iterator[tuple[StoredObject, str | None]]:
+    """Each object of a committed step, and what is wrong with it; None if nothing is.
+
+    Args:
+        read: whether to read them, too. Sizes and ETags are compared in any case.
+    """
+    there = {each.key: each for each in _found(store, step)}
+    for described in store.manifest(step).objects:
+        wrong = difference(described, there.get(described.key))
+        if wrong is None and read and not _is_whole(store, step, described):
+            wrong = f"{described.key} has other content"
+        yield described, wrong
+
+
+def _found(store: Store, step: int) -> list[StoredObject]:
+    return [StoredObject(info.key, info.size, info.etag, None) for info in store.objects(step)]
 
 
 def _is_whole(store: Store, step: int, described: StoredObject) -> bool:
@@ -73,7 +91,7 @@ def _is_whole(store: Store, step: int, described: StoredObject) -> bool:
 
 def clean(store: Store, *, dry_run: bool, min_age: float) -> Leftovers:
     """Find what interrupted saves left, and delete it unless ``dry_run``: see ``S3CheckpointManager.clean``."""
-    latest = _time(store) - min_age
+    latest = time_of(store) - min_age
     committed = store.commits()
     keys = []
     for step, names in _old(store, latest).items():
@@ -111,7 +129,7 @@ def _old(store: Store, latest: float) -> dict[int, list[str]]:
     return found
 
 
-def _time(store: Store) -> float:
+def time_of(store: Store) -> float:
     """The time by S3's clock, as the times of objects are. This machine's clock may be hours off.
 
     Raises:
