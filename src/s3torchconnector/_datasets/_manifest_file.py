@@ -37,9 +37,9 @@ from s3torchconnector._etag_columns import KINDS, PARTS, TEXT
 
 FORMAT = 1
 FORMAT_OF_SAMPLES = 2
-_MAGIC = b"S3MANI1\n"
+MAGIC = b"S3MANI1\n"
 _LENGTHS = struct.Struct("<II")
-PREFIX_SIZE = len(_MAGIC) + _LENGTHS.size
+PREFIX_SIZE = len(MAGIC) + _LENGTHS.size
 LARGEST_HEADER = 64 * 2**20
 _ALIGNMENT = 64
 _BLOCK = 4 * 2**20  # bytes that are hashed by one thread at a time
@@ -84,7 +84,7 @@ class Header:
         if self.columns_of_samples is None:
             del document["columns_of_samples"]
         data = json.dumps(document, ensure_ascii=True).encode()
-        return _padded(_MAGIC + _LENGTHS.pack(len(data), zlib.crc32(data)) + data)
+        return _padded(MAGIC + _LENGTHS.pack(len(data), zlib.crc32(data)) + data)
 
     def columns(self) -> dict[str, range]:
         """Where each column lies after the header, in the order of the file."""
@@ -114,11 +114,11 @@ def read_header(data: bytes | memoryview) -> tuple[Header, int]:
     Raises:
         S3FormatError: it is none, or damaged.
     """
-    if bytes(data[: len(_MAGIC)]) != _MAGIC:
+    if bytes(data[: len(MAGIC)]) != MAGIC:
         raise S3FormatError(f"it is no manifest of this package: it begins with {bytes(data[:16])!r}")
     if len(data) < PREFIX_SIZE:
         raise S3FormatError("it ends in its first bytes")
-    length, checksum = _LENGTHS.unpack(data[len(_MAGIC) : PREFIX_SIZE])
+    length, checksum = _LENGTHS.unpack(data[len(MAGIC) : PREFIX_SIZE])
     text = bytes(data[PREFIX_SIZE : PREFIX_SIZE + length])
     if len(text) < length or zlib.crc32(text) != checksum:
         raise S3FormatError("its header is damaged, or it ends in it")
@@ -147,7 +147,7 @@ def check_content(header: Header, data: memoryview, start: int) -> None:
         raise S3FormatError(f"it has {len(data)} bytes where its header says {start + header.data_size}")
     if fingerprint(header, data[start:]) != header.fingerprint:
         raise S3FormatError("its content is not what its header says: some of its bytes were changed")
-    if any(data[PREFIX_SIZE + _LENGTHS.unpack(data[len(_MAGIC) : PREFIX_SIZE])[0] : start]):
+    if any(data[PREFIX_SIZE + _LENGTHS.unpack(data[len(MAGIC) : PREFIX_SIZE])[0] : start]):
         raise S3FormatError("there are bytes between its header and its content")
 
 

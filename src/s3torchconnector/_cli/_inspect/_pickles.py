@@ -1,0 +1,160 @@
+"""Pickles, read without running them.
+
+A pickle may name any function to be called. Here, every name is a class of our own that keeps what it is given. So what
+comes out is a description: "``torch._utils._rebuild_tensor_v2`` of this storage, that shape". Nothing that the pickle
+names is imported, let alone called.
+
+The unpickler is the one of the standard library that is written in Python. That in C makes room for as many objects as
+a pickle of a few bytes says that it has, which may be more than the machine has memory for.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from s3torchconnector._errors import S3FormatError
+
+
+class Made:
+    """What a pickle makes by a name: an object of a class, or the result of a function.
+
+    Attributes:
+        path: the name, with its module: ``collections.OrderedDict``.
+        args: what it is made of.
+        state: what is set afterwards: the attributes, mostly a dict.
+        pairs: key and value of what is put into it, if it is a mapping.
+        values: what is added to it, if it is a list or a set.
+    """
+
+    __slots__ = ("args", "pairs", "state", "values")
+    path: ClassVar[str] = ""
+    args: tuple[Any, ...]
+    state: Any
+    pairs: Sequence[tuple[Any, Any]]
+    values: Sequence[Any]
+
+    def __new__(cls, *args: Any, **named: Any) -> Made:
+        made = super().__new__(cls)
+        made.args, made.state = (*args, *named.values()) if named else args, None
+        made.pairs = made.values = ()  # there may be millions of objects, and few have any
+        return made
+
+    def __call__(self, *args: Any) -> Made:
+        return Made(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.pairs = self.pairs if isinstance(self.pairs, list) else []
+        self.pairs.append((key, value))
+
+    def append(self, value: Any) -> None:
+        """As of a list. ``add`` is that of a set."""
+        self.extend((value,))
+
+    add = append
+
+    def extend(self, values: Any) -> None:
+        """As of a list."""
+        self.values = self.values if isinstance(self.values, list) else []
+        self.values.extend(values)
+
+
+class _Unpickler(pickle._Unpickler):
+    def __init__(self, data: bytes, persistent: Callable[[Any], Any] | None) -> None:
+        super().__init__(io.BytesIO(data))
+        self._persistent = persistent
+        self._classes: dict[str, type[Made]] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in (("builtins", "getattr"), ("__builtin__", "getattr")):
+            return _Attribute(self._named)  # which is how nested classes, and members of enumerations, are named
+        return self._named(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        if self._persistent is None:
+            raise pickle.UnpicklingError("it refers to something outside of it")
+        return self._persistent(pid)
+
+    def _named(self, path: str) -> type[Made]:
+        if path not in self._classes:
+            self._classes[path] = type("Made", (Made,), {"path": path, "__slots__": ()})
+        return self._classes[path]
+
+
+class _Attribute:
+    """``getattr``, of names alone."""
+
+    __slots__ = ("_named",)
+
+    def __init__(self, named: Callable[[str], type[Made]]) -> None:
+        self._named = named
+
+    def __call__(self, owner: Any, name: Any) -> type[Made]:
+        return self._named(f"{path_of(owner)}.{name}")
+
+
+def described(data: bytes, persistent: Callable[[Any], Any] | None = None) -> Any:
+    """What a pickle makes: dicts, lists, texts and numbers as they are, everything else as ``Made``.
+
+    Args:
+        data: the pickle.
+        persistent: what stands for what is stored outside of the pickle, from its id.
+
+    Raises:
+        S3FormatError: it is damaged, or no pickle.
+    """
+    try:
+        with _no_garbage_collection():
+            return _Unpickler(data, persistent).load()
+    except S3FormatError:
+        raise
+    except Exception as error:  # whatever unpickling any bytes may raise
+        raise S3FormatError(f"its pickle cannot be read ({type(error).__name__}: {error})") from error
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Millions of objects are made, of which none is garbage: looking at them again and again takes twice as long."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def path_of(value: Any) -> str:
+    """The name that a pickle has for a class or a value; empty if it has none."""
+    is_made = isinstance(value, Made) or (isinstance(value, type) and issubclass(value, Made))
+    return str(value.path) if is_made else ""
+
+
+def attribute(value: Any, name: str, position: int) -> Any:
+    """An attribute of an object, by its name, or its place if the state is a sequence; None if it has none."""
+    state = value.state if isinstance(value, Made) else None
+    if isinstance(state, dict):
+        return state.get(name)
+    return state[position] if isinstance(state, list | tuple) and position < len(state) else None
+
+
+def sizes_in(value: Any) -> tuple[int, ...] | None:
+    """A shape: numbers in a tuple, a list or a ``torch.Size``; None if it is something else."""
+    if isinstance(value, Made):
+        value = value.args[0] if value.path == "torch.Size" and value.args else None
+    if not isinstance(value, list | tuple) or not all(type(size) is int and size >= 0 for size in value):
+        return None
+    return tuple(value)
+
+
+def dtype_in(value: Any) -> str | None:
+    """A type of PyTorch's, without ``torch.``; None if it is something else."""
+    path = path_of(value)
+    return path.removeprefix("torch.") if path.startswith("torch.") and path.count(".") == 1 else None

@@ -1,0 +1,388 @@
+"""``s3torch inspect``: what is in files and checkpoints, without their tensors and without running their pickles."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from s3torchconnector import S3CheckpointManager, S3Manifest
+from s3torchconnector._cli._inspect._description import item_size
+from s3torchconnector._cli._inspect._pickles import described
+from s3torchconnector._cli._inspect._rebuilt import storage_of, tensors_in
+from s3torchconnector._errors import S3FormatError
+from s3torchconnector.dcp import S3StorageWriter
+from s3torchconnector.testing import S3Server
+from tests.cli.support import call
+from tests.servers.proxy import Fault, RecordingProxy
+
+_ROWS = 1000
+_LITTLE = 600 * 1024  # bytes; the files here have megabytes of tensors
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+
+Expected = dict[str, tuple[str, list[int], int]]
+
+
+class _Module(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+        self.register_buffer("mean", torch.zeros(4, dtype=torch.float64))
+
+
+class _Evil:
+    """Whoever unpickles it makes a directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+def _state() -> dict[str, torch.Tensor]:
+    tensors = {
+        f"{dtype}".removeprefix("torch."): torch.zeros(_ROWS, 70, dtype=dtype)
+        for dtype in (torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64, torch.float8_e5m2)
+    }
+    return {
+        **tensors,
+        "empty": torch.zeros(0, 3),
+        "scalar": torch.tensor(1.5),
+        "uint16": torch.ones(5, dtype=torch.uint16),
+    }
+
+
+def _expected(state: dict[str, torch.Tensor]) -> Expected:
+    return {
+        name: (f"{tensor.dtype}".removeprefix("torch."), list(tensor.shape), tensor.nbytes)
+        for name, tensor in state.items()
+    }
+
+
+def _found(document: dict[str, Any]) -> Expected:
+    return {each["name"]: (each["dtype"], each["shape"], each["bytes"]) for each in document["tensors"]}
+
+
+def _inspect(uri: str, *options: str, status: int = 0) -> dict[str, Any]:
+    done = call("inspect", uri, "--json", *options)
+    assert done.returncode == status, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def _refused(uri: str) -> str:
+    done = call("inspect", uri)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    return done.stderr
+
+
+@pytest.fixture
+def folder(s3_server: S3Server, bucket: str) -> Path:
+    """The bucket's files. What is there before the first request is an object."""
+    return s3_server.folder / bucket
+
+
+def _received(proxy: RecordingProxy) -> int:
+    return sum(each.body_bytes for each in proxy.exchanges)
+
+
+# -- archives of torch.save -------------------------------------------------------------------------------------------
+
+
+def test_an_archive_is_described_without_its_tensors(folder: Path, bucket: str, proxy: RecordingProxy) -> None:
+    state = _state()
+    torch.save({"model": state, "epoch": 17}, folder / "a.pt")
+    document = _inspect(f"s3://{bucket}/a.pt", f"--endpoint-url={proxy.endpoint}")
+    assert _found(document) == {f"model.{name}": each for name, each in _expected(state).items()}
+    assert (document["kind"], document["values"], document["problems"]) == ("torch", {"epoch": 17}, [])
+    assert document["total"]["parameters"] == sum(tensor.numel() for tensor in state.values())
+    assert document["total"]["bytes"] == sum(tensor.nbytes for tensor in state.values())
+    assert document["total"]["by_dtype"]["uint16"] == {"tensors": 1, "parameters": 5, "bytes": 10}
+    assert _received(proxy) < _LITTLE < document["size"]
+    assert len(proxy.exchanges) <= 3
+
+
+def test_what_torch_can_save_is_found(folder: Path, bucket: str) -> None:
+    weight = nn.Parameter(torch.zeros(8, 8))
+    saved = {
+        "module": _Module(),
+        "parameter": weight,
+        "tied": weight.data,
+        "list": [torch.zeros(2), (torch.zeros(3),)],
+        "view": torch.zeros(1000, 10)[:2],
+        "sparse": torch.eye(4).to_sparse(),
+        "meta": torch.zeros(7, device="meta"),
+        "optimizer": torch.optim.SGD([weight], lr=0.1).state_dict(),
+    }
+    torch.save(saved, folder / "a.pt")
+    document = _inspect(f"s3://{bucket}/a.pt")
+    found = {each["name"]: (each["dtype"], each["shape"], each["same_as"]) for each in document["tensors"]}
+    assert found == {
+        "module.layer.weight": ("float32", [4, 3], None),
+        "module.layer.bias": ("float32", [4], None),
+        "module.mean": ("float64", [4], None),
+        "parameter": ("float32", [8, 8], None),
+        "tied": ("float32", [8, 8], "parameter"),
+        "list.0": ("float32", [2], None),
+        "list.1.0": ("float32", [3], None),
+        "view": ("float32", [2, 10], None),
+        "sparse.1.0": ("int64", [2, 4], None),
+        "sparse.1.1": ("float32", [4], None),
+        "meta": ("float32", [7], None),
+    }
+    assert document["bytes_beyond_views"] == 998 * 10 * 4
+    assert document["total"]["tensors"] == len(found) - 1
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_script_archive_is_described(folder: Path, bucket: str) -> None:
+    torch.jit.save(torch.jit.trace(nn.Linear(3, 4), torch.zeros(3)), folder / "a.pt")
+    done = call("inspect", f"s3://{bucket}/a.pt")
+    assert "TorchScript" in done.stdout.splitlines()[0]
+    assert ["bias", "float32", "[4]", "16"] in [line.split() for line in done.stdout.splitlines()]
+
+
+def test_no_pickle_is_run(folder: Path, bucket: str, tmp_path: Path) -> None:
+    evil = _Evil(tmp_path / "made")
+    torch.save({"evil": evil, "weight": torch.zeros(3)}, folder / "a.pt")
+    (folder / "d").mkdir()
+    (folder / "d/.metadata").write_bytes(pickle.dumps(dcp.metadata.Metadata({}, evil, {})))
+    assert list(_found(_inspect(f"s3://{bucket}/a.pt"))) == ["weight"]
+    assert _inspect(f"s3://{bucket}/d")["kind"] == "dcp"
+    assert not evil.path.exists()
+    with pytest.raises(FileNotFoundError):  # that is, it would have been run
+        pickle.loads(pickle.dumps(_Evil(tmp_path / "none" / "made")))
+
+
+def test_damaged_archives_are_told(folder: Path, bucket: str) -> None:
+    torch.save({"a": torch.zeros(1000), "b": torch.zeros(5)}, folder / "whole.pt")
+    data = (folder / "whole.pt").read_bytes()
+    (folder / "cut.pt").write_bytes(data[:3000])
+    with zipfile.ZipFile(folder / "whole.pt") as whole, zipfile.ZipFile(folder / "less.pt", "w") as less:
+        for name in whole.namelist():
+            if not name.endswith("data/1"):
+                less.writestr(name, whole.read(name)[: 2000 if name.endswith("data/0") else None])
+    assert "cut.pt cannot be inspected: it begins as a zip file" in _refused(f"s3://{bucket}/cut.pt")
+    assert _inspect(f"s3://{bucket}/less.pt", status=1)["problems"] == [
+        "a needs 4000 bytes of data/0, which has only 2000",
+        "b is in the record data/1, which is missing",
+    ]
+
+
+@given(st.binary(min_size=1, max_size=4), st.floats(0, 1))
+def test_a_damaged_pickle_is_an_error_of_its_format(other: bytes, place: float) -> None:
+    saved = io.BytesIO()
+    torch.save({"a": torch.zeros(3), "b": [torch.zeros(2, 2)]}, saved)
+    data = zipfile.ZipFile(saved).read("archive/data.pkl")
+    at = int(place * len(data))
+    try:
+        pickled = described(data[:at] + other + data[at + len(other) :], storage_of)
+        assert len(tensors_in(pickled, {}, [])) <= 2
+    except S3FormatError:
+        pass
+
+
+def test_a_pickle_cannot_claim_memory() -> None:
+    claim = b"\x80\x02Nr\xff\xff\xff\x7f0N."  # to be remembered as object number 2**31 - 1
+    assert described(claim) is None
+
+
+# -- other files ------------------------------------------------------------------------------------------------------
+
+
+def test_a_safetensors_file_is_described_without_its_tensors(folder: Path, bucket: str, proxy: RecordingProxy) -> None:
+    state = {name: tensor for name, tensor in _state().items() if name != "scalar"}
+    save_file(state, folder / "model", {"format": "pt"})
+    document = _inspect(f"s3://{bucket}/model", f"--endpoint-url={proxy.endpoint}")
+    assert _found(document) == _expected(state)
+    assert (document["kind"], document["metadata"]) == ("safetensors", {"format": "pt"})
+    assert _received(proxy) < _LITTLE < document["size"]
+
+
+def test_a_manifest_is_described_by_its_header(folder: Path, bucket: str) -> None:
+    for name in "abc":
+        (folder / name).write_bytes(b"123")
+    uri = f"s3://{bucket}/m"
+    manifest = S3Manifest.from_prefix(f"s3://{bucket}/", region="us-east-1")
+    manifest.save(uri)
+    document = _inspect(uri)
+    assert (document["kind"], document["samples"], document["fingerprint"]) == ("manifest", 3, manifest.fingerprint)
+
+
+def test_what_is_no_file_of_tensors_is_told(folder: Path, bucket: str) -> None:
+    torch.save({"a": torch.zeros(3)}, folder / "legacy.pt", _use_new_zipfile_serialization=False)
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("sample.jpg"))
+    with tarfile.open(folder / "old.pt", "w") as tar:
+        tar.addfile(tarfile.TarInfo("sys_info"))
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("readme", "text")
+    (folder / "model.safetensors").write_bytes(b"\x89PNG and more")
+    (folder / "a.pt").write_bytes(b"")
+    (folder / "p.pt").write_bytes(pickle.dumps({"a": 1}))
+    (folder / "config.json").write_text("{}")
+    for name, text in {
+        "legacy.pt": "before PyTorch 1.6",
+        "old.pt": "before PyTorch 0.2",
+        "a.tar": "it is a tar archive",
+        "a.zip": "but not of torch.save",
+        "model.safetensors": "begins with b'\\x89PNG and more'",
+        "a.pt": "it has 0 bytes",
+        "p.pt": "it is a pickle, but not",
+        "config.json": "begins with b'{}'",
+        "none": "there is nothing at",
+    }.items():
+        assert text in _refused(f"s3://{bucket}/{name}"), name
+
+
+def test_names_cannot_command_a_terminal(folder: Path, bucket: str) -> None:
+    torch.save({"\x1b[31m\nred": torch.zeros(3)}, folder / "a.pt")
+    done = call("inspect", f"s3://{bucket}/a.pt")
+    assert "\x1b" not in done.stdout
+    assert ["\\x1b[31m\\nred", "float32", "[3]", "12"] in [line.split() for line in done.stdout.splitlines()]
+
+
+def test_another_version_is_not_mixed_in(folder: Path, bucket: str, proxy: RecordingProxy) -> None:
+    torch.save(_state(), folder / "a.pt")
+
+    def overwrite(request: Any) -> Fault | None:
+        if len(proxy.of("GET")) == 2:
+            (folder / "a.pt").write_bytes(b"another")
+        return None
+
+    proxy.misbehave = overwrite
+    done = call("inspect", f"s3://{bucket}/a.pt", f"--endpoint-url={proxy.endpoint}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "changed while it was being read" in done.stderr
+
+
+# -- folders ----------------------------------------------------------------------------------------------------------
+
+
+def _model(folder: Path) -> dict[str, torch.Tensor]:
+    """A model of Hugging Face's in two files."""
+    folder.mkdir()
+    state = _state()
+    names = list(state)
+    places = {name: f"model-0000{1 + (i > 3)}-of-00002.safetensors" for i, name in enumerate(names)}
+    for file in set(places.values()):
+        save_file({name: state[name] for name in names if places[name] == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "torch_dtype": "bfloat16"}))
+    (folder / "training_args.bin").write_bytes(b"no tensors")
+    return state
+
+
+def test_a_model_of_several_files_is_described(folder: Path, bucket: str, proxy: RecordingProxy) -> None:
+    state = _model(folder / "hf")
+    document = _inspect(f"s3://{bucket}/hf", f"--endpoint-url={proxy.endpoint}")
+    assert _found(document) == _expected(state)
+    assert (document["kind"], document["files"], document["model_type"]) == ("folder", 2, "llama")
+    assert _received(proxy) < _LITTLE < document["size"]
+    assert _inspect(f"s3://{bucket}/hf/model.safetensors.index.json") == document
+
+
+def test_a_model_that_is_not_as_its_index_says(folder: Path, bucket: str) -> None:
+    _model(folder / "hf")
+    index = json.loads((folder / "hf/model.safetensors.index.json").read_text())
+    del index["weight_map"]["empty"]
+    index["weight_map"]["more"] = "model-00003-of-00003.safetensors"
+    (folder / "hf/model.safetensors.index.json").write_text(json.dumps(index))
+    problems = _inspect(f"s3://{bucket}/hf/", status=1)["problems"]
+    assert len(problems) == 3
+    assert "model-00003-of-00003.safetensors" in problems[0]
+    assert problems[1:] == [
+        "more is not in model-00003-of-00003.safetensors, where the index says it is",
+        "empty, in model-00002-of-00002.safetensors, is not in the index",
+    ]
+
+
+def test_a_distributed_checkpoint_is_described(bucket: str, proxy: RecordingProxy) -> None:
+    state = _state()
+    writer = S3StorageWriter("us-east-1", f"s3://{bucket}/step", thread_count=2)
+    dcp.save({"model": state, "other": {"rate": 0.5}}, storage_writer=writer, no_dist=True)
+    document = _inspect(f"s3://{bucket}/step", f"--endpoint-url={proxy.endpoint}")
+    assert _found(document) == {f"model.{name}": each for name, each in _expected(state).items()}
+    assert (document["kind"], document["files"], document["other_values"]) == ("dcp", 2, ["other.rate"])
+    assert _received(proxy) < _LITTLE < document["size"]
+    assert _inspect(f"s3://{bucket}/step/.metadata") == document
+
+
+def test_missing_files_of_a_checkpoint_are_told(folder: Path, bucket: str) -> None:
+    (folder / "step").mkdir()
+    dcp.save({"a": torch.zeros(1000), "b": torch.zeros(999)}, checkpoint_id=folder / "step", no_dist=True)
+    [file] = (folder / "step").glob("*.distcp")
+    file.write_bytes(file.read_bytes()[:100])
+    [problem] = _inspect(f"s3://{bucket}/step", status=1)["problems"]
+    assert problem.startswith(f"its file {file.name} has 100 bytes, fewer than the ")
+
+
+def test_numbered_checkpoints_are_listed_and_described(bucket: str) -> None:
+    manager = S3CheckpointManager(f"s3://{bucket}/run", "us-east-1")
+    state = {"weight": torch.zeros(30, 4)}
+    for step in (1, 2):
+        manager.save(step, state)
+    manager.close()
+    document = _inspect(f"s3://{bucket}/run")
+    assert [(each["step"], each["state"], each["latest"]) for each in document["steps"]] == [
+        (1, "committed", False),
+        (2, "committed", True),
+    ]
+    for name in ("step-0000000002", "step-0000000002/", "step-0000000002.json"):
+        described_step = _inspect(f"s3://{bucket}/run/{name}")
+        assert (described_step["step"], _found(described_step)) == (2, _expected(state))
+    assert "no committed checkpoint of step 3" in _refused(f"s3://{bucket}/run/step-0000000003")
+
+
+# -- types, imports ---------------------------------------------------------------------------------------------------
+
+
+def test_sizes_of_types_are_those_of_torch() -> None:
+    types = {each for each in vars(torch).values() if isinstance(each, torch.dtype)}
+    assert len(types) > 20
+    for dtype in types:
+        assert item_size(f"{dtype}".removeprefix("torch.")) == dtype.itemsize, dtype
+    with pytest.raises(ValueError, match="there is no type 'float'"):
+        item_size("float")
+
+
+_WITHOUT_TORCH = """
+import sys
+from s3torchconnector._cli._app import app
+step, run = sys.argv[1:]
+for arguments in (["inspect", step], ["inspect", run], ["checkpoints", "list", run], ["checkpoints", "verify", run]):
+    try:
+        app(arguments, prog_name="s3torch")
+    except SystemExit as end:
+        assert not end.code, arguments
+assert "torch" not in sys.modules
+"""
+
+
+def test_torch_is_not_imported(bucket: str) -> None:
+    manager = S3CheckpointManager(f"s3://{bucket}/run", "us-east-1")
+    manager.save(1, {"weight": torch.zeros(3)})
+    manager.close()
+    uris = (f"s3://{bucket}/run/step-0000000001", f"s3://{bucket}/run")
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_TORCH, *uris], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
