@@ -250,6 +250,27 @@ def test_a_key_of_kms_that_may_not_be_used(keys: None) -> None:
     check_named(found, "get", message, "kms:Decrypt")
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "message", "fix"),
+    [
+        (403, "InvalidObjectState", "not valid for the object's access tier", "skip_archived"),
+        (400, "InvalidRequest", "The object was stored using a form of Server Side Encryption.", "customer_key"),
+    ],
+)
+def test_an_object_that_cannot_be_read_for_what_it_is(
+    keys: None, status: int, code: str, message: str, fix: str
+) -> None:
+    refusal = s3_error(status, code, message)
+    found, _ = refused(lambda request: refusal if request.path.startswith("/bucket/data/") else None)
+    check_named(found, "get", message.partition("'")[0], fix)
+
+
+def test_a_quota_that_is_used_up(keys: None) -> None:
+    full = s3_error(403, "QuotaExceeded", "The quota is used up")
+    found, _ = refused(lambda request: full if request.method == "PUT" else None, write=True)
+    check_named(found, "put", "QuotaExceeded", "quota")
+
+
 # -- connections -------------------------------------------------------------------------------------------------------
 
 
@@ -283,6 +304,20 @@ def forwarded(endpoint: str) -> Iterator[Finding]:
     from s3torchconnector._doctor import Target, examine
 
     return examine(Target("bucket", endpoint=endpoint, seconds=0.0, step_seconds=2.0))
+
+
+def test_a_proxy_that_is_silent(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedServer([[Stall(threading.Event())]] * 4) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.endpoint)
+        found = examined("https://s3.example.com", step_seconds=0.5)
+    check_named(found, "proxy", "does not lead to the endpoint", "HTTPS_PROXY")
+
+
+def test_a_proxy_that_does_not_speak_tls(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ForwardProxy() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.endpoint.replace("http://", "https://"))
+        found = examined("https://s3.example.com", step_seconds=0.5)
+    check_named(found, "proxy", "cannot be used", "HTTPS_PROXY")
 
 
 def test_a_proxy_that_works_is_gone_through(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,14 @@ def refused(session: Session, reply: probe.Reply, action: str, resource: str, mo
     message = reply.document.message.lower() if reply.document else ""
     if session.config.unsigned and reply.status in (401, 403):
         return failed(str(reply), "sign requests: leave out --no-sign-request; the bucket does not let everybody do it")
+    if reply.code in probe.ADVICE:
+        return failed(str(reply), probe.ADVICE[reply.code])
+    if reply.code == "InvalidObjectState":
+        return failed(
+            str(reply), "restore the object, or name another one; from_prefix(skip_archived=True) leaves it out"
+        )
+    if "server side encryption" in message:
+        return failed(str(reply), "give the key that it is encrypted with: S3ClientConfig(customer_key=...)")
     if "kms" in message:
         return failed(str(reply), "allow kms:Decrypt and kms:GenerateDataKey on the KMS key that the text names")
     if reply.status in (401, 403):

@@ -42,7 +42,9 @@ def server(session: Session) -> Verdict:
             raise  # S3 says so
         return failed(_without_document(error), _NOT_S3_FIX)
     except S3ServiceError as error:
-        return failed(_without_document(error) if error.code is None else str(error), _NOT_S3_FIX)
+        if error.code:
+            return failed(str(error), "try again later; if it stays, ask whoever runs the server")
+        return failed(_without_document(error), _NOT_S3_FIX)
     except (S3ConnectionError, S3ProtocolError) as error:
         return _no_s3(session, error)
     name = reply.headers.get("server")
@@ -124,17 +126,14 @@ def region(session: Session) -> Verdict:
     reply, ours = session.reply, session.endpoint.region
     theirs = reply.headers.get("x-amz-bucket-region") or (reply.document.region if reply.document else None)
     is_refused = reply.code in probe.REGION_CODES or reply.status in (301, 307)
-    if theirs and theirs != ours:
+    if theirs and theirs != ours and is_refused:
         text = f"the bucket is in {theirs}, and the client is made for {ours}"
-        fix = f"--region {theirs}; in programs: region={theirs!r}"
-        if not is_refused and reply.is_good:
-            return warned(f"{text}; the server does not mind", fix)
         text += ": requests follow it, which costs each client a round trip"
-        return failed(text, fix, blocks=False)
+        return failed(text, f"--region {theirs}; in programs: region={theirs!r}", blocks=False)
     if is_refused:
         fix = f"ask for the bucket's region: aws s3api get-bucket-location --bucket {session.target.bucket}"
         return failed(f"the server refuses region {ours} ({reply})", f"{fix}; then --region REGION")
-    return passed(f"{ours}, as the server says" if theirs else f"{ours}; the server names none")
+    return passed(f"{ours}; the server names {theirs or 'none'}")
 
 
 def keys(session: Session) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import ssl
 import time
 from concurrent.futures import Future
@@ -56,7 +57,7 @@ def credentials(session: Session) -> Verdict:
     session.credentials = found
     session.hide(found)
     left, is_temporary = found.seconds_left(), found.latest.token is not None
-    text = f"{shortened(found.latest.access_key)} from {found.source}"
+    text = f"{shortened(found.latest.access_key)} from {found.source}{_profile(session)}"
     if left is not None:
         text += f", valid for {_duration(left)}"
     if found.is_renewed and left is not None:
@@ -67,6 +68,12 @@ def credentials(session: Session) -> Verdict:
             "for long jobs: a role, a profile (--profile NAME), or S3ClientConfig(credentials=FUNCTION), which renew",
         )
     return passed(text)
+
+
+def _profile(session: Session) -> str:
+    given = session.config.credentials is not None
+    name = "" if given else session.config.profile or os.environ.get("AWS_PROFILE", "")
+    return f" (profile {name})" if name else ""
 
 
 def endpoint(session: Session) -> Verdict:
@@ -96,19 +103,17 @@ def proxy(session: Session) -> Verdict:
     name = set_in_environment(f"{route.scheme.upper()}_PROXY", "ALL_PROXY") or "the environment"
     text = f"{route.proxy.scheme}://{route.proxy.host}:{route.proxy.port} ({name})"
     try:
-        session.handshake = _within(2 * session.step, probe.open_connection, session.config, route)
-    except FutureTimeout:
-        return failed(f"{text} has no address within {2 * session.step:g} s", PROXY_FIX)
+        _within(2 * session.step, probe.open_connection, session.config, route._replace(scheme="http"))
+    except (S3Exception, FutureTimeout) as error:
+        reason = str(error) or f"its name has no address within {2 * session.step:g} s"
+        return failed(f"{text} cannot be used: {sentence(reason)}", PROXY_FIX)
+    try:
+        session.handshake = probe.open_connection(session.config, route)
     except S3Exception as error:
-        if "proxy" in str(error) and not _is_of_endpoint(error):
-            return failed(f"{text} does not lead to the endpoint: {error}", PROXY_FIX)
+        if not isinstance(error.__cause__, ssl.SSLError) and not isinstance(error, S3TimeoutError):
+            return failed(f"{text} does not lead to the endpoint: {sentence(str(error))}", PROXY_FIX)
         session.handshake = error  # of the endpoint's TLS
     return passed(text)
-
-
-def _is_of_endpoint(error: S3Exception) -> bool:
-    """Whether a connection through a proxy failed beyond the proxy."""
-    return isinstance(error.__cause__, ssl.SSLError) and not str(error).startswith("the certificate of the proxy")
 
 
 def dns(session: Session) -> Verdict:

@@ -25,11 +25,12 @@ from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._proxy import proxy_for
 from s3torchconnector._wire._regions import Regions
 from s3torchconnector._wire._response import Response
-from s3torchconnector._wire._service_errors import CREDENTIAL_CODES, EXPIRED_CODES, REGION_CODES
+from s3torchconnector._wire._service_errors import ADVICE, CREDENTIAL_CODES, EXPIRED_CODES, REGION_CODES
 from s3torchconnector._wire._sockets import AddressInfo, connect
 from s3torchconnector._wire._tls_connection import Handshake, TlsConnection
 
 __all__ = [
+    "ADVICE",
     "CREDENTIAL_CODES",
     "EXPIRED_CODES",
     "REGION_CODES",

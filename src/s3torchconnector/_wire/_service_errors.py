@@ -39,7 +39,7 @@ EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefres
 
 _FULL_CODES = frozenset({"QuotaExceeded"})  # which Ceph's gateway sends with 403
 
-_ADVICE = {
+ADVICE = {
     "InvalidAccessKeyId": "S3 does not know this access key: check which credentials are in use.",
     "SignatureDoesNotMatch": "S3 computes another signature: check the secret key, and that no proxy changes requests.",
     "RequestTimeTooSkewed": "This machine's clock is wrong by more than 15 minutes: set it.",
@@ -183,7 +183,7 @@ def _advice(request: Request, status: int, code: str, message: str) -> str:
         return _EQUAL_PARTS_ADVICE
     if (code == "InvalidRequest" and _ENCRYPTED in message) or (status == 400 and request.method == "HEAD"):
         return _KEY_ADVICE
-    return _NO_KEY_ADVICE if _NOT_ENCRYPTED in message else _ADVICE.get(code, "")
+    return _NO_KEY_ADVICE if _NOT_ENCRYPTED in message else ADVICE.get(code, "")
 
 
 def _wrong_region(facts: str, region: str | None) -> S3WrongRegionError:
@@ -228,16 +228,16 @@ def _missing(request: Request, code: str) -> str:
 
 
 def _missing_advice(request: Request, code: str) -> str:
-    if code in _ADVICE:
-        return f". {_ADVICE[code]}"
+    if code in ADVICE:
+        return f". {ADVICE[code]}"
     if request.key.endswith("/"):
         return ". The key ends with '/', so it is probably a prefix: list it, or name an object below it"
     return ""
 
 
 def _access_advice(request: Request, code: str) -> str:
-    if code in _ADVICE:
-        return _ADVICE[code]
+    if code in ADVICE:
+        return ADVICE[code]
     if code in EXPIRED_CODES or code == "InvalidToken":
         return "The credentials have expired, and refreshing them found no valid ones: renew them."
     actions = {
