@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import closing
+from itertools import groupby
 from typing import Annotated
 
 import typer
@@ -31,8 +33,8 @@ def doctor(
     seconds: Annotated[float, typer.Option(min=0.0, help="Measure reads for so many seconds; 0 leaves it out.")] = 5.0,
     workers: Annotated[int, typer.Option(min=0, help="DataLoader workers of each rank, for the limits.")] = 0,
     ranks: Annotated[
-        int, typer.Option(min=0, help="Training processes on this node; by default $LOCAL_WORLD_SIZE, or 1.")
-    ] = 0,
+        int | None, typer.Option(min=1, help="Training processes on this node; by default $LOCAL_WORLD_SIZE, or 1.")
+    ] = None,
     max_connections: Annotated[int | None, typer.Option(min=1, help="That of the job's S3ClientConfig.")] = None,
     as_json: Json = False,
     connection: Connection,
@@ -49,12 +51,8 @@ def doctor(
         workers=workers,
         ranks=ranks or ranks_of_node(),
     )
-    findings = []
     with clean_when_terminated(), closing(examine(target)) as found:
-        for finding in found:
-            findings.append(finding)
-            if not as_json:
-                _print(finding)
+        findings = list(found if as_json else _printed(found))
     is_well = all(finding.status is not Status.FAILURE for finding in findings)
     if as_json:
         print_json(_document(prefix, is_well, findings))
@@ -67,13 +65,24 @@ def _document(prefix: Location, is_well: bool, findings: list[Finding]) -> dict[
     return {"uri": str(prefix), "version": __version__, "ok": is_well, "findings": rows}
 
 
-def _print(finding: Finding) -> None:
-    """Print a finding at once: others may take seconds."""
+def _printed(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Print findings, each at once, because the next may take seconds. Those skipped for one reason are one line."""
+    for reason, group in groupby(findings, lambda finding: finding.text * (finding.status is Status.SKIPPED)):
+        checks = []
+        for finding in group:
+            checks.append(finding.check)
+            if not reason:
+                _print(finding.check, finding)
+            yield finding
+        if reason:
+            _print(f"{', '.join(checks)}:" if checks[1:] else finding.check, finding)
+
+
+def _print(checks: str, finding: Finding) -> None:
     status, fix = finding.status.value, f". Fix: {finding.fix}" if finding.fix else ""
-    line = f"{finding.check:<20} {finding.text}{fix}"
+    line = f"{checks:<20} {finding.text}{fix}"
     if sys.stdout.isatty():
-        text = Text.assemble((f"{status:<8}", _COLOURS[finding.status]), line)
-        stdout_console().print(text, soft_wrap=True)
+        stdout_console().print(Text.assemble((f"{status:<8}", _COLOURS[finding.status]), line), soft_wrap=True)
     else:
         print_line(f"{status:<8}{line}")
         sys.stdout.flush()

@@ -66,8 +66,8 @@ def _of_whom(target: Target) -> str:
     """The processes of a node in words."""
     if _processes(target) == 1:
         return "one process"
-    ranks = "1 rank" if target.ranks == 1 else f"{target.ranks} ranks"
-    return f"{_processes(target)} processes ({ranks} with {target.workers} workers each)"
+    ranks, each = ("1 rank", "") if target.ranks == 1 else (f"{target.ranks} ranks", " each")
+    return f"{_processes(target)} processes ({ranks} with {target.workers} workers{each})"
 
 
 def open_files(session: Session) -> Verdict:

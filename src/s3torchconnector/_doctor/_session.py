@@ -19,6 +19,7 @@ from s3torchconnector._wire import Caller, Request
 from s3torchconnector._wire import _probe as probe
 
 _STEPS_IN_ALL = 10  # that all requests may take together, but those that measure
+_SHORTEST_SECRET = 4  # characters; shorter ones, of servers for tests, are found in any text
 _PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}  # by the beginning of a region
 
 
@@ -129,9 +130,8 @@ class Session:
     def hide(self, credentials: FoundCredentials) -> None:
         """Show no more of these than the ends of the access key, whoever repeats them."""
         access_key, secret_key, token = credentials.latest
-        self._secrets = {access_key: shortened(access_key), secret_key: "..."}
-        if token:
-            self._secrets[token] = "..."
+        shown = {access_key: shortened(access_key), secret_key: "...", token or "": "..."}
+        self._secrets = {secret: instead for secret, instead in shown.items() if len(secret) >= _SHORTEST_SECRET}
 
     def printable(self, text: str) -> str:
         """Text as one line, without the secrets of the credentials."""

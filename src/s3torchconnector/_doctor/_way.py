@@ -20,7 +20,7 @@ from s3torchconnector._errors import (
     S3Exception,
     S3TimeoutError,
 )
-from s3torchconnector._identity import ca_bundle
+from s3torchconnector._identity import NO_CREDENTIALS_ADVICE, ca_bundle
 from s3torchconnector._threads import start_thread
 from s3torchconnector._wire import _probe as probe
 
@@ -49,7 +49,7 @@ def credentials(session: Session) -> Verdict:
     except S3TimeoutError:
         return failed(f"the look-up of credentials took more than {most:g} s", _CREDENTIALS_FIX)
     except S3CredentialsError as error:
-        return failed(str(error), _CREDENTIALS_FIX)
+        return failed(sentence(str(error).removesuffix(NO_CREDENTIALS_ADVICE)), _CREDENTIALS_FIX)
     except S3ConfigurationError:
         return because_of("endpoint")  # which no client can be made for
     if found is None:

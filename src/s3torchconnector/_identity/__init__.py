@@ -4,7 +4,11 @@ Credentials and endpoints come from botocore, which is imported only if it is ne
 request. The signature is computed here, by pure functions.
 """
 
-from s3torchconnector._identity._credentials import CredentialsProvider, credentials_provider
+from s3torchconnector._identity._credentials import (
+    NO_CREDENTIALS_ADVICE,
+    CredentialsProvider,
+    credentials_provider,
+)
 from s3torchconnector._identity._endpoint_url import Endpoint
 from s3torchconnector._identity._endpoints import EndpointResolver
 from s3torchconnector._identity._found_credentials import FoundCredentials, refuse_unsendable
@@ -26,6 +30,7 @@ from s3torchconnector._identity._trust import Bundle, ca_bundle
 
 __all__ = [
     "EMPTY_SHA256",
+    "NO_CREDENTIALS_ADVICE",
     "UNSIGNED_PAYLOAD",
     "AsymmetricSignature",
     "AsymmetricSigner",

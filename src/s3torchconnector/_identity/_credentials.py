@@ -39,6 +39,11 @@ _log = logging.getLogger(__name__)
 
 _LONGER = 8  # the usual timeout is multiplied by at most this, after a metadata service was late
 
+NO_CREDENTIALS_ADVICE = (
+    "Set the two variables, run `aws configure` or `aws sso login`, or name a profile with "
+    "S3ClientConfig(profile=...); for a public bucket, S3ClientConfig(unsigned=True) needs no credentials"
+)
+
 # The first one wins, as in botocore's EnvProvider.
 _TOKEN_VARIABLES = ("AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
@@ -268,7 +273,5 @@ def _nowhere(session: Session, profile: str | None) -> str:
     return (
         f"no AWS credentials found. Looked in: {environment}; profile {name!r} in {files} "
         "(keys, SSO, role, process); AWS_WEB_IDENTITY_TOKEN_FILE; the container's "
-        f"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI; {metadata}. "
-        "Set the two variables, run `aws configure` or `aws sso login`, or name a profile with "
-        "S3ClientConfig(profile=...); for a public bucket, S3ClientConfig(unsigned=True) needs no credentials"
+        f"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI; {metadata}. {NO_CREDENTIALS_ADVICE}"
     )
