@@ -37,5 +37,6 @@ def render(folder: Path) -> Path:
 
 
 def _plain(output: str) -> str:
-    """Zensical's warnings without colours, and without the traceback that follows them."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", output).partition("Traceback")[0] or output
+    """What Zensical says, without colours, and without its own traceback after a list of warnings."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", output)
+    return text.partition("Traceback")[0] if "Aborted because --strict flag is set" in text else text

@@ -22,7 +22,9 @@ from website.building import build, render
 from website.docstrings import to_markdown
 from website.staging import SiteError, page, write_settings
 
-pytestmark = pytest.mark.timeout(400)  # building and visiting use both cores, and others may, too
+# Building and visiting use both cores, and others may, too.
+pytestmark = pytest.mark.timeout(400)
+_PATIENCE = 120_000  # milliseconds
 
 _ONE_OF_EACH = ["index.html", "architecture.html", "performance.html", "guide/datasets.html", "reference/client.html",
                 "examples/train_digits.html"]  # fmt: skip
@@ -72,6 +74,7 @@ def chromium() -> Iterator[Browser]:
 def _visited(site: Path, chromium: Browser, pages: Sequence[str], *, follow: bool = False) -> dict[str, Visit]:
     """Visit pages, and those that they lead to."""
     with served(site) as root, chromium.new_context(viewport=_TELEPHONE, color_scheme="light") as context:
+        context.set_default_timeout(_PATIENCE)
         seen: dict[str, Visit] = {}
         waiting = list(pages)
         while waiting:
@@ -131,7 +134,7 @@ def test_search_finds_a_class(opened: str, site: Path, chromium: Browser) -> Non
         tab.goto(root if opened == "from a server" else f"{site.as_uri()}/guide/errors.html")
         tab.keyboard.press("Control+k")
         tab.keyboard.type("S3CheckpointManager")
-        expect(tab.get_by_role("option").first).to_be_visible()
+        expect(tab.get_by_role("option").first).to_be_visible(timeout=_PATIENCE)
 
 
 class _Html(HTMLParser):

@@ -72,8 +72,8 @@ class S3Server:
         flags: Sequence[str] = (),
     ) -> None:
         self.region = region
-        self.access_key = f"AKIA{secrets.token_hex(8).upper()}"
-        self.secret_key = secrets.token_hex(20)
+        self.access_key: str = f"AKIA{secrets.token_hex(8).upper()}"
+        self.secret_key: str = secrets.token_hex(20)
         self.ca_bundle = None
         self._flags = list(flags)
         if certificate is not None and private_key is not None:
@@ -103,7 +103,7 @@ class S3Server:
         binary = find_rclone()
         with contextlib.ExitStack() as undo:
             undo.callback(self.stop)
-            self.folder = self._make_folder()
+            self.folder: Path = self._make_folder()
             self._log = self._cleanup.enter_context(tempfile.TemporaryFile())
             keys = (self.access_key, self.secret_key)
             self._process, port = launch_rclone(binary, self.folder, keys, self._log, self._flags)
