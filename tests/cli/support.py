@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import select
+import struct
 import subprocess
 import sys
+import tempfile
+import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from s3torchconnector._cli._app import app
+from tests.reading.support import wait_until
 
 _TIMEOUT = 60.0  # seconds
 # The process gets a session and a terminal of its own, so that Ctrl-C there is a signal.
 _AT_TERMINAL = (
     "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from s3torchconnector._cli import main; main()"
 )
+_WITH_PEAK = """\
+import os, re, sys
+from s3torchconnector._cli import main
+file = int(sys.argv.pop(1))
+try:
+    main()
+finally:
+    os.write(file, re.search(rb"VmHWM:\\s*(\\d+)", open("/proc/self/status", "rb").read())[1])
+"""
 
 
-def s3torch(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def s3torch(*arguments: str, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end.
 
     Args:
         arguments: as on the command line.
+        given: what it reads from standard input.
         environment: variables that are set for the command only.
     """
     return subprocess.run(
         [sys.executable, "-m", "s3torchconnector", *arguments],
+        input=given,
         capture_output=True,
         text=True,
         timeout=_TIMEOUT,
@@ -48,16 +64,26 @@ def call(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(arguments, end.value.code, *texts)  # type: ignore[arg-type]
 
 
+def peak_memory(*arguments: str) -> tuple[subprocess.CompletedProcess[bytes], int]:
+    """Run the command, which has to succeed, in a process of its own. Return also the most memory of it, in bytes."""
+    with tempfile.TemporaryFile() as file:
+        command = [sys.executable, "-c", _WITH_PEAK, str(file.fileno()), *arguments]
+        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=True, pass_fds=[file.fileno()])
+        file.seek(0)
+        return done, int(file.read()) * 1024
+
+
 class Terminal:
     """A terminal at which the command runs.
 
     Attributes:
         seen: what has been printed.
+        process: the command.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], descriptor: int) -> None:
         self.seen = ""
-        self._process = process
+        self.process = process
         self._descriptor = descriptor
         self._until = time.monotonic() + _TIMEOUT
 
@@ -65,6 +91,11 @@ class Terminal:
         """Wait until it was printed."""
         while text not in self.seen:
             assert self._read(), f"{text!r} was not printed, but {self.seen!r}"
+
+    def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait until something is so, while the command runs."""
+        wait_until(is_so)
+        assert self.process.poll() is None, self.seen
 
     def type(self, text: str) -> None:
         """What a person types; ``\\x03`` is Ctrl-C."""
@@ -74,7 +105,7 @@ class Terminal:
         """Wait for the end of the command, and return its exit code."""
         while self._read():
             pass
-        return self._process.wait(_TIMEOUT)
+        return self.process.wait(_TIMEOUT)
 
     def _read(self) -> bool:
         ready, _, _ = select.select([self._descriptor], [], [], max(0.0, self._until - time.monotonic()))
@@ -91,6 +122,7 @@ class Terminal:
 def at_terminal(*arguments: str) -> Iterator[Terminal]:
     """Run the command at a terminal."""
     ours, its = os.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))  # lines, columns
     command = [sys.executable, "-c", _AT_TERMINAL, *arguments]
     with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, start_new_session=True) as process:
         os.close(its)

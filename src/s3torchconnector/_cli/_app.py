@@ -9,6 +9,7 @@ import typer
 from s3torchconnector._cli._bench import bench
 from s3torchconnector._cli._cat import cat
 from s3torchconnector._cli._checkpoints import checkpoints
+from s3torchconnector._cli._cp import cp
 from s3torchconnector._cli._doctor import doctor
 from s3torchconnector._cli._du import du
 from s3torchconnector._cli._endings import with_exit_code
@@ -20,7 +21,7 @@ from s3torchconnector._version import __version__
 
 app = typer.Typer(name="s3torch", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-for _command in (ls, du, cat, rm, inspect, bench, doctor):
+for _command in (ls, du, cat, cp, rm, inspect, bench, doctor):
     app.command()(with_exit_code(_command))
 app.add_typer(checkpoints, name="checkpoints")
 

@@ -122,7 +122,8 @@ class Report:
             bar.close()
         if error is None and self._failed:
             raise fail(self._figures())
-        tell(self._figures())
+        if error is None or self._done or self._failed:
+            tell(self._figures())
 
     def _figures(self) -> str:
         seconds = time.monotonic() - self._started
