@@ -424,11 +424,11 @@ def test_a_server_that_is_slow(keys: None) -> None:
     aws = Aws()
 
     def answer(request: ReceivedRequest) -> Reply:
-        threading.Event().wait(0.08)  # each response takes so long
+        threading.Event().wait(0.05)  # each response takes so long
         return aws.answer(request)
 
     with ScriptedServer(handler=answer) as server:
-        found = examined(server.endpoint, write=True, step_seconds=0.1)
+        found = examined(server.endpoint, write=True, total_seconds=0.4)
     check_named(found, "time", "the server is slow", "nearer")
     assert sorted(aws.objects) == ["data/0", "data/1", "data/2"]
 
@@ -446,9 +446,11 @@ def test_throttling_of_writes(keys: None) -> None:
 
 
 def test_one_response_that_is_lost_is_no_failure(keys: None) -> None:
-    lost = iter([s3_error(500, "InternalError"), s3_error(503, "SlowDown")])
+    lost = iter([s3_error(500, "InternalError"), None, s3_error(503, "SlowDown")])
     found, _ = refused(lambda request: next(lost, None))
     assert checks_with(found, Status.FAILURE) == set()
+    assert checks_with(found, Status.WARNING) == {"retries"}
+    assert found["retries"].text.startswith("2 of 9 requests had to be sent again")
 
 
 def test_a_gateway_that_ignores_ranges(keys: None) -> None:

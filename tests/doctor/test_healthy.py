@@ -14,7 +14,7 @@ from s3torchconnector._wire import Request, read_document
 from s3torchconnector.testing import S3Server
 from tests.doctor.support import STEP, Aws, checks_with, examined
 from tests.servers.moto_server import MotoServer
-from tests.servers.stand_ins import Express, Gcs
+from tests.servers.stand_ins import Express, Gcs, S3rver
 from tests.servers.tls import PrivateCA
 
 
@@ -59,7 +59,7 @@ def test_what_aws_does_passes_every_check(keys: None) -> None:
     with aws.serve() as server:
         found = examined(server.endpoint, write=True)
     assert checks_with(found, Status.PASS) == set(found)
-    assert found["checksums"].text.count("compared") == found["checksums"].text.count("CRC")
+    assert found["checksums"].text.count("compared and kept") == found["checksums"].text.count("CRC")
     assert sorted(aws.objects) == ["data/0", "data/1", "data/2"]
     assert not aws.uploads
 
@@ -80,6 +80,15 @@ def test_an_object_can_be_named_instead_of_a_prefix(keys: None) -> None:
     assert checks_with(found, Status.FAILURE) == set()
 
 
+def test_uploads_that_cannot_be_listed_are_a_warning(keys: None) -> None:
+    s3rver = S3rver()
+    with s3rver.serve() as server:
+        found = examined(server.endpoint, prefix="", write=True)
+    assert checks_with(found, Status.FAILURE) == {"clock"}  # as above
+    assert "clean finds no unfinished uploads" in found["list uploads"].text
+    assert "s3:ListBucketMultipartUploads on arn:aws:s3:::bucket," in found["list uploads"].fix
+
+
 def test_directory_buckets_are_not_asked_for_an_order(keys: None) -> None:
     express = Express()
     express.now, express.seconds_to_store = int(time.time()), 0
@@ -95,6 +104,7 @@ def test_a_server_that_refuses_checksums_is_told(keys: None) -> None:
         found = examined(server.endpoint, prefix="", write=True)
     assert found["checksums"].status is Status.WARNING
     assert 'checksum="off"' in found["checksums"].fix
+    assert checks_with(found, Status.FAILURE) == {"clock"}  # of the stand-in, which lives in another time
     assert not gcs.objects
 
 

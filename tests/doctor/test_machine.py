@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._doctor import Status, Target
-from s3torchconnector._doctor._limits import Limits, read_limits
+from s3torchconnector._doctor._limits import Limits, cgroup_limit, read_limits
 from s3torchconnector._doctor._machine import (
     FLOORS,
     check_memory,
@@ -33,12 +35,34 @@ def test_the_limits_of_this_machine_are_read() -> None:
     assert limits.memory_source in ("the machine", "the control group")
 
 
+@pytest.mark.parametrize(
+    ("groups", "files", "limit"),
+    [
+        ("0::/a/b", {"a/memory.max": "1000", "a/b/memory.max": "max"}, 1000),  # the group above limits, too
+        ("0::/a/b", {"a/memory.max": "1000", "a/b/memory.max": "10"}, 10),
+        ("0::/not/in/the/container", {"memory.max": "1000"}, 1000),
+        ("0::/../..", {"memory.max": "1000"}, 1000),
+        ("0::/", {"memory.max": "max"}, None),
+        ("0::/", {}, None),
+        ("5:cpu,cpuacct:/b\n4:memory:/a", {"memory/a/memory.limit_in_bytes": "1000", "memory/b/memory.max": "1"}, 1000),
+        ("4:memory:/", {"memory/memory.limit_in_bytes": "9223372036854771712"}, None),  # which means none
+    ],
+)
+def test_limits_of_control_groups(tmp_path: Path, groups: str, files: dict[str, str], limit: int | None) -> None:
+    for name, content in {**files, "../memory.max": "1"}.items():  # which is no control group
+        path = tmp_path / "top" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content + "\n")
+    assert cgroup_limit(groups, tmp_path / "top", "memory", ("memory.max", "memory.limit_in_bytes")) == limit
+
+
 def test_too_few_open_files() -> None:
     verdict = check_open_files(Limits(open_files=200, most_open_files=4096), 192)
     assert verdict.status is Status.FAILURE
     assert verdict.fix == "ulimit -n 4096, or lower max_connections in S3ClientConfig to 136"
     assert "nofile=65536" in check_open_files(Limits(open_files=200, most_open_files=200), 192).fix
     assert check_open_files(Limits(open_files=256), 192).status is Status.PASS
+    assert check_open_files(Limits(open_files=256), 192, workers=1).status is Status.FAILURE
     assert check_open_files(Limits(), 192).status is Status.PASS
 
 

@@ -49,10 +49,12 @@ _MORE_WRITES = (
     Check("copy", _writing.copy, ("put", "get")),
     Check("multipart", _writing.multipart, ("put",)),
     Check("abort", _writing.abort, ("multipart",)),
+    Check("list uploads", _writing.list_uploads, ("put",)),
     Check("delete", _writing.delete, ("put",)),
 )
 _NO_WRITES = (Check("writing", lambda session: skipped("not tried: it takes --write"), ("bucket",)),)
 _LIMITS = (
+    Check("retries", _response.retries, ("server",)),
     Check("open files", _machine.open_files),
     Check("threads", _machine.threads),
     Check("memory", _machine.memory),

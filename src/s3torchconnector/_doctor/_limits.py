@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,24 +85,34 @@ def _shared_memory() -> int | None:
 
 
 def _cgroup_limit(controller: str, *files: str) -> int | None:
-    """The smallest limit of this process's control groups."""
     with contextlib.suppress(OSError):
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-        groups = [line.split(":", 2)[1:] for line in lines if line.count(":") >= 2]
-        found = [_limit_below(controller, controllers, path, files) for controllers, path in groups]
-        return min((each for each in found if each is not None), default=None)
+        return cgroup_limit(Path("/proc/self/cgroup").read_text(), _CGROUPS, controller, files)
     return None
 
 
-def _limit_below(controller: str, controllers: str, path: str, files: tuple[str, ...]) -> int | None:
-    if controllers and controller not in controllers.split(","):
-        return None
-    root = _CGROUPS / controller if controllers else _CGROUPS
-    own = root / path.lstrip("/")
-    limits = []
-    # In a container, the path may be that of the host, and the root may be the container's.
-    for folder in {own, *own.parents, root}:
-        for name in files:
-            with contextlib.suppress(OSError, ValueError):
-                limits.append(int((folder / name).read_text()))
+def cgroup_limit(groups: str, root: Path, controller: str, files: Sequence[str]) -> int | None:
+    """The smallest limit of a process's control groups.
+
+    Args:
+        groups: which these are: the content of ``/proc/self/cgroup``.
+        root: where they are mounted.
+        controller: which part of the first version of control groups has the files.
+        files: that a group may have its limit in.
+    """
+    limits: list[int] = []
+    for line in groups.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers or controller in controllers.split(","):
+            top = root / controller if controllers else root
+            own = "" if ".." in path else path.lstrip("/")  # in a container, what is above cannot be seen
+            limits += _limits_up_from(top / own, top, files)
     return min((each for each in limits if each < _UNLIMITED), default=None)
+
+
+def _limits_up_from(group: Path, top: Path, files: Sequence[str]) -> Iterator[int]:
+    # In a container, the path may be that of the host, which is not there, and the top may be the container's group.
+    folders = [folder for folder in (group, *group.parents) if folder == top or top in folder.parents]
+    for folder in folders:
+        for name in files:
+            with contextlib.suppress(OSError, ValueError):  # "max"
+                yield int((folder / name).read_text())

@@ -17,6 +17,7 @@ from s3torchconnector._version import __version__
 FLOORS = {"torch": (2, 4), "botocore": (1, 34), "awscrt": (0, 20)}
 _NATIVE = "s3torchconnectorclient"
 _SPARE_FILES = 64  # of a process: what Python, PyTorch and the program have open
+_FILES_PER_WORKER = 16  # of a rank: its pipes, and the memory in which its batches wait
 _SPARE_THREADS = 16  # of a process: of this package and of Python, beside those that serve connections
 _SHARED_PER_WORKER = 64 * MIB  # some batches of images
 _SMALL = 128 * MIB
@@ -72,12 +73,13 @@ def _of_whom(target: Target) -> str:
 
 def open_files(session: Session) -> Verdict:
     """The limit of open files, against the connections of a process."""
-    return check_open_files(read_limits(), session.config.max_connections)
+    return check_open_files(read_limits(), session.config.max_connections, session.target.workers)
 
 
-def check_open_files(limits: Limits, connections: int) -> Verdict:
+def check_open_files(limits: Limits, connections: int, workers: int = 0) -> Verdict:
     """See ``open_files``."""
-    limit, wanted = limits.open_files, connections + _SPARE_FILES
+    limit, spare = limits.open_files, _SPARE_FILES + workers * _FILES_PER_WORKER
+    wanted = connections + spare
     if limit is None:
         return passed("not limited")
     text = f"`ulimit -n` is {limit:,}, and max_connections={connections}"
@@ -87,7 +89,7 @@ def check_open_files(limits: Limits, connections: int) -> Verdict:
     raised = f"ulimit -n {65536 if most is None else min(65536, most)}"
     if most is not None and most < wanted:
         raised = "have the hard limit raised (/etc/security/limits.conf, or docker run --ulimit nofile=65536:65536)"
-    fewer = f", or lower max_connections in S3ClientConfig to {max(1, limit - _SPARE_FILES)}"
+    fewer = f", or lower max_connections in S3ClientConfig to {max(1, limit - spare)}"
     return failed(f"{text}: a process needs about {wanted}", raised + fewer)
 
 

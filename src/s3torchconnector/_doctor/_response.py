@@ -164,6 +164,18 @@ def _settle(session: Session) -> None:
     session.reply = session.ask(request)
 
 
+def retries(session: Session) -> Verdict:
+    """See whether all requests so far have succeeded at once, as far as the server let them."""
+    usage = session.caller.usage
+    again, total = usage.retries.total, usage.requests.total
+    if not again:
+        return passed(f"none of {total} requests had to be sent again")
+    return warned(
+        f"{again} of {total} requests had to be sent again, for lost connections, HTTP 5xx or SlowDown",
+        "run it again; if that stays, look at the log for the reasons (docs/guide/troubleshooting.md)",
+    )
+
+
 def _keys_fix(session: Session, code: str) -> str:
     source = session.source
     if code in probe.EXPIRED_CODES or code == "InvalidToken":

@@ -18,7 +18,6 @@ from s3torchconnector._uri import is_arn
 from s3torchconnector._wire import Caller, Request
 from s3torchconnector._wire import _probe as probe
 
-_STEPS_IN_ALL = 10  # that all requests may take together, but those that measure
 _SHORTEST_SECRET = 4  # characters; shorter ones, of servers for tests, are found in any text
 _PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}  # by the beginning of a region
 
@@ -35,6 +34,7 @@ class Target:
         workers: data workers of each rank.
         ranks: training processes on this node.
         step_seconds: how long to wait for a connection, for a response to begin, and for the address of a name.
+        total_seconds: after which no check begins that sends requests, but for the measurement.
     """
 
     bucket: str
@@ -47,6 +47,7 @@ class Target:
     workers: int = 0
     ranks: int = 1
     step_seconds: float = 5.0
+    total_seconds: float = 45.0
 
 
 class TimeIsUp(Exception):
@@ -122,7 +123,7 @@ class Session:
         Raises:
             TimeIsUp: the requests before have used up the time.
         """
-        if time.perf_counter() > self.started + _STEPS_IN_ALL * self.step:
+        if time.perf_counter() > self.started + self.target.total_seconds:
             raise TimeIsUp
         self.requests += 1
         return probe.ask(self.caller, request, 2 * self.step)

@@ -17,6 +17,7 @@ from s3torchconnector._wire import _probe as probe
 
 _BODY = b"written by s3torch doctor\n"
 _OTHER_BODY = b"written by s3torch doctor, too\n"
+_COMPARED, _REFUSED = "compared", "refused"
 _NO_ETAG = '"00000000000000000000000000000000"'
 
 
@@ -72,9 +73,9 @@ def checksums(session: Session) -> Verdict:
     found = {algorithm.name: _support(session, algorithm) for algorithm in ALGORITHMS}
     text = ", ".join(f"{name} {support}" for name, support in found.items())
     first = found[ALGORITHMS[0].name]
-    if first == "compared":
+    if first.startswith(_COMPARED):
         return passed(text)
-    if first == "refused":
+    if first == _REFUSED:
         return warned(
             f"{text}: uploads are sent again without, and the server does not verify what it stores",
             'set checksum="off" in S3ClientConfig, to save the first attempt, or use a newer version of the server',
@@ -86,10 +87,14 @@ def checksums(session: Session) -> Verdict:
 
 
 def _support(session: Session, algorithm: Algorithm) -> str:
+    """What the server does with one kind of checksum, in words."""
     right, wrong = algorithm.encode(algorithm.of([_BODY])), algorithm.encode(algorithm.of([_OTHER_BODY]))
     if not _put(session, "checksum", {algorithm.header: right}).is_good:
-        return "refused"
-    return "ignored" if _put(session, "checksum", {algorithm.header: wrong}).is_good else "compared"
+        return _REFUSED
+    stored = session.ask(operations.head_object(session.target.bucket, session.scratch.key("checksum"), checksum=True))
+    does = [] if _put(session, "checksum", {algorithm.header: wrong}).is_good else [_COMPARED]
+    does += ["kept"] if stored.headers.get(algorithm.header) == right else []
+    return " and ".join(does) or "ignored"
 
 
 def copy(session: Session) -> Verdict:
@@ -150,6 +155,17 @@ def abort(session: Session) -> Verdict:
         return refused(session, reply, "s3:AbortMultipartUpload", session.objects_arn)
     session.scratch.forget(upload)
     return passed("created, and aborted")
+
+
+def list_uploads(session: Session) -> Verdict:
+    """List unfinished uploads, which is how what a killed job leaves is found."""
+    reply = session.ask(operations.list_multipart_uploads(session.target.bucket, session.scratch.prefix))
+    if reply.is_good:
+        return passed("unfinished uploads can be found, and cleaned up")
+    return warned(
+        f"S3CheckpointManager.clean finds no unfinished uploads: {reply}",
+        f"allow s3:ListBucketMultipartUploads on {session.bucket_arn}, or have a lifecycle rule abort them",
+    )
 
 
 def delete(session: Session) -> Verdict:

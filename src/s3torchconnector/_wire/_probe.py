@@ -21,7 +21,7 @@ from s3torchconnector._wire._cancel import CancelToken
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._dialer import Dialer, Route, look_up
 from s3torchconnector._wire._documents import DOCUMENT_LIMIT, ErrorDocument, parse_error, parse_http_date
-from s3torchconnector._wire._operations import Request
+from s3torchconnector._wire._operations import Request, without_asking
 from s3torchconnector._wire._proxy import proxy_for
 from s3torchconnector._wire._regions import Regions
 from s3torchconnector._wire._response import Response
@@ -49,8 +49,8 @@ __all__ = [
     "speaks_tls",
 ]
 
-# Refusals that are returned. Not 407, which is the proxy's; nor 429 and 5xx, which may pass.
-_REFUSALS = tuple(status for status in range(300, 500) if status not in (407, 429))
+# Refusals that are returned. Not 407, which is the proxy's; nor 429 and 5xx, which may pass, but for 501.
+_REFUSALS = (*(status for status in range(300, 500) if status not in (407, 429)), 501)
 
 
 class Reply(NamedTuple):
@@ -163,7 +163,9 @@ def speaks_http(route: Route, seconds: float) -> bool:
 
 
 def ask(caller: Caller, request: Request, seconds: float) -> Reply:
-    """Send ``request``, and return the response: also refusals, other than 407, 429 and 5xx.
+    """Send ``request``, and return the response: also refusals, other than 407, 429 and 5xx without 501.
+
+    Objects are asked for without their checksum: some servers refuse that, and then a job does not ask, either.
 
     Raises:
         S3ThrottledError, S3ServiceError: HTTP 429 or 5xx, in all attempts.
@@ -177,6 +179,8 @@ def ask(caller: Caller, request: Request, seconds: float) -> Reply:
         seconds = time.perf_counter() - started
         return Reply(request.operation, response.status, response.headers, body, document, seconds)
 
+    if request.operation == "GetObject":
+        request = without_asking(request)
     try:
         return caller.call(request._replace(also_good=_REFUSALS), reply, limit=seconds)
     except S3ServiceError as error:
