@@ -239,6 +239,7 @@ def test_keys_that_would_leave_the_folder_fail(moto_server: MotoServer, moto_buc
     assert [next(key for key in keys if f"/{key} -> " in line) for line in failed] == sorted({*keys[1:6], keys[7]})
     assert done.stderr.splitlines()[-1].endswith("failed to copy 6 files")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "in/side/good"]
+    assert "copied 8 files" in _cp("-r", f"s3://{moto_bucket}/x", f"s3://{moto_bucket}/y", endpoint)
 
 
 def test_a_key_that_is_a_file_and_a_folder_is_an_error(

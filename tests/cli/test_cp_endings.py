@@ -92,13 +92,15 @@ def test_a_download_that_is_ended_leaves_whole_files_only(
             terminal.process.send_signal(ends)
         assert terminal.wait() == code
         assert "copied " in terminal.seen
+        assert " -> " not in terminal.seen  # nothing has failed
         assert "Traceback" not in terminal.seen
     assert _files(folder) == sorted("0123456789")
 
 
 def test_an_upload_that_is_ended_is_aborted(moto_server: MotoServer, moto_bucket: str, tmp_path: Path) -> None:
-    (tmp_path / "large").write_bytes(os.urandom(_LARGE))
-    command = ["cp", str(tmp_path / "large"), f"s3://{moto_bucket}/"]
+    for name in ("one", "two", "three"):
+        (tmp_path / name).write_bytes(os.urandom(_LARGE))
+    command = ["cp", "-r", str(tmp_path), f"s3://{moto_bucket}/"]
     with (
         RecordingProxy(moto_server.endpoint) as proxy,
         _stalling(proxy, lambda request: request.query.get("partNumber") == "2", None),
@@ -107,6 +109,7 @@ def test_an_upload_that_is_ended_is_aborted(moto_server: MotoServer, moto_bucket
         terminal.until(lambda: any(each.query.get("partNumber") == "2" for each in proxy.exchanges))
         terminal.type("\x03")
         assert terminal.wait() == 130
+        assert " -> " not in terminal.seen  # nothing has failed
     with S3Client("us-east-1", endpoint=moto_server.endpoint) as client:
         assert list(client.list_multipart_uploads(moto_bucket)) == []
         assert sum(len(page) for page in client.list_all(moto_bucket)) == 0

@@ -16,6 +16,10 @@ from s3torchconnector._transfer import Lane, Workers
 _SECONDS_TO_STOP = 2.0
 
 
+class StoppedError(Exception):
+    """A job gives up, because the command is ending."""
+
+
 class Jobs:
     """Calls functions on threads. One thread submits; at the end of a ``with`` block, all are done.
 
@@ -40,6 +44,15 @@ class Jobs:
         self._running = 0
         self._bytes = 0
         self._error: BaseException | None = None
+
+    def check(self) -> None:
+        """Called by jobs, from time to time.
+
+        Raises:
+            StoppedError: they are to give up.
+        """
+        if self.stopped:
+            raise StoppedError("the command is ending")
 
     def submit(self, job: Callable[[], None], size: int = 0) -> None:
         """Wait for room, then have a thread call ``job``, which holds about so many bytes.

@@ -51,18 +51,19 @@ class Report:
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._done = self._skipped = self._failed = self._bytes = 0
+        self._ended = False  # what jobs that are cut off have to say, interests nobody
         self._bar = _bar(words.verb, "B" if shows_bytes else f" {words.unit}s")
 
     def expect(self, size: int) -> None:
         """One more object was found, of so many bytes."""
-        if self._bar is not None:
-            with self._lock:
+        with self._lock:
+            if self._bar is not None:
                 self._bar.total = (self._bar.total or 0) + (size if self._shows_bytes else 1)
 
     def advance(self, size: int) -> None:
         """So many more bytes have been transferred."""
-        if self._bar is not None and self._shows_bytes:
-            with self._lock:
+        with self._lock:
+            if self._bar is not None and self._shows_bytes:
                 self._bar.update(size)
 
     def attempt(self, names: dict[str, str], action: Callable[[], int | None]) -> None:
@@ -87,6 +88,8 @@ class Report:
     def note(self, names: dict[str, str], size: int | None) -> None:
         """One object is done, or was skipped if the number of its bytes is None."""
         with self._lock:
+            if self._ended:
+                return
             if size is None:
                 self._skipped += 1
             else:
@@ -103,6 +106,8 @@ class Report:
     def failed(self, names: dict[str, str], reason: str) -> None:
         """One object is not done."""
         with self._lock:
+            if self._ended:
+                return
             self._failed += 1
             if self._as_json:
                 self._print(print_json, {**names, "result": "failed", "error": reason})
@@ -117,9 +122,11 @@ class Report:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        bar, self._bar = self._bar, None
-        if bar is not None:
-            bar.close()
+        with self._lock:
+            self._ended = True
+            bar, self._bar = self._bar, None
+            if bar is not None:
+                bar.close()
         if error is None and self._failed:
             raise fail(self._figures())
         if error is None or self._done or self._failed:

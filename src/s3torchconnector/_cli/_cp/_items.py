@@ -14,7 +14,8 @@ from s3torchconnector._cli._cp._files import files_below
 from s3torchconnector._cli._cp._names import NameRefusedError, key_of, path_of
 from s3torchconnector._cli._cp._places import Local, Place
 from s3torchconnector._cli._location import Location
-from s3torchconnector._errors import S3NotFoundError
+from s3torchconnector._cli._report import is_hopeless
+from s3torchconnector._errors import S3Exception
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._types import HeadObjectResult, ObjectInfo
 
@@ -128,8 +129,8 @@ def _single_items(client: S3Client, request: Request) -> Iterator[Item]:
             target = _inside(target, source.name)
             info = ObjectInfo(source.key, *future.result()[:-1]) if isinstance(source, Location) and future else None
             yield Item(source, target, info)
-        except (NameRefusedError, S3NotFoundError) as error:
-            if isinstance(error, S3NotFoundError) and len(looked_up) == 1:
+        except (NameRefusedError, S3Exception) as error:
+            if isinstance(error, S3Exception) and (len(looked_up) == 1 or is_hopeless(error)):
                 raise
             yield Item(source, target, refused=str(error))
 
@@ -151,7 +152,8 @@ def _tree_of_objects(client: S3Client, source: Location, target: Place) -> Itera
         for info in infos:
             found = True
             relative = info.key[len(source.key) :]
-            if info.size or (relative and not relative.endswith("/")):  # consoles mark folders by empty objects
+            is_mark = not info.size and (not relative or relative.endswith("/"))  # of a folder, by a console
+            if not is_mark or isinstance(target, Location):
                 yield _item_of_tree(Location(source.bucket, info.key), target, relative, info)
     if not found:
         raise FileNotFoundError(f"there is no object below {source}")

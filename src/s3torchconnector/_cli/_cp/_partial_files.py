@@ -13,6 +13,8 @@ import secrets
 from collections.abc import Callable
 from types import TracebackType
 
+from s3torchconnector._cli._jobs import StoppedError
+
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES, errno.EINVAL)
 
@@ -57,7 +59,7 @@ class PartialFiles:
                 os.close(descriptor)
             os.utime(temporary, (modified, modified))
             if self._ended:  # and the temporary file may be removed already
-                raise InterruptedError(errno.EINTR, f"{path} was not stored: the command is ending")
+                raise StoppedError(f"{path} was not stored: the command is ending")
             return self._publish(temporary, path)
         finally:
             with contextlib.suppress(OSError):  # it has another name now, or was never made

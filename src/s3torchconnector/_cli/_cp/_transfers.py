@@ -120,13 +120,13 @@ class Transfers:
         """Those whose files are not there already."""
         for item in items:
             assert item.info is not None
-            self._report.expect(item.info.size)
             path = str(item.target)
             if (not self._options.overwrite and os.path.lexists(path)) or (
                 self._options.update and _is_same_file(path, item.info)
             ):
                 self._report.note(item.names, None)
             else:
+                self._report.expect(item.info.size)
                 yield item
 
     def _store(self, item: Item, reader: S3Reader) -> int | None:
@@ -142,7 +142,7 @@ class Transfers:
         buffer: memoryview = self._own.buffer
         count = _PIECE
         while count == _PIECE:  # fewer only at the end
-            self._check_stopped()
+            self._jobs.check()
             count = reader.readinto(buffer)
             write_all(descriptor, buffer[:count])
             self._report.advance(count)
@@ -185,7 +185,7 @@ class Transfers:
                 writer.stream.expect(status.st_size)
             piece = min(_PIECE, status.st_size + 1) if is_file else _PIECE
             while data := os.read(descriptor, piece):
-                self._check_stopped()
+                self._jobs.check()
                 writer.write(data)
                 self._report.advance(len(data))
             if is_file and _what_changes(os.fstat(descriptor)) != _what_changes(status):
@@ -222,10 +222,6 @@ class Transfers:
             return False
         is_same = etag is not None and bare(there.etag) == bare(etag)
         return not options.overwrite or (there.size == size and (is_same or there.last_modified > modified))
-
-    def _check_stopped(self) -> None:
-        if self._jobs.stopped:
-            raise InterruptedError("the command is ending")
 
 
 def _is_same_file(path: str, info: ObjectInfo) -> bool:
