@@ -15,6 +15,7 @@ from s3torchconnector._cli._du import du
 from s3torchconnector._cli._endings import with_exit_code
 from s3torchconnector._cli._inspect import inspect
 from s3torchconnector._cli._ls import ls
+from s3torchconnector._cli._manifests import manifests
 from s3torchconnector._cli._output import print_line
 from s3torchconnector._cli._rm import rm
 from s3torchconnector._version import __version__
@@ -24,6 +25,7 @@ app = typer.Typer(name="s3torch", no_args_is_help=True, add_completion=False, pr
 for _command in (ls, du, cat, cp, rm, inspect, bench, doctor):
     app.command()(with_exit_code(_command))
 app.add_typer(checkpoints, name="checkpoints")
+app.add_typer(manifests, name="manifest")
 
 
 def _print_version(asked: bool) -> None:

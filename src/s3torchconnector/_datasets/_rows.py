@@ -143,12 +143,15 @@ class Rows(Samples):
         """
         if not 0 <= i < self._count:
             raise IndexError(f"index {i} is out of range for a manifest of {self._count} objects")
-        bucket = self._bucket_of[i] if self._several_buckets else 0
         try:
             key = str(self._keys[self._key_ends[i - 1] if i else 0 : self._key_ends[i]], "utf-8", "surrogatepass")
         except UnicodeDecodeError as error:
             raise S3FormatError(f"the key of row {i} of the manifest is no text: {error}") from error
-        return Row(self._buckets[bucket], key, self.sizes[i], self._etag(i))
+        return Row(self.bucket(i), key, self.sizes[i], self._etag(i))
+
+    def bucket(self, i: int) -> str:
+        """The bucket of the object at ``i``."""
+        return self._buckets[self._bucket_of[i] if self._several_buckets else 0]
 
     def name_bytes(self, i: int) -> bytes:
         """The key at ``i`` as it is stored."""
