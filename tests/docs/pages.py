@@ -74,4 +74,5 @@ README = Page(ROOT / "README.md")
 GUIDE = {path.stem: Page(path) for path in sorted((ROOT / "docs/guide").glob("*.md"))}
 PAGES = [README, *GUIDE.values()]
 CONTRIBUTING = Page(ROOT / "CONTRIBUTING.md")
+SECURITY = Page(ROOT / "SECURITY.md")
 INTERNALS = {path.stem: Page(path) for path in sorted((ROOT / "docs/internals").glob("*.md"))}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.docs.pages import CONTRIBUTING, GUIDE, INTERNALS, PAGES, README, ROOT, Page
+from tests.docs.pages import CONTRIBUTING, GUIDE, INTERNALS, PAGES, README, ROOT, SECURITY, Page
 
 _DECISIONS = [Page(path) for path in sorted((ROOT / "docs/internals/decisions").glob("*.md"))]
-_LINKING = [*PAGES, CONTRIBUTING, *INTERNALS.values(), *_DECISIONS]
+_LINKING = [*PAGES, CONTRIBUTING, SECURITY, *INTERNALS.values(), *_DECISIONS]
 
 
 @pytest.mark.parametrize("page", _LINKING, ids=lambda page: page.name)
