@@ -28,6 +28,7 @@ _TYPES = (
     (_AMOUNTS, Real, "a number"),
     (_SWITCHES, bool, "True or False"),
     (("checksum",), str, "a string"),
+    (("progress",), (bool, type(None)), "True, False or None"),
     (("profile",), (str, type(None)), "the name of a profile, or None"),
     (("proxy_ca_bundle",), (str, type(None)), "the path of a file, or None"),
     (("write_options",), (S3WriteOptions, type(None)), "S3WriteOptions, or None"),
@@ -143,6 +144,7 @@ class S3ClientConfig:
     customer_key: S3CustomerKey | None = None
     expected_bucket_owner: str | None = None
     keep_version: bool = False
+    progress: bool | None = None
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -178,7 +180,7 @@ class S3ClientConfig:
         for names, kind, wanted in _TYPES:
             for name in names:
                 value = getattr(self, name)
-                if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                if not isinstance(value, kind) or (isinstance(value, bool) and kind in (Integral, Real)):
                     raise S3ConfigurationError(f"invalid configuration: {name} must be {wanted}: {name}={value!r}")
 
     def _check_account(self) -> None:

@@ -13,6 +13,7 @@ from s3torchconnector._transfer import start_over_if_refused
 from s3torchconnector._uri import parse_object_uri, parse_s3_uri  # noqa: F401 (1.5.0 has the latter here)
 from s3torchconnector._write_options import S3WriteOptions
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
+from s3torchconnector.s3reader._shown import shown
 from s3torchconnector.s3writer import S3Writer
 
 __all__ = ["S3Checkpoint"]
@@ -71,7 +72,8 @@ class S3Checkpoint:
             TypeError, ValueError: ``s3_uri`` does not name an object.
         """
         bucket, key = parse_object_uri(s3_uri)
-        return self._client.get_object(bucket, key, reader_constructor=self._reader_constructor, version_id=version_id)
+        constructor = shown(self._reader_constructor)
+        return self._client.get_object(bucket, key, reader_constructor=constructor, version_id=version_id)
 
     def writer(self, s3_uri: str, *, overwrite: bool = True, options: S3WriteOptions | None = None) -> S3Writer:
         """Open an object to write it. It is stored, as a whole, when the writer is closed.
@@ -96,7 +98,9 @@ class S3Checkpoint:
             S3Exception: an error occurred accessing S3.
         """
         bucket, key = parse_object_uri(s3_uri)
-        return self._client.put_object(bucket, key, overwrite=overwrite, options=options)
+        writer = self._client.put_object(bucket, key, overwrite=overwrite, options=options)
+        writer.stream.show_progress()
+        return writer
 
     def save_safetensors(
         self,

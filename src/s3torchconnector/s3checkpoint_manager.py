@@ -179,6 +179,7 @@ class S3CheckpointManager:
 
         def store_in_new_upload() -> tuple[int, str | None]:
             stream = self._store.client.put_object(self._store.bucket, key, summed=True).stream
+            stream.show_progress()
             return store(stream), stream.checksum
 
         stored = start_over_if_refused(store_in_new_upload)
@@ -226,8 +227,7 @@ class S3CheckpointManager:
         manifest = by_first(lambda: self._manifest(step))
         in_all(lambda: check_format(manifest, state_dict))
         if state_dict is None:
-            key = self._store.key(manifest.step, f"{manifest.path}{_STATE}")
-            with self._store.client.get_object(self._store.bucket, key) as reader:
+            with self._store.open(manifest.step, f"{manifest.path}{_STATE}") as reader:
                 return torch.load(cast(IO[bytes], reader), map_location=map_location, weights_only=weights_only)
         _distributed().load_ranks(self._store.client, self._store.address(manifest.step, manifest.path), state_dict)
         return state_dict

@@ -11,6 +11,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.planner import WriteItem
 
+from s3torchconnector._progress import Progress
 from s3torchconnector.dcp._lend import LendingPlanner
 from s3torchconnector.dcp._uploads import Uploads
 from tests.dcp.support import keys_of, load, same, writer_of
@@ -98,7 +99,7 @@ def test_the_last_small_writes_are_stored(bucket: str, closed: bool) -> None:
     """Small writes are gathered, and not all versions of PyTorch close the stream."""
     writer = writer_of(f"s3://{bucket}")
     written: list[str] = []
-    uploads = Uploads(writer.fs, [f"s3://{bucket}/it"], lambda: written.append("all"))
+    uploads = Uploads(writer.fs, [f"s3://{bucket}/it"], lambda: written.append("all"), Progress(False, "saving"))
     with uploads.create_stream(LendingPlanner(DefaultSavePlanner()), f"s3://{bucket}/it", "wb") as stream:
         for _ in range(3):
             stream.write(b"little")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import random
 import signal
@@ -17,7 +16,6 @@ from torch.utils.data import get_worker_info
 from s3torchconnector import S3IterableDataset, S3MapDataset
 from s3torchconnector._config import MIB
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer.listing._progress import ListingProgress
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector.testing import S3Server
 from tests.datasets.support import config, key_and_bytes
@@ -164,28 +162,6 @@ def test_a_forked_child_continues_iterating_a_dataset() -> None:
         release.set()
         assert before + list(samples) == expected
         assert child.result() == repr(expected[len(before) :]).encode()
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_forked_child_shows_no_progress_of_its_parents_listing(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setattr("s3torchconnector._transfer.listing._progress._SHOWN_AFTER", -1.0)
-    with ListingProgress("bucket", "prefix") as progress:
-        progress.advance(1000)
-        shown = terminal.getvalue()
-        assert "listing s3://bucket/prefix: 1.00k keys" in shown
-
-        def in_child() -> bytes:
-            progress.__exit__(None, None, None)
-            return terminal.getvalue().encode()
-
-        assert Child(in_child).result() == shown.encode()
-    assert terminal.getvalue() != shown  # it is taken away
 
 
 def test_races_between_reading_and_closing(client: S3Client, filled: str) -> None:

@@ -27,6 +27,8 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer import CommitObject, Seen, refused_for_sure
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._uri import display_uri, parse_s3_uri
+from s3torchconnector.s3reader import S3Reader
+from s3torchconnector.s3reader._shown import shown
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +49,10 @@ class Store:
     def key(self, step: int, name: str) -> str:
         """The key of an object of a step, from its name relative to the step's folder."""
         return f"{self.prefix}{folder_of(step)}{name}"
+
+    def open(self, step: int, name: str) -> S3Reader:
+        """Read an object of a step."""
+        return self.client.get_object(self.bucket, self.key(step, name), reader_constructor=shown())
 
     def address(self, step: int, name: str) -> str:
         """The URI of an object or folder of a step, for ``torch.distributed.checkpoint``."""

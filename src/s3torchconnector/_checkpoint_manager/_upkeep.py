@@ -79,7 +79,7 @@ def _is_whole(store: Store, step: int, described: StoredObject) -> bool:
         )
     crc, buffer = 0, memoryview(bytearray(_PIECE))
     try:
-        with store.client.get_object(store.bucket, store.key(step, described.key)) as reader:
+        with store.open(step, described.key) as reader:
             while count := reader.readinto(buffer):
                 if algorithm is not None:
                     crc = algorithm.update(buffer[:count], crc)

@@ -22,6 +22,7 @@ from s3torchconnector._datasets._rows import Row
 from s3torchconnector._datasets._sample_columns import ARCHIVES
 from s3torchconnector._datasets._sample_rows import Part, SampleRow, SampleRows
 from s3torchconnector._errors import S3FormatError, S3NotFoundError
+from s3torchconnector._progress import Progress
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._samples._grouping import group
 from s3torchconnector._samples._tar import Entry, TarParser
@@ -69,8 +70,10 @@ class Indexing:
             S3Exception: an error occurred accessing S3.
         """
         self._stopped.clear()
-        every = in_order(self.of_archive, archives, _AT_ONCE, _AHEAD, self._stopped.set)
-        for number, found in enumerate(every, 1):
+        rows = list(archives)
+        progress = Progress(self.client.s3client_config.progress, "indexing archives", "archives", len(rows))
+        every = in_order(self.of_archive, rows, _AT_ONCE, _AHEAD, self._stopped.set)
+        for number, found in enumerate(progress.each(every), 1):
             yield from found
             if number % 100 == 0:
                 _log.info("%d archives are indexed", number)

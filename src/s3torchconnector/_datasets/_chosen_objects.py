@@ -15,6 +15,7 @@ from s3torchconnector._datasets._build import Counted
 from s3torchconnector._datasets._rows import Row
 from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._listed_objects import is_archived
+from s3torchconnector._progress import Progress
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer import is_listed_in_order, list_all
 from s3torchconnector._types import ObjectInfo
@@ -116,7 +117,9 @@ def named(client: S3Client, uris: Iterable[str]) -> Iterator[Row]:
         TypeError, ValueError: a URI does not name an object.
         S3NotFoundError: there is no such object.
     """
-    places = iter([parse_object_uri(uri) for uri in uris])
+    named = [parse_object_uri(uri) for uri in uris]
+    progress = Progress(client.s3client_config.progress, "describing objects", "objects", len(named))
+    places = progress.each(named)
     lane = client._runtime().lane()
     while batch := list(islice(places, _AT_A_TIME)):
         heads = [lane.submit(partial(client.head_object, bucket, key)) for bucket, key in batch]

@@ -19,6 +19,7 @@ from s3torchconnector._datasets._chosen_objects import Filter
 from s3torchconnector._datasets._inventory_files import Listing, Record
 from s3torchconnector._datasets._rows import Row, Rows
 from s3torchconnector._errors import S3FormatError
+from s3torchconnector._progress import Progress
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._uri import parse_object_uri
 
@@ -122,5 +123,6 @@ class _Objects(Counted):
             )
 
     def _records(self) -> Iterable[Record]:
-        for listing in self._report.files:
+        switch, files = self._client.s3client_config.progress, self._report.files
+        for listing in Progress(switch, "reading the report", "files", len(files)).each(files):
             yield from listing.records(self._client)

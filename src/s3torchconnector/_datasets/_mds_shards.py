@@ -21,6 +21,7 @@ from s3torchconnector._datasets._ranges import AT_ONCE, named_error, read_range
 from s3torchconnector._datasets._rows import Row
 from s3torchconnector._datasets._sample_rows import Part, SampleRow
 from s3torchconnector._errors import S3FormatError
+from s3torchconnector._progress import Progress
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._samples._mds import Column, SampleDecoder
 from s3torchconnector._samples._records import mds_form
@@ -49,8 +50,10 @@ def samples_of(client: S3Client, uris: Iterable[str]) -> Iterator[SampleRow]:
         ImportError: NumPy is missing, and there are numbers or arrays of it.
         S3Exception: an error occurred accessing S3.
     """
-    shards = (found for uri in uris for found in _shards_of(client, uri))
-    for row, form, offsets in in_order(partial(_offsets_of, client), shards, AT_ONCE, 2 * AT_ONCE):
+    shards = [found for uri in uris for found in _shards_of(client, uri)]
+    progress = Progress(client.s3client_config.progress, "reading tables of shards", "shards", len(shards))
+    every = in_order(partial(_offsets_of, client), shards, AT_ONCE, 2 * AT_ONCE)
+    for row, form, offsets in progress.each(every):
         for number, place in enumerate(pairwise(offsets)):
             yield SampleRow(str(number), [Part(row, form, *place)])
 

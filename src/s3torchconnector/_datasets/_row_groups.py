@@ -11,6 +11,7 @@ from s3torchconnector._datasets._ranges import AT_ONCE, named_error, read_range
 from s3torchconnector._datasets._rows import Row
 from s3torchconnector._datasets._sample_rows import Part, SampleRow
 from s3torchconnector._errors import S3FormatError
+from s3torchconnector._progress import Progress
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._samples import _parquet
 from s3torchconnector._samples._records import parquet_form
@@ -30,8 +31,9 @@ def row_groups_of(client: S3Client, uris: Iterable[str], columns: list[str] | No
         S3Exception: an error occurred accessing S3.
     """
     _parquet.parquet_module("Parquet files")
-    files = files_of(client, uris, _SUFFIXES, "Name the files, or a prefix that they lie below")
-    for found in in_order(partial(_of_file, client, columns), files, AT_ONCE, 2 * AT_ONCE):
+    files = list(files_of(client, uris, _SUFFIXES, "Name the files, or a prefix that they lie below"))
+    progress = Progress(client.s3client_config.progress, "reading footers", "files", len(files))
+    for found in progress.each(in_order(partial(_of_file, client, columns), files, AT_ONCE, 2 * AT_ONCE)):
         yield from found
 
 

@@ -45,9 +45,11 @@ def load(
     reader.prepare_verification(whole=data_start + sum(selection.bytes for selection in selections) == reader.size)
     target = torch.device(device)
     loaded: dict[str, torch.Tensor] = {}
-    for wave in _waves(selections, None if target.type == "cpu" else WAVE_BYTES):
-        for selection, tensor in _read(reader, wave):
-            loaded[selection.name] = tensor.to(target)
+    with reader.progress as progress:
+        progress.total = data_start + sum(selection.bytes for selection in selections)
+        for wave in _waves(selections, None if target.type == "cpu" else WAVE_BYTES):
+            for selection, tensor in _read(reader, wave):
+                loaded[selection.name] = tensor.to(target)
     return loaded
 
 

@@ -14,6 +14,7 @@ from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import OpenRuntime, Runtime
 from s3torchconnector._transfer.engine._workers import Lane, Workers
 from s3torchconnector._transfer.reading._compare import Loaded, prepare_verification
+from s3torchconnector._transfer.reading._counted_object import CountedVersion
 from s3torchconnector._transfer.reading._discard import discarded
 from s3torchconnector._transfer.reading._fetch import RangeFetch
 from s3torchconnector._transfer.reading._fetch_group import FetchGroup
@@ -44,6 +45,7 @@ __all__ = [
     "SEQUENTIAL",
     "BytesByPosition",
     "CommitObject",
+    "CountedVersion",
     "FetchGroup",
     "FillableBytes",
     "GetObjectStream",

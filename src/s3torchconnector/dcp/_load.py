@@ -16,18 +16,19 @@ from queue import SimpleQueue
 from torch.distributed.checkpoint.planner import LoadPlanner
 
 from s3torchconnector._errors import S3Exception
+from s3torchconnector._progress import Progress
 from s3torchconnector._transfer import (
+    CountedVersion,
     FetchGroup,
     FillableBytes,
     Loaded,
-    ObjectVersion,
     Range,
     RangeFetch,
     Runtime,
     discarded,
     prepare_verification,
 )
-from s3torchconnector._uri import display_uri
+from s3torchconnector._uri import display_uri, parse_object_uri
 from s3torchconnector._wire import Caller, CancelToken
 from s3torchconnector.dcp._item import StoredItem
 from s3torchconnector.dcp._plan import Discard, Gather, Piece, Request, is_large, requests_for, steps_of
@@ -37,10 +38,13 @@ _ITEMS_AT_ONCE = 512  # finding the targets of so many items takes about as long
 
 
 class StoredFile:
-    """One object of ``size`` bytes, and the items that are wanted of it, in the order of their position."""
+    """One object of ``size`` bytes, and the items that are wanted of it, in the order of their position.
 
-    def __init__(self, bucket: str, key: str, size: int, items: Sequence[StoredItem]) -> None:
-        self.version = ObjectVersion(bucket, key)
+    The bytes that are received are counted in ``progress``.
+    """
+
+    def __init__(self, uri: str, size: int, items: Sequence[StoredItem], progress: Progress) -> None:
+        self.version = CountedVersion(*parse_object_uri(uri), progress)
         self.loaded = Loaded(self.version)
         self.size = size
         self.items = sorted(items, key=lambda item: item.extent)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from s3torchconnector._errors import S3UploadAbortedError
+from s3torchconnector._progress import Progress
 from s3torchconnector._torch_archives import ArchiveWriter
 from s3torchconnector._transfer import abort_together
 from s3torchconnector.dcp._lend import LendingPlanner
@@ -21,10 +22,18 @@ class Uploads:
     Args:
         paths: which files there will be.
         when_written: called when all bytes of all files have been written, before the last upload is completed.
+        progress: counts the bytes that were sent.
     """
 
-    def __init__(self, file_system: S3FileSystem, paths: Iterable[str], when_written: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        file_system: S3FileSystem,
+        paths: Iterable[str],
+        when_written: Callable[[], object],
+        progress: Progress,
+    ) -> None:
         self._file_system = file_system
+        self._progress = progress
         self._unwritten = set(paths)  # a file that is written again, see ``start_over_if_refused``, counts once
         self._when_written = when_written
         self._lock = threading.Lock()
@@ -46,6 +55,7 @@ class Uploads:
                 if self._aborted:
                     raise S3UploadAbortedError(f"{path} is not written, because another file of this save failed")
                 self._streams.append(stream)
+            stream.stream.show_progress(self._progress)
             if size:
                 stream.stream.expect(size)
             writer = ArchiveWriter(stream.stream, planner.lendable, partial(self._written, path))

@@ -19,6 +19,7 @@ from torch.futures import Future
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3FormatError
+from s3torchconnector._progress import Progress
 from s3torchconnector._transfer import ReadPolicy
 from s3torchconnector._uri import display_uri, parse_object_uri
 from s3torchconnector.dcp._item import StoredItem
@@ -140,12 +141,14 @@ class S3StorageReader(FileSystemReader):
                 item = StoredItem(info, getattr(self, "transforms", None), self._expected(wanted.storage_index))
                 of_file[info.offset, info.length] = item
             item.wanted.append(wanted)
-        sizes = sizes_of(self.storage_data)
-        files = [
-            StoredFile(*parse_object_uri(self.fs.concat_path(self.path, name)), sizes[name], list(of_file.values()))
-            for name, of_file in items.items()
-        ]
-        Load(self.fs._client._runtime(), planner, self._max_gap()).load(files)
+        sizes, runtime = sizes_of(self.storage_data), self.fs._client._runtime()
+        total = sum(length for of_file in items.values() for _, length in of_file)
+        with Progress(runtime.config.progress, f"loading {self.path}", total=total) as progress:
+            files = [
+                StoredFile(self.fs.concat_path(self.path, name), sizes[name], list(of_file.values()), progress)
+                for name, of_file in items.items()
+            ]
+            Load(runtime, planner, self._max_gap()).load(files)
         future: Future[None] = Future()
         future.set_result(None)
         return future

@@ -33,6 +33,7 @@ from torch.futures import Future
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3AccessDeniedError, S3ObjectExistsError
+from s3torchconnector._progress import Progress
 from s3torchconnector._torch_archives import without_record_checksums
 from s3torchconnector._transfer import Lane, Workers, expect_no_more_uploads, expect_uploads, start_over_if_refused
 from s3torchconnector.dcp._commit import MetadataCommit, Previous, delete_files
@@ -168,10 +169,12 @@ class S3StorageWriter(FileSystemWriter):
         files = self._files(plan)
         self._previous = None
         width = max(1, self.thread_count)
-        with closing(Workers(width + 1)) as workers:  # not the client's, which these wait for
+        total = sum(_size_of(item) for file in files for item in file.items)
+        progress = Progress(self.fs._client.s3client_config.progress, f"saving {self.path}", total=total)
+        with progress, closing(Workers(width + 1)) as workers:  # not the client's, which these wait for
             aside, lane = Lane(workers, 1), Lane(workers, width)
             paths = [self.fs.concat_path(self.path, file.name) for file in files]
-            uploads = Uploads(self.fs, paths, partial(self._ask_for_previous, aside))
+            uploads = Uploads(self.fs, paths, partial(self._ask_for_previous, aside), progress)
             try:
                 running = [
                     lane.submit(partial(start_over_if_refused, partial(self._write_file, file, planner, uploads)))

@@ -21,6 +21,7 @@ from s3torchconnector._user_agent import UserAgent
 from s3torchconnector.lightning._fsspec import serve_s3_paths, use_client
 from s3torchconnector.lightning._paths import is_local, object_of
 from s3torchconnector.lightning._removals import Removals
+from s3torchconnector.s3reader._shown import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,6 +131,7 @@ class S3LightningCheckpoint(CheckpointIO):
 
     def _store(self, checkpoint: dict[str, Any], bucket: str, key: str) -> None:
         with self._client.put_object(bucket, key) as writer:
+            writer.stream.show_progress()
             writer.stream.expect(size_of_tensors(checkpoint))
             torch.save(checkpoint, cast(IO[bytes], writer))
 
@@ -155,7 +157,7 @@ class S3LightningCheckpoint(CheckpointIO):
             chosen = {} if weights_only is None else {"weights_only": weights_only}
             return self._local.load_checkpoint(path, place, **chosen)
         bucket, key = object_of(path)
-        with self._client.get_object(bucket, key) as reader:
+        with self._client.get_object(bucket, key, reader_constructor=shown()) as reader:
             self._removals.loaded(f"s3://{bucket}/{key}")
             if weights_only is None and not _lightning_passes_weights_only():
                 weights_only = False

@@ -75,7 +75,7 @@ _all: weakref.WeakSet[Shared] = weakref.WeakSet()  # also those that are being c
 def share(region: str, endpoint: str | None, config: S3ClientConfig, user: object) -> Shared:
     """What ``user``, a client with these settings, shares with other clients from now on."""
     of_connections = replace(
-        config, credentials=None, write_options=None, customer_key=None, expected_bucket_owner=None
+        config, credentials=None, write_options=None, customer_key=None, expected_bucket_owner=None, progress=None
     )
     key = Key(region, endpoint, of_connections, _trust())
     with _lock:

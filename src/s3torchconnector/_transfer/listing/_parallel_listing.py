@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from functools import partial
 from queue import SimpleQueue
 
+from s3torchconnector._progress import Progress
 from s3torchconnector._transfer.engine._runtime import OpenRuntime, Runtime
 from s3torchconnector._transfer.listing._listing import listed_prefix
-from s3torchconnector._transfer.listing._progress import ListingProgress
 from s3torchconnector._transfer.listing._segments import PageRequest, Segments
 from s3torchconnector._types import ObjectInfos
 from s3torchconnector._uri import display_uri
@@ -24,6 +24,7 @@ from s3torchconnector._wire import CancelToken, ListPage, Response, operations, 
 
 _log = logging.getLogger(__name__)
 _WIDTH = 24  # pages requested at a time
+_SHOWN_AFTER = 2.0  # seconds; few wait for a listing with nothing to see
 _MOST_WAITING = 256  # pages (of 1,000 keys, about 300 KiB each) kept until the earlier ones have come
 
 _Result = tuple[PageRequest, "ListPage | BaseException"]
@@ -48,8 +49,9 @@ def list_all(
     segments = Segments(prefix, width, _MOST_WAITING, in_order=in_order, after=after)
     in_flight = partial(_InFlight, bucket=bucket, prefix=prefix, restore_status=restore_status)
     under_way = in_flight(runtime)
+    description = f"listing {display_uri(bucket, prefix)}"
     try:
-        with ListingProgress(bucket, prefix) as progress:
+        with Progress(runtime.config.progress, description, "keys", shown_after=_SHOWN_AFTER) as progress:
             while not segments.exhausted:
                 if under_way.is_parents:
                     under_way = in_flight(open_runtime())

@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from s3torchconnector._config import MIB
+from s3torchconnector._progress import Progress
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
+from s3torchconnector._transfer.reading._counted_object import CountedReader, CountedVersion
 from s3torchconnector._transfer.reading._object_reader import ObjectReader
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
 from s3torchconnector._transfer.reading._read_policy import SEQUENTIAL, ReadPolicy
 from s3torchconnector._types import ObjectInfo
+from s3torchconnector._uri import display_uri
 
 _AT_A_TIME = 1 * MIB
 
@@ -62,7 +65,13 @@ class GetObjectStream(Iterator[bytes]):
 
 
 class ObjectSource:
-    """One object, to be opened in a way of the reader's choice."""
+    """One object, to be opened in a way of the reader's choice.
+
+    Attributes:
+        shows_progress: whether the reading of a large object is shown, as for checkpoints.
+    """
+
+    shows_progress = False
 
     def __init__(
         self,
@@ -84,5 +93,10 @@ class ObjectSource:
 
     def open(self, policy: ReadPolicy, limit: int | None = None) -> BytesByPosition:
         """Random access; see ``ObjectReader``."""
+        if self.shows_progress:
+            what = f"reading {display_uri(self._bucket, self._key)}"
+            progress = Progress(self._open_runtime().config.progress, what)
+            counted = CountedVersion(self._bucket, self._key, progress, self._version_id)
+            return CountedReader(self._open_runtime, counted, policy, self._listed_size, limit)
         version = ObjectVersion(self._bucket, self._key, version_id=self._version_id)
         return ObjectReader(self._open_runtime, version, policy, self._listed_size, limit)

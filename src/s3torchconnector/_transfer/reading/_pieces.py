@@ -14,14 +14,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from s3torchconnector._progress import Progress
 from s3torchconnector._transfer.engine._memory import copy
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import Runtime
 from s3torchconnector._transfer.reading._compare import Loaded, prepare_verification
+from s3torchconnector._transfer.reading._counted_object import CountedVersion
 from s3torchconnector._transfer.reading._discard import discarded
 from s3torchconnector._transfer.reading._fetch import RangeFetch
 from s3torchconnector._transfer.reading._fetch_group import FetchGroup
-from s3torchconnector._transfer.reading._object_version import ObjectVersion
+from s3torchconnector._uri import display_uri
 
 
 class Piece(NamedTuple):
@@ -84,11 +86,15 @@ class PiecesReader:
         runtime: the process's connections and threads.
         max_gap: bytes between two pieces that cost less than a request of their own.
         version_id: the version, by default the latest.
+
+    Attributes:
+        progress: of the reads.
     """
 
     def __init__(self, runtime: Runtime, bucket: str, key: str, *, max_gap: int, version_id: str | None = None) -> None:
         self._runtime = runtime
-        self._version = ObjectVersion(bucket, key, version_id=version_id)
+        self.progress = Progress(runtime.config.progress, f"loading {display_uri(bucket, key)}")
+        self._version = CountedVersion(bucket, key, self.progress, version_id)
         self._max_gap = max_gap
         self._head = memoryview(b"")
         self._loaded = Loaded(self._version)

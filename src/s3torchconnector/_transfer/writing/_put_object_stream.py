@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from s3torchconnector._activity import activity
+from s3torchconnector._progress import Progress
 from s3torchconnector._transfer.engine._collector import leave_to_collector
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
 from s3torchconnector._transfer.writing import _abandoned_uploads
@@ -16,6 +17,7 @@ from s3torchconnector._transfer.writing._multipart import MAX_PARTS, equal_part_
 from s3torchconnector._transfer.writing._upload import State, Upload
 from s3torchconnector._transfer.writing._upload_requests import UploadRequests
 from s3torchconnector._transfer.writing._write_condition import CreateOnly, Overwrite
+from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Buffer
 from s3torchconnector._write_options import S3WriteOptions
 
@@ -49,6 +51,7 @@ class PutObjectStream:
         self.bucket = bucket
         self.key = key
         self._part_size = runtime.config.part_size
+        self._switch = runtime.config.progress
         self._demands_equal_parts = runtime.caller.demands_equal_parts(bucket)
         self._equal_size = equal_part_size(self._part_size) if self._demands_equal_parts else None
         headers = runtime.config._options_of_write(options)._headers()
@@ -58,8 +61,19 @@ class PutObjectStream:
     def expect(self, size: int) -> None:
         """About ``size`` bytes will be written, so that all parts can have one size. For before the first ``write``."""
         self._equal_size = equal_part_size(self._part_size, size)
+        if self._upload.progress is not None and self._upload.ends_progress:
+            self._upload.progress.total = size
         if self._demands_equal_parts:
             self._upload.use(partial(self._upload.demand_parts_of, self._equal_size))
+
+    def show_progress(self, progress: Progress | None = None) -> None:
+        """Show how much of a large object was sent, if that takes long. For before the first ``write``.
+
+        Args:
+            progress: what to count in, and others end; by default one of this object's own.
+        """
+        self._upload.ends_progress = progress is None
+        self._upload.progress = progress or Progress(self._switch, f"saving {display_uri(self.bucket, self.key)}")
 
     @activity("writes to {}", "self")
     def write(self, data: Buffer, *, lent: bool = False) -> int:

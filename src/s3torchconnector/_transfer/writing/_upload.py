@@ -31,6 +31,7 @@ from functools import partial
 
 from s3torchconnector._activity import activity
 from s3torchconnector._errors import S3UploadAbortedError
+from s3torchconnector._progress import Progress
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
 from s3torchconnector._transfer.writing import _abandoned_uploads
 from s3torchconnector._transfer.writing._multipart import least_of_part
@@ -64,6 +65,8 @@ class Upload:
         size: bytes written so far.
         number: of the part that is being filled, from 1.
         filling: that part.
+        progress: counts the bytes of the parts that were sent.
+        ends_progress: whether it ends with this upload.
     """
 
     def __init__(self, open_runtime: OpenRuntime, requests: UploadRequests, least: int | None = None) -> None:
@@ -82,6 +85,8 @@ class Upload:
         self._parts: list[Future[CompletedPart]] = []
         self._failures: list[BaseException] = []  # of parts
         self._least = least
+        self.progress: Progress | None = None
+        self.ends_progress = False
         self.size = 0
         self.number = 1
         self.filling = self._new_part()
@@ -181,7 +186,7 @@ class Upload:
         """Have a worker send the part that is being filled, and begin the next one."""
         full = self.filling  # until the callback below is set: if this is interrupted before, ``abort`` releases it
         part = self.add_part(partial(_send_body, self._requests, full))
-        part.add_done_callback(lambda _: full.release())
+        part.add_done_callback(partial(_part_done, full, self.progress))
         self.filling = self._new_part()
 
     def add_part(self, send: SendPart) -> Future[CompletedPart]:
@@ -205,6 +210,11 @@ class Upload:
             self._requests.complete(upload_id, [part.result() for part in self._parts], self.size)
         self.filling.release()
         _abandoned_uploads.discard(self)
+        self._end_progress()
+
+    def _end_progress(self) -> None:
+        if self.progress is not None and self.ends_progress:
+            self.progress.close()
 
     def _new_part(self) -> PartBuffer:
         is_alone = partial(_all_done, self._parts)  # not of self: a cycle would delay the end of a dropped stream
@@ -223,6 +233,7 @@ class Upload:
     # -- its end without an object --------------------------------------------------------------------------------
 
     def _undo(self, until: float) -> None:
+        self._end_progress()
         upload_id = self._upload_id
         for part in self._parts:
             part.cancel()
@@ -244,6 +255,12 @@ def _send_body(
     requests: UploadRequests, part: PartBuffer, upload_id: str, number: int, cancel: CancelToken
 ) -> CompletedPart:
     return requests.send_part(upload_id, number, part.body(), cancel)
+
+
+def _part_done(part: PartBuffer, progress: Progress | None, sent: Future[CompletedPart]) -> None:
+    if progress is not None and not sent.cancelled() and sent.exception() is None:
+        progress.advance(part.size)
+    part.release()
 
 
 def _left(until: float) -> float:
