@@ -8,7 +8,7 @@ T      ?=
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser demo examples test test-slow soak simulate matrix check fmt docs bench figures clean
+.PHONY: help install browser demo examples test test-slow soak simulate matrix check fmt docs bench figures dist clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,9 @@ bench: $(READY) ## compare with the native connector and the limit (BENCH=name r
 
 figures: $(READY) ## write what the last whole benchmark found into the documents
 	@$(BIN)/python -m benchmarks.figures
+
+dist: $(READY) ## build the wheel and the sdist in dist/, and check them
+	@$(BIN)/python -m tests.dist
 
 clean: ## remove .venv and everything built
 	@rm -rf $(VENV) .venv-peer build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
