@@ -44,6 +44,7 @@ def test_every_field_is_under_test() -> None:
             "customer_key",
             "credentials",
             "expected_bucket_owner",
+            "progress",
         ]
     )
 
