@@ -14,6 +14,7 @@ _ALONE = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "LICENSE": "license.md",
 }
 _FOLDERS = {"docs/": "", "website/reference/": "reference/", "examples/": "examples/"}
@@ -51,7 +52,7 @@ def navigation() -> Navigation:
         {"Examples": ["examples/index.md", *filter(None, examples)]},
         {"Performance": "performance.md"},
         {"Contributing": ["contributing.md", *(f"{name}.md" for name in _INTERNALS), {"Decisions": decisions}]},
-        {"Changelog": ["changelog.md", "license.md"]},
+        {"Changelog": ["changelog.md", "security.md", "license.md"]},
     ]
 
 
