@@ -11,7 +11,6 @@ from array import array
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,16 +123,21 @@ def test_scratch_objects_are_deleted_after_an_error(s3_server: S3Server, bucket:
     assert left_behind(s3_server.folder / bucket) == []
 
 
-def test_scratch_objects_are_deleted_after_ctrl_c(s3_server: S3Server, bucket: str) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_scratch_objects_are_deleted_after_a_signal(
+    s3_server: S3Server, bucket: str, proxy: RecordingProxy, number: signal.Signals, code: int
+) -> None:
     command = [sys.executable, "-m", "s3torchconnector", "bench", f"s3://{bucket}/", "--write", "--seconds", "300"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as benchmark:
+    command += ["--endpoint-url", proxy.endpoint]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as benchmark:
         assert benchmark.stderr is not None
         said = [line for _, line in zip(range(3), benchmark.stderr, strict=False)]
-        wait_until(lambda: bool(psutil.Process(benchmark.pid).children()))  # a worker reads scratch objects
+        wait_until(lambda: any(each.range for each in proxy.of("GET")))  # a worker reads scratch objects
         assert len(left_behind(s3_server.folder / bucket)) == 256
-        benchmark.send_signal(signal.SIGINT)
+        os.killpg(benchmark.pid, number)  # as a terminal does, and many a scheduler
         _, errors = benchmark.communicate(timeout=60)
-    assert benchmark.returncode == 130, errors
+    assert benchmark.returncode == code, errors
     assert "Traceback" not in errors
     assert "Scratch objects are below" in said[2]
     assert left_behind(s3_server.folder / bucket) == []

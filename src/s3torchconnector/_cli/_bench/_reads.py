@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import signal
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -50,12 +51,21 @@ class SmallReads:
             settings: of the run.
             share: when to stop.
             once: read each object once, and keep a trace. Otherwise each process goes round.
+
+        Raises:
+            S3Exception: an object could not be read.
+            ChildProcessError: a worker was killed.
         """
         dataset = _Reads(self, settings, share, once)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # more workers than processors: that is tried on purpose
-            loader: DataLoader[Any] = DataLoader(dataset, batch_size=None, num_workers=settings.workers)
-            results = list(loader)
+            loader: DataLoader[Any] = DataLoader(
+                dataset, batch_size=None, num_workers=settings.workers, worker_init_fn=_leave_ctrl_c_to_main_process
+            )
+            try:
+                results = list(loader)
+            except RuntimeError as error:  # of the loader itself
+                raise ChildProcessError(f"a worker that reads objects has ended: {error}") from None
         for each in results:
             if isinstance(each, Exception):
                 raise each
@@ -128,6 +138,10 @@ class _Reads(IterableDataset[Any]):
             left -= info.size
             if left <= 0:
                 return
+
+
+def _leave_ctrl_c_to_main_process(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends its workers, and they say nothing
 
 
 def _size_of(reader: S3Reader) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -73,10 +74,24 @@ def scratch(client: S3Client, place: Location) -> Iterator[Location]:
             yield folder
         finally:
             try:
-                _delete(client, folder)
+                with _no_news_of_children():
+                    _delete(client, folder)
             except BaseException:
                 tell(f"s3torch: scratch objects are left below {folder}; delete them: s3torch rm --recursive {folder}")
                 raise
+
+
+@contextmanager
+def _no_news_of_children() -> Iterator[None]:
+    """In the block, SIGCHLD raises nothing. PyTorch raises an error then, whatever the main thread does, when a worker
+    was killed: by the SIGTERM, for example, because of which the block is entered."""
+    number = getattr(signal, "SIGCHLD", None)  # not on Windows
+    before = None if number is None else signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if number is not None:
+            signal.signal(number, before)
 
 
 def _delete(client: S3Client, folder: Location) -> None:
