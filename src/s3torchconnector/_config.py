@@ -206,8 +206,8 @@ class S3ClientConfig:
         options = of_client if given is None else given._over(of_client)
         if self.customer_key is not None and options.encryption is not None:
             raise S3ConfigurationError(
-                "invalid configuration: customer_key encrypts objects with a key of your own, so their encryption must "
-                f"not be another one: encryption={options.encryption!r}"
+                "invalid configuration: customer_key already encrypts objects with your own key: leave out "
+                f"encryption={options.encryption!r}"
             )
         return options
 
@@ -221,7 +221,8 @@ class S3ClientConfig:
             )
         if self.unsigned:
             raise S3ConfigurationError(
-                "invalid configuration: unsigned=True sends requests without a signature, so it takes no credentials"
+                "invalid configuration: unsigned=True sends requests without a signature, so credentials cannot be "
+                "used: leave out one of them"
             )
 
     def __repr__(self) -> str:

@@ -88,7 +88,7 @@ class S3CustomerKey:
                 raise
             except Exception as error:  # of the program's own; its text may have anything in it
                 raise S3ConfigurationError(
-                    f"the customer key could not be had: {_name_of(self._source)} raised {type(error).__name__}"
+                    f"the customer key could not be obtained: {_name_of(self._source)} raised {type(error).__name__}"
                 ) from error
             self._found = _checked(key, _name_of(self._source))
         return self._found
@@ -125,7 +125,7 @@ class S3CustomerKey:
     def __reduce__(self) -> tuple[Any, ...]:
         if not callable(self._source):
             raise S3ConfigurationError(
-                "a customer key that was given as bytes is not pickled, since pickles are stored and logged. Give "
+                "a customer key that was given as bytes is not pickled, because pickles are stored and logged. Pass "
                 "S3CustomerKey.from_env, from_file, or a function that returns it: spawned workers then look it up"
             )
         return S3CustomerKey, (self._source,)
@@ -163,7 +163,7 @@ def refuse_unencrypted(scheme: str, host: str) -> None:
     """
     if scheme == "http" and host not in _NEARBY:
         raise S3ConfigurationError(
-            f"customer_key is not sent to http://{host}: whoever is in between could read it. Use an https:// endpoint"
+            f"customer_key is not sent to http://{host}: anyone on the way could read it. Use an https:// endpoint"
         )
 
 

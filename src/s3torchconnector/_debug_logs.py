@@ -32,7 +32,7 @@ def follow_environment() -> None:
     if level is None:
         if text:
             levels = ", ".join(_LEVELS)
-            _log.warning("%s=%s has no level (%s) for this package, and is not followed", FILTER, text, levels)
+            _log.warning("%s=%s has no level (%s) for this package, and is ignored", FILTER, text, levels)
         return
     if level > logging.CRITICAL:
         return

@@ -88,7 +88,9 @@ class ListedObjects(Iterator[S3BucketKeyData]):
             yield readable
         if count:
             uri = display_uri(self._bucket, self._prefix)
-            _log.warning("%d archived objects below %s are left out; restored, they are samples again", count, uri)
+            _log.warning(
+                "%d archived objects below %s are left out; once restored, they are included again", count, uri
+            )
 
     def _listing(self, after: str | None, *, restore_status: bool) -> Iterator[ObjectInfos]:
         place = (self._client._runtime, self._bucket, self._prefix)

@@ -52,10 +52,11 @@ class S3DataLoader(DataLoader[Any]):
             raise TypeError(f"S3DataLoader loads an S3StreamingDataset, not {type(dataset).__name__}: use DataLoader")
         for name in _DATASETS_OWN:
             if options.pop(name, None):
-                raise S3ConfigurationError(f"{name} is the dataset's to decide: pass it to S3StreamingDataset")
+                raise S3ConfigurationError(f"{name} belongs to the dataset: pass it to S3StreamingDataset")
         if options.pop("batch_size", dataset.batch_size) != dataset.batch_size:
             raise S3ConfigurationError(
-                f"the dataset's batch_size is {dataset.batch_size}: set it there, since it decides who gets what"
+                f"the dataset's batch_size is {dataset.batch_size}: pass batch_size to S3StreamingDataset, which "
+                "decides which rank gets what"
             )
         self._handed: _Handed | None = None  # in the latest pass
         self._wait_ns = 0

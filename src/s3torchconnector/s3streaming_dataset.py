@@ -254,7 +254,7 @@ def _part_of(name: str, dataset: object) -> Part:
         raise TypeError(f"a source of a mix is an S3StreamingDataset, not {type(dataset).__name__}: {name}")
     parts = dataset._making.contents.parts
     if len(parts) > 1 or parts[0].name:
-        raise S3ConfigurationError(f"a mix cannot be mixed again: give its own sources with their weights ({name})")
+        raise S3ConfigurationError(f"a mix cannot be mixed again: pass its own sources with their weights ({name})")
     if parts[0].nodes > 1:
         raise S3ConfigurationError(f"a mix deals samples to all nodes: leave canonical_nodes out of {name}")
     return parts[0]

@@ -79,7 +79,7 @@ def test_a_tier_that_archives_is_named_by_reads_and_heads() -> None:
         error = pickle.loads(pickle.dumps(caught.value))
         assert (error.storage_class, error.access_tier) == ("INTELLIGENT_TIERING", "DEEP_ARCHIVE_ACCESS")
         assert "in the archive tier DEEP_ARCHIVE_ACCESS" in str(error)
-        assert "skip_archived=True does not leave such objects out, since no listing tells them" in str(error)
+        assert "skip_archived=True does not leave such objects out, since listings do not show this" in str(error)
         head = client.head_object("bucket", "key")
         assert (head.storage_class, head.archive_status) == ("INTELLIGENT_TIERING", "DEEP_ARCHIVE_ACCESS")
 
@@ -96,7 +96,7 @@ def test_datasets_cannot_leave_out_what_a_tier_has_archived() -> None:
         where: dict[str, Any] = {"region": "us-east-1", "endpoint": server.endpoint, "transform": S3Reader.read}
         dataset = S3MapDataset.from_prefix("s3://bucket/", skip_archived=True, **where)
         assert len(dataset) == 1
-        with pytest.raises(S3ObjectArchivedError, match="no listing tells"):
+        with pytest.raises(S3ObjectArchivedError, match="listings do not show"):
             dataset[0]
 
 

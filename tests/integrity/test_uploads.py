@@ -114,7 +114,7 @@ def test_an_object_that_always_arrives_damaged_is_an_error() -> None:
     with (
         ScriptedServer(handler=bucket) as server,
         client_of(server.endpoint, max_attempts=2) as client,
-        pytest.raises(S3Exception, match=r"PutObject s3://b/key: .*BadDigest.* received other bytes") as caught,
+        pytest.raises(S3Exception, match=r"PutObject s3://b/key: .*BadDigest.* received different bytes") as caught,
     ):
         save(client, SMALL)
     assert caught.value.code == "BadDigest"

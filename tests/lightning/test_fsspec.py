@@ -203,7 +203,7 @@ def test_a_denied_access_is_an_error_and_not_false(files: Any, proxy: RecordingP
 
 def test_using_a_path_before_a_plugin_says_what_to_do() -> None:
     serve_s3_paths()
-    with pytest.raises(S3ConfigurationError, match="make an S3LightningCheckpoint"):
+    with pytest.raises(S3ConfigurationError, match="create an S3LightningCheckpoint"):
         fsspec.filesystem("s3").exists("s3://bucket/key")
 
 

@@ -104,12 +104,12 @@ def table(*numbers: int) -> bytes:
 @pytest.mark.parametrize(
     ("shard", "error"),
     [
-        (table(4), "has 4 samples, and its index says 3"),
+        (table(4), "has 4 samples, but its index says 3"),
         (table(3, 19), "do not rise from 20"),
         (table(3, 60, 60), "do not rise"),
         (table(3, 90, 80), "do not rise"),
         (FIRST[:16] + struct.pack("<I", len(FIRST) + 1) + FIRST[20:], f"do not rise from 20 or more to {len(FIRST)}"),
-        (b"\3\0\0\0", "has 4 bytes, and would have 3 samples"),
+        (b"\3\0\0\0", "has 4 bytes, too few for 3 samples"),
     ],
 )
 def test_a_table_that_lies_is_an_error(s3_server: S3Server, bucket: str, shard: bytes, error: str) -> None:

@@ -152,7 +152,7 @@ def test_only_the_columns_that_are_named_are_fetched(s3_server: S3Server, bucket
         assert (first.sample_size > 300_000) == (columns == ["n", "t"])
     with pytest.raises(S3FormatError, match=r"a\.parquet cannot be read as Parquet: it has no column 'z'.* n, data, s"):
         S3Manifest.from_parquet(f"s3://{bucket}/", columns="z", **where)
-    with pytest.raises(S3ConfigurationError, match="one column at least"):
+    with pytest.raises(S3ConfigurationError, match="at least one column"):
         S3Manifest.from_parquet(f"s3://{bucket}/", columns=[], **where)
 
 
@@ -204,15 +204,15 @@ GOOD = written(numbers(0, 5), 5)
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (b"", "no Parquet file: it has 0 bytes"),
+        (b"", "not a Parquet file: it has 0 bytes"),
         (b"PAR1", "truncated or damaged"),
-        (b"no such file" * 9, "no Parquet file.*'file'"),
-        (GOOD[:-1], "no Parquet file"),
+        (b"no such file" * 9, "not a Parquet file.*'file'"),
+        (GOOD[:-1], "not a Parquet file"),
         (GOOD[-30:], "its footer would have"),
         (GOOD[:-1] + b"E", "its footer is encrypted"),
         (GOOD[:-400] + b"\xff" * 392 + GOOD[-8:], "its footer is damaged"),
         (encrypted(), "some of its columns are encrypted"),
-        (file_of_other_files(), "its data lies in other files, such as part-0"),
+        (file_of_other_files(), "its data is in other files, such as part-0"),
         (GOOD[:4] + GOOD[-_parquet.footer_size(GOOD, len(GOOD)) :], "the row group 0 has the bytes 4 to"),
     ],
 )

@@ -135,7 +135,7 @@ def test_wrong_bytes_are_replaced_if_errors_are(
     with caplog.at_level(logging.WARNING):
         found = [key_of(sample) for batch in loader for sample in batch]
     assert (len(found), "1" in found) == (8, False)
-    assert f"{uri}/1: another sample takes its place" in caplog.text
+    assert f"{uri}/1: replaced by another sample" in caplog.text
     assert loader.stats()["replaced"] == 1
 
 

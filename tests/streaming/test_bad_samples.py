@@ -69,7 +69,7 @@ def test_errors_are_named_and_counted(manifest: S3Manifest, caplog: pytest.LogCa
     loader = S3DataLoader(dataset_of(manifest), collate_fn=list)
     with caplog.at_level(logging.WARNING):
         samples = [sample for batch in loader for sample in batch]
-    bad = [record for record in caplog.records if "takes its place" in record.message]
+    bad = [record for record in caplog.records if "replaced by another sample" in record.message]
     assert len(bad) == 10
     assert "s3://bad-samples/data/00" in bad[0].message
     assert "ValueError: cannot identify image file" in bad[0].message

@@ -198,5 +198,5 @@ def test_a_state_of_other_workers_is_refused(uri: str, where: Options) -> None:
     for wrong in ({"world_size": 2}, {"version": 2}, {"handed": -1}, {"last": 3}):
         with pytest.raises(S3ConfigurationError):
             dataset.load_state_dict({**state, **wrong})
-    with pytest.raises(S3ConfigurationError, match="no state of an S3IterableDataset"):
+    with pytest.raises(S3ConfigurationError, match="not a state of an S3IterableDataset"):
         dataset.load_state_dict({})

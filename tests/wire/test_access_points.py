@@ -141,7 +141,7 @@ def test_the_source_of_a_copy_is_the_arn_of_the_object() -> None:
 def test_an_access_point_at_an_ip_address_is_an_error() -> None:
     with (
         S3Client("us-west-2", endpoint="http://127.0.0.1:9", s3client_config=CONFIG) as client,
-        pytest.raises(S3ConfigurationError, match=r"precedes the host, which cannot be an IP address"),
+        pytest.raises(S3ConfigurationError, match=r"is put before the host, which therefore cannot be an IP address"),
     ):
         client.head_object(f"arn:aws:s3:us-west-2:{ACCOUNT}:accesspoint/ap", "k")
 

@@ -52,7 +52,7 @@ def test_a_free_key_is_written_by_a_conditional_request(
 
 def test_an_existing_object_is_an_error_before_the_first_byte(moto_client: S3Client, moto_bucket: str) -> None:
     old = save(moto_client, moto_bucket, 10)
-    with pytest.raises(FileExistsError, match=f"s3://{moto_bucket}/key exists, and was not to be over") as caught:
+    with pytest.raises(FileExistsError, match=f"s3://{moto_bucket}/key exists, and overwrite=False") as caught:
         moto_client.put_object(moto_bucket, "key", overwrite=False)
     assert isinstance(caught.value, S3ObjectExistsError)
     assert (caught.value.bucket, caught.value.key, caught.value.errno) == (moto_bucket, "key", 17)
@@ -156,7 +156,7 @@ def test_an_aborted_upload_and_another_writers_equal_bytes(
     writer = S3Writer(moto_client.put_object(moto_bucket, "key", overwrite=False))
     writer.write(data)
     moto.misbehave = abort
-    with pytest.raises(S3ObjectExistsError, match=r"key exists, and was not to be overwritten") as caught:
+    with pytest.raises(S3ObjectExistsError, match=r"key exists, and overwrite=False does not replace it") as caught:
         writer.close()
     assert caught.value.operation == "CompleteMultipartUpload"
 

@@ -142,7 +142,7 @@ def test_a_create_only_write_whose_key_another_writer_has_taken(
         writer.write(data)
         store(client, bucket, data)
         in_turn(proxy, Drop())
-        with pytest.raises(S3ObjectExistsError, match="was not to be overwritten"):
+        with pytest.raises(S3ObjectExistsError, match="overwrite=False does not replace it"):
             writer.close()
 
 

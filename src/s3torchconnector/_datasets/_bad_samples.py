@@ -50,10 +50,10 @@ def log(error: BaseException, bucket: str, key: str, count: int) -> None:
     """Log the ``count``-th error of an epoch, unless it is one of many."""
     if count <= _NAMED or count % _EVERY == 0:
         _log.warning(
-            "%s: another sample takes its place (error %d of this epoch%s): %s: %s",
+            "%s: replaced by another sample (error %d of this epoch%s): %s: %s",
             display_uri(bucket, key),
             count,
-            ", and the last that is logged before the thousandth" if count == _NAMED else "",
+            f"; from now on, every {_EVERY}th is logged" if count == _NAMED else "",
             type(error).__name__,
             error,
         )

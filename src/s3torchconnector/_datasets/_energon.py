@@ -24,7 +24,7 @@ def offsets_of(data: bytes, archive_size: int) -> list[int]:
         S3FormatError: it is none, or that of another archive.
     """
     if not data or len(data) % 8:
-        raise S3FormatError(f"its index ({INDEX_SUFFIX}) has {len(data)} bytes, which are no numbers of 8 bytes each")
+        raise S3FormatError(f"its index ({INDEX_SUFFIX}) has {len(data)} bytes, which is not a multiple of 8")
     offsets = list(struct.unpack(f"<{len(data) // 8}Q", data))
     ascending = all(first < second for first, second in pairwise(offsets))
     if not ascending or any(offset % _BLOCK for offset in offsets) or offsets[-1] > archive_size:

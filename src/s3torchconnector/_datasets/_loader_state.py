@@ -63,7 +63,9 @@ def position_of_loader(state: Mapping[str, Any], tail: Tail) -> dict[str, Any]:
     if any(each.get(name) != first[name] for each in states for name in _SAME):
         raise S3ConfigurationError("the workers' states in this loader state are of different passes: it is damaged")
     if len({each["worker"] for each in states}) != first["workers"]:
-        raise S3ConfigurationError(f"this loader state has {len(states)} workers' states of {first['workers']}")
+        raise S3ConfigurationError(
+            f"this loader state is of {first['workers']} workers, but has the states of {len(states)}"
+        )
     batches = sum(each["next"] for each in states) + sum(_values(state, _STEPS))
     deal = Deal(first["samples"], first["num_replicas"], first["batch_size"], tail, first["position"])
     position = first["samples"] if any(_values(state, _FINISHED)) else deal.position_after(batches)

@@ -115,13 +115,13 @@ def read_header(data: bytes | memoryview) -> tuple[Header, int]:
         S3FormatError: it is none, or damaged.
     """
     if bytes(data[: len(MAGIC)]) != MAGIC:
-        raise S3FormatError(f"it is no manifest of this package: it begins with {bytes(data[:16])!r}")
+        raise S3FormatError(f"it is not a manifest of this package: it begins with {bytes(data[:16])!r}")
     if len(data) < PREFIX_SIZE:
-        raise S3FormatError("it ends in its first bytes")
+        raise S3FormatError("it is truncated: it has only a few bytes")
     length, checksum = _LENGTHS.unpack(data[len(MAGIC) : PREFIX_SIZE])
     text = bytes(data[PREFIX_SIZE : PREFIX_SIZE + length])
     if len(text) < length or zlib.crc32(text) != checksum:
-        raise S3FormatError("its header is damaged, or it ends in it")
+        raise S3FormatError("its header is damaged or truncated")
     try:
         document = json.loads(text)
         number = document.pop("format")
@@ -133,7 +133,7 @@ def read_header(data: bytes | memoryview) -> tuple[Header, int]:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if isinstance(error, S3FormatError):
             raise
-        raise S3FormatError(f"its header makes no sense ({type(error).__name__}: {error})") from error
+        raise S3FormatError(f"its header is invalid ({type(error).__name__}: {error})") from error
     return header, _aligned(PREFIX_SIZE + length)
 
 
@@ -144,9 +144,9 @@ def check_content(header: Header, data: memoryview, start: int) -> None:
         S3FormatError: it is something else.
     """
     if len(data) - start != header.data_size:
-        raise S3FormatError(f"it has {len(data)} bytes where its header says {start + header.data_size}")
+        raise S3FormatError(f"it has {len(data)} bytes, but its header says {start + header.data_size}")
     if fingerprint(header, data[start:]) != header.fingerprint:
-        raise S3FormatError("its content is not what its header says: some of its bytes were changed")
+        raise S3FormatError("its content does not have the checksum in its header: some bytes have changed")
     if any(data[PREFIX_SIZE + _LENGTHS.unpack(data[len(MAGIC) : PREFIX_SIZE])[0] : start]):
         raise S3FormatError("there are bytes between its header and its content")
 

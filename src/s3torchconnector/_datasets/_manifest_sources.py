@@ -195,7 +195,7 @@ class _ManifestSources:
         """
         names = [columns] if isinstance(columns, str) else None if columns is None else list(columns)
         if names is not None and not names:
-            raise S3ConfigurationError("columns must name one column at least; None stands for all")
+            raise S3ConfigurationError("columns must name at least one column; None means all of them")
         client = S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
         uris = [s3_uris] if isinstance(s3_uris, str) else list(s3_uris)
         return cls(build_samples(RECORDS, row_groups_of(client, uris, names), uris), client)

@@ -124,11 +124,11 @@ def _offsets_of(client: S3Client, found: tuple[Row, _Shard]) -> tuple[Row, str, 
         return row, form, array("I")
     try:
         if words * _WORD > row.size:
-            raise S3FormatError(f"it has {row.size} bytes, and would have {shard.samples} samples")
+            raise S3FormatError(f"it has {row.size} bytes, too few for {shard.samples} samples")
         table = array("I", read_range(client, row, 0, words * _WORD))
         offsets = table[1:]
         if table[0] != shard.samples:
-            raise S3FormatError(f"it has {table[0]} samples, and its index says {shard.samples}")
+            raise S3FormatError(f"it has {table[0]} samples, but its index says {shard.samples}")
         if offsets[0] < words * _WORD or offsets[-1] != row.size or any(a >= b for a, b in pairwise(offsets)):
             raise S3FormatError(
                 f"its table of offsets is damaged: they do not rise from {words * _WORD} or more to {row.size}"

@@ -120,7 +120,7 @@ class Passes:
             return
         if upcoming is not None and upcoming.position and is_set_by_accelerate():
             raise S3ConfigurationError(
-                f"the state that was loaded goes on in epoch {upcoming.epoch}, and Accelerate begins with epoch "
+                f"the loaded state continues in epoch {upcoming.epoch}, but Accelerate begins with epoch "
                 f"{epoch}: leave the loader out of accelerator.prepare(), or call set_epoch on what that returned"
             )
         self.start_at(Start(epoch))
@@ -157,7 +157,7 @@ class Passes:
             return self.state_at(self._progress.start.epoch, self._progress.position)
         if self.epochs.has_begun():
             raise S3ConfigurationError(
-                "only the DataLoader knows how many batches it has handed out: use S3DataLoader and its state_dict(), "
+                "only the DataLoader knows how many batches it has returned: use S3DataLoader and its state_dict(), "
                 "or count them and call dataset.state_dict(batches=...)"
             )
         return self.state_at(*latest)

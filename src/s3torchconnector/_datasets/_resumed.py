@@ -37,9 +37,9 @@ def check(state: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
         version, handed, last = state["version"], state["handed"], state["last"]
         saved = Place(**{name: state[name] for name in Place._fields})
     except (KeyError, TypeError) as error:
-        raise S3ConfigurationError(f"this is no state of an S3IterableDataset ({error}): {state!r:.300}") from error
+        raise S3ConfigurationError(f"this is not a state of an S3IterableDataset ({error}): {state!r:.300}") from error
     if version != _VERSION or type(handed) is not int or handed < 0 or not isinstance(last, str | None):
-        raise S3ConfigurationError(f"this is no state of an S3IterableDataset: {state!r:.300}")
+        raise S3ConfigurationError(f"this is not a state of an S3IterableDataset: {state!r:.300}")
     if saved != place:
         raise S3ConfigurationError(
             f"the state was saved by {saved}, and is loaded by {place}: this dataset can only be resumed by as many "

@@ -122,7 +122,7 @@ class Rows(Samples):
         if self.header.etags == _etag_columns.TEXT:
             check_ends(self._etag_ends, self.header.etag_bytes, 0, "ETags")
         if any(int(sizes.min()) < 0 for sizes in in_tensors(self.sizes)):
-            raise S3FormatError("its sizes are impossible")
+            raise S3FormatError("its sizes are invalid")
         if len(self) and not self.header.buckets:
             raise S3FormatError("it names no bucket")
         check_numbers(self._bucket_of, len(self.header.buckets), "buckets")
@@ -146,7 +146,7 @@ class Rows(Samples):
         try:
             key = str(self._keys[self._key_ends[i - 1] if i else 0 : self._key_ends[i]], "utf-8", "surrogatepass")
         except UnicodeDecodeError as error:
-            raise S3FormatError(f"the key of row {i} of the manifest is no text: {error}") from error
+            raise S3FormatError(f"the key of row {i} of the manifest is not valid UTF-8: {error}") from error
         return Row(self.bucket(i), key, self.sizes[i], self._etag(i))
 
     def bucket(self, i: int) -> str:
@@ -191,16 +191,16 @@ def check_ends(ends: memoryview, total: int, least: int, what: str) -> None:
     last = torch.zeros(1, dtype=torch.int64)
     for tensor in in_tensors(ends):
         if bool((tensor - torch.cat([last, tensor[:-1]]) < least).any()):
-            raise S3FormatError(f"the places of its {what} are impossible")
+            raise S3FormatError(f"the positions of its {what} are invalid")
         last = tensor[-1:]
     if int(last) != total:
-        raise S3FormatError(f"the places of its {what} are impossible")
+        raise S3FormatError(f"the positions of its {what} are invalid")
 
 
 def check_numbers(numbers: memoryview, count: int, what: str) -> None:
     """Whether these are numbers of things of which there are ``count``."""
     if any(int(some.max()) >= count for some in in_tensors(numbers)):
-        raise S3FormatError(f"it names {what} by numbers that there are not")
+        raise S3FormatError(f"it refers to {what} that do not exist")
 
 
 def in_tensors(column: memoryview) -> Iterator[torch.Tensor]:

@@ -73,7 +73,7 @@ class SampleRows(Samples):
         if columns.kind != RANGES:
             check_numbers(self._suffix_of, len(columns.suffixes), "members")
         if columns.kind == GROUPS and columns.members != objects:
-            raise S3FormatError(f"its groups are of {columns.members} objects, of which it lists {objects}")
+            raise S3FormatError(f"its groups refer to {columns.members} objects, but it lists {objects}")
         check_numbers(self._object_of, objects, "objects")
         if columns.name_bytes:
             check_ends(self._name_ends, columns.name_bytes, 0, "names")

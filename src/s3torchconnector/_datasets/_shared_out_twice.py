@@ -30,8 +30,8 @@ def refuse_second_sharding(ranks: int, what_to_do: str) -> None:
     """
     if ranks > 1 and any(_shares_out(loader) for loader in _callers("__iter__")):
         raise S3ConfigurationError(
-            "this dataset gives each rank its share, and Accelerate (or the Hugging Face Trainer) would share that out "
-            f"again: most of the data would never be seen. {what_to_do}"
+            "this dataset has divided its samples among the ranks, and Accelerate (or the Hugging Face Trainer) would "
+            f"divide each share again: most of the data would never be seen. {what_to_do}"
         )
 
 

@@ -76,21 +76,21 @@ def resume_at(state: Mapping[str, Any], settings: Settings) -> tuple[int, int]:
         version, epoch, position = (_integer(state, name) for name in ("version", "epoch", "position"))
         found = {name: state[name] for name in _OF_ALL} | {"sources": state.get("sources", "")}
     except (KeyError, TypeError) as error:
-        raise S3ConfigurationError(f"this is no state of an S3StreamingDataset ({error}): {state!r:.300}") from error
+        raise S3ConfigurationError(f"this is not a state of an S3StreamingDataset ({error}): {state!r:.300}") from error
     if version != VERSION:
         raise S3ConfigurationError(
-            f"the state has version {version}, and this release reads version {VERSION}: resume with the release that "
+            f"the state has version {version}, but this release reads version {VERSION}: resume with the release that "
             "saved it"
         )
     for name, value in asdict(settings).items():
         if found[name] != value:
             raise S3ConfigurationError(
-                f"the state was saved with {name}={found[name]!r}, and this dataset has {name}={value!r}: going on "
-                f"would repeat some samples and leave out others. {_ADVICE[name]}"
+                f"the state was saved with {name}={found[name]!r}, but this dataset has {name}={value!r}: "
+                f"continuing would repeat some samples and leave out others. {_ADVICE[name]}"
             )
     if epoch < 0 or not 0 <= position <= settings.samples:
         raise S3ConfigurationError(
-            f"the state says position {position} of epoch {epoch}, and there are {settings.samples} samples"
+            f"the state says position {position} of epoch {epoch}, but there are only {settings.samples} samples"
         )
     return (epoch, position) if position < settings.samples else (epoch + 1, 0)
 

@@ -22,13 +22,15 @@ def check_numbers(
         S3ConfigurationError: one of them cannot be used.
     """
     if type(batch_size) is not int or batch_size < 1:
-        raise S3ConfigurationError(f"batch_size must be a whole number from 1 on: batch_size={batch_size!r}")
+        raise S3ConfigurationError(f"batch_size must be a whole number of at least 1: batch_size={batch_size!r}")
     if type(seed) is not int or not 0 <= seed < 2**64:
         raise S3ConfigurationError(f"seed must be a whole number from 0 to 2**64 - 1: seed={seed!r}")
     if look_ahead is not None and look_ahead < 0:
         raise S3ConfigurationError(f"look_ahead must not be negative: look_ahead={look_ahead}")
     if type(threads) is not int or threads < 0:
-        raise S3ConfigurationError(f"transform_threads must be a whole number from 0 on: transform_threads={threads!r}")
+        raise S3ConfigurationError(
+            f"transform_threads must be a whole number of at least 0: transform_threads={threads!r}"
+        )
     if (num_replicas is None) != (rank is None):
         raise S3ConfigurationError(
             f"num_replicas and rank go together: give both or neither (num_replicas={num_replicas!r}, rank={rank!r})"
@@ -85,7 +87,7 @@ def most_errors(on_error: str, max_errors: int) -> int | None:
     if on_error not in ("raise", "replace"):
         raise S3ConfigurationError(f"on_error must be 'raise' or 'replace': on_error={on_error!r}")
     if type(max_errors) is not int or max_errors < 0:
-        raise S3ConfigurationError(f"max_errors must be a whole number from 0 on: max_errors={max_errors!r}")
+        raise S3ConfigurationError(f"max_errors must be a whole number of at least 0: max_errors={max_errors!r}")
     return max_errors if on_error == "replace" else None
 
 

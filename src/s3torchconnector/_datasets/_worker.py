@@ -30,5 +30,7 @@ def worker_slot() -> int:
     if info is None:
         return 0
     if info.id >= MOST_WORKERS:
-        raise S3ConfigurationError(f"a DataLoader may have {MOST_WORKERS} workers: num_workers={info.num_workers}")
+        raise S3ConfigurationError(
+            f"a DataLoader may have at most {MOST_WORKERS} workers: num_workers={info.num_workers}"
+        )
     return info.id + 1

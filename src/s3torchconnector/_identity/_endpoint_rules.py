@@ -86,8 +86,9 @@ class EndpointRules:
             return address
         if custom.is_address and address.host != custom.host:
             raise S3ConfigurationError(
-                f"there is no endpoint for {bucket!r} at {custom.authority}: the name of an access point precedes the "
-                "host, which cannot be an IP address then. Give the endpoint by its name, or name the bucket"
+                f"there is no endpoint for {bucket!r} at {custom.authority}: the name of the access point is put "
+                "before the host, which therefore cannot be an IP address. Use a host name as the endpoint, or the "
+                "name of the bucket"
             )
         return address._replace(path=custom.path + address.path)
 

@@ -68,7 +68,7 @@ class FoundCredentials:
         except S3CredentialsError as error:
             if self._refresh_needed is None or self._refresh_needed(0):
                 raise
-            _log.warning("%s. The present ones are still valid; renewal will be tried again", error)
+            _log.warning("%s. The current ones are still valid; renewal will be tried again", error)
             fresh = self.latest
         self._failures = self._failures + 1 if fresh == self.latest and self.is_due else 0
         if fresh != self.latest:  # otherwise keep the object, by which a signer recognises its key

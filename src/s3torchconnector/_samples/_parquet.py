@@ -54,9 +54,9 @@ def footer_size(tail: bytes, size: int) -> int:
         S3FormatError: it is no Parquet file, or its footer is encrypted.
     """
     if tail[-len(_MAGIC) :] == _ENCRYPTED:
-        raise S3FormatError("its footer is encrypted, and tells nothing: store it without encryption of its own")
+        raise S3FormatError("its footer is encrypted: store it without Parquet's own encryption")
     if tail[-len(_MAGIC) :] != _MAGIC:
-        raise S3FormatError(f"it is no Parquet file: it has {size} bytes and ends with {bytes(tail[-4:])!r}")
+        raise S3FormatError(f"it is not a Parquet file: it has {size} bytes and ends with {bytes(tail[-4:])!r}")
     length = int.from_bytes(tail[-END_SIZE : -len(_MAGIC)], "little") + END_SIZE
     if length + len(_MAGIC) > size:
         raise S3FormatError(f"it is truncated or damaged: its footer would have {length} of its {size} bytes")
@@ -78,7 +78,7 @@ def metadata_of(footer: bytes) -> Any:
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise S3FormatError(f"its footer is damaged: {error}") from error
     if metadata.serialized_size + _SIGNATURE + END_SIZE == len(footer):
-        raise S3FormatError("some of its columns are encrypted: store it without encryption of its own")
+        raise S3FormatError("some of its columns are encrypted: store it without Parquet's own encryption")
     return metadata
 
 
@@ -125,7 +125,7 @@ def _numbers_of(metadata: Any, columns: Collection[str] | None) -> list[int]:
 def _place(column: Any) -> tuple[int, int]:
     """The bytes of a column of a row group."""
     if column.file_path:
-        raise S3FormatError(f"its data lies in other files, such as {column.file_path}: name those")
+        raise S3FormatError(f"its data is in other files, such as {column.file_path}: name those")
     start = column.data_page_offset
     if column.has_dictionary_page and 0 < (column.dictionary_page_offset or 0) < start:
         start = column.dictionary_page_offset
@@ -150,7 +150,7 @@ def table_of(metadata: Any, number: int, columns: Collection[str] | None, data: 
         import pyarrow
 
     if not 0 <= number < metadata.num_row_groups:
-        raise S3FormatError(f"it has {metadata.num_row_groups} row groups")
+        raise S3FormatError(f"it has only {metadata.num_row_groups} row groups, and no number {number}")
     try:
         # No threads: pyarrow's are not there in a forked child, and datasets have threads and processes of their own.
         file = parquet.ParquetFile(

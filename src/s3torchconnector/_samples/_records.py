@@ -199,7 +199,7 @@ class RowGroupSample(RecordSample):
         tail, self._footer = self._footer, b""
         length = _parquet.footer_size(tail, self._size)
         if length > len(tail):
-            raise S3FormatError(f"its footer has {length} bytes, and the manifest says {self._form.tail} at most")
+            raise S3FormatError(f"its footer has {length} bytes, but the manifest says {self._form.tail} at most")
         metadata = _parquet.metadata_of(tail[-length:])
         _footers.keep(self._version, metadata, length)
         return metadata

@@ -108,7 +108,7 @@ class TarParser:
             where = f"in the file {self._file.path!r}" if self._unread and self._file else "in the middle of a header"
             raise S3FormatError(f"it is truncated: it ends at byte {self._position}, {where}")
         if self._position == self._first:
-            raise S3FormatError("it is empty: not even an archive without files is")
+            raise S3FormatError("it is empty: even an archive without files has some bytes")
 
     def _take(self, data: memoryview) -> Iterator[Entry]:
         file = self._file
@@ -144,8 +144,8 @@ class TarParser:
         self._next = {}
         if header.kind == _GNU_SPARSE or any(name.startswith("GNU.sparse.") for name in extended):
             raise S3FormatError(
-                f"the file at byte {at} is sparse: its bytes do not lie in the archive as they are. Make the archive "
-                "without --sparse"
+                f"the file at byte {at} is sparse: its bytes are not stored in the archive as they are. Make the "
+                "archive without --sparse"
             )
         size = _decimal(extended["size"], at) if "size" in extended else header.size
         if header.kind in _WITHOUT_DATA or (header.kind == b"\0" and header.path.endswith("/")):
@@ -180,7 +180,7 @@ def _parsed(block: bytes, at: int) -> _Header:
         raise S3FormatError(_no_header(block, at))
     size = _number(block[124:136])
     if size is None or size < 0:
-        raise S3FormatError(f"the header at byte {at} tells no size: {block[124:136]!r}")
+        raise S3FormatError(f"the header at byte {at} has no valid size: {block[124:136]!r}")
     path, prefix = _text(block[:100]), "" if block[257:265] == _GNU_MAGIC else _text(block[345:500])
     return _Header(block[156:157], f"{prefix}/{path}" if prefix else path, size)
 
@@ -229,7 +229,7 @@ def _pax(data: bytes, at: int) -> dict[str, str]:
 
 def _decimal(text: str, at: int) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise S3FormatError(f"the PAX headers of the file at byte {at} tell no size: {text!r:.40}")
+        raise S3FormatError(f"the PAX headers of the file at byte {at} have no valid size: {text!r:.40}")
     return int(text)
 
 

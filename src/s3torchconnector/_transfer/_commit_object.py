@@ -84,7 +84,7 @@ class CommitObject:
             return self.read()
         except S3Exception as error:
             _log.warning(
-                "%s cannot be read, and is replaced whatever it is. The files that it names will remain: %s",
+                "%s cannot be read, and is replaced anyway. The files that it names will remain: %s",
                 self.uri,
                 error,
             )

@@ -51,7 +51,7 @@ class AccountHeaders:
                 headers["x-amz-source-expected-bucket-owner"] = self._owner
         if headers and endpoint.service == "s3express":
             raise S3ConfigurationError(
-                f"{request}: directory buckets have neither keys of customers nor a check of their owner: leave out "
+                f"{request}: directory buckets support neither SSE-C nor a check of their owner: leave out "
                 "customer_key and expected_bucket_owner"
             )
         if self._requester_pays:

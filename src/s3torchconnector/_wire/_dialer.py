@@ -205,5 +205,5 @@ def _new_tls_context(config: S3ClientConfig, path: str | None) -> ssl.SSLContext
     context.sslsocket_class = TlsSocket
     if not config.verify_tls:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        _log.warning("verify_tls=False: whoever intercepts the connection can read and change what is transferred")
+        _log.warning("verify_tls=False: anyone who intercepts the connection can read and change the data")
     return context

@@ -41,10 +41,10 @@ _FULL_CODES = frozenset({"QuotaExceeded"})  # which Ceph's gateway sends with 40
 
 ADVICE = {
     "InvalidAccessKeyId": "S3 does not know this access key: check which credentials are in use.",
-    "SignatureDoesNotMatch": "S3 computes another signature: check the secret key, and that no proxy changes requests.",
+    "SignatureDoesNotMatch": "S3 computed another signature: check the secret key, and that no proxy changes requests.",
     "RequestTimeTooSkewed": "This machine's clock is wrong by more than 15 minutes: set it.",
     "NoSuchUpload": "A lifecycle rule or another program aborted the upload in the meantime: write the object again.",
-    "BadDigest": "The server received other bytes than were sent: something on the way changes them.",
+    "BadDigest": "The server received different bytes than were sent: something on the way changed them.",
     "QuotaExceeded": "The quota of the bucket or of its owner is used up: delete objects, or have it raised.",
     "UserSuspended": "The owner of this access key was suspended: the server's administrator can tell why.",
     "EntityTooLarge": "The server accepts no part or no object of this size: lower part_size in S3ClientConfig.",
@@ -64,7 +64,7 @@ _DELETED_ADVICE = "Its older versions can still be read, by their version_id"
 _ARCHIVED_ADVICE = "You can restore it before reading, or have from_prefix(skip_archived=True) leave such objects out"
 _TIER_ADVICE = (
     "You can restore it to the frequent access tier of S3 Intelligent-Tiering (RestoreObject) before reading. "
-    "skip_archived=True does not leave such objects out, since no listing tells them; head_object does: "
+    "skip_archived=True does not leave such objects out, since listings do not show this; head_object does: "
     "https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html"
 )
 _ENCRYPTED = "Server Side Encryption"
@@ -167,7 +167,9 @@ def _classified(request: Request, status: int, headers: Mapping[str, str], docum
             "returned. Open the object again to read it"
         )
     if "if-none-match" in request.headers and (status == 412 or code in _EXISTS_CODES):
-        return S3ObjectExistsError(f"Service error: the object exists, and was not to be overwritten: {facts}")
+        return S3ObjectExistsError(
+            f"Service error: the object exists, and overwrite=False does not replace it: {facts}"
+        )
     if code in THROTTLING_CODES or status in (429, 503):
         return S3ThrottledError(f"Service error: S3 asks to slow down: {facts}")
     if code == "InvalidObjectState":

@@ -76,8 +76,8 @@ class _Unpickler(pickle.Unpickler):
             return found
         raise pickle.UnpicklingError(
             f"it names {module}.{name}, which no description of a checkpoint needs, and which could run code. If it "
-            "is a class of yours (such as that of a state's keys), and you trust what is in the bucket, say so before: "
-            f"torch.serialization.add_safe_globals([{module}.{name}])"
+            "is a class of yours (such as that of a state's keys), and you trust what is in the bucket, declare it "
+            f"first: torch.serialization.add_safe_globals([{module}.{name}])"
         )
 
 

@@ -97,7 +97,7 @@ class S3PathFileSystem(AbstractFileSystem):
     def client(self) -> S3Client:
         if self.latest is None:
             raise S3ConfigurationError(
-                "s3:// paths cannot be used yet: make an S3LightningCheckpoint first, which says how to reach S3"
+                "s3:// paths cannot be used yet: create an S3LightningCheckpoint first, which says how to reach S3"
             )
         return self.latest
 

@@ -36,7 +36,7 @@ def list_after(
     if not found:
         raise S3NotFoundError(
             f"{display_uri(bucket, after)} is not listed any more, and its bucket is not listed in the order of keys: "
-            "nothing tells what comes after it. Begin the pass anew",
+            "so it is unknown what comes after it. Start the pass again",
             bucket=bucket,
             key=after,
         )

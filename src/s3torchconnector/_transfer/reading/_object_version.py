@@ -102,7 +102,7 @@ class ObjectVersion:
             )
             return False
         if self.version_id is None:
-            _log.info("%s was replaced or deleted: reading goes on with its version %s", self, begun)
+            _log.info("%s was replaced or deleted: reading continues with its version %s", self, begun)
             self.version_id = begun
         return True
 
@@ -139,7 +139,7 @@ class ObjectVersion:
             before, advice = f"was listed with {self.size} bytes", "list its prefix again, by a new dataset,"
         raise S3ObjectChangedError(
             f"Service error: the object changed while it was being read: {uri} {before} and now has {size} (ETag "
-            f"{etag}). Nothing of the new version was handed out; {advice} to read that"
+            f"{etag}). No byte of the new version was returned; {advice} to read it"
         )
 
     def fork(self) -> ObjectVersion:

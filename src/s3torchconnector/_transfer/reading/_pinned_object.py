@@ -75,8 +75,8 @@ class _PinnedVersion(ObjectVersion):
             uri = display_uri(self.bucket, self.key)
             raise S3ObjectChangedError(
                 f"Service error: the object was overwritten after it was listed: {uri} had {listed_size} bytes (ETag "
-                f"{listed_etag}) in the manifest and now has {size} (ETag {etag}). Nothing of the new version was "
-                "handed out. Restore the listed version, or begin anew with a new manifest",
+                f"{listed_etag}) in the manifest and now has {size} (ETag {etag}). No byte of the new version was "
+                "returned. Restore the listed version, or start again with a new manifest",
                 bucket=self.bucket,
                 key=self.key,
             )

@@ -242,4 +242,4 @@ def may_be_stored(error: S3Exception) -> bool:
 
 def _exists(operation: str, bucket: str, key: str) -> S3ObjectExistsError:
     facts = {"operation": operation, "bucket": bucket, "key": key}
-    return S3ObjectExistsError(f"{display_uri(bucket, key)} exists, and was not to be overwritten", **facts)
+    return S3ObjectExistsError(f"{display_uri(bucket, key)} exists, and overwrite=False does not replace it", **facts)
