@@ -200,7 +200,10 @@ def test_errors_say_what_the_key_may_have_to_do_with_them(memory: CustomerKeys, 
 def test_two_encryptions_are_refused(server: ScriptedServer, other: dict[str, Any]) -> None:
     with pytest.raises(S3ConfigurationError, match="customer_key already encrypts objects"):
         config_of(write_options=S3WriteOptions(**other))
-    with client_of(server) as client, pytest.raises(S3ConfigurationError, match="customer_key already encrypts objects"):
+    with (
+        client_of(server) as client,
+        pytest.raises(S3ConfigurationError, match="customer_key already encrypts objects"),
+    ):
         client.put_object("bucket", "key", options=S3WriteOptions(**other))
 
 
