@@ -203,6 +203,12 @@ def test_a_key_can_be_named_if_listing_is_denied(keys: None) -> None:
     assert "'data/1'" in found["get"].text
 
 
+def test_an_object_that_may_be_missing_is_said_to_be_so(keys: None) -> None:
+    found, _ = refused(lambda _: DENIED, prefix="data/unknown")
+    assert checks_with(found, Status.FAILURE) == {"list", "get"}
+    assert "name an object that exists" in found["get"].fix
+
+
 def test_no_permission_to_read(keys: None) -> None:
     found, _ = refused(
         lambda request: DENIED if request.method in ("GET", "HEAD") and request.path.count("/") > 1 else None
@@ -231,7 +237,15 @@ def test_no_permission_to_abort(keys: None) -> None:
     failures = [found[check] for check in checks_with(found, Status.FAILURE)]
     assert {failure.check for failure in failures} == {"abort", "scratch"}  # the upload stays, and is named
     assert "s3:AbortMultipartUpload on arn:aws:s3:::bucket/data/*" in found["abort"].fix
-    assert len(aws.uploads) == 1
+    [upload] = aws.uploads
+    assert f"aws s3api abort-multipart-upload --bucket bucket --key {aws.uploads[upload].key} " in found["scratch"].fix
+    assert f" --upload-id {upload} " in found["scratch"].fix
+
+
+def test_uploads_are_named_also_if_nothing_can_be_deleted(keys: None) -> None:
+    found, aws = refused(lambda request: DENIED if request.method == "DELETE" else None, write=True)
+    assert checks_with(found, Status.FAILURE) == {"abort", "delete", "scratch"}
+    assert all(upload in found["scratch"].fix for upload in aws.uploads)
 
 
 def test_no_permission_to_delete_names_what_is_left(keys: None) -> None:
@@ -416,7 +430,7 @@ def test_a_server_that_becomes_silent(keys: None) -> None:
 
     with ScriptedServer(handler=answer) as server:
         found = examined(server.endpoint, step_seconds=0.5)
-    check_named(found, "head", "silent", "troubleshooting")
+    check_named(found, "head", "silent", "Troubleshooting")
     assert found["ranges"].status is Status.SKIPPED
 
 

@@ -70,7 +70,7 @@ def examine(target: Target) -> Generator[Finding, None, None]:
         yield from _Examination(session).findings()
     finally:
         try:
-            if not session.scratch.is_empty:
+            if not (session.scratch.is_empty or session.scratch.was_given_up):
                 session.scratch.remove(session.caller)
         finally:
             session.close()
@@ -118,6 +118,8 @@ class _Examination:
                     verdict = _unexpected(error)
                     if isinstance(error, S3ConnectionError) or (error.status or 0) >= 429:
                         self._broken = check.name
+            except OSError as error:
+                verdict = _unexpected(error)
         if verdict.blocks:
             self._causes[check.name] = verdict.cause or check.name
         yield self._finding(check.name, verdict)
@@ -128,17 +130,18 @@ class _Examination:
         return self._finding(name, verdict)
 
     def _left_behind(self) -> Iterator[Finding]:
-        """Remove what is left, and say so if it stays: unless a finding has said that it cannot be deleted."""
-        scratch = self._session.scratch
+        """Remove what is left, and say so if it stays, unless the finding of ``delete`` has said all of it."""
+        scratch, is_told = self._session.scratch, self._causes.get("delete") == "delete"
         if scratch.is_empty:
             return
         scratch.remove(self._session.caller)
-        if not scratch.is_empty and self._causes.get("delete") != "delete":
-            verdict, what = (
-                (failed, "what was written") if scratch.is_known else (warned, "an upload may remain, which")
-            )
-            fix = f"remove it: aws s3 rm --recursive {scratch} {self._session.options}"
-            yield self._finding("scratch", verdict(f"{what} could not be removed: {scratch}", fix))
+        scratch.was_given_up = True
+        if scratch.uploads or (scratch.keys and not is_told):
+            text = f"what was written could not be removed: {scratch}"
+            yield self._finding("scratch", failed(text, scratch.how_to_remove(self._session.options)))
+        elif not (scratch.is_known or scratch.is_empty):
+            text = f"an upload may remain below {scratch}: whether it was created is unknown"
+            yield self._finding("scratch", warned(text, "have a lifecycle rule abort unfinished uploads"))
 
     def _finding(self, name: str, verdict: Verdict) -> Finding:
         printable = self._session.printable
@@ -154,15 +157,15 @@ def _known(error: S3Exception) -> tuple[str, Verdict] | None:
     return None
 
 
-def _unexpected(error: S3Exception) -> Verdict:
-    return failed(str(error), "see docs/guide/troubleshooting.md, which is sorted by symptom; then try again")
+def _unexpected(error: Exception) -> Verdict:
+    return failed(str(error), "see Troubleshooting in the guide, which is sorted by symptom; then try again")
 
 
 def _throttled(error: S3ThrottledError) -> Verdict:
     return failed(
         f"the server asks to slow down, in {error.attempts or 1} attempts one after the other: {error}",
         "wait, and stop what else sends requests to the bucket; for jobs: lower max_connections, use larger objects or "
-        "more prefixes (docs/guide/troubleshooting.md#throttling)",
+        "more prefixes (guide: Troubleshooting, Throttling)",
     )
 
 

@@ -18,6 +18,7 @@ FLOORS = {"torch": (2, 4), "botocore": (1, 34), "awscrt": (0, 20)}
 _NATIVE = "s3torchconnectorclient"
 _SPARE_FILES = 64  # of a process: what Python, PyTorch and the program have open
 _FILES_PER_WORKER = 16  # of a rank: its pipes, and the memory in which its batches wait
+_FEW = 16  # connections, with which it is slow, and works
 _SPARE_THREADS = 16  # of a process: of this package and of Python, beside those that serve connections
 _SHARED_PER_WORKER = 64 * MIB  # some batches of images
 _SMALL = 128 * MIB
@@ -89,7 +90,7 @@ def check_open_files(limits: Limits, connections: int, workers: int = 0) -> Verd
     raised = f"ulimit -n {65536 if most is None else min(65536, most)}"
     if most is not None and most < wanted:
         raised = "have the hard limit raised (/etc/security/limits.conf, or docker run --ulimit nofile=65536:65536)"
-    fewer = f", or lower max_connections in S3ClientConfig to {max(1, limit - spare)}"
+    fewer = f", or lower max_connections in S3ClientConfig to {limit - spare}" if limit - spare >= _FEW else ""
     return failed(f"{text}: a process needs about {wanted}", raised + fewer)
 
 

@@ -9,11 +9,12 @@ from s3torchconnector._wire import Request, operations, parse_list_page
 from s3torchconnector._wire import _probe as probe
 
 _ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
-PERMISSIONS = "docs/guide/getting-started.md#permissions"
+PERMISSIONS = "guide: Getting started, Permissions"
 _SAMPLE = 64 * 1024  # bytes that are read of an object
 _NO_ETAG = '"00000000000000000000000000000000"'
 _WITHOUT_LISTING = "; without it, programs name objects: from_objects, or a manifest"
-_ACCESS = "docs/guide/troubleshooting.md#access-denied"
+_OR_MISSING = "; or name an object that exists: without s3:ListBucket, S3 refuses one that does not in the same way"
+_ACCESS = "guide: Troubleshooting, Access denied"
 
 
 def list_objects(session: Session) -> Verdict:
@@ -26,7 +27,7 @@ def list_objects(session: Session) -> Verdict:
     count = len(page.objects)
     if not count:
         return warned(
-            f"it is allowed, and there is no object whose key begins with {target.prefix!r}",
+            f"allowed, and no object has a key that begins with {target.prefix!r}",
             "for training data, correct the prefix: keys are case-sensitive, and begin without a slash",
         )
     return passed(f"{count:,} objects" + (" on the first page of several" if page.next_token else ""))
@@ -41,7 +42,8 @@ def get(session: Session) -> Verdict:
     if reply.status == 404 and not session.objects:
         return skipped(f"there is no object {info.key!r} to try it on: name one that exists, or add --write")
     if not reply.is_good and reply.status != 416:  # which an empty object is due
-        return refused(session, reply, "s3:GetObject", session.objects_arn)
+        may_be_missing = reply.status == 403 and not session.objects and not session.scratch.keys
+        return refused(session, reply, "s3:GetObject", session.objects_arn, _OR_MISSING if may_be_missing else "")
     size = _size_told(reply)
     session.objects = session.objects or [info._replace(size=size, etag=reply.headers.get("etag", ""))]
     return passed(f"{len(reply.body) if reply.is_good else 0:,} bytes of {info.key!r}")
@@ -112,7 +114,7 @@ def start_after(session: Session) -> Verdict:
         return passed("large prefixes are listed by many requests at a time")
     return warned(
         f"the server ignores it ({reply.status}): large prefixes are listed by one request after the other",
-        "list once, and keep it: S3Manifest (docs/guide/datasets.md#manifests-s3manifest)",
+        "list once, and keep it: S3Manifest (guide: Datasets, Manifests)",
     )
 
 
@@ -135,6 +137,4 @@ def refused(session: Session, reply: probe.Reply, action: str, resource: str, mo
         return failed(str(reply), "allow kms:Decrypt and kms:GenerateDataKey on the KMS key that the text names")
     if reply.status in (401, 403):
         return failed(str(reply), f"allow {action} on {resource} ({PERMISSIONS}){more}")
-    return failed(
-        str(reply), f"see {_ACCESS}, and what the server's documentation says of {reply.code or reply.status}"
-    )
+    return failed(str(reply), f"{_ACCESS}; or what the server's documentation says of {reply.code or reply.status}")

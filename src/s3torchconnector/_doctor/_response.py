@@ -172,7 +172,7 @@ def retries(session: Session) -> Verdict:
         return passed(f"none of {total} requests had to be sent again")
     return warned(
         f"{again} of {total} requests had to be sent again, for lost connections, HTTP 5xx or SlowDown",
-        "run it again; if that stays, look at the log for the reasons (docs/guide/troubleshooting.md)",
+        "run it again; if that stays, look at the log for the reasons (guide: Troubleshooting)",
     )
 
 

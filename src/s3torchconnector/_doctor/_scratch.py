@@ -19,6 +19,7 @@ class Scratch:
 
     Attributes:
         prefix: what the keys begin with. It begins with the prefix that is examined, which a policy may demand.
+        was_given_up: whether it was tried in vain to remove it.
     """
 
     def __init__(self, bucket: str, prefix: str) -> None:
@@ -28,6 +29,7 @@ class Scratch:
         self._uploads: dict[str, str] = {}
         self._may_have_more_uploads = False
         self._versions: list[tuple[str, str]] = []
+        self.was_given_up = False
 
     def __str__(self) -> str:
         return display_uri(self._bucket, self.prefix)
@@ -38,6 +40,11 @@ class Scratch:
         return list(self._keys)
 
     @property
+    def uploads(self) -> list[str]:
+        """The ids of multipart uploads that are unfinished."""
+        return list(self._uploads)
+
+    @property
     def is_known(self) -> bool:
         """Whether something is there for certain, or was about to be stored."""
         return bool(self._keys or self._uploads)
@@ -46,6 +53,15 @@ class Scratch:
     def is_empty(self) -> bool:
         """Whether nothing can be there."""
         return not (self.is_known or self._may_have_more_uploads)
+
+    def how_to_remove(self, options: str) -> str:
+        """What to type. ``options`` are those of AWS's command line."""
+        commands = [f"aws s3 rm --recursive {self} {options}"] if self._keys else []
+        commands += [
+            f"aws s3api abort-multipart-upload --bucket {self._bucket} --key {key} --upload-id {upload} {options}"
+            for upload, key in self._uploads.items()
+        ]
+        return "with credentials that may: " + "; ".join(commands)
 
     def key(self, name: str) -> str:
         """The key of an object that is about to be stored."""

@@ -23,7 +23,7 @@ _FIRST_READ, _LONGEST_READ = 256 * 1024, 16 * MIB
 _SLOW = 20.0  # MB/s, what one connection to S3 brings at worst
 _FIX = (
     "train in the bucket's region; look for a proxy or a VPN on the way, and for few processors with TLS "
-    "(docs/guide/troubleshooting.md#slow-large-objects)"
+    "(guide: Troubleshooting, Slow large objects)"
 )
 
 

@@ -27,7 +27,7 @@ def put(session: Session) -> Verdict:
     if reply.is_good:
         return passed(f"{session.scratch}object")
     session.scratch.forget(f"{session.scratch.prefix}object")
-    more = "; or set the write_options that the bucket's policy demands (docs/guide/configuration.md)"
+    more = "; or set the write_options that the bucket's policy demands (guide: Configuration, What buckets demand)"
     return refused(session, reply, "s3:PutObject", session.objects_arn, more)
 
 
