@@ -172,5 +172,5 @@ def test_the_figures_are_shown_while_it_runs(objects: str, proxy: RecordingProxy
         timer.start()
         assert terminal.wait() == 0
         timer.join()
-    assert "copy: " in terminal.seen
+    assert "copying: " in terminal.seen
     assert "copied 11 files" in terminal.seen

@@ -1,4 +1,4 @@
-"""What becomes of many objects: a line for each failure, figures at the end, and a progress bar in between."""
+"""What becomes of many objects: a line for each failure, figures at the end, and a line of progress in between."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from s3torchconnector._cli._endings import fail
 from s3torchconnector._cli._output import print_json, print_line, printable, readable, tell
 from s3torchconnector._errors import S3ConfigurationError, S3CredentialsError, S3Exception
-from s3torchconnector._late_imports import no_fork
+from s3torchconnector._progress import Progress
 
 _MOST_LINES = 50  # about failures: more tell nothing new
 _SHOWN_AFTER = 1.0  # seconds
@@ -24,11 +25,12 @@ _HOPELESS_CODES = ("NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch"
 
 @dataclass(frozen=True)
 class Words:
-    """How a command calls what it does: ``Words("copied", "file", "copy")``."""
+    """How a command calls what it does: ``Words("copied", "file", "copy", "copying")``."""
 
     done: str
     unit: str
     verb: str
+    doing: str
 
 
 class Report:
@@ -40,7 +42,7 @@ class Report:
         words: of the command.
         as_json: print a line of JSON for each object.
         verbose: print a line of text for each object.
-        shows_bytes: whether the progress bar counts bytes, not objects.
+        shows_bytes: whether progress is counted in bytes, not in objects.
     """
 
     def __init__(self, words: Words, *, as_json: bool, verbose: bool, shows_bytes: bool = True) -> None:
@@ -52,19 +54,16 @@ class Report:
         self._started = time.monotonic()
         self._done = self._skipped = self._failed = self._bytes = 0
         self._ended = False  # what jobs that are cut off have to say, interests nobody
-        self._bar = _bar(words.verb, "B" if shows_bytes else f" {words.unit}s")
+        self._progress = Progress(None, words.doing, "B" if shows_bytes else f"{words.unit}s", shown_after=_SHOWN_AFTER)
 
     def expect(self, size: int) -> None:
         """One more object was found, of so many bytes."""
-        with self._lock:
-            if self._bar is not None:
-                self._bar.total = (self._bar.total or 0) + (size if self._shows_bytes else 1)
+        self._progress.total = (self._progress.total or 0) + (size if self._shows_bytes else 1)
 
     def advance(self, size: int) -> None:
         """So many more bytes have been transferred."""
-        with self._lock:
-            if self._bar is not None and self._shows_bytes:
-                self._bar.update(size)
+        if self._shows_bytes:
+            self._progress.advance(size)
 
     def attempt(self, names: dict[str, str], action: Callable[[], int | None]) -> None:
         """Do something with one object, and count what comes of it.
@@ -95,8 +94,8 @@ class Report:
             else:
                 self._done += 1
                 self._bytes += size
-            if self._bar is not None and not self._shows_bytes:
-                self._bar.update(1)
+            if not self._shows_bytes:
+                self._progress.advance(1)
             result = {"result": "skipped" if size is None else self._words.done}
             if self._as_json:
                 self._print(print_json, {**names, **({} if size is None else {"size": size}), **result})
@@ -124,9 +123,7 @@ class Report:
     ) -> None:
         with self._lock:
             self._ended = True
-            bar, self._bar = self._bar, None
-            if bar is not None:
-                bar.close()
+        self._progress.close()
         if error is None and self._failed:
             raise fail(self._figures())
         if error is None or self._done or self._failed:
@@ -147,12 +144,10 @@ class Report:
         return f"{number:,} {self._words.unit}{'' if number == 1 else 's'}"
 
     def _print(self, write: Callable[[Any], None], what: Any) -> None:
-        """Under the lock: print without breaking the progress bar."""
-        if self._bar is None:
+        """Under the lock: print without breaking the line of progress."""
+        bars = getattr(sys.modules.get("tqdm"), "tqdm", None)  # imported when one is drawn
+        with nullcontext() if bars is None else bars.external_write_mode():
             write(what)
-        else:
-            with self._bar.external_write_mode():
-                write(what)
 
 
 def is_hopeless(error: Exception) -> bool:
@@ -166,14 +161,3 @@ def is_hopeless(error: Exception) -> bool:
 
 def _line(names: dict[str, str]) -> str:
     return " -> ".join(map(printable, names.values()))
-
-
-def _bar(verb: str, unit: str) -> Any:
-    """A progress bar, if standard error is a terminal; shown after a while."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        return None
-    with no_fork:
-        from tqdm import tqdm
-
-    divisor = 1024 if unit == "B" else 1000
-    return tqdm(desc=verb, unit=unit, unit_scale=True, unit_divisor=divisor, delay=_SHOWN_AFTER, leave=False, total=0)

@@ -44,7 +44,7 @@ def rm(
     after the question stay. In a bucket that keeps versions, the versions stay.
     """
     places = [_checked(each, recursive, whole_bucket) for each in objects]
-    words = Words("would delete" if dry_run else "deleted", "object", "delete")
+    words = Words("would delete" if dry_run else "deleted", "object", "delete", "deleting")
     with connection.opened() as client, clean_when_terminated():
         newest = math.inf if yes or dry_run else _ask(client, places, recursive)
         report = Report(words, as_json=as_json, verbose=verbose or dry_run, shows_bytes=False)

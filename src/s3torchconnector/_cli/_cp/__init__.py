@@ -21,7 +21,7 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._write_options import S3WriteOptions
 
-_WORDS = {False: Words("copied", "file", "copy"), True: Words("would copy", "file", "copy")}
+_WORDS = {False: Words("copied", "file", "copy", "copying"), True: Words("would copy", "file", "copy", "copying")}
 _STORED = "Stored objects"  # a panel of --help
 _GBPS = S3ClientConfig.throughput_target_gbps
 _BUDGET = S3ClientConfig.memory_budget
