@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 from s3torchconnector import S3CheckpointManager, S3Manifest
 from s3torchconnector._cli._inspect._description import item_size
@@ -28,7 +29,7 @@ from s3torchconnector._cli._inspect._rebuilt import storage_of, tensors_in
 from s3torchconnector._errors import S3FormatError
 from s3torchconnector.dcp import S3StorageWriter
 from s3torchconnector.testing import S3Server
-from tests.cli.support import call
+from tests.cli.support import at_terminal, call
 from tests.servers.proxy import Fault, RecordingProxy
 
 _ROWS = 1000
@@ -44,6 +45,10 @@ class _Module(nn.Module):
         super().__init__()
         self.layer = nn.Linear(3, 4)
         self.register_buffer("mean", torch.zeros(4, dtype=torch.float64))
+
+
+class _Extended(torch.Tensor):
+    extra: torch.Tensor
 
 
 class _Evil:
@@ -152,6 +157,16 @@ def test_what_torch_can_save_is_found(folder: Path, bucket: str) -> None:
     assert document["total"]["tensors"] == len(found) - 1
 
 
+def test_tensors_in_tensors_are_found(folder: Path, bucket: str) -> None:
+    both = TwoTensor(torch.zeros(3, 4), torch.ones(3, 4))
+    extended = torch.zeros(5).as_subclass(_Extended)
+    extended.extra = torch.zeros(2)
+    torch.save({"both": nn.Parameter(both), "extended": extended}, folder / "a.pt")
+    document = _inspect(f"s3://{bucket}/a.pt")
+    assert [each["name"] for each in document["tensors"]] == ["both.a", "both.b", "extended", "extended.extra"]
+    assert document["total"]["parameters"] == 12 + 12 + 5 + 2
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_a_script_archive_is_described(folder: Path, bucket: str) -> None:
     torch.jit.save(torch.jit.trace(nn.Linear(3, 4), torch.zeros(3)), folder / "a.pt")
@@ -255,9 +270,24 @@ def test_what_is_no_file_of_tensors_is_told(folder: Path, bucket: str) -> None:
 
 def test_names_cannot_command_a_terminal(folder: Path, bucket: str) -> None:
     torch.save({"\x1b[31m\nred": torch.zeros(3)}, folder / "a.pt")
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("\x1b[31m", "text")
     done = call("inspect", f"s3://{bucket}/a.pt")
     assert "\x1b" not in done.stdout
     assert ["\\x1b[31m\\nred", "float32", "[3]", "12"] in [line.split() for line in done.stdout.splitlines()]
+    error = _refused(f"s3://{bucket}/a.zip")
+    assert "\\x1b[31m" in error
+    assert "\x1b" not in error
+
+
+def test_at_a_terminal_long_names_are_folded_not_cut(folder: Path, bucket: str) -> None:
+    name = "".join(f"{number:03}" for number in range(60))
+    torch.save({name: torch.zeros(3)}, folder / "a.pt")
+    with at_terminal("inspect", f"s3://{bucket}/a.pt") as terminal:
+        assert terminal.wait() == 0
+    rows = terminal.seen.splitlines()
+    assert "".join(row.split()[0] for row in rows if row[:1].isdigit()) == name
+    assert any(row.split()[1:] == ["float32", "[3]", "12"] for row in rows)
 
 
 def test_another_version_is_not_mixed_in(folder: Path, bucket: str, proxy: RecordingProxy) -> None:
@@ -304,13 +334,13 @@ def test_a_model_that_is_not_as_its_index_says(folder: Path, bucket: str) -> Non
     _model(folder / "hf")
     index = json.loads((folder / "hf/model.safetensors.index.json").read_text())
     del index["weight_map"]["empty"]
-    index["weight_map"]["more"] = "model-00003-of-00003.safetensors"
+    index["weight_map"] |= {"more": "model-00003-of-00003.safetensors", "int": "model-00001-of-00002.safetensors"}
     (folder / "hf/model.safetensors.index.json").write_text(json.dumps(index))
     problems = _inspect(f"s3://{bucket}/hf/", status=1)["problems"]
     assert len(problems) == 3
     assert "model-00003-of-00003.safetensors" in problems[0]
     assert problems[1:] == [
-        "more is not in model-00003-of-00003.safetensors, where the index says it is",
+        "int is not in model-00001-of-00002.safetensors, where the index says it is",
         "empty, in model-00002-of-00002.safetensors, is not in the index",
     ]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from s3torchconnector._cli._output import tell
+from s3torchconnector._cli._output import printable, tell
 from s3torchconnector._errors import S3Exception
 
 FAILED = 1  # exit code: it failed, or a check found something wrong
@@ -43,7 +43,7 @@ def with_exit_code(command: Callable[..., None]) -> Callable[..., None]:
 
 def fail(text: str, code: int = FAILED) -> typer.Exit:
     """Print an error. Returns what to raise."""
-    tell(f"s3torch: {text}")
+    tell(f"s3torch: {printable(text)}")  # a text may quote what a file or a server says
     return typer.Exit(code)
 
 

@@ -77,10 +77,11 @@ class Folder:
             raise S3FormatError(f"{uri} cannot be inspected: it has no weight_map, as an index of files of tensors has")
         found = self._describe_files(sorted(set(places.values())), "model of several files, with an index")
         there = {tensor.name: tensor.file for tensor in found.tensors}
+        unknown = {*places.values()} - {*there.values()}  # files that are missing or damaged, which was said already
         found.problems += [
             f"{tensor} is not in {file}, where the index says it is"
             for tensor, file in places.items()
-            if there.get(tensor) != file
+            if there.get(tensor) != file and file not in unknown
         ]
         found.problems += [f"{tensor}, in {file}, is not in the index" for tensor, file in there.items()
                            if tensor not in places]  # fmt: skip

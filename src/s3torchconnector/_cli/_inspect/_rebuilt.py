@@ -13,7 +13,7 @@ from s3torchconnector._errors import S3FormatError
 _DEEPEST = 1000
 _UTILS = "torch._utils."
 _IN_STORAGES = {f"{_UTILS}_rebuild_{name}" for name in ("tensor", "tensor_v2", "tensor_v3", "qtensor")}
-_WITHOUT_DATA = {f"{_UTILS}_rebuild_meta_tensor_no_storage": 0, f"{_UTILS}_rebuild_wrapper_subclass": 1}
+_WITHOUT_DATA = f"{_UTILS}_rebuild_meta_tensor_no_storage"  # on the device "meta"
 _WRAPPERS = (f"{_UTILS}_rebuild_parameter", f"{_UTILS}_rebuild_parameter_with_state")
 _FROM_TYPE = ("torch._tensor._rebuild_from_type", "torch._tensor._rebuild_from_type_v2")
 _LEFT_OUT = ("_parameters", "_buffers", "_modules")  # so that names are those of a state_dict
@@ -157,8 +157,8 @@ def _tensor(value: Any, name: str) -> _Found | None:
         return None
     if value.path in _IN_STORAGES:
         found = _in_storage(value)
-    elif value.path in _WITHOUT_DATA:
-        dtype, *rest = value.args[_WITHOUT_DATA[value.path] :] or (None,)
+    elif value.path == _WITHOUT_DATA:
+        dtype, *rest = value.args or (None,)
         found = _described(dtype_in(dtype), sizes_in(rest[0]) if rest else None)
     else:
         return None
