@@ -93,8 +93,8 @@ class S3ClientConfig:
             endpoints of Cloudflare R2, uploads have such parts anyway. If the size of an upload is not known
             beforehand, its parts have ``part_size`` or 32 MiB, whichever is more, and 10,000 of them must hold it. Each
             writer uses the memory of one part, also if the budget has no room for it.
-        verify_tls: verify the server's certificate. False is for tests alone: whoever intercepts the connection can
-            then read and change what is transferred. A warning is logged. Applies to a proxy's certificate, too.
+        verify_tls: verify the server's certificate. False is only for tests: anyone who intercepts the connection can
+            then read and change the data. A warning is logged. Applies to a proxy's certificate, too.
         proxy_ca_bundle: path of a PEM file with the certificate authorities to trust for an ``https://`` proxy. By
             default, those that are trusted for the endpoint.
         write_options: encryption, ACL, storage class, tags and metadata of what is stored, see ``S3WriteOptions``.
@@ -109,8 +109,8 @@ class S3ClientConfig:
             ``S3CustomerKey``.
         expected_bucket_owner: id of the account, 12 digits, that the buckets of all requests must belong to. S3 denies
             access to any other bucket.
-        keep_version: if an object in a bucket that keeps versions is replaced or deleted while it is read, go on with
-            the version that was begun, instead of raising ``S3ObjectChangedError``. Needs ``s3:GetObjectVersion``.
+        keep_version: if an object in a bucket that keeps versions is replaced or deleted while it is read, continue
+            with the version that was begun, instead of raising ``S3ObjectChangedError``. Needs ``s3:GetObjectVersion``.
 
     Raises:
         S3ConfigurationError: (a ``ValueError``) a value that cannot work. The text names the field.

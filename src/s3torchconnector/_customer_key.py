@@ -27,12 +27,12 @@ class S3CustomerKey:
     """A key with which S3 encrypts what is stored, and which it needs again to read it (SSE-C).
 
     ``S3ClientConfig(customer_key=...)`` has it sent with everything that a client stores, reads and copies. So one
-    client reads objects of one key; S3 refuses it for objects that are encrypted in another way. S3 keeps no key:
-    whoever loses it has lost the objects. It is only sent by ``https://``, and to servers on this machine.
+    client reads objects of one key; S3 refuses it for objects that are encrypted in another way. S3 does not keep the
+    key: if you lose it, you lose the objects. It is only sent by ``https://``, or to servers on this machine.
 
-    The key is in no ``repr``, log line, error, ``debug_state`` or pickle. Spawned ``DataLoader`` workers get a pickle,
-    and look the key up themselves: by ``from_env``, ``from_file`` or a function. A client whose key was given as
-    ``bytes`` cannot be pickled.
+    The key never appears in a ``repr``, log line, error, ``debug_state`` or pickle. Spawned ``DataLoader`` workers get
+    a pickle, and look the key up themselves: by ``from_env``, ``from_file`` or a function. A client whose key was given
+    as ``bytes`` cannot be pickled.
 
     Args:
         key: 32 bytes; or a function without arguments that returns them, called at the first request of a process.

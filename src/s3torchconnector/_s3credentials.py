@@ -17,16 +17,17 @@ from s3torchconnector._errors import S3ConfigurationError
 class S3Credentials:
     """Keys of an AWS account or of another S3 server, for ``S3ClientConfig(credentials=...)``.
 
-    The secret key and the session token are in no ``repr``, log line, error or ``debug_state``. They are in a pickle of
-    this value, and of a configuration that holds it, because a ``DataLoader`` worker that is spawned gets them so.
-    Treat such a pickle as a secret, or give a function (see ``S3ClientConfig``), of which a pickle holds only the name.
+    The secret key and the session token never appear in a ``repr``, log line, error or ``debug_state``. But a pickle of
+    this value, or of a configuration that has it, contains them, because spawned ``DataLoader`` workers get them that
+    way. Treat such a pickle as a secret, or pass a function (see ``S3ClientConfig``), whose pickle contains only its
+    name.
 
     Args:
         access_key: the access key ID.
         secret_key: the secret access key.
         session_token: the session token of temporary keys.
         expiry: when temporary keys end: a ``datetime`` with a time zone, as AWS STS returns it, or seconds since 1970
-            (UTC). Keys from a function are renewed before. None for keys that do not end.
+            (UTC). Keys from a function are renewed before that. None for keys that do not expire.
 
     Raises:
         S3ConfigurationError: (a ``ValueError``) a value that no request can carry. The text does not repeat it.

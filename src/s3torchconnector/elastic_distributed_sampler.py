@@ -100,9 +100,9 @@ class ElasticDistributedSampler(Sampler[int]):
         """Where this job is, equal on all ranks at the same step.
 
         Args:
-            batches: how many batches of the latest pass this rank has had. By default, those whose indices were handed
-                out: right for ``StatefulDataLoader`` and without workers, but too many for a ``DataLoader`` with
-                workers, which asks ahead.
+            batches: how many batches of the latest pass this rank has had. By default, the batches whose indices were
+                returned. That is right for ``StatefulDataLoader``, and without workers, but too many for a
+                ``DataLoader`` with workers, which fetches indices ahead.
         """
         progress = self._progress
         if progress is None:
@@ -111,7 +111,7 @@ class ElasticDistributedSampler(Sampler[int]):
         return self._state_at(progress.start.epoch, position)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Have the next pass go on where the state was saved, on any number of ranks and with any batch size.
+        """Have the next pass continue where the state was saved, on any number of ranks and with any batch size.
 
         Raises:
             S3ConfigurationError: it is the state of other objects, another seed or order, or none.

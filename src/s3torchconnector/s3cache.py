@@ -31,14 +31,14 @@ class S3Cache:
     ``max_bytes``; what was stored first is deleted first.
 
     The cache never stops training: if the directory cannot be used, is full or damaged, one warning is logged, and
-    objects come from S3. No process waits for another. A process that is killed leaves nothing that others have to
-    clean up, and nothing that is wrong.
+    objects come from S3. No process waits for another. A process that is killed leaves nothing that is wrong, or that
+    others have to clean up.
 
     Args:
-        path: a directory for this alone, on a disk of the node. It is made if it is not there. Not on a network file
-            system: locks are not reliable there.
-        max_bytes: the size that the directory may have, at least 1 MiB. If the directory was made with a smaller limit,
-            that one holds, with a warning. If it was made with a larger one, yours holds from now on.
+        path: a directory that is used for nothing else, on a disk of the node. It is created if it does not exist. Do
+            not use a network file system: locks are not reliable there.
+        max_bytes: the size that the directory may have, at least 1 MiB. If the directory was created with a smaller
+            limit, that one applies, with a warning. If it was created with a larger one, yours applies from now on.
         always_verify: compare every object with its checksum when it is read. By default, that is done with what was
             stored before the machine was restarted.
 
@@ -100,11 +100,11 @@ class S3Cache:
         return {**self._tally.totals(), **of_directory}
 
     def clear(self) -> None:
-        """Delete what is stored. Processes that use the directory go on, and store anew.
+        """Delete what is stored. Processes that use the directory continue, and store objects again.
 
         Raises:
             OSError: the directory cannot be written.
-            TimeoutError: another process, which may have been stopped, keeps the lock of the directory.
+            TimeoutError: another process, which may have been stopped, holds the lock of the directory.
         """
         store = self._opened()
         if store is None:

@@ -78,13 +78,13 @@ class S3Checkpoint:
     def writer(self, s3_uri: str, *, overwrite: bool = True, options: S3WriteOptions | None = None) -> S3Writer:
         """Open an object to write it. It is stored, as a whole, when the writer is closed.
 
-        Use the writer in a ``with`` block: if that is left by an exception, the object stays what it was before.
+        Use the writer in a ``with`` block: if an exception leaves it, the object stays what it was before.
 
         Args:
             s3_uri: the object, ``s3://bucket/key``.
-            overwrite: whether an object that exists is replaced. If not, of many writers of one key exactly one
-                succeeds. (That takes a server that knows ``If-None-Match``. With any other, only an object that exists
-                when the writer is opened is noticed.)
+            overwrite: whether an object that exists is replaced. If not, and many write to one key, exactly one
+                succeeds. (This needs a server that supports ``If-None-Match``. With any other, the key is checked only
+                when the writer is opened.)
             options: encryption, tags and more of this object; what they leave out is the client's, see
                 ``S3WriteOptions``.
 

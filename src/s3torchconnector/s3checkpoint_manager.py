@@ -35,7 +35,7 @@ _STATE = "state.pt"
 
 
 class S3CheckpointManager:
-    """Numbered checkpoints below ``uri``. Each one exists as a whole or not at all, whenever a save is interrupted.
+    """Numbered checkpoints below ``uri``. Each exists as a whole or not at all, even if a save is interrupted.
 
     In a job of several ranks (``torch.distributed`` is initialised), all ranks call ``save``, ``save_async``,
     ``latest`` and ``load``, and each stores and loads its share by ``torch.distributed.checkpoint``. One rank calls the
@@ -139,9 +139,9 @@ class S3CheckpointManager:
     def save_async(self, step: int, state_dict: Mapping[str, Any]) -> Future[None]:
         """Save in the background: as ``save``, but return when the state is copied, so that training may change it.
 
-        Saves are carried out one after the other. This waits until the save before it has ended, so that there is one
-        copy of the state at a time. In a job of ranks, the checkpoint is committed when the future of rank 0 is done;
-        the ranks use a process group (gloo) of the manager's own.
+        Saves are carried out one after the other. This waits until the previous save has ended, so that there is only
+        one copy of the state at a time. In a job of ranks, the checkpoint is committed when the future of rank 0 is
+        done; the ranks use a process group (gloo) of the manager's own.
 
         Args:
             step: its number, 0 or more.

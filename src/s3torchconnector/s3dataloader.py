@@ -21,11 +21,11 @@ _DATASETS_OWN = ("shuffle", "sampler", "batch_sampler", "drop_last")
 
 
 class S3DataLoader(DataLoader[Any]):
-    """The batches of an ``S3StreamingDataset``, and where training is among them.
+    """Loads the batches of an ``S3StreamingDataset``, and knows how far training has come.
 
-    A ``torch.utils.data.DataLoader`` with all its options but those that the dataset decides: order, batch size, what
-    becomes of the last batch. ``state_dict`` counts the batches that the program has had, not those that workers have
-    made ahead.
+    A ``torch.utils.data.DataLoader`` with all its options except those that belong to the dataset: order, batch size,
+    ``drop_last``. ``state_dict`` counts the batches that the program has received, not those that workers have
+    prepared.
 
     Args:
         dataset: what to load.
@@ -82,7 +82,8 @@ class S3DataLoader(DataLoader[Any]):
         """Where training is: after the batch that was handed out last. Equal on all ranks at the same step.
 
         Raises:
-            S3ConfigurationError: ``in_order=False``: batches that were handed out are no prefix of the epoch.
+            S3ConfigurationError: ``in_order=False``: the batches that were returned need not be the first ones of the
+                epoch.
         """
         if not self._ordered:
             raise S3ConfigurationError("with in_order=False, no state tells which samples were seen: leave it True")
@@ -117,7 +118,7 @@ class S3DataLoader(DataLoader[Any]):
         return self.dataset._passes
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Have the next pass go on where the state was saved, see ``S3StreamingDataset.load_state_dict``."""
+        """Have the next pass continue where the state was saved, see ``S3StreamingDataset.load_state_dict``."""
         self.dataset.load_state_dict(state)
 
 

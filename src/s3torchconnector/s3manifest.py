@@ -26,13 +26,13 @@ class S3Manifest(_ManifestSources):
     """The samples of a training run: objects with their sizes and ETags, or parts of files. Listed once. Immutable.
 
     Make one with ``from_prefix``, ``from_tar`` or another of these, store it with ``save``, and have each process
-    ``load`` it, or let ``shared`` do all that. A dataset that is made from a manifest lists nothing, and reads exactly
+    ``load`` it, or let ``shared`` do all this. A dataset that is made from a manifest lists nothing, and reads exactly
     the versions that were listed: an object that was overwritten since raises ``S3ObjectChangedError``, one that was
     deleted ``S3NotFoundError``, and new objects do not exist for it.
 
-    A manifest takes 32 bytes and its key per object; of archives, 12 bytes and its name per sample, and 18 per file;
-    of row groups and MDS samples, 18 bytes and a number's digits.
-    All of it lies in memory that forked and spawned workers share.
+    A manifest needs 32 bytes and the key for each object; of archives, 12 bytes and the name for each sample, and 18
+    for each file; of row groups and MDS samples, 18 bytes and the digits of a number. Forked and spawned workers share
+    this memory.
 
     Example:
         >>> from s3torchconnector import S3Manifest
@@ -60,7 +60,7 @@ class S3Manifest(_ManifestSources):
                 the object; the others wait for it. Without one, each process that calls this fetches it.
 
         Raises:
-            S3FormatError: it is no manifest, or a damaged one.
+            S3FormatError: it is not a manifest, or a damaged one.
             S3NotFoundError: there is no such object.
             S3Exception: an error occurred accessing S3.
         """
@@ -147,7 +147,7 @@ class S3Manifest(_ManifestSources):
 
         Args:
             required: names that each sample must have, such as ``("jpg", "txt")``.
-            missing: what becomes of samples that lack one: ``"raise"``, or ``"drop"``, which logs how many they were.
+            missing: what to do with samples that lack one: ``"raise"``, or ``"drop"``, which logs how many they were.
             split: makes of a key the name of its sample and its name there, or None to leave it out.
 
         Raises:

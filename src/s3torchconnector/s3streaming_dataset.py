@@ -30,14 +30,14 @@ __all__ = ["S3StreamingDataset"]
 class S3StreamingDataset(IterableDataset[Any]):
     """The objects of a manifest for training: shuffled, each to one worker of one rank, resumable at any batch.
 
-    The order of an epoch is a permutation of all objects that is computed from ``seed`` and the number of the epoch;
-    it takes no memory and does not depend on how many ranks and workers there are. Step t of all ranks together takes
-    the next ``batch_size`` times ranks of it, so what has been handed out is always a prefix. That is why the state is
-    one number, equal on all ranks, and why a run can be resumed on other ranks, workers and batches with each object
-    seen once.
+    The order of an epoch is a permutation of all objects that is computed from ``seed`` and the number of the epoch. It
+    uses no memory, and does not depend on the numbers of ranks and workers. In each step, all ranks together get the
+    next ``batch_size`` times ranks objects of it, so the objects that have been returned are always the first ones of
+    the epoch. That is why the state is one number, equal on all ranks, and why a run can be resumed with other ranks,
+    workers and batches, with each object seen once.
 
-    While one sample is used, the next objects in the shuffled order are on their way, across batches. Use it with
-    ``S3DataLoader``. Each pass is a new epoch with another order, without a call.
+    While one sample is used, the next objects in the shuffled order are being fetched, across batches. Use it with
+    ``S3DataLoader``. Each pass is a new epoch with another order; no call is needed.
 
     Args:
         manifest: the objects; or the URI of a prefix, which is then listed now, once per rank.
@@ -48,22 +48,22 @@ class S3StreamingDataset(IterableDataset[Any]):
         shuffle: if not, the order is the manifest's.
         seed: from 0 up to, but not including, 2**64. Equal on all ranks.
         drop_last: leave out the last samples of an epoch if they are fewer than a batch for every rank.
-        even_batches: repeat some of the epoch's first samples, fewer than there are ranks, so that all ranks get
-            equally many. If False, for evaluation, each sample comes once, and ranks differ by one sample at most.
-        balance: ``"bytes"`` deals the samples of each step to the ranks by size, so that all wait for about as many
-            bytes. Each rank gets as many samples as without, and together they get the same ones.
+        even_batches: repeat some of the epoch's first samples, fewer than there are ranks, so that all ranks get the
+            same number. If False, for evaluation, each sample comes once, and ranks differ by one sample at most.
+        balance: ``"bytes"`` distributes the samples of each step among the ranks by size, so that all load about the
+            same number of bytes. Each rank gets as many samples as without, and together they get the same ones.
         num_replicas, rank: who reads different samples; by default the ranks of the process group, else of
             ``torchrun``'s environment. Ranks that work on the same samples (tensor parallel) have the same ``rank``.
-        on_error: ``"replace"`` puts another sample in the place of one whose transform raises, or whose content is
-            wrong, the same on any number of ranks and workers, and logs it. Errors of S3 are raised. ``"raise"``
-            raises all; the next call goes on with the next sample or batch.
+        on_error: ``"replace"`` replaces a sample whose transform raises, or whose content is wrong, by another one, the
+            same on any number of ranks and workers, and logs it. Errors of S3 are raised. ``"raise"`` raises all; the
+            next call continues with the next sample or batch.
         max_errors: how many samples may be replaced in an epoch of one rank, before the next error is raised.
         cache: where objects are kept on this node, see ``S3Cache``.
         canonical_nodes: how many nodes the samples are dealt to once and for all, so that a node sees the same ones in
             each epoch and its cache has them: a multiple of the nodes there are. ``batch_size`` times ranks must be a
             multiple of it, or some samples change nodes, and ranks must be numbered from node to node, as ``torchrun``
             does. Another number of nodes goes on exactly, too. By default, any node may get any sample.
-        look_ahead: most objects on their way before they are asked for; by default as many as
+        look_ahead: at most this number of objects is fetched before they are asked for; by default as many as
             ``throughput_target_gbps`` can use. 0 switches it off.
         transform_threads: how many threads of each process that iterates run transforms, which must allow that; 0 runs
             them in the thread that iterates. Samples have the same order, and errors come as without. At most a batch
@@ -235,7 +235,7 @@ class S3StreamingDataset(IterableDataset[Any]):
         return self._passes.state(batches)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Have the next pass go on where the state was saved. Makes no request.
+        """Have the next pass continue where the state was saved. Makes no request.
 
         The numbers of ranks and workers and the batch size may be others than when it was saved. A state that was saved
         at the end of an epoch goes on with the next one.

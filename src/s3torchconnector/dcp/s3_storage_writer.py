@@ -59,7 +59,7 @@ class S3StorageWriter(FileSystemWriter):
     """Saves distributed checkpoints, for ``dcp.save(state_dict, storage_writer=...)``.
 
     A checkpoint appears as a whole, with its ``.metadata``, when all ranks have stored their files. Until then, a
-    checkpoint that was saved to the same path before stays as it is. Of two saves to one path at the same time, one
+    checkpoint that was saved to the same path before stays as it is. If two saves to one path run at the same time, one
     fails. A checkpoint that is replaced while it is being loaded loses its files: load before the next save, or give
     each save a path of its own.
 

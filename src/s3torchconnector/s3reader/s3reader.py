@@ -33,8 +33,8 @@ class S3Reader(io.BufferedIOBase):
     ``numpy.load``, ``pandas.read_parquet``, ``io.TextIOWrapper``. All bytes come from one version of the object: if it
     is overwritten in the meantime, reading raises ``S3ObjectChangedError``.
 
-    A reader may be used by one thread at a time. A forked child can go on with a reader of its parent, on connections
-    of its own. A reader can be pickled and copied, also after use: the copy has the same position, and fetches again.
+    A reader may be used by one thread at a time. A forked child can continue with a reader of its parent, on its own
+    connections. A reader can be pickled and copied, even after use: the copy has the same position, and fetches again.
 
     Args:
         bucket: the object's bucket.
