@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,8 @@ def test_an_object_read_in_too_many_pieces_is_logged(monkeypatch: pytest.MonkeyP
 
 _WITHOUT_AWSCRT = """
 import sys
-sys.modules["awscrt"] = None
+if len(sys.argv) == 1:
+    sys.modules["awscrt"] = None
 import logging
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._errors import S3ChecksumError
@@ -104,10 +106,18 @@ print(read(b"123456789", OTHER, "when_supported"))
 """
 
 
-def test_without_awscrt_only_crc32_is_compared() -> None:
-    command = [sys.executable, "-c", _WITHOUT_AWSCRT]
+@pytest.mark.parametrize("installed", ["none", "0.20"])
+def test_without_awscrt_only_crc32_is_compared(installed: str, tmp_path: Path) -> None:
+    """Also with an old one, which another package has brought: it has no CRC64NVME."""
+    command, variables = [sys.executable, "-c", _WITHOUT_AWSCRT], dict(os.environ)
+    if installed == "0.20":
+        command.append(installed)
+        (tmp_path / "awscrt").mkdir()
+        (tmp_path / "awscrt/__init__.py").touch()
+        (tmp_path / "awscrt/checksums.py").write_text("def crc32c(input, previous_crc32c=0): ...\n")
+        variables["PYTHONPATH"] = os.pathsep.join([str(tmp_path), variables.get("PYTHONPATH", "")])
     root = Path(__file__).parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True, check=False, timeout=60)
     lines = done.stdout.splitlines()
     assert done.stderr == ""
     assert [lines[0], lines[-1]] == ["123456789", "123456789"]
