@@ -2,6 +2,9 @@
 
 Looks for the interpreters of ``VERSIONS`` on PATH and among pyenv's. Each gets build/matrix/<version> with the
 development requirements. If PyTorch cannot be installed there, the tests of the layers that do not need it run alone.
+
+The row ``floors`` has the oldest versions that ``pyproject.toml`` allows, from ``requirements-floors.txt``.
+Its warnings are no errors: they are those of old packages. An environment takes up to 5 GB.
 """
 
 from __future__ import annotations
@@ -18,17 +21,19 @@ from typing import Annotated
 import typer
 
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+FLOORS = "floors"
 _ROOT = Path(__file__).parents[1]
 _BUILD = _ROOT / "build" / "matrix"
+_NEED_NEWER = ()
 _NEEDS_TORCH = ("torch", "lightning", "safetensors")
 
 
 def main(
     arguments: Annotated[list[str] | None, typer.Argument(help="Options and paths for pytest.")] = None,
-    version: Annotated[list[str] | None, typer.Option(help="Only this one (3.12); may be repeated.")] = None,
+    version: Annotated[list[str] | None, typer.Option(help="Only this row (3.12, floors); may be repeated.")] = None,
 ) -> None:
     """Run the tests on each interpreter; exits with 1 if one of them fails, or none is found."""
-    outcomes = {each: _run(each, arguments or []) for each in version or VERSIONS}
+    outcomes = {each: _run(each, arguments or []) for each in version or (*VERSIONS, FLOORS)}
     for each, outcome in outcomes.items():
         print(f"{each}: {outcome}")
     passed = [outcome for outcome in outcomes.values() if outcome.startswith("passed")]
@@ -37,15 +42,17 @@ def main(
 
 
 def _run(version: str, arguments: list[str]) -> str:
-    interpreter = _interpreter(version)
+    interpreter = _interpreter(VERSIONS[0] if version == FLOORS else version)
     if interpreter is None:
         return "not found on this machine"
     python = _BUILD / version / "bin" / "python"
     print(f"== {version}: {interpreter}", flush=True)
     if not python.exists():
         subprocess.run([interpreter, "-m", "venv", _BUILD / version], check=True)
-    has_torch = _install(python)
+    has_torch = _install_floors(python) if version == FLOORS else _install(python)
     command = [python, "-m", "pytest", "-q", *arguments]
+    if version == FLOORS:
+        command += ["-o", "filterwarnings=default", *(f"--ignore={path}" for path in _NEED_NEWER)]
     if not has_torch:
         command += [f"--ignore={path}" for path in _files_that_need_torch(python)]
     done = subprocess.run(command, cwd=_ROOT, check=False)
@@ -71,6 +78,14 @@ def _install(python: Path) -> bool:
     subprocess.run([*pip, *_requirements_without_torch()], cwd=_ROOT, check=True)
     subprocess.run([*pip, "--no-deps", "-e", "."], cwd=_ROOT, check=True)
     return False
+
+
+def _install_floors(python: Path) -> bool:
+    """Install the oldest versions that are allowed."""
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "-r", "requirements-floors.txt"], cwd=_ROOT, check=True)
+    subprocess.run([*pip, "--no-deps", "-e", "."], cwd=_ROOT, check=True)
+    return True
 
 
 def _requirements_without_torch() -> list[str]:

@@ -14,7 +14,7 @@ from s3torchconnector._transfer import connections_of_worker
 from s3torchconnector._version import __version__
 
 # As in pyproject.toml, and what pip has to be told.
-FLOORS = {"torch": (2, 4), "botocore": (1, 34), "awscrt": (0, 20)}
+FLOORS = {"torch": (2, 4), "botocore": (1, 34), "awscrt": (0, 23, 4)}
 _NATIVE = "s3torchconnectorclient"
 _SPARE_FILES = 64  # of a process: what Python, PyTorch and the program have open
 _FILES_PER_WORKER = 16  # of a rank: its pipes, and the memory in which its batches wait
@@ -57,7 +57,7 @@ def _version_of(name: str) -> str | None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:2])
+    return tuple(int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:3])
 
 
 def _processes(target: Target) -> int:
