@@ -56,3 +56,14 @@ def test_rules_have_the_sources_that_the_stand_ins_name() -> None:
     sources = re.findall(r"\]\((https://[^)]*)\)", _PAGE.section("Server by server"))
     assert len(sources) >= 8
     assert [source for source in sources if source not in stand_ins] == []
+
+
+def test_each_server_has_lines_to_copy() -> None:
+    """Amazon's need no setting, and Swift has those of Ceph."""
+    for name, _ in SERVERS.values():
+        if name.startswith(("Amazon", "S3 Express", "OpenStack", "MinIO before")):
+            continue
+        title = {"rclone": "rclone and moto", "moto": "rclone and moto", "Ceph 16": "Ceph"}.get(name, name)
+        section = _PAGE.section(title)
+        assert "\n```" in section, title
+        assert "endpoint=" in section or "AWS_ENDPOINT_URL_S3=" in section, title
