@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from s3torchconnector._cli._app import app
+from s3torchconnector._cli._app import make_app
 from tests.reading.support import wait_until
 
 _TIMEOUT = 60.0  # seconds
@@ -59,7 +59,7 @@ def call(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end in this process, whose environment it has. Costs no start of Python."""
     output, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as end:
-        app(arguments, prog_name="s3torch")
+        make_app()(arguments, prog_name="s3torch")
     texts = [stream.buffer.getvalue().decode() for stream in (output, errors)]  # type: ignore[attr-defined]
     return subprocess.CompletedProcess(arguments, end.value.code, *texts)  # type: ignore[arg-type]
 

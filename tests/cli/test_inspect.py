@@ -396,11 +396,11 @@ def test_sizes_of_types_are_those_of_torch() -> None:
 
 _WITHOUT_TORCH = """
 import sys
-from s3torchconnector._cli._app import app
+from s3torchconnector._cli._app import make_app
 step, run = sys.argv[1:]
 for arguments in (["inspect", step], ["inspect", run], ["checkpoints", "list", run], ["checkpoints", "verify", run]):
     try:
-        app(arguments, prog_name="s3torch")
+        make_app()(arguments, prog_name="s3torch")
     except SystemExit as end:
         assert not end.code, arguments
 assert "torch" not in sys.modules

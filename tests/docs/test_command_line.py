@@ -17,7 +17,7 @@ from s3torchconnector._cli import _app, _connection
 from tests.docs.pages import GUIDE
 
 _PAGE = GUIDE["command-line"]
-_ROOT: Any = typer.main.get_command(_app.app)  # of click, or of the click inside of newer versions of typer
+_ROOT: Any = typer.main.get_command(_app.make_app())  # of click, or of the click inside of typer
 _COMMANDS: dict[str, Any] = _ROOT.commands
 _SHARED = "Options of every command"
 _OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")

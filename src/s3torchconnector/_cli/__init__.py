@@ -19,7 +19,9 @@ def main() -> None:
     """Run ``s3torch`` with the arguments of the process, and end the process with its exit code."""
     try:
         with no_fork:
-            from s3torchconnector._cli._app import app
+            from s3torchconnector._cli._app import COMMANDS, make_app
+
+        app = make_app(*COMMANDS.keys() & sys.argv[1:2])  # all for --help, and for what is none of them
     except ModuleNotFoundError as error:
         if error.name not in ("rich", "typer"):
             raise

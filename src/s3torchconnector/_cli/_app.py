@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from s3torchconnector._cli._bench import bench
-from s3torchconnector._cli._cat import cat
-from s3torchconnector._cli._checkpoints import checkpoints
-from s3torchconnector._cli._cp import cp
-from s3torchconnector._cli._doctor import doctor
-from s3torchconnector._cli._du import du
 from s3torchconnector._cli._endings import with_exit_code
-from s3torchconnector._cli._inspect import inspect
-from s3torchconnector._cli._ls import ls
-from s3torchconnector._cli._manifests import manifests
 from s3torchconnector._cli._output import print_line
-from s3torchconnector._cli._rm import rm
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._version import __version__
 
-app = typer.Typer(name="s3torch", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+# The module of each, in the order of --help. There, the command has its own name, or is a group called ``group``.
+COMMANDS = {
+    "ls": "_ls",
+    "du": "_du",
+    "cat": "_cat",
+    "cp": "_cp",
+    "rm": "_rm",
+    "inspect": "_inspect",
+    "bench": "_bench",
+    "doctor": "_doctor",
+    "checkpoints": "_checkpoints",
+    "manifest": "_manifests",
+}
 
-for _command in (ls, du, cat, cp, rm, inspect, bench, doctor):
-    app.command()(with_exit_code(_command))
-app.add_typer(checkpoints, name="checkpoints")
-app.add_typer(manifests, name="manifest")
+
+def make_app(*names: str) -> typer.Typer:
+    """The command with these subcommands, or with all: importing all takes twice as long as importing one."""
+    app = typer.Typer(name="s3torch", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app.callback()(options)
+    for name in names or COMMANDS:
+        with no_fork:
+            module = import_module(f"s3torchconnector._cli.{COMMANDS[name]}")
+        if hasattr(module, "group"):
+            app.add_typer(module.group, name=name)
+        else:
+            app.command()(with_exit_code(getattr(module, name)))
+    return app
 
 
 def _print_version(asked: bool) -> None:
@@ -34,7 +47,6 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")

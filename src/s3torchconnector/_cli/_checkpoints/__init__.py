@@ -9,13 +9,13 @@ from s3torchconnector._cli._checkpoints._remove import clean_steps, delete_steps
 from s3torchconnector._cli._checkpoints._verify import verify_steps
 from s3torchconnector._cli._endings import with_exit_code
 
-__all__ = ["checkpoints"]
+__all__ = ["group"]
 
-checkpoints = typer.Typer(no_args_is_help=True, help="List, verify, clean and delete numbered checkpoints.")
+group = typer.Typer(no_args_is_help=True, help="List, verify, clean and delete numbered checkpoints.")
 for _name, _command in (
     ("list", list_steps),
     ("verify", verify_steps),
     ("clean", clean_steps),
     ("delete", delete_steps),
 ):
-    checkpoints.command(_name)(with_exit_code(_command))
+    group.command(_name)(with_exit_code(_command))

@@ -13,8 +13,8 @@ from s3torchconnector._cli._manifests._diff import diff
 from s3torchconnector._cli._manifests._info import info
 from s3torchconnector._cli._manifests._verify import verify
 
-__all__ = ["manifests"]
+__all__ = ["group"]
 
-manifests = typer.Typer(no_args_is_help=True, help="Make, show, compare and verify manifests.")
+group = typer.Typer(no_args_is_help=True, help="Make, show, compare and verify manifests.")
 for _command in (create, info, diff, verify):
-    manifests.command()(with_exit_code(_command))
+    group.command()(with_exit_code(_command))
