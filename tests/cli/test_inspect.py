@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import random
 import subprocess
 import sys
 import tarfile
@@ -22,10 +23,12 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.testing._internal.two_tensor import TwoTensor
 
-from s3torchconnector import S3CheckpointManager, S3Manifest
+from s3torchconnector import S3CheckpointManager, S3Client, S3Manifest
+from s3torchconnector._cli._inspect import describe
 from s3torchconnector._cli._inspect._description import item_size
 from s3torchconnector._cli._inspect._pickles import described
 from s3torchconnector._cli._inspect._rebuilt import storage_of, tensors_in
+from s3torchconnector._cli._location import Location
 from s3torchconnector._errors import S3FormatError
 from s3torchconnector.dcp import S3StorageWriter
 from s3torchconnector.testing import S3Server
@@ -202,6 +205,26 @@ def test_damaged_archives_are_told(folder: Path, bucket: str) -> None:
     ]
 
 
+def test_a_damaged_directory_is_an_error_of_its_format(folder: Path, bucket: str) -> None:
+    rng, saved, packed, damaged = random.Random(1), io.BytesIO(), io.BytesIO(), 0
+    torch.save({"a": torch.zeros(3)}, saved)
+    with zipfile.ZipFile(saved) as archive, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as deflated:
+        for name in archive.namelist():
+            deflated.writestr(name, archive.read(name))
+    for number in range(200):
+        data = bytearray((saved, packed)[number % 2].getvalue())
+        for _ in range(3):
+            data[-rng.randrange(1, 700)] = rng.randrange(256)
+        (folder / f"{number}").write_bytes(data)
+    with S3Client("us-east-1") as client:
+        for number in range(200):
+            try:
+                describe(client, Location(bucket, f"{number}"))
+            except S3FormatError:
+                damaged += 1
+    assert 50 < damaged < 200
+
+
 @given(st.binary(min_size=1, max_size=4), st.floats(0, 1))
 def test_a_damaged_pickle_is_an_error_of_its_format(other: bytes, place: float) -> None:
     saved = io.BytesIO()
@@ -357,11 +380,12 @@ def test_a_distributed_checkpoint_is_described(bucket: str, proxy: RecordingProx
 
 
 def test_missing_files_of_a_checkpoint_are_told(folder: Path, bucket: str) -> None:
-    (folder / "step").mkdir()
-    dcp.save({"a": torch.zeros(1000), "b": torch.zeros(999)}, checkpoint_id=folder / "step", no_dist=True)
-    [file] = (folder / "step").glob("*.distcp")
+    step = folder / "step-0000000001"  # as S3CheckpointManager calls it, but not of it
+    step.mkdir()
+    dcp.save({"a": torch.zeros(1000), "b": torch.zeros(999)}, checkpoint_id=step, no_dist=True)
+    [file] = step.glob("*.distcp")
     file.write_bytes(file.read_bytes()[:100])
-    [problem] = _inspect(f"s3://{bucket}/step", status=1)["problems"]
+    [problem] = _inspect(f"s3://{bucket}/{step.name}", status=1)["problems"]
     assert problem.startswith(f"its file {file.name} has 100 bytes, fewer than the ")
 
 

@@ -23,7 +23,7 @@ from s3torchconnector._cli._inspect._remote_file import RemoteFile
 from s3torchconnector._cli._inspect._steps import describe_step, step_at
 from s3torchconnector._cli._location import Location, Prefix
 from s3torchconnector._cli._output import Json, counted, print_json
-from s3torchconnector._errors import S3NotFoundError
+from s3torchconnector._errors import S3FormatError, S3NotFoundError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._uri import display_uri
 
@@ -56,10 +56,21 @@ def describe(client: S3Client, location: Location) -> Description:
         S3FormatError: it is nothing that is known.
         S3Exception: an error occurred accessing S3.
     """
-    bucket, key = location
-    step = step_at(client, bucket, key)
-    if step is not None:
+    step = step_at(client, *location)
+    if step is None:
+        return _describe(client, location)
+    try:
         return describe_step(*step)
+    except S3NotFoundError as error:
+        not_committed = error
+    try:
+        return _describe(client, location)  # by others, with names like those of S3CheckpointManager
+    except S3FormatError:
+        raise not_committed from None
+
+
+def _describe(client: S3Client, location: Location) -> Description:
+    bucket, key = location
     if key and not key.endswith("/"):
         try:
             return _describe_object(client, location)

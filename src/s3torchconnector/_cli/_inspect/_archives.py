@@ -15,7 +15,7 @@ from s3torchconnector._cli._inspect._pickles import Made, described
 from s3torchconnector._cli._inspect._rebuilt import storage_of, tensors_in
 from s3torchconnector._cli._inspect._remote_file import RemoteFile
 from s3torchconnector._config import GIB, KIB
-from s3torchconnector._errors import S3FormatError
+from s3torchconnector._errors import S3Exception, S3FormatError
 
 MAGIC = b"PK\x03\x04"
 _END = 128 * KIB  # has the end of the directory, whatever comment follows it
@@ -37,7 +37,9 @@ def describe_archive(file: RemoteFile) -> Description:
         with zipfile.ZipFile(file) as archive:
             root = _root(archive)
             pickled = described(_pickle(archive, root + _PICKLE), storage_of)
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+    except S3Exception:
+        raise
+    except Exception as error:  # zipfile and zlib raise a dozen kinds for damaged files
         raise S3FormatError(
             f"it begins as a zip file, and cannot be read as one: {error}. It is truncated, or damaged"
         ) from error
