@@ -26,6 +26,7 @@ _SECONDS = 180.0  # they take 12
         ("lightning_mid_epoch", "63 samples to the end of the epoch; read again: 0"),
         ("lightning_fit", "resumed, up to epoch 10"),
         ("webdataset_in_place", "resumed: 64 samples, each seen once"),
+        ("metrics", '400 objects were read, for $0.000165\ns3torchconnector_requests_total{operation="GetObject"'),
         ("safetensors_subset", "a quarter of the embedding         1 tensors     4.2 MB"),
     ],
 )

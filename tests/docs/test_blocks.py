@@ -10,6 +10,7 @@ import io
 import logging
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow
 import pytest
@@ -77,6 +78,13 @@ _PRINTED = {
         "save_safetensors": "torch.Size([8])\ntorch.Size([100, 8])",
         "S3CheckpointManager": "2700 [1000, 2000, 2600, 2700]",
         "list_multipart_uploads": "",
+    },
+    "docs/guide/metrics.md": {
+        "S3StreamingDataset": "{200: ",
+        "def show": " requests, 0 throttled\n",
+        "SummaryWriter": "",
+        "REGISTRY": "True\n",
+        "instrument": "s3torchconnector.throttles\n",
     },
     "docs/guide/configuration.md": {
         "memory_budget": "b'\\x89PNG' read by S3ClientConfig(",
@@ -162,7 +170,10 @@ def _log_as_before() -> Iterator[None]:
 @pytest.mark.usefixtures("my_bucket", "_log_as_before")
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")  # a checkpoint of one process
 @pytest.mark.parametrize("block", [pytest.param(block, id=f"{block.page} line {block.line + 1}") for block in _BLOCKS])
-def test_a_block_runs_as_printed(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_block_runs_as_printed(
+    block: Block, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # some write files
     expected = [text for mark, text in _PRINTED.get(block.page, {}).items() if mark in block.text]
     assert len(expected) == (block.printed is None)
     # Its lines are counted so that a traceback names the page's.

@@ -166,8 +166,8 @@ def _settle(session: Session) -> None:
 
 def retries(session: Session) -> Verdict:
     """See whether all requests so far have succeeded at once, as far as the server let them."""
-    usage = session.caller.usage
-    again, total = usage.retries.total, usage.requests.total
+    figures = session.caller.figures.metrics()
+    again, total = figures.retries, figures.request_count
     if not again:
         return passed(f"none of {total} requests had to be sent again")
     return warned(

@@ -7,10 +7,14 @@ from typing import Any
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._debug_logs import follow_environment
+from s3torchconnector._metrics import Metrics
 from s3torchconnector._s3client._early_readers import EarlyReaders
 from s3torchconnector._s3client._lifetime import close_when_dropped, watch
 from s3torchconnector._transfer import Runtime
 from s3torchconnector._user_agent import UserAgent
+from s3torchconnector._wire import Figures, counts
+
+_COUNTED_IN = "counted_in"  # in the state that goes to a process that is being spawned
 
 
 class _OpensRuntime:
@@ -39,6 +43,7 @@ class _OpensRuntime:
         self._lock = threading.Lock()
         self._opened: Runtime | None = None
         self._early = EarlyReaders()
+        self._figures = Figures()
         watch(self)
 
     def _runtime(self) -> Runtime:
@@ -49,10 +54,18 @@ class _OpensRuntime:
                 runtime = self._opened
                 if runtime is None:
                     follow_environment()
-                    runtime = Runtime(self._region, self._endpoint, self._config, self.user_agent)
+                    runtime = Runtime(self._region, self._endpoint, self._config, self.user_agent, self._figures)
                     close_when_dropped(self, runtime)
                     self._opened = runtime
         return runtime
+
+    def metrics(self) -> Metrics:
+        """What this client has asked of S3 in this process, and what came of it; see ``s3torchconnector.metrics``.
+
+        Connections and memory are those of this client and of the clients that share them. This waits for nothing.
+        """
+        metrics, runtime = self._figures.metrics(), self._opened
+        return metrics if runtime is None else runtime.add_gauges(metrics)
 
     def _close_idle(self) -> None:
         """Close the idle connections of this process, and keep none from now on."""
@@ -68,9 +81,14 @@ class _OpensRuntime:
             runtime.forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        left = ("_lock", "_opened", "_early")
-        return {name: value for name, value in self.__dict__.items() if name not in left}
+        left = ("_lock", "_opened", "_early", "_figures")
+        state = {name: value for name, value in self.__dict__.items() if name not in left}
+        counted_in = counts.for_spawned_child()
+        return state if counted_in is None else {**state, _COUNTED_IN: counted_in}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        counted_in = state.pop(_COUNTED_IN, None)
+        if counted_in is not None:
+            counts.count_in(counted_in)
         self.__dict__.update(state)
         self._start_afresh()

@@ -12,6 +12,7 @@ from s3torchconnector._transfer.engine._memory import FillableBytes, address_of
 from s3torchconnector._transfer.engine._node import connections_of_worker, count_workers_by, ranks_of_node
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import OpenRuntime, Runtime
+from s3torchconnector._transfer.engine._shared import of_process
 from s3torchconnector._transfer.engine._workers import Lane, Workers
 from s3torchconnector._transfer.reading._compare import Loaded, prepare_verification
 from s3torchconnector._transfer.reading._counted_object import CountedVersion
@@ -83,6 +84,7 @@ __all__ = [
     "list_all",
     "list_uploads",
     "look_ahead",
+    "of_process",
     "prepare_verification",
     "range_based",
     "ranks_of_node",

@@ -19,6 +19,7 @@ from s3torchconnector._wire._checksums import (
 )
 from s3torchconnector._wire._connection import Buffer, NotYet, WouldBlock
 from s3torchconnector._wire._continuation import Continuation
+from s3torchconnector._wire._counts import counts
 from s3torchconnector._wire._describe import Described, describe, is_of_head
 from s3torchconnector._wire._descriptors import open_descriptors
 from s3torchconnector._wire._dialer import NoIdleConnection
@@ -32,6 +33,7 @@ from s3torchconnector._wire._documents import (
     parse_uploads_page,
 )
 from s3torchconnector._wire._exchange import Exchange
+from s3torchconnector._wire._figures import Figures, process_metrics
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._polling import POLLIN, new_poll, new_wakeup
@@ -61,6 +63,7 @@ __all__ = [
     "Continuation",
     "Described",
     "Exchange",
+    "Figures",
     "Hedging",
     "ListPage",
     "NoIdleConnection",
@@ -74,6 +77,7 @@ __all__ = [
     "WouldBlock",
     "algorithm_of",
     "check_not_decompressed",
+    "counts",
     "demands_equal_parts",
     "describe",
     "is_of_head",
@@ -91,6 +95,7 @@ __all__ = [
     "parse_tags",
     "parse_upload_id",
     "parse_uploads_page",
+    "process_metrics",
     "read_document",
     "refuse_late_error",
     "tracing",

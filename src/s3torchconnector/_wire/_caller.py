@@ -29,6 +29,7 @@ from s3torchconnector._wire._connection import StaleConnection
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._dialer import Route
 from s3torchconnector._wire._exchange import Exchange
+from s3torchconnector._wire._figures import RETRIES, THROTTLES, Figures
 from s3torchconnector._wire._head import HeadBuilder
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._operations import Request, without_asking
@@ -41,7 +42,6 @@ from s3torchconnector._wire._response import Decompressed, Response, read_docume
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
 from s3torchconnector._wire._throttle import Overloaded, Throttle
 from s3torchconnector._wire._trace import sends_by
-from s3torchconnector._wire._usage import Usage
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -63,6 +63,7 @@ class Caller:
         user_agent: str,
         rule: RetryRule | None = None,
         pool: ConnectionPool | None = None,
+        figures: Figures | None = None,
     ) -> None:
         self._regions = Regions(region, endpoint, config)
         self._authenticator = Authenticator(config, region, self._request_session)
@@ -76,7 +77,7 @@ class Caller:
         self._config = config
         self._send = sends_by()
         self.hedging = Hedging(config.hedge)
-        self.usage = Usage()
+        self.figures = figures or Figures()
         self._rule = rule or RetryRule(RetryPolicy(config.max_attempts), RetryQuota())
 
     def __repr__(self) -> str:
@@ -218,6 +219,7 @@ class Caller:
         try:
             return self._send_and_receive(sent, attempt, state, receive)
         except S3ThrottledError:
+            self.figures.add(THROTTLES)
             throttle.refused(self._pool.in_use + 1, state.since)
             raise
 
@@ -248,7 +250,7 @@ class Caller:
             state.unasked = error
             return 0.0
         delay = state.delay_after(error, self._rule)
-        self.usage.retries.note()
+        self.figures.add(RETRIES)
         _log.info("%s failed (%s), attempt %d follows in %.2f s", state.request, error, state.attempts + 1, delay)
         return delay
 
@@ -268,9 +270,7 @@ class Caller:
         deadline.check()
         timestamp = self._authenticator.timestamp()
         head = self._heads.build(attempt.request, attempt.endpoint, *attempt.identity, timestamp, attempt.route.proxy)
-        exchange = self._send(self._pool, attempt, head, deadline, fresh=fresh)
-        self.usage.requests.note()
-        return exchange
+        return self._send(self._pool, self.figures, attempt, head, deadline, fresh=fresh)
 
     def _receive_response(self, exchange: Exchange, state: CallState, consume: Callable[[Response], _T]) -> _T:
         state.since = exchange.started

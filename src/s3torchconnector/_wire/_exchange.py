@@ -17,6 +17,7 @@ from s3torchconnector._wire._attempt import Attempt
 from s3torchconnector._wire._connection import Connection, NotYet, StaleConnection, WouldBlock
 from s3torchconnector._wire._deadline import Deadline, poll_until
 from s3torchconnector._wire._dialer import NoIdleConnection
+from s3torchconnector._wire._figures import HEDGES, HEDGES_WON, Figures
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._polling import POLLIN, Poll, new_poll
 from s3torchconnector._wire._pool import ConnectionPool
@@ -31,6 +32,7 @@ class Exchange:
 
     Args:
         pool: where its connection comes from and goes back to.
+        figures: where its end is counted.
         attempt: what is sent, and where.
         head: the head of the request, addressed and signed.
         deadline: how long it may last. Cancelling its token aborts the connection, unless the request stores an object.
@@ -48,15 +50,10 @@ class Exchange:
     """
 
     def __init__(
-        self,
-        pool: ConnectionPool,
-        attempt: Attempt,
-        head: bytes,
-        deadline: Deadline,
-        *,
-        fresh: bool,
+        self, pool: ConnectionPool, figures: Figures, attempt: Attempt, head: bytes, deadline: Deadline, *, fresh: bool
     ) -> None:
         self._pool = pool
+        self._figures = figures
         self._route = route = attempt.route
         self._request = request = attempt.request
         self._head = head
@@ -70,7 +67,7 @@ class Exchange:
         # Last, so that an interrupt cannot come between this and the code that gives the connection back.
         self._connection = pool.acquire(route, deadline, fresh=fresh)
         try:
-            self.started = time.perf_counter()
+            self.started = self._begun = time.perf_counter()
             if not request.stores_object:  # aborted, it might still be stored, after what its caller does next
                 self._token.enter(self._connection)
             self._send(head)
@@ -134,6 +131,7 @@ class Exchange:
         except S3Exception:
             return None
         self._spare = spare
+        self._figures.add(HEDGES)
         try:
             self._token.enter(spare)
             spare.send(self._head, self._request.body)
@@ -151,6 +149,7 @@ class Exchange:
         if descriptor == spare.fileno():
             self._connection, self._spare = spare, self._connection
             self.started = time.perf_counter()
+            self._figures.add(HEDGES_WON)
         assert self._spare is not None
         return self._spare.fileno()
 
@@ -160,6 +159,7 @@ class Exchange:
         if spare is not None:
             self._token.leave(spare)
             self._pool.discard(spare)
+            self._figures.note_end(self._request)
 
     @activity("{0.progress}", "self")
     def await_response(self, hedging: Hedging, silence: float) -> None:
@@ -207,8 +207,7 @@ class Exchange:
         return (spare if spare is not None and descriptor == spare.fileno() else self._connection).has_begun()
 
     def _hedge_when_connected(self, end: float, poll: Poll) -> int | None:
-        """Hedge; another thread opens the connection if none is idle. Returns the descriptor of a response that begins
-        before that is done."""
+        """Hedge; another thread opens the connection if none is idle. Returns where a response begins before that."""
         try:
             other = self.hedge()
         except NoIdleConnection:
@@ -259,6 +258,7 @@ class Exchange:
             self._pool.release(self._route, self._connection)
         else:
             self._pool.discard(self._connection)
+        self._figures.note_end(self._request, self.response)
         if error is not None:
             self._failure = error
             raise error
@@ -272,6 +272,7 @@ class Exchange:
         if response is None:
             response = self._early or Response(self._connection, bodyless=self._request.method == "HEAD")
             self.response = response
+            response.waited = time.perf_counter() - self._begun
         good = 200 <= response.status < 300 or response.status in self._request.also_good
         if self._connection.is_nonblocking and not (good and response.is_sized):
             here = response.is_received
@@ -296,3 +297,4 @@ class Exchange:
         self.discard_spare()
         self._token.leave(self._connection)
         self._pool.discard(self._connection)
+        self._figures.note_end(self._request, self.response)

@@ -43,12 +43,10 @@ class Hedging:
 
     Attributes:
         delay: seconds without a first byte after which a request may be sent again; infinite until enough is known.
-        sent: how many extra requests were sent, or could not be for want of a connection.
     """
 
     def __init__(self, enabled: bool) -> None:
         self.delay = math.inf
-        self.sent = 0
         self._enabled = enabled
         self._lock = threading.Lock()
         self._usual = Quantile(0.95)
@@ -77,5 +75,4 @@ class Hedging:
             if self._tokens < 1.0:
                 return False
             self._tokens -= 1.0
-            self.sent += 1
             return True

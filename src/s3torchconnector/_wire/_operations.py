@@ -20,6 +20,12 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _COPY_SOURCE = "x-amz-copy-source"
 VERSION_ID = "versionId"  # of a query
 CHECKSUM_MODE = "x-amz-checksum-mode"
+# Those that requests have: what figures count by.
+OPERATIONS = (
+    "GetObject", "HeadObject", "PutObject", "ListObjectsV2", "DeleteObject", "CopyObject", "CreateMultipartUpload",
+    "UploadPart", "UploadPartCopy", "CompleteMultipartUpload", "AbortMultipartUpload", "ListMultipartUploads",
+    "GetObjectTagging", "CreateSession",
+)  # fmt: skip
 UNASKED = ""  # as the value of that header: it is not sent, although the client asks for checksums
 
 

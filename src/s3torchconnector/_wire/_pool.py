@@ -80,6 +80,11 @@ class ConnectionPool:
         return self._in_use
 
     @property
+    def idle(self) -> int:
+        """How many connections are open and not in use."""
+        return len(self._idle)
+
+    @property
     def has_idle(self) -> bool:
         """Whether there are connections that ``close_old`` will close, now or later."""
         return bool(self._idle)

@@ -30,6 +30,7 @@ class Response:
         self.status = self.head.status
         self.headers = self.head.headers
         self.received = 0  # bytes of body read so far
+        self.waited = 0.0  # seconds, from when the request was begun to be sent
         self._left = 0 if bodyless else self.head.length
         self._ends_with_connection = self._left is None and not self.head.chunked
         self._decoder = ChunkedDecoder() if self.head.chunked and not bodyless else None

@@ -19,6 +19,7 @@ from s3torchconnector._wire._attempt import Attempt
 from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._exchange import Exchange
+from s3torchconnector._wire._figures import Figures
 from s3torchconnector._wire._pool import ConnectionPool
 from s3torchconnector._wire._response import Response
 
@@ -66,7 +67,7 @@ class TracedRequest(NamedTuple):
 
 class _Send(Protocol):
     def __call__(
-        self, pool: ConnectionPool, attempt: Attempt, head: bytes, deadline: Deadline, *, fresh: bool
+        self, pool: ConnectionPool, figures: Figures, attempt: Attempt, head: bytes, deadline: Deadline, *, fresh: bool
     ) -> Exchange: ...
 
 
@@ -94,6 +95,7 @@ class _TracedExchange(Exchange):
         self,
         records: list[TracedRequest],
         pool: ConnectionPool,
+        figures: Figures,
         attempt: Attempt,
         head: bytes,
         deadline: Deadline,
@@ -106,7 +108,7 @@ class _TracedExchange(Exchange):
         self._is_noted = False
         self._times: dict[Connection, tuple[float, float]] = {}  # of a hedged request: when asked for, when sent
         self._asked = self.started = time.perf_counter()
-        super().__init__(pool, attempt, head, deadline, fresh=fresh)
+        super().__init__(pool, figures, attempt, head, deadline, fresh=fresh)
 
     def hedge(self) -> int | None:
         asked = time.perf_counter()

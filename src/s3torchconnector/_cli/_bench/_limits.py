@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import typer
 
+from s3torchconnector._metrics import Prices
+
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _SHORTEST = 0.05  # seconds of a run, however little time is left
 # Dollars, of S3 Standard in us-east-1 (https://aws.amazon.com/s3/pricing/), for a request and for a byte out of AWS.
-_PER_READ = 0.0004 / 1000
-_PER_WRITE = 0.005 / 1000
+_PER_READ = Prices().get / 1000
+_PER_WRITE = Prices().put / 1000
 _PER_BYTE_OUT = 0.09 / 1e9
 
 

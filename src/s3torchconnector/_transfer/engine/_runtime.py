@@ -11,13 +11,14 @@ import os
 from collections.abc import Callable
 
 from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._metrics import Metrics
 from s3torchconnector._transfer.engine._collector import prepare_collector
 from s3torchconnector._transfer.engine._multiplexer import Multiplexer
 from s3torchconnector._transfer.engine._node import share_of_node
-from s3torchconnector._transfer.engine._shared import leave, share
+from s3torchconnector._transfer.engine._shared import add_gauges, leave, share
 from s3torchconnector._transfer.engine._worker_share import WorkerShare
 from s3torchconnector._transfer.engine._workers import Lane
-from s3torchconnector._wire import Caller
+from s3torchconnector._wire import Caller, Figures
 
 # What one connection to S3 transfers at worst. The average is 70 MB/s: 90 MB/s while bytes flow, and 25 ms of waiting
 # before 8 MiB. But some are slow, and a stream too many costs little. Measured, see docs/performance.md.
@@ -38,7 +39,9 @@ class Runtime:
         config: the client's, or this process's share of it if it is a data worker.
     """
 
-    def __init__(self, region: str, endpoint: str | None, config: S3ClientConfig, user_agent: str) -> None:
+    def __init__(
+        self, region: str, endpoint: str | None, config: S3ClientConfig, user_agent: str, figures: Figures
+    ) -> None:
         with contextlib.suppress(RuntimeError):  # no thread can be started now: a later runtime tries again
             prepare_collector()  # for the client's end
         self.config = config = share_of_node(config)
@@ -46,7 +49,7 @@ class Runtime:
         try:
             self.budget = shared.budget
             self.workers = WorkerShare(shared.workers, self.budget.wake)
-            self.caller = Caller(region, endpoint, config, user_agent, pool=shared.pool)
+            self.caller = Caller(region, endpoint, config, user_agent, pool=shared.pool, figures=figures)
         except BaseException:
             leave(shared, self)
             raise
@@ -79,8 +82,12 @@ class Runtime:
         return Lane(self.workers, self.streams)
 
     def take_usage(self) -> tuple[int, int]:
-        """How many requests were sent since this was called last, and how many of them were retries."""
-        return self.caller.usage.take(self.caller.hedging.sent)
+        """How many requests have ended since this was called last, and how many were retries."""
+        return self.caller.figures.take()
+
+    def add_gauges(self, metrics: Metrics) -> Metrics:
+        """``metrics`` with the connections and the memory of this client, and of those that share them."""
+        return add_gauges(metrics, [self._shared])
 
     def close(self) -> None:
         """Wait for what is under way. Then end threads and close connections, unless other clients share them."""

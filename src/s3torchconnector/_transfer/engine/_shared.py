@@ -14,14 +14,16 @@ import contextlib
 import os
 import threading
 import weakref
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
 from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._metrics import Metrics
 from s3torchconnector._platform import at_fork
 from s3torchconnector._transfer.engine._budget import ByteBudget
 from s3torchconnector._transfer.engine._workers import Workers
-from s3torchconnector._wire import ConnectionPool
+from s3torchconnector._wire import ConnectionPool, process_metrics
 
 _TRUST = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_PROFILE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -96,6 +98,26 @@ def leave(shared: Shared, user: object) -> None:
             del _shared[key]
     shared.workers.close()
     shared.pool.close()
+
+
+def add_gauges(metrics: Metrics, of: Iterable[Shared]) -> Metrics:
+    """``metrics`` with the connections and the memory that these have now."""
+    # Without locks, which a stalled thread might hold: the figures may be of slightly different moments.
+    for shared in of:
+        metrics += Metrics(
+            connections_in_use=shared.pool.in_use,
+            connections_idle=shared.pool.idle,
+            memory_used=shared.budget.taken,
+            memory_limit=shared.budget.limit,
+        )
+    return metrics
+
+
+def of_process(*, children: bool) -> Metrics:
+    """What all clients of this process have done, and if wanted those of the processes that it has started."""
+    with _lock:
+        used = list(_all)
+    return add_gauges(process_metrics(children=children), used)
 
 
 def _trust() -> tuple[object, ...]:
