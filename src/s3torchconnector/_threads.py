@@ -12,6 +12,8 @@ import contextlib
 import threading
 from collections.abc import Callable
 
+from s3torchconnector._fork_gate import begin_thread, end_thread
+
 # By identifier; there is no public way to remove an entry, and before Python 3.13 nothing else does.
 _active: dict[int, threading.Thread] = getattr(threading, "_active", {})
 
@@ -39,8 +41,10 @@ def thread_names() -> dict[int, str]:
 
 def _run(name: str, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
     try:
+        begin_thread()
         with contextlib.suppress(Exception):  # for want of memory, say: without a name it does its work as well
             rename_thread(name)
         function(*arguments)
     finally:
         _active.pop(_thread.get_ident(), None)  # one operation, which needs no lock
+        end_thread()

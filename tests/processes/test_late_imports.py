@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import s3torchconnector
-from s3torchconnector import _late_imports
+from s3torchconnector import _fork_gate
 from s3torchconnector._late_imports import no_fork
 from tests.interrupts import interrupted_at
 from tests.servers.processes import run
@@ -216,11 +216,11 @@ def test_an_import_waits_for_a_fork_that_has_begun(tmp_path: Path) -> None:
 # Whoever forks has what the import waits for.
 _HELD = """
 import os, signal, threading
-from s3torchconnector import _late_imports
+from s3torchconnector import _fork_gate
 from s3torchconnector._late_imports import no_fork
 
-assert _late_imports._TIMEOUT > 1
-_late_imports._TIMEOUT = 0.2
+assert _fork_gate._TIMEOUT > 1
+_fork_gate._TIMEOUT = 0.2
 begun, forked = threading.Event(), threading.Event()
 
 def import_it():
@@ -256,7 +256,7 @@ def test_an_interrupted_import_delays_no_fork() -> None:
                 pass
         except KeyboardInterrupt:
             interrupted = True
-        assert threading.get_ident() not in _late_imports._importing, moment
+        assert threading.get_ident() not in _fork_gate._importing, moment
         if not interrupted:
             break
     assert moment > 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -118,20 +119,20 @@ def test_an_unexpected_error_of_a_lookup_is_raised() -> None:
 
 
 def test_without_threads_the_caller_looks_up_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_thread(thread: threading.Thread) -> None:
+    def no_thread(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    monkeypatch.setattr(_thread, "start_new_thread", no_thread)
     assert SharedLookup[str]("it").join(lambda: "found", within()) == "found"
 
 
 def test_an_interrupt_before_a_lookup_leaves_it_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(thread: threading.Thread) -> None:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     lookup = SharedLookup[str]("it")
     with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", interrupted)
+        patched.setattr(_thread, "start_new_thread", interrupted)
         with pytest.raises(KeyboardInterrupt):
             lookup.join(lambda: "found", within())
     assert lookup.join(lambda: "found", within(5.0)) == "found"

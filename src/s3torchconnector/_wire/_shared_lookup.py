@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 from s3torchconnector._activity import activity
 from s3torchconnector._errors import S3CredentialsError, S3Exception, S3TimeoutError
+from s3torchconnector._threads import start_thread
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._fair_queue import Waiter
 
@@ -121,7 +122,7 @@ class SharedLookup(Generic[_T]):
 
     def _launch(self, job: Callable[[], None]) -> None:
         try:
-            threading.Thread(target=job, name="s3torchconnector look-up", daemon=True).start()
+            start_thread("look-up", job)
         except RuntimeError:  # no more threads, or the interpreter is ending
             job()
 

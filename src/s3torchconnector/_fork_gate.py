@@ -1,0 +1,130 @@
+"""What no fork may interrupt: a fork waits until no thread is at it, and who wants to begin waits while one forks.
+
+A child has only the thread that forked, and everything else as it was at that moment. If another thread had a lock,
+nobody releases it there, and the child waits for ever as soon as it wants it. That is so for
+
+- the lock of a module that is being imported: ``with no_fork: import ...``;
+- a lock of OpenSSL, of the whole process, which a thread takes when it first uses OpenSSL, and again when it ends,
+  after the last line of Python (``OSSL_LIB_CTX``'s list of threads). So our threads use it once before anything else,
+  and a fork waits until the system says that they are gone: ``begin_thread``, ``end_thread``.
+  https://docs.openssl.org/3.0/man3/OPENSSL_init_crypto/ (OPENSSL_thread_stop)
+
+No lock of ours is held meanwhile. A thread that waited for it could hold the lock of a module that an import needs, and
+both would wait for ever. What is under way is counted instead, by operations on built-in types that are atomic, and
+each side looks at the other after it has announced itself.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import time
+from threading import get_ident, get_native_id
+
+from s3torchconnector._latch import Latch
+from s3torchconnector._platform import at_fork
+
+_TIMEOUT = 10.0  # seconds that a fork waits: the thread that forks may hold what an import waits for
+_LOOK_AGAIN = 0.1  # seconds after which a fork looks again: an interrupt may have kept an import from waking it
+_MOST_TO_END = 1.0  # seconds that a fork waits for threads whose function has returned
+_LOOK_FOR_END = 0.0002  # seconds after which it looks again: the system tells nobody
+_MANY = 256  # ended threads, after which those that are gone are forgotten
+_TASKS = "/proc/self/task"  # of Linux; elsewhere, programs are told not to fork
+_importing: list[int] = []  # the threads that import, once for each import
+_forking: dict[int, Latch] = {}  # the threads that fork, and what is opened afterwards
+_waiting: dict[int, Latch] = {}  # the threads that want to fork, and what is opened after each import
+_ending: dict[int, None] = {}  # the threads whose function has returned, by the numbers that the system gives them
+
+
+class _NoFork:
+    """Keeps other threads from forking. If one forks already, waits for it as long as forks wait for imports."""
+
+    def __enter__(self) -> None:
+        me, until = get_ident(), time.monotonic() + _TIMEOUT
+        while True:
+            try:
+                _importing.append(me)
+                fork = next((over for thread, over in _forking.copy().items() if thread != me), None)
+                if fork is None or (left := until - time.monotonic()) <= 0:
+                    return
+            except BaseException:  # an interrupt: without ``__enter__`` there is no ``__exit__``
+                _end_import(me)
+                raise
+            _end_import(me)
+            fork.wait(left)
+
+    def __exit__(self, *_: object) -> None:
+        _end_import(get_ident())
+
+
+no_fork = _NoFork()
+
+
+def begin_thread() -> None:
+    """Called by each of our threads first: it uses OpenSSL for the first time, while none forks."""
+    with no_fork:
+        _ending.pop(get_native_id(), None)  # of a thread that had the same number
+        hmac.digest(b"-", b"-", "sha256")
+
+
+def end_thread() -> None:
+    """Called by each of our threads last. From now on, a fork waits until the system has ended it."""
+    with no_fork:
+        if len(_ending) >= _MANY:
+            _forget_ended()
+        _ending[get_native_id()] = None
+
+
+def _forget_ended() -> None:
+    for thread in list(_ending):
+        if not os.path.exists(f"{_TASKS}/{thread}"):
+            _ending.pop(thread, None)
+
+
+def _wait_for_ends() -> None:
+    until = time.monotonic() + _MOST_TO_END
+    while _ending:
+        _forget_ended()
+        if not _ending or time.monotonic() >= until:
+            break
+        time.sleep(_LOOK_FOR_END)
+    _ending.clear()  # a thread that took longer is another one, with its number
+
+
+def _end_import(thread: int) -> None:
+    if thread in _importing:
+        _importing.remove(thread)
+    for changed in list(_waiting.values()):
+        changed.open()
+
+
+def _before_fork() -> None:
+    me, until = get_ident(), time.monotonic() + _TIMEOUT
+    while True:
+        changed = _waiting[me] = Latch()
+        over = _forking[me] = Latch()
+        if all(thread == me for thread in list(_importing)) or (left := until - time.monotonic()) <= 0:
+            _wait_for_ends()
+            return
+        del _forking[me]  # others may import while this waits: their imports may be what those wait for
+        over.open()
+        changed.wait(min(left, _LOOK_AGAIN))
+
+
+def _after_fork_in_parent() -> None:
+    me = get_ident()
+    _waiting.pop(me, None)
+    over = _forking.pop(me, None)
+    if over is not None:
+        over.open()
+
+
+def _after_fork_in_child() -> None:
+    me = get_ident()
+    _importing[:] = [thread for thread in _importing if thread == me]  # the other threads are the parent's
+    _forking.clear()
+    _waiting.clear()
+    _ending.clear()
+
+
+at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
