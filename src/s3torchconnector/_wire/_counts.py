@@ -1,6 +1,6 @@
 """Whole numbers by code: each client of a process has its own, and a process has those of its clients and its children.
 
-Counting is never off, so it costs a request less than a microsecond: a code is looked up in a dictionary, and a place
+Counting is never off, so it may cost a request a microsecond: a code is looked up in a dictionary, and a place
 in an array is added to. Those of a process are added up when they are asked for. An array outlives its client, and
 serves the next one, which begins with what it has: so nothing is lost, and nothing has to be added to anything when a
 client ends.

@@ -1,6 +1,6 @@
 """Figures while it runs: what this process, and the job, ask of S3, and what comes of it.
 
-``S3Client.metrics()`` has those of one client. They are always counted, which costs a request less than a microsecond.
+``S3Client.metrics()`` has those of one client. They are always counted, which takes a request about a microsecond.
 
     from s3torchconnector import metrics
 
