@@ -180,12 +180,12 @@ def load_managed(uri: str, endpoint: str) -> None:
 
 
 def save_distributed(uri: str, endpoint: str) -> None:
-    dcp.save(dict(LARGE), storage_writer=S3StorageWriter(REGION, uri, endpoint=endpoint), no_dist=True)
+    dcp.save(dict(LARGE), storage_writer=S3StorageWriter(REGION, uri, endpoint=endpoint))
 
 
 def load_distributed(uri: str, endpoint: str) -> None:
     state = {"weight": torch.zeros(6_000_000)}
-    dcp.load(state, storage_reader=S3StorageReader(REGION, uri, endpoint=endpoint), no_dist=True)
+    dcp.load(state, storage_reader=S3StorageReader(REGION, uri, endpoint=endpoint))
     assert torch.equal(state["weight"], LARGE["weight"])
 
 

@@ -238,9 +238,8 @@ class _Display:
             line.draw()
         except Exception as error:  # such as OSError: the terminal is gone
             _log.debug("the progress of %s cannot be shown: %s", line.progress.description, error)
-            line.bar = None
             self._lines.pop(key, None)
-            line.is_cleared.open()
+            _clear([line])
             return False
         return True
 
