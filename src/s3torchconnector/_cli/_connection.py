@@ -74,9 +74,9 @@ class Connection:
 def connects(command: Callable[..., None]) -> Callable[..., None]:
     """Replace a command's keyword parameter ``connection`` by the options of ``Connection``."""
     options = get_type_hints(Connection, include_extras=True)
-    hints = get_type_hints(command, include_extras=True)
-    del hints["connection"]
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "connection"]
+    # Not of ``get_type_hints``: before Python 3.11, it loses the options of a parameter whose default is None.
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    own = [p for p in parameters if p.name != "connection"]
     added = [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=options[f.name])
         for f in fields(Connection)
@@ -87,7 +87,6 @@ def connects(command: Callable[..., None]) -> Callable[..., None]:
         connection = Connection(**{f.name: kwargs.pop(f.name) for f in fields(Connection)})
         command(*args, connection=connection, **kwargs)
 
-    with_options.__annotations__ = {**hints, **{p.name: p.annotation for p in added}}
-    parameters = [p.replace(annotation=hints[p.name]) for p in own] + added
-    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {p.name: p.annotation for p in own + added}
+    with_options.__signature__ = inspect.Signature(own + added)  # type: ignore[attr-defined]
     return with_options
