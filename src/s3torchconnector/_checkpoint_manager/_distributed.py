@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+from torch.distributed.checkpoint.staging import AsyncStager
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.stateful import Stateful
+from torch.utils._pytree import tree_leaves, tree_map
 
 from s3torchconnector._ranks import in_all
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._tensor_memory import is_plain
 from s3torchconnector.dcp import S3StorageReader, S3StorageWriter
 from s3torchconnector.dcp._metadata import parse_storage_data
 from s3torchconnector.dcp.s3_storage_reader import sizes_of
@@ -32,8 +36,29 @@ def copy_and_save(client: S3Client, uri: str, state_dict: Mapping[str, Any], gro
     its state, the others wait for it for ever.
     """
     writer = _writer(client, uri)
-    state = in_all(lambda: writer.stage(_plain(state_dict)))
+    state = in_all(lambda: staged(writer, _plain(state_dict)))
     return lambda: save(state, storage_writer=writer, process_group=group)
+
+
+def staged(stager: AsyncStager, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the state in main memory.
+
+    PyTorch 2.4 does not copy what is in main memory already; such tensors are copied here.
+    """
+    given = set(map(_address, tree_leaves(state_dict)))
+
+    def copied(leaf: Any) -> Any:
+        return leaf.clone() if (address := _address(leaf)) and address in given else leaf
+
+    result: dict[str, Any] = tree_map(copied, stager.stage(state_dict))
+    return result
+
+
+def _address(leaf: Any) -> int:
+    """Where the memory of a tensor begins; 0 if it has none, or if it is not known."""
+    tensor = leaf.to_local() if hasattr(leaf, "to_local") else leaf
+    known = isinstance(tensor, torch.Tensor) and (is_plain(tensor) or isinstance(tensor, torch.nn.Parameter))
+    return tensor.untyped_storage().data_ptr() if known else 0
 
 
 def _plain(state_dict: Mapping[str, Any]) -> dict[str, Any]:
