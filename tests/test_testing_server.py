@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from s3torchconnector import S3Client
 from s3torchconnector.testing import S3Server
+from s3torchconnector.testing.__main__ import main
 from tests.servers.tls import PrivateCA
 
 
@@ -104,6 +107,52 @@ if sys.platform == "linux":  # the only system that can signal the end of a pare
                 server.kill()
 
 
+def _read_by_a_shell(lines: str) -> dict[str, str]:
+    """The ``AWS_*`` variables of a shell after these lines."""
+    environment = {**os.environ, "AWS_PROFILE": "mine"}
+    shown = subprocess.check_output(["sh", "-e"], input=f"{lines}\nenv", env=environment, text=True)
+    return dict(line.split("=", 1) for line in shown.splitlines() if line.startswith("AWS_"))
+
+
+def test_a_server_of_a_terminal_is_found_by_what_it_prints_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-m", "s3torchconnector.testing", "--bucket=data", "--bucket=saves"]
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    given: subprocess.Popen[str]
+    temporary: subprocess.Popen[str]
+    with (
+        subprocess.Popen([*command, "--folder", tmp_path / "new/folder"], **options) as given,
+        subprocess.Popen(command, **options) as temporary,
+    ):
+        assert given.stderr is not None
+        assert temporary.stderr is not None
+        assert temporary.stdout is not None
+        try:
+            folder = Path(re.findall("serving (.*) at http", temporary.stderr.readline())[0])
+            assert given.stderr.readline().startswith(f"serving {tmp_path / 'new/folder'} at http://127.0.0.1:")
+            (rclone,) = psutil.Process(given.pid).children()
+            rclone.kill()
+            for name in [name for name in os.environ if name.startswith("AWS_")]:
+                monkeypatch.delenv(name)
+            lines = "".join(temporary.stdout.readline() for _ in range(10))
+            for name, value in _read_by_a_shell(lines).items():
+                monkeypatch.setenv(name, value)
+            with S3Client(os.environ["AWS_REGION"]) as client:
+                with client.put_object("data", "key") as writer:
+                    writer.write(b"some bytes")
+                assert client.get_object("data", "key").read() == b"some bytes"
+            assert (folder / "data/key").read_bytes() == b"some bytes"
+        finally:
+            temporary.terminate()
+            temporary.terminate()  # the second one disturbs nothing
+        assert (temporary.wait(30), temporary.stderr.read()) == (0, "")
+        assert not folder.exists()
+        assert given.wait(30) == 1  # its server has ended without being asked to
+        assert "the server has ended" in given.stderr.read()
+        assert (tmp_path / "new/folder/saves").is_dir()
+
+
 def test_exported_replaces_the_aws_variables_and_puts_them_back(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,3 +186,10 @@ def test_names_the_extra_when_rclone_is_not_installed(monkeypatch: pytest.Monkey
 def test_a_certificate_needs_its_key(private_ca: PrivateCA) -> None:
     with pytest.raises(ValueError, match="both or neither"):
         S3Server(certificate=private_ca.certificate)
+
+
+def test_a_bucket_that_cannot_be_made_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)]
+    assert main(["--bucket", "X"]) == 1
+    assert "cannot create the bucket 'X': HTTP 400" in capsys.readouterr().err
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)] == handlers

