@@ -116,6 +116,17 @@ def test_refused_permissions_are_named(request_: operations.Request, action: str
     assert f"need {action}" in str(service_error(request_, 403, {}, b""))
 
 
+def test_a_refused_head_may_have_wrong_keys_and_points_to_the_doctor() -> None:
+    """Its response has no body, which would say."""
+    head, get = operations.head_object("b", "k"), operations.get_object("b", "k")
+    assert "Or the keys are wrong" in str(service_error(head, 403, {}, b""))
+    body = s3_error(403, "AccessDenied").partition(b"\r\n\r\n")[2]
+    denied = str(service_error(get, 403, {}, body))
+    assert "Or the keys" not in denied
+    for text in (denied, str(service_error(head, 403, {}, b""))):
+        assert text.endswith("To find the reason: s3torch doctor s3://b/")
+
+
 # -- against the real server --------------------------------------------------------------------------------------
 
 

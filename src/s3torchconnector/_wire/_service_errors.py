@@ -175,7 +175,8 @@ def _classified(request: Request, status: int, headers: Mapping[str, str], docum
     if code == "InvalidObjectState":
         return _archived(facts, document)
     if (code in CREDENTIAL_CODES or status in (401, 403)) and code not in _FULL_CODES:
-        return S3AccessDeniedError(f"Service error: access denied: {facts}. {_access_advice(request, code)}")
+        advice = f"{_access_advice(request, code)}{_doctor(request)}"
+        return S3AccessDeniedError(f"Service error: access denied: {facts}. {advice}")
     advice = _advice(request, status, code, document.message)
     return S3ServiceError(f"Service error: {facts}" + (f". {advice}" if advice else ""))
 
@@ -262,11 +263,17 @@ def _access_advice(request: Request, code: str) -> str:
     if request.method in ("GET", "HEAD") and request.key:
         if any(name == VERSION_ID for name, _ in request.query):
             action = "s3:GetObjectVersion"
-        return (
+        advice = (
             f"These credentials need {action} on this object. If they have that, the object may not exist: S3 sends "
             "the same error for a missing key unless they have s3:ListBucket on the bucket as well."
         )
+        # No reason is in a response to HEAD, which has no body.
+        return advice if code else f"{advice} Or the keys are wrong: the response to {request.method} does not tell."
     return f"These credentials need {action}."
+
+
+def _doctor(request: Request) -> str:
+    return f" To find the reason: s3torch doctor s3://{request.bucket}/" if request.bucket else ""
 
 
 def _options_advice(request: Request, action: str) -> str:
