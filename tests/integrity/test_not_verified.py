@@ -122,7 +122,10 @@ def test_without_awscrt_only_crc32_is_compared(installed: str, tmp_path: Path) -
     assert done.stderr == ""
     assert [lines[0], lines[-1]] == ["123456789", "123456789"]
     assert "bytes 0 to 9 are not those that were stored" in lines[1]
-    assert 'cannot compute: CRC64NVME (pip install "s3torchconnector[checksums]" adds CRC64NVME and CRC32C)' in lines[2]
+    assert (
+        "cannot compute: CRC64NVME (from the checkout, pip install '.[checksums]' adds CRC64NVME and CRC32C)"
+        in lines[2]
+    )
     assert lines[3].startswith(
         "WARNING:s3torchconnector._transfer.reading._integrity:s3://b/key was read and not verified: "
     )

@@ -322,7 +322,7 @@ def _run(program: str, *missing: str) -> str:
 def test_without_lightning_the_error_says_what_to_install() -> None:
     said = _run("import s3torchconnector; import s3torchconnector.lightning", "lightning", "lightning_fabric")
     assert "\nModuleNotFoundError: s3torchconnector.lightning needs Lightning" in said
-    assert "pip install s3torchconnector[lightning]" in said
+    assert "pip install '.[lightning]'" in said
 
 
 def test_both_packages_of_lightning_know_the_plugin() -> None:

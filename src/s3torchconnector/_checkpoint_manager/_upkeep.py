@@ -73,7 +73,7 @@ def _is_whole(store: Store, step: int, described: StoredObject) -> bool:
     algorithm = algorithm_of(described.checksum or "")
     if described.checksum and algorithm is None:
         _log.warning(
-            "%s of %s is not compared: that needs pip install s3torchconnector[checksums]",
+            "%s of %s is not compared: that needs the extra checksums: from the checkout, pip install '.[checksums]'",
             described.checksum,
             described.key,
         )

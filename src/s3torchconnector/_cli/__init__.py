@@ -25,6 +25,6 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("rich", "typer"):
             raise
-        sys.stderr.write(f"s3torch needs the package {error.name}. Run: pip install 's3torchconnector[cli]'\n")
+        sys.stderr.write(f"s3torch needs the package {error.name}. From the checkout, run: pip install '.[cli]'\n")
         raise SystemExit(2) from None
     app(prog_name="s3torch")

@@ -44,7 +44,7 @@ def versions(session: Session) -> Verdict:
     if not found["awscrt"]:
         return warned(
             f"{text}; without awscrt, checksums are slower, and CRC64NVME and CRC32C are not compared",
-            "pip install 's3torchconnector[checksums]'",
+            "from the checkout, pip install '.[checksums]'",
         )
     return passed(text)
 

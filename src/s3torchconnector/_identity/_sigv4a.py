@@ -72,8 +72,8 @@ class AsymmetricSigner:
         if find_spec("awscrt") is None:
             raise S3ConfigurationError(
                 "requests to a Multi-Region Access Point are signed with SigV4A, which needs the package awscrt: "
-                "install the extra, pip install 's3torchconnector[checksums]', or name a bucket or an access point of "
-                "one region instead"
+                "from the checkout, pip install '.[checksums]', or name a bucket or an access point of one region "
+                "instead"
             )
         self._region_set = region_set
         self._service = service

@@ -43,7 +43,7 @@ def parquet_module(what: str, instead: str = "") -> Any:
         with no_fork:
             from pyarrow import parquet
     except ImportError as error:
-        raise ImportError(f"{what} need pyarrow: pip install 's3torchconnector[parquet]'{instead}") from error
+        raise ImportError(f"{what} need pyarrow: from the checkout, pip install '.[parquet]'{instead}") from error
     return parquet
 
 

@@ -173,5 +173,5 @@ def why_none(headers: Mapping[str, str]) -> str:
     names = [name[len(_PREFIX) :].upper() for name in headers if name.startswith(_PREFIX) and name not in others]
     if not names:
         return "the server offers no checksum of the whole object"
-    advice = "" if _NATIVE else ' (pip install "s3torchconnector[checksums]" adds CRC64NVME and CRC32C)'
+    advice = "" if _NATIVE else " (from the checkout, pip install '.[checksums]' adds CRC64NVME and CRC32C)"
     return f"the server offers only checksums that this environment cannot compute: {', '.join(names)}{advice}"

@@ -7,7 +7,7 @@ except ModuleNotFoundError as error:
         raise
     raise ModuleNotFoundError(
         f"s3torchconnector.lightning needs Lightning, which is not installed ({error}): "
-        "pip install s3torchconnector[lightning]",
+        "from the checkout, pip install '.[lightning]'",
         name=error.name,
     ) from error
 

@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
         raise
     raise ModuleNotFoundError(
         f"s3torchconnector.metrics.otel needs opentelemetry-api, which is not installed ({error}): "
-        "pip install s3torchconnector[otel]",
+        "from the checkout, pip install '.[otel]'",
         name=error.name,
     ) from error
 

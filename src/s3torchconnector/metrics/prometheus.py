@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
         raise
     raise ModuleNotFoundError(
         f"s3torchconnector.metrics.prometheus needs prometheus-client, which is not installed ({error}): "
-        "pip install s3torchconnector[prometheus]",
+        "from the checkout, pip install '.[prometheus]'",
         name=error.name,
     ) from error
 

