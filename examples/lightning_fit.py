@@ -1,6 +1,7 @@
 """Train with Lightning on S3, stop, and resume: checkpoints, logs and the best model are all in the bucket.
 
 Run it with ``python examples/lightning_fit.py``. It starts a real S3 server on this machine; on AWS, leave that out.
+It needs Lightning: from the checkout, ``pip install '.[demo,lightning]'``.
 """
 
 from __future__ import annotations

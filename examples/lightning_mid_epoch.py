@@ -2,6 +2,7 @@
 
 Run it with ``python examples/lightning_mid_epoch.py``. It starts a real S3 server on this machine; on AWS, leave that
 out. Pass an ``S3DataLoader`` to ``fit``, and nothing else: Lightning stores its state in the checkpoint.
+It needs Lightning: from the checkout, ``pip install '.[demo,lightning]'``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Watch what a training loop asks of S3: in the log, in TensorBoard, in Lightning's logger, and for Prometheus.
 
 Run it with ``python examples/metrics.py``. It starts a real S3 server on this machine; on AWS, leave that out.
+It needs Lightning, prometheus-client and TensorBoard: from the checkout,
+``pip install '.[demo,lightning,prometheus]' tensorboard``.
 """
 
 from __future__ import annotations
