@@ -38,6 +38,7 @@ _PRINTED = {
         "force_path_style": "https://minio.example.com:9000\n",
         "ObjectInfo": "10 bytes\n",
         "scratch": "['hello.txt']\n",
+        "first-run": "saved step 5 in epoch 1\n",
     },
     "docs/guide/datasets.md": {
         "S3Trainer": "",
