@@ -143,14 +143,16 @@ def test_a_server_of_a_terminal_is_found_by_what_it_prints_and_leaves_nothing(
                     writer.write(b"some bytes")
                 assert client.get_object("data", "key").read() == b"some bytes"
             assert (folder / "data/key").read_bytes() == b"some bytes"
-        finally:
             temporary.terminate()
             temporary.terminate()  # the second one disturbs nothing
-        assert (temporary.wait(30), temporary.stderr.read()) == (0, "")
-        assert not folder.exists()
-        assert given.wait(30) == 1  # its server has ended without being asked to
-        assert "the server has ended" in given.stderr.read()
-        assert (tmp_path / "new/folder/saves").is_dir()
+            assert (temporary.wait(30), temporary.stderr.read()) == (0, "")
+            assert not folder.exists()
+            assert given.wait(30) == 1  # its server has ended without being asked to
+            assert "the server has ended" in given.stderr.read()
+            assert (tmp_path / "new/folder/saves").is_dir()
+        finally:
+            temporary.kill()
+            given.kill()
 
 
 def test_exported_replaces_the_aws_variables_and_puts_them_back(
