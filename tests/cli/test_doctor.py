@@ -23,10 +23,12 @@ def test_findings_are_lines_and_no_failure_is_exit_code_0(s3_server: S3Server, b
     (s3_server.folder / bucket / "object").write_bytes(bytes(1000))
     done = s3torch("doctor", f"s3://{bucket}/", "--write", "--seconds", "0")
     assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
+    *lines, summary = done.stdout.splitlines()
     assert {line.split()[0] for line in lines} == {"pass", "warning"}
     assert all(". Fix: " in line for line in lines if line.startswith("warning"))
     assert any(line.split()[:2] == ["pass", "credentials"] for line in lines)
+    warnings = [line[8:28].strip() for line in lines if line.startswith("warning")]
+    assert summary == f"{len(warnings)} warnings: {', '.join(warnings)}"
 
 
 def test_too_few_open_files_are_a_failure_in_json(s3_server: S3Server, bucket: str) -> None:
@@ -50,7 +52,9 @@ def test_options_reach_the_checks(s3_server: S3Server) -> None:
     assert "8 processes (2 ranks with 3 workers each)" in done.stdout
     assert "max_connections=7" in done.stdout
     assert "for region r-1" in done.stdout
-    lines = done.stdout.splitlines()
+    *lines, summary = done.stdout.splitlines()
+    assert summary.startswith("1 failure: bucket")
+    assert not any(".. Fix: " in line for line in lines)
     assert [line.split()[1] for line in lines if line.startswith("failure")] == ["bucket"]
     assert [line.partition("not tried, ")[2] for line in lines if line.startswith("skipped")] == [
         "because of: bucket"

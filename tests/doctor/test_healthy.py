@@ -28,6 +28,9 @@ def test_rclone_is_healthy_and_left_as_it_was(s3_server: S3Server, bucket: str) 
     # rclone ignores conditions and checksums, as docs/guide/servers.md says.
     assert checks_with(found, Status.WARNING) == {"if-none-match on put", "if-match on put", "checksums"}
     assert found["list"].text == "30 objects"
+    assert found["head"].text == "the size is 1,000 bytes"
+    assert found["server"].text.startswith("the server calls itself AmazonS3, and responds as S3 does, after ")
+    assert found["checksums"].text.startswith("the server keeps checksums, but does not compare them: it would ")
     assert " objects/s, " in found["throughput"].text
     assert sum(len(files) for _, _, files in os.walk(folder.parent)) == 30
 

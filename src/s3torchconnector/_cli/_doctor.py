@@ -14,12 +14,14 @@ from rich.text import Text
 from s3torchconnector._cli._connection import Connection, connects
 from s3torchconnector._cli._endings import FAILED, clean_when_terminated
 from s3torchconnector._cli._location import Location, Prefix
-from s3torchconnector._cli._output import Json, print_json, print_line, stdout_console
+from s3torchconnector._cli._output import Json, counted, print_json, print_line, stdout_console
 from s3torchconnector._doctor import Finding, Status, Target, examine
 from s3torchconnector._transfer import ranks_of_node
 from s3torchconnector._version import __version__
 
 _COLOURS = {Status.PASS: "green", Status.WARNING: "yellow", Status.FAILURE: "bold red", Status.SKIPPED: "dim"}
+
+_WRONG = (Status.FAILURE, Status.WARNING)
 
 
 @connects
@@ -56,6 +58,8 @@ def doctor(
     is_well = all(finding.status is not Status.FAILURE for finding in findings)
     if as_json:
         print_json(_document(prefix, is_well, findings))
+    else:
+        print_line(_summary(findings))
     if not is_well:
         raise typer.Exit(FAILED)
 
@@ -63,6 +67,13 @@ def doctor(
 def _document(prefix: Location, is_well: bool, findings: list[Finding]) -> dict[str, object]:
     rows = [{**finding._asdict(), "status": finding.status.value} for finding in findings]
     return {"uri": str(prefix), "version": __version__, "ok": is_well, "findings": rows}
+
+
+def _summary(findings: list[Finding]) -> str:
+    """What is wrong, in one line: ``1 failure: keys; 2 warnings: memory, checksums``."""
+    found = [(status, [each.check for each in findings if each.status is status]) for status in _WRONG]
+    texts = [f"{counted(len(checks), status.value)}: {', '.join(checks)}" for status, checks in found if checks]
+    return "; ".join(texts) or "nothing is wrong"
 
 
 def _printed(findings: Iterable[Finding]) -> Iterator[Finding]:

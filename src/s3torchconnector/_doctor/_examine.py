@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 from s3torchconnector._doctor import _machine, _reading, _response, _throughput, _way, _writing
-from s3torchconnector._doctor._findings import Finding, Verdict, because_of, failed, skipped, warned
+from s3torchconnector._doctor._findings import Finding, Verdict, because_of, counted, failed, sentence, skipped, warned
 from s3torchconnector._doctor._session import Session, Target, TimeIsUp
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ThrottledError
 
@@ -52,7 +52,7 @@ _MORE_WRITES = (
     Check("list uploads", _writing.list_uploads, ("put",)),
     Check("delete", _writing.delete, ("put",)),
 )
-_NO_WRITES = (Check("writing", lambda session: skipped("not tried: it takes --write"), ("bucket",)),)
+_NO_WRITES = (Check("writing", lambda session: skipped("not tried: add --write to test it"), ("bucket",)),)
 _LIMITS = (
     Check("retries", _response.retries, ("server",)),
     Check("open files", _machine.open_files),
@@ -145,7 +145,7 @@ class _Examination:
 
     def _finding(self, name: str, verdict: Verdict) -> Finding:
         printable = self._session.printable
-        return Finding(name, verdict.status, printable(verdict.text), printable(verdict.fix))
+        return Finding(name, verdict.status, printable(sentence(verdict.text)), printable(verdict.fix))
 
 
 def _known(error: S3Exception) -> tuple[str, Verdict] | None:
@@ -171,6 +171,6 @@ def _throttled(error: S3ThrottledError) -> Verdict:
 
 def _too_slow(session: Session) -> Verdict:
     return failed(
-        f"the server is slow: {session.requests} requests took more time than all may",
+        f"the server is slow: {counted(session.requests, 'request')} took more time than all may",
         "run it from a machine nearer to the bucket, or ask whoever runs the server or the network between",
     )

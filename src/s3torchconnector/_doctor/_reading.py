@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from s3torchconnector._doctor._findings import Verdict, failed, passed, skipped, warned
+from s3torchconnector._doctor._findings import Verdict, counted, failed, passed, skipped, warned
 from s3torchconnector._doctor._session import Session
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._wire import Request, operations, parse_list_page
@@ -30,7 +30,7 @@ def list_objects(session: Session) -> Verdict:
             f"allowed, and no object has a key that begins with {target.prefix!r}",
             "for training data, correct the prefix: keys are case-sensitive, and begin without a slash",
         )
-    return passed(f"{count:,} objects" + (" on the first page of several" if page.next_token else ""))
+    return passed(counted(count, "object") + (" on the first page of several" if page.next_token else ""))
 
 
 def get(session: Session) -> Verdict:
@@ -46,7 +46,7 @@ def get(session: Session) -> Verdict:
         return refused(session, reply, "s3:GetObject", session.objects_arn, _OR_MISSING if may_be_missing else "")
     size = _size_told(reply)
     session.objects = session.objects or [info._replace(size=size, etag=reply.headers.get("etag", ""))]
-    return passed(f"{len(reply.body) if reply.is_good else 0:,} bytes of {info.key!r}")
+    return passed(f"{counted(len(reply.body) if reply.is_good else 0, 'byte')} of {info.key!r}")
 
 
 def _object(session: Session) -> ObjectInfo | None:
@@ -67,7 +67,7 @@ def head(session: Session) -> Verdict:
     """Ask for the metadata of what ``get`` has read."""
     reply = session.ask(operations.head_object(session.target.bucket, session.objects[0].key))
     if reply.is_good:
-        return passed(f"{int(reply.headers.get('content-length', 0)):,} bytes are told")
+        return passed(f"the size is {counted(int(reply.headers.get('content-length', 0)), 'byte')}")
     return warned(
         f"{reply}, although GET is allowed: a gateway, a proxy or a policy forbids HEAD",
         "allow HEAD; until then, an object's first byte is asked for instead",
@@ -81,8 +81,9 @@ def ranges(session: Session) -> Verdict:
         return skipped("there is no object of two bytes or more to try it on")
     reply = session.ask(operations.get_object(session.target.bucket, info.key, 1, 2))
     if not reply.is_good or len(reply.body) != 1:  # rclone sends 200 with the range
+        sent = counted(len(reply.body), "byte")
         return failed(
-            f"HTTP {reply.status} and {len(reply.body):,} bytes, if one byte is asked for: the server ignores ranges",
+            f"HTTP {reply.status} and {sent}, if one byte is asked for: the server ignores ranges",
             "reach the server without the gateway or cache that ignores ranges; large objects cannot be read without",
         )
     reply = session.ask(operations.get_object(session.target.bucket, info.key, -1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from s3torchconnector._doctor._findings import Verdict, because_of, failed, passed, sentence, warned
+from s3torchconnector._doctor._findings import Verdict, because_of, counted, failed, passed, sentence, warned
 from s3torchconnector._doctor._session import Session
 from s3torchconnector._errors import (
     S3ConnectionError,
@@ -48,7 +48,8 @@ def server(session: Session) -> Verdict:
     except (S3ConnectionError, S3ProtocolError) as error:
         return _no_s3(session, error)
     name = reply.headers.get("server")
-    text = f"{name or 'the server'} responds as S3 does, after {reply.seconds * 1e3:.0f} ms"
+    who = f"the server calls itself {name}" if name else "the server does not name itself"
+    text = f"{who}, and responds as S3 does, after {reply.seconds * 1e3:.0f} ms"
     return passed(text if reply.is_good else f"{text} (HTTP {reply.status} {reply.code})")
 
 
@@ -169,9 +170,9 @@ def retries(session: Session) -> Verdict:
     figures = session.caller.figures.metrics()
     again, total = figures.retries, figures.request_count
     if not again:
-        return passed(f"none of {total} requests had to be sent again")
+        return passed(f"none of {counted(total, 'request')} had to be sent again")
     return warned(
-        f"{again} of {total} requests had to be sent again, for lost connections, HTTP 5xx or SlowDown",
+        f"{again} of {counted(total, 'request')} had to be sent again, for lost connections, HTTP 5xx or SlowDown",
         "run it again; if that stays, look at the log for the reasons (guide: Troubleshooting)",
     )
 

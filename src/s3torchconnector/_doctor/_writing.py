@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from s3torchconnector._doctor._findings import Verdict, failed, passed, warned
+from s3torchconnector._doctor._findings import Verdict, counted, failed, passed, warned
 from s3torchconnector._doctor._reading import PERMISSIONS, refused
 from s3torchconnector._doctor._scratch import GONE
 from s3torchconnector._doctor._session import Session
@@ -17,7 +17,7 @@ from s3torchconnector._wire import _probe as probe
 
 _BODY = b"written by s3torch doctor\n"
 _OTHER_BODY = b"written by s3torch doctor, too\n"
-_COMPARED, _REFUSED = "compared", "refused"
+_COMPARED, _KEPT, _REFUSED = "compared", "kept", "refused"
 _NO_ETAG = '"00000000000000000000000000000000"'
 
 
@@ -80,8 +80,9 @@ def checksums(session: Session) -> Verdict:
             f"{text}: uploads are sent again without, and the server does not verify what it stores",
             'set checksum="off" in S3ClientConfig, to save the first attempt, or use a newer version of the server',
         )
+    does = "keeps checksums, but does not compare them" if first == _KEPT else "ignores checksums"
     return warned(
-        f"{text}: the server stores bytes that were damaged on the way",
+        f"the server {does}: it would store damaged bytes ({text})",
         'set checksum="required" in S3ClientConfig, with which uploads carry a Content-MD5 as well',
     )
 
@@ -93,7 +94,7 @@ def _support(session: Session, algorithm: Algorithm) -> str:
         return _REFUSED
     stored = session.ask(operations.head_object(session.target.bucket, session.scratch.key("checksum"), checksum=True))
     does = [] if _put(session, "checksum", {algorithm.header: wrong}).is_good else [_COMPARED]
-    does += ["kept"] if stored.headers.get(algorithm.header) == right else []
+    does += [_KEPT] if stored.headers.get(algorithm.header) == right else []
     return " and ".join(does) or "ignored"
 
 
@@ -171,7 +172,7 @@ def list_uploads(session: Session) -> Verdict:
 def delete(session: Session) -> Verdict:
     """Delete all that was stored."""
     bucket, scratch = session.target.bucket, session.scratch
-    count = len(scratch.keys)
+    count = counted(len(scratch.keys), "object")
     for key in scratch.keys:
         reply = session.ask(operations.delete_object(bucket, key))
         if not reply.is_good and reply.status not in GONE:
@@ -185,5 +186,5 @@ def delete(session: Session) -> Verdict:
             f"remove it: aws s3 rm --recursive {scratch} {session.options}",
         )
     if not scratch.remove_versions(session.caller):
-        return passed(f"{count} objects, whose versions stay: the bucket keeps them until a lifecycle rule ends them")
-    return passed(f"{count} objects, and nothing of them is left")
+        return passed(f"{count}, whose versions stay: the bucket keeps them until a lifecycle rule ends them")
+    return passed(f"{count}, and nothing of them is left")
