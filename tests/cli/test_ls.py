@@ -123,6 +123,23 @@ def test_all_commands_are_named_by_help_and_after_a_mistake() -> None:
     assert "No such command 'lss'" in s3torch("lss").stderr
 
 
+def test_help_names_values_as_people_do_and_breaks_lines_where_the_terminal_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    commands = [[name] for name in COMMANDS if name not in ("checkpoints", "manifest")]
+    commands += [["checkpoints", name] for name in ("list", "verify", "clean", "delete")]
+    commands += [["manifest", name] for name in ("create", "info", "diff", "verify")]
+    texts = {" ".join(command): call(*command, "--help").stdout for command in commands}
+    assert all("S3_URI" in text or "SOURCE" in text for text in texts.values())
+    assert {name for name, text in texts.items() if "<" in text or "{" in text} == set()
+    assert "Usage: s3torch cp [OPTIONS] SOURCE... DESTINATION " in texts["cp"]
+    assert "Usage: s3torch rm [OPTIONS] S3_URI... " in texts["rm"]
+    assert "--region                 REGION " in texts["rm"]
+    assert 'one line, "PRE folder/", unless' in texts["ls"]
+    assert "tar, parquet, mds" in " ".join(texts["manifest create"].replace("│", " ").split())
+
+
 def test_a_reader_that_ends_early_is_no_error(s3_server: S3Server, bucket: str) -> None:
     folder = s3_server.folder / bucket
     for number in range(3_000):  # more than fits into a pipe

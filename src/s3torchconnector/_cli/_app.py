@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from s3torchconnector._cli._endings import with_exit_code
+from s3torchconnector._cli._help import Command
 from s3torchconnector._cli._output import print_line
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._version import __version__
@@ -37,7 +38,7 @@ def make_app(*names: str) -> typer.Typer:
         if hasattr(module, "group"):
             app.add_typer(module.group, name=name)
         else:
-            app.command()(with_exit_code(getattr(module, name)))
+            app.command(cls=Command)(with_exit_code(getattr(module, name)))
     return app
 
 

@@ -39,7 +39,11 @@ Workers = Annotated[
 ]
 LookAhead = Annotated[
     int | None,
-    typer.Option(min=0, help="With --trace: how many objects each worker fetches early (default: as datasets do)."),
+    typer.Option(
+        min=0,
+        metavar="OBJECTS",
+        help="With --trace: how many objects each worker fetches early (default: as datasets do).",
+    ),
 ]
 Trace = Annotated[
     Path | None,

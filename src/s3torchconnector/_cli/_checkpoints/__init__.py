@@ -8,6 +8,7 @@ from s3torchconnector._cli._checkpoints._list import list_steps
 from s3torchconnector._cli._checkpoints._remove import clean_steps, delete_steps
 from s3torchconnector._cli._checkpoints._verify import verify_steps
 from s3torchconnector._cli._endings import with_exit_code
+from s3torchconnector._cli._help import Command
 
 __all__ = ["group"]
 
@@ -18,4 +19,4 @@ for _name, _command in (
     ("clean", clean_steps),
     ("delete", delete_steps),
 ):
-    group.command(_name)(with_exit_code(_command))
+    group.command(_name, cls=Command)(with_exit_code(_command))

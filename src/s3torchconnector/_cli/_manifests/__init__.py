@@ -8,6 +8,7 @@ from __future__ import annotations
 import typer
 
 from s3torchconnector._cli._endings import with_exit_code
+from s3torchconnector._cli._help import Command
 from s3torchconnector._cli._manifests._create import create
 from s3torchconnector._cli._manifests._diff import diff
 from s3torchconnector._cli._manifests._info import info
@@ -17,4 +18,4 @@ __all__ = ["group"]
 
 group = typer.Typer(no_args_is_help=True, help="Make, show, compare and verify manifests.")
 for _command in (create, info, diff, verify):
-    group.command()(with_exit_code(_command))
+    group.command(cls=Command)(with_exit_code(_command))

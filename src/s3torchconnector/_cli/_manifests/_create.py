@@ -41,7 +41,7 @@ def _parse_object(text: str) -> Location:
 
 
 _To = Annotated[Location, typer.Option("--to", parser=_parse_object, metavar="S3_URI", help="Where to store it.")]
-_From = Annotated[Source, typer.Option("--from", help="What the URIs name, and what a sample is.")]
+_From = Annotated[Source, typer.Option("--from", metavar="KIND", help=f"What the URIs name: {', '.join(Source)}.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 _KeyPrefix = Annotated[str | None, typer.Option(help="With --from inventory: only keys that begin so.")]
 _Columns = Annotated[
