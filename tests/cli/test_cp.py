@@ -114,6 +114,8 @@ def test_what_makes_no_sense_is_wrong_usage(tree: Path, bucket: str, tmp_path: P
     ):
         done = call("cp", *map(str, arguments))
         assert (done.returncode == 2 or "invalid write options" in done.stderr, done.stdout) == (True, ""), arguments
+    missing = call("cp", "-r", "nope", uri)
+    assert (missing.returncode, "nope does not exist" in missing.stderr, missing.stdout) == (2, True, "")
 
 
 def test_stored_objects_have_what_was_asked_for(tree: Path, moto_server: MotoServer, moto_bucket: str) -> None:

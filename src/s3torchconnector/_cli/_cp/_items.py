@@ -69,6 +69,8 @@ class Request(NamedTuple):
             if not self.recursive and (not source.key or source.key.endswith("/")):
                 raise typer.BadParameter(f"{source} is a folder: add --recursive to copy what is in it")
         elif self.recursive and not os.path.isdir(source.text):
+            if not os.path.lexists(source.text) and source.text != "-":
+                raise typer.BadParameter(f"{source} does not exist")
             raise typer.BadParameter(f"{source} is no folder: leave out --recursive")
         elif not self.recursive and os.path.isdir(source.text):
             raise typer.BadParameter(f"{source} is a folder: add --recursive to copy what is in it")
