@@ -117,10 +117,16 @@ def _received(proxy: RecordingProxy) -> int:
 
 def test_an_archive_is_described_without_its_tensors(folder: Path, bucket: str, proxy: RecordingProxy) -> None:
     state = _state()
-    torch.save({"model": state, "epoch": 17}, folder / "a.pt")
+    loader = {"epoch": 3, "position": 1024}
+    loader["self"] = loader  # type: ignore[assignment]
+    groups = [{"lr": 0.1, "params": [0, 1]}]
+    saved = {"model": state, "loader": loader, "optimizer": {"param_groups": groups}, "epoch": 17}
+    torch.save(saved, folder / "a.pt")
     document = _inspect(f"s3://{bucket}/a.pt", f"--endpoint-url={proxy.endpoint}")
     assert _found(document) == {f"model.{name}": each for name, each in _expected(state).items()}
-    assert (document["kind"], document["values"], document["problems"]) == ("torch", {"epoch": 17}, [])
+    assert (document["kind"], document["problems"]) == ("torch", [])
+    values = {"epoch": 17, "loader.epoch": 3, "loader.position": 1024, "optimizer.param_groups.0.lr": 0.1}
+    assert list(document["values"].items()) == list(values.items())  # those at the top first
     assert document["total"]["parameters"] == sum(tensor.numel() for tensor in state.values())
     assert document["total"]["bytes"] == sum(tensor.nbytes for tensor in state.values())
     assert document["total"]["by_dtype"]["uint16"] == {"tensors": 1, "parameters": 5, "bytes": 10}

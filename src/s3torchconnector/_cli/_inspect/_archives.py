@@ -7,6 +7,9 @@ https://docs.pytorch.org/docs/stable/notes/serialization.html
 from __future__ import annotations
 
 import zipfile
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
 from math import isfinite
 from typing import Any, cast
 
@@ -79,11 +82,26 @@ def _pickle(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _values(pickled: Any) -> dict[str, Any]:
-    """Some of the numbers and texts at the top, such as the epoch."""
-    items = pickled.items() if isinstance(pickled, dict) else pickled.pairs if isinstance(pickled, Made) else ()
-    plain = {
-        key: value if not isinstance(value, str) else value[:_LONGEST]
-        for key, value in items
-        if isinstance(key, str) and (isinstance(value, str | int) or (isinstance(value, float) and isfinite(value)))
-    }
-    return dict(list(plain.items())[:_MOST_VALUES])
+    """Some of the numbers and texts, such as the epoch; those nearest to the top first."""
+    found: dict[str, Any] = {}
+    left, seen = deque([("", pickled)]), set[int]()  # what contains itself is looked into once
+    while left and len(found) < _MOST_VALUES:
+        above, value = left.popleft()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        for key, each in _items(value):
+            name = f"{above}.{key}" if above else str(key)
+            if isinstance(each, dict | list | tuple | Made):
+                left.append((name, each))
+            elif isinstance(each, str | int) or (isinstance(each, float) and isfinite(each)):
+                found[name] = each[:_LONGEST] if isinstance(each, str) else each
+    return dict(islice(found.items(), _MOST_VALUES))
+
+
+def _items(value: Any) -> Iterable[tuple[Any, Any]]:
+    """What is in a mapping by its keys; of a list only mappings, because lists of numbers are long."""
+    if isinstance(value, list | tuple):
+        return ((number, each) for number, each in enumerate(value) if isinstance(each, dict | Made))
+    pairs = value.items() if isinstance(value, dict) else value.pairs if isinstance(value, Made) else ()
+    return ((key, each) for key, each in pairs if isinstance(key, str | int))
