@@ -30,7 +30,16 @@ def _rows(*arguments: str) -> list[list[str]]:
 def test_the_total_is_of_all_keys_that_begin_so(tree: str) -> None:
     assert _rows(f"s3://{tree}/im") == [["11111", "5", f"s3://{tree}/im"]]
     assert _rows(f"s3://{tree}/im/") == [["1111", "4", f"s3://{tree}/im/"]]
-    assert _rows(f"s3://{tree}/none") == [["0", "0", f"s3://{tree}/none"]]
+
+
+def test_nothing_is_exit_code_1_as_of_ls_but_for_an_empty_bucket(bucket: str) -> None:
+    uri = f"s3://{bucket}/none"
+    done = call("du", uri)
+    assert (done.returncode, done.stdout.split()) == (1, ["0", "0", uri])
+    assert done.stderr == call("ls", uri).stderr
+    empty = call("du", uri, "--json")
+    assert (empty.returncode, json.loads(empty.stdout)["objects"]) == (1, 0)
+    assert _rows(f"s3://{bucket}") == [["0", "0", f"s3://{bucket}/"]]
 
 
 def test_folders_are_counted_with_all_that_is_in_them(tree: str) -> None:

@@ -40,7 +40,7 @@ def test_objects_are_deleted_and_counted(tree: Path) -> None:
 
 
 def test_a_folder_is_what_is_in_it_and_not_what_begins_like_it(tree: Path) -> None:
-    done = call("rm", "--recursive", "-y", f"s3://{tree.name}/run", "--json")
+    done = call("rm", "-r", "-y", f"s3://{tree.name}/run", "--json")
     assert (done.returncode, done.stderr) == (0, "deleted 4 objects\n")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert {line["uri"].rpartition("/")[2] for line in lines} == {"1", "2", "3", "4"}

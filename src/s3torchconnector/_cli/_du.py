@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from s3torchconnector._cli._connection import Connection, connects
+from s3torchconnector._cli._endings import nothing_at
 from s3torchconnector._cli._location import Location, Prefix
 from s3torchconnector._cli._output import Human, Json, print_json, print_line, printable, readable
 from s3torchconnector._types import ObjectInfos
@@ -26,7 +27,7 @@ def du(
     """Count objects and bytes below a prefix: all whose keys begin with it.
 
     Each line has bytes, objects and a prefix; the last line is the total. If there are several storage classes, a line
-    for each follows. All keys are listed, many pages at a time.
+    for each follows. Exit code 1 if nothing begins with the prefix. All keys are listed, many pages at a time.
     """
     usage = Usage(prefix.key, depth)
     with connection.client() as client:
@@ -34,7 +35,13 @@ def du(
             usage.add(infos)
     if as_json:
         print_json(_document(prefix, usage))
-        return
+    else:
+        _print(prefix, usage, human=human)
+    if not usage.total.objects and prefix.key:
+        raise nothing_at(prefix)
+
+
+def _print(prefix: Location, usage: Usage, *, human: bool) -> None:
     rows = [(amount, str(Location(prefix.bucket, folder))) for folder, amount in sorted(usage.folders.items())]
     rows.append((usage.total, str(prefix)))
     if len(usage.classes) > 1:

@@ -47,6 +47,11 @@ def fail(text: str, code: int = FAILED) -> typer.Exit:
     return typer.Exit(code)
 
 
+def nothing_at(prefix: object) -> typer.Exit:
+    """Say that no object was found. Returns what to raise."""
+    return fail(f"there is no object whose key begins with {prefix}")
+
+
 @contextlib.contextmanager
 def clean_when_terminated() -> Iterator[None]:
     """In the block, SIGTERM and SIGHUP end the process as Ctrl-C does, after what cleans up. Exit code: 143 or 129.

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from s3torchconnector._cli._connection import Connection, connects
-from s3torchconnector._cli._endings import fail
+from s3torchconnector._cli._endings import nothing_at
 from s3torchconnector._cli._location import Location, Prefix
 from s3torchconnector._cli._output import Human, Json, iso_time, local_time, print_json, print_line, printable, readable
 from s3torchconnector._s3client import S3Client
@@ -37,7 +37,7 @@ def ls(
     if summarize:
         listing.show_totals()
     if not listing.found and prefix.key:
-        raise fail(f"there is no object whose key begins with {printable(str(prefix))}")
+        raise nothing_at(prefix)
 
 
 def _entries(client: S3Client, prefix: Location, recursive: bool) -> Iterator[ObjectInfo | str]:

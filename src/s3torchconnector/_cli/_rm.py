@@ -28,7 +28,7 @@ _AT_ONCE = 64
 def rm(
     objects: Objects,
     *,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Delete all objects in these folders.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Delete all objects in these folders.")] = False,
     yes: Yes = False,
     whole_bucket: Annotated[
         bool, typer.Option("--whole-bucket", help="Let --recursive delete all objects of a bucket.")
