@@ -17,6 +17,7 @@ from s3torchconnector.metrics import Prices
 from s3torchconnector.metrics.otel import instrument
 from s3torchconnector.metrics.prometheus import MetricsCollector
 from s3torchconnector.testing import S3Server
+from tests.metrics.test_processes import in_forked_child
 
 REGION = "us-east-1"
 PRICES = Prices(put=1.0, get=1000.0)
@@ -115,3 +116,20 @@ def test_opentelemetry_observes_them(client: S3Client, bucket: str) -> None:
     value, unit = now["first_byte", "GetObject 0.99"]
     assert 0 < value < 30
     assert unit == "s"
+
+
+def test_a_process_without_a_client_has_no_limit(client: S3Client, bucket: str) -> None:
+    """As the parent of workers that do all the reading."""
+    some_requests(client, bucket)
+    in_forked_child(_has_no_limit)
+
+
+def _has_no_limit() -> None:
+    registry, reader = CollectorRegistry(), InMemoryMetricReader()
+    registry.register(MetricsCollector())
+    provider = MeterProvider([reader])
+    instrument(provider)
+    for exported in (scraped(registry), observed(reader)):
+        names = {name for name, _ in exported}
+        assert {"memory_bytes", "memory.usage"} & names
+        assert not {"memory_limit_bytes", "memory.limit"} & names

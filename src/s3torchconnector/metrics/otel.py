@@ -58,7 +58,7 @@ def instrument(
     counter("cost", "{USD}", "Estimated price of the requests", lambda found: [Observation(found.cost(prices))])
     level("connections", "{connection}", "Open connections", _connections)
     level("memory.usage", "By", "Bytes that transfers hold", _field("memory_used"))
-    level("memory.limit", "By", "Bytes that transfers may hold", _field("memory_limit"))
+    level("memory.limit", "By", "Bytes that transfers may hold", _memory_limit)
     meter.create_observable_gauge(
         "s3torchconnector.first_byte",
         callback(_SinceLast()),
@@ -76,6 +76,11 @@ def _requests(metrics: Metrics) -> Iterator[Observation]:
         for status, count in statuses.items():
             outcome = {_STATUS: status} if status else {"error.type": "no_response"}
             yield Observation(count, {_OPERATION: operation, **outcome})
+
+
+def _memory_limit(metrics: Metrics) -> list[Observation]:
+    # A process without a client, whose workers read, has none.
+    return [Observation(metrics.memory_limit)] if metrics.memory_limit else []
 
 
 def _connections(metrics: Metrics) -> list[Observation]:

@@ -66,8 +66,9 @@ class MetricsCollector(Collector):
         connections.add_metric(["idle"], metrics.connections_idle)
         yield connections
         yield GaugeMetricFamily(_name("memory_bytes"), "Bytes that transfers hold", value=metrics.memory_used)
-        limit = "Bytes that transfers may hold"
-        yield GaugeMetricFamily(_name("memory_limit_bytes"), limit, value=metrics.memory_limit)
+        if metrics.memory_limit:  # a process without a client, whose workers read, has none
+            limit = "Bytes that transfers may hold"
+            yield GaugeMetricFamily(_name("memory_limit_bytes"), limit, value=metrics.memory_limit)
 
 
 def _name(name: str) -> str:
