@@ -181,8 +181,7 @@ def objects_from_prefix(s3_uri: str, skip_archived: bool = False) -> GetDatasetO
     Raises:
         TypeError, ValueError: ``s3_uri`` is not an ``s3://`` URI.
     """
-    parsed = parse_s3_uri(s3_uri)
-    return partial(ListedObjects, *parsed, skip_archived=True) if skip_archived else partial(ListedObjects, *parsed)
+    return partial(_listed, *parse_s3_uri(s3_uri), skip_archived)
 
 
 class PinnedObjects:
@@ -199,6 +198,13 @@ class PinnedObjects:
 
     def __call__(self, _: S3Client) -> Iterable[S3BucketKeyData]:
         return self.objects
+
+
+def _listed(bucket: str, prefix: str, skip_archived: bool, client: S3Client) -> ListedObjects:
+    worker = get_worker_info()
+    return ListedObjects(
+        bucket, prefix, client, skip_archived=skip_archived, warns=worker is None or not worker.id
+    )  # of workers, which all list, one warns
 
 
 def _given(objects: KeyTable, _: S3Client) -> Iterable[S3BucketKeyData]:

@@ -15,17 +15,27 @@ from s3torchconnector._types import ObjectInfo, ObjectInfos
 from s3torchconnector._uri import display_uri
 
 _ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")  # the others of S3's archival storage classes can be read at once
+WHAT_TO_CHECK = "prefixes end with /, keys are case-sensitive"  # if nothing is found
 _log = logging.getLogger(__name__)
 
 
 class ListedObjects(Iterator[S3BucketKeyData]):
-    """The objects with a prefix, listed while they are taken. A copy goes on after the last one that was taken."""
+    """The objects with a prefix, listed while they are taken. A copy goes on after the last one that was taken.
 
-    def __init__(self, bucket: str, prefix: str, client: S3Client, *, skip_archived: bool = False) -> None:
+    Args:
+        bucket, prefix, client: what is listed, and with what.
+        skip_archived: whether objects are left out that cannot be read.
+        warns: whether a listing without objects is logged.
+    """
+
+    def __init__(
+        self, bucket: str, prefix: str, client: S3Client, *, skip_archived: bool = False, warns: bool = True
+    ) -> None:
         self._bucket = bucket
         self._prefix = prefix
         self._client = client
         self._skip_archived = skip_archived
+        self._warns = warns
         self._rest: Iterator[S3BucketKeyData] | None = None  # once the first was asked for
         self._last: str | None = None
 
@@ -71,11 +81,15 @@ class ListedObjects(Iterator[S3BucketKeyData]):
         return is_listed_in_order(self._client._runtime, self._bucket)
 
     def _pages(self, after: str | None = None) -> Iterator[ObjectInfos]:
+        is_empty = after is None and self._warns
         for page in self._listed(after):
             if 0 in page.sizes:
                 # Consoles mark "directories" by empty objects of that name, which are not meant as samples.
                 page = ObjectInfos.of(info for info in page if info.size or not info.key.endswith("/"))
+            is_empty = is_empty and not len(page)
             yield page
+        if is_empty:
+            warn_of_nothing(self._bucket, self._prefix)
 
     def _listed(self, after: str | None) -> Iterator[ObjectInfos]:
         if not self._skip_archived:
@@ -99,6 +113,11 @@ class ListedObjects(Iterator[S3BucketKeyData]):
         if restore_status:
             return list_all(*place, restore_status=True)
         return self._client.list_all(self._bucket, self._prefix)
+
+
+def warn_of_nothing(bucket: str, prefix: str) -> None:
+    """Log that there is nothing with a prefix, which is a mistake more often than not."""
+    _log.warning("there are no samples below %s: %s", display_uri(bucket, prefix), WHAT_TO_CHECK)
 
 
 def is_archived(info: ObjectInfo) -> bool:

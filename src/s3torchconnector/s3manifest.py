@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._datasets import _manifest_object
 from s3torchconnector._datasets._build import build_samples, chosen
 from s3torchconnector._datasets._manifest_sources import _ManifestSources
+from s3torchconnector._datasets._origin import refuse_empty, refuse_other
 from s3torchconnector._datasets._rows import Rows
 from s3torchconnector._datasets._sample_columns import GROUPS
 from s3torchconnector._datasets._stems import Groups, SplitKey
@@ -20,6 +22,8 @@ from s3torchconnector._s3client import S3Client
 from s3torchconnector._types import ObjectInfo
 
 __all__ = ["S3Manifest"]
+
+_SOURCES = {each.__func__: name for name, each in vars(_ManifestSources).items() if isinstance(each, classmethod)}
 
 
 class S3Manifest(_ManifestSources):
@@ -88,26 +92,26 @@ class S3Manifest(_ManifestSources):
         Args:
             s3_uris: see ``from_prefix``.
             at: the URI of the manifest.
-            region, endpoint, s3client_config: see ``S3Client``.
-            directory: see ``load``.
+            region, endpoint, s3client_config, directory: see ``load``.
             make: by default ``from_prefix``; ``S3Manifest.from_tar`` for archives, and so on.
             arguments: of ``make``, such as filters. They are not compared with those of a manifest that is there.
 
         Raises:
+            S3ConfigurationError: there are no samples; or a manifest is there that was made of other URIs. (That is not
+                known if ``make`` is a function of yours.)
             S3Exception: see ``from_prefix``, ``save`` and ``load``.
         """
+        asked = s3_uris if isinstance(s3_uris, str) else list(s3_uris)
         where: dict[str, Any] = {"region": region, "endpoint": endpoint, "s3client_config": s3client_config}
 
         def ensure() -> None:
-            client = S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
-            if not _manifest_object.exists(client, at):
-                try:
-                    (make or cls.from_prefix)(s3_uris, **where, **arguments).save(at)
-                except S3ObjectExistsError:
-                    return  # another job was first
+            if not _manifest_object.exists(S3Client(**where), at):
+                _store_first((make or cls.from_prefix)(asked, **where, **arguments), asked, at)
 
         by_first(ensure)
-        return cls.load(at, **where, directory=directory)
+        shared = cls.load(at, **where, directory=directory)
+        refuse_other(shared._rows, asked, at, _own_name(make or cls.from_prefix))
+        return shared
 
     def save(self, s3_uri: str, *, overwrite: bool = False) -> None:
         """Store the manifest as one object, with the client that it was made with.
@@ -239,3 +243,16 @@ class S3Manifest(_ManifestSources):
         origin = ", ".join(self._rows.header.origin) or "named objects"
         what = "objects" if isinstance(self._rows, Rows) else "samples"
         return f"S3Manifest({origin}: {len(self):,} {what}, fingerprint {self.fingerprint[:8]})"
+
+
+def _own_name(make: Callable[..., S3Manifest]) -> str | None:
+    """The name of a function that makes manifests; None if it is the program's."""
+    function = getattr(make, "__func__", None)
+    return _SOURCES.get(function) if function is not None else None
+
+
+def _store_first(manifest: S3Manifest, asked: str | list[str], at: str) -> None:
+    """Store a manifest that is to be shared, unless another job was first."""
+    refuse_empty(manifest._rows, asked, at)
+    with contextlib.suppress(S3ObjectExistsError):
+        manifest.save(at)

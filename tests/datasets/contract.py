@@ -74,8 +74,14 @@ class DatasetContract:
     def test_an_empty_prefix_means_the_whole_bucket(self, uri: str, from_prefix: Any, end: str) -> None:
         assert list(from_prefix(uri + end)) == SAMPLES
 
-    def test_a_prefix_without_objects_is_an_empty_dataset(self, uri: str, from_prefix: Any) -> None:
+    def test_a_prefix_without_objects_is_an_empty_dataset(
+        self, uri: str, from_prefix: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert len(list(from_prefix(f"{uri}/data/11"))) == 1
         assert list(from_prefix(f"{uri}/other/")) == []
+        assert [record.getMessage() for record in caplog.records if "no samples" in record.getMessage()] == [
+            f"there are no samples below {uri}/other/: prefixes end with /, keys are case-sensitive"
+        ]
 
     def test_from_objects_keeps_the_given_order_and_repetitions(self, uri: str, from_objects: Any) -> None:
         order = [3, 1, 2, 3, 3]

@@ -15,6 +15,7 @@ from s3torchconnector import S3Client, S3ClientConfig
 from s3torchconnector._datasets import _chosen_objects, _manifest_object
 from s3torchconnector._datasets._build import build
 from s3torchconnector._datasets._chosen_objects import Filter, Listed
+from s3torchconnector._datasets._origin import refuse_other
 from s3torchconnector._types import ObjectInfo, ObjectInfos, RestoreStatus
 from s3torchconnector.errors import (
     S3ChecksumError,
@@ -222,6 +223,56 @@ def test_shared_lists_once_and_loads_from_then_on(uri: str, where: Options, prox
     assert [each.method for each in proxy.exchanges] == ["HEAD", "GET"]
 
 
+def test_an_empty_manifest_is_not_shared(uri: str, where: Options) -> None:
+    at = f"{uri}/manifests/e"
+    with pytest.raises(S3ConfigurationError, match=f"nothing in {uri}/trian/ .*{at}.*keys are case-sensitive"):
+        S3Manifest.shared(f"{uri}/trian/", at=at, **where)
+    with pytest.raises(S3ConfigurationError, match="filters may let nothing pass"):
+        S3Manifest.shared(f"{uri}/train/", at=at, **where, suffixes=".gif")
+    assert not _manifest_object.exists(S3Client(**where), at)
+    S3Manifest.from_prefix(f"{uri}/train/", **where, suffixes=".gif").save(at)  # as by hand
+    with pytest.raises(S3ConfigurationError, match=f"manifest at {at} has no samples: delete it"):
+        S3Manifest.shared(f"{uri}/train/", at=at, **where)
+
+
+def test_a_manifest_of_something_else_is_not_shared(uri: str, where: Options) -> None:
+    at = f"{uri}/manifests/o"
+    S3Manifest.shared([f"{uri}/train/", f"{uri}/test/"], at=at, **where)
+    for asked in ([f"{uri}/test/", f"{uri}/train/"], {f"{uri}/train/": 1, f"S3://{uri[5:]}/test/": 2}):
+        assert len(S3Manifest.shared(asked, at=at, suffixes=".jpg", **where)) == 16  # filters are not known
+    for other in (f"{uri}/train/", [f"{uri}/train/", f"{uri}/test"], ["s3://b/train/", "s3://b/test/"]):
+        with pytest.raises(
+            S3ConfigurationError, match=f"{at} was made of {uri}/train/, {uri}/test/, and not of .*: delete it"
+        ):
+            S3Manifest.shared(other, at=at, **where)
+    made = S3Manifest.shared(f"{uri}/train/", at=at, make=lambda *_, **__: S3Manifest.load(at, **where), **where)
+    assert len(made) == 16  # of functions of the program, nothing is known
+    S3Manifest.from_objects([f"{uri}/test/0.jpg"], **where).save(at, overwrite=True)
+    assert len(S3Manifest.shared(f"{uri}/train/", at=at, **where)) == 1
+
+
+@pytest.mark.parametrize(
+    ("maker", "one", "other"),
+    [
+        ("from_tar", "s3://b/train-{0..1}.tar", ["s3://b/train-1.tar", "s3://b/train-0.tar"]),
+        ("from_prefix", "s3://arn:aws:s3:us-west-2:123456789012:accesspoint/ap/a/", ["s3://bucket/a/"]),
+        ("from_prefix", "s3://ap-hash-s3alias/a/", ["s3://bucket/a/"]),
+        ("from_prefix", "s3://reports/1/manifest.json", ["s3://bucket/a/"]),  # it may be of that bucket
+        ("from_mds", "s3://b/mds/", ["s3://b/mds/index.json"]),
+        ("from_mds", "s3://b", ["s3://b/index.json"]),
+        (None, "s3://b/1/", ["s3://b/2/"]),
+    ],
+)
+def test_what_may_be_the_same_is_not_refused(maker: str | None, one: str, other: list[str]) -> None:
+    refuse_other(build(_rows(1), [one]), other, "s3://b/m", maker)
+    refuse_other(build(_rows(1), other), one, "s3://b/m", maker)
+
+
+def test_a_refusal_names_no_more_than_it_can() -> None:
+    with pytest.raises(S3ConfigurationError, match="of s3://b/0 and 3 others, and not of s3://b/1/: "):
+        refuse_other(build(_rows(1), [f"s3://b/{i}" for i in range(4)]), "s3://b/1/", "s3://b/m", "from_prefix")
+
+
 def test_many_that_begin_together_get_the_same(
     moto_server: MotoServer, moto_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +285,7 @@ def test_many_that_begin_together_get_the_same(
 
     def share(i: int) -> str:
         at = f"s3://{moto_bucket}/manifests/1"
-        return S3Manifest.shared(f"s3://{moto_bucket}/data/{i}", at=at, **where).fingerprint
+        return S3Manifest.shared(f"s3://{moto_bucket}/data/", at=at, suffixes=str(i), **where).fingerprint
 
     with ThreadPoolExecutor(4) as threads:
         assert len(set(threads.map(share, range(4)))) == 1
@@ -253,8 +304,12 @@ def test_a_split_is_a_partition_that_stays(uri: str, where: Options) -> None:
         manifest.split(1.5)
 
 
-def test_an_empty_prefix_is_an_empty_manifest(uri: str, where: Options) -> None:
-    manifest = S3Manifest.from_prefix(f"{uri}/nothing/", **where)
+def test_an_empty_prefix_is_an_empty_manifest(uri: str, where: Options, caplog: pytest.LogCaptureFixture) -> None:
+    manifest = S3Manifest.from_prefix([f"{uri}/nothing/", f"{uri}/none/"], **where)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"there are no samples below {uri}/{name}/: prefixes end with /, keys are case-sensitive"
+        for name in ("nothing", "none")
+    ]
     assert (len(manifest), manifest.total_bytes, keys(manifest)) == (0, 0, [])
     manifest.save(f"{uri}/manifests/empty")
     assert len(S3Manifest.load(f"{uri}/manifests/empty", **where)) == 0

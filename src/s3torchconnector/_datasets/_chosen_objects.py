@@ -14,7 +14,7 @@ from re import compile as compile_pattern
 from s3torchconnector._datasets._build import Counted
 from s3torchconnector._datasets._rows import Row
 from s3torchconnector._errors import S3ConfigurationError
-from s3torchconnector._listed_objects import is_archived
+from s3torchconnector._listed_objects import is_archived, warn_of_nothing
 from s3torchconnector._progress import Progress
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer import is_listed_in_order, list_all
@@ -64,14 +64,21 @@ class Filter:
 class Listed(Counted):
     """The objects below some prefixes that pass a filter, prefix by prefix, in key order.
 
+    Args:
+        client: what lists them.
+        uris: the prefixes.
+        chosen: the filter.
+        warns: whether a prefix of which nothing is taken is logged.
+
     Raises:
         S3ConfigurationError: one of the prefixes lies below another, so that objects would come twice.
     """
 
-    def __init__(self, client: S3Client, uris: Iterable[str], chosen: Filter) -> None:
+    def __init__(self, client: S3Client, uris: Iterable[str], chosen: Filter, *, warns: bool = False) -> None:
         self._client = client
         self._prefixes = [parse_s3_uri(uri) for uri in uris]
         self._filter = chosen
+        self._warns = warns
         self._refuse_overlap()
 
     def _refuse_overlap(self) -> None:
@@ -86,10 +93,11 @@ class Listed(Counted):
     def __iter__(self) -> Iterator[Row]:
         passes, self.archived = self._filter.compiled(), 0
         for bucket, prefix in self._prefixes:
-            before = self.archived
+            before, is_empty = self.archived, True
             for info in self._listed(bucket, prefix):
                 if not passes(info):
                     continue
+                is_empty = False
                 if self._filter.is_unreadable(info):
                     self.archived += 1
                 else:
@@ -101,6 +109,8 @@ class Listed(Counted):
                     self.archived - before,
                     display_uri(bucket, prefix),
                 )
+            if is_empty and self._warns:
+                warn_of_nothing(bucket, prefix)
 
     def _listed(self, bucket: str, prefix: str) -> Iterable[ObjectInfo]:
         pages = list_all(self._client._runtime, bucket, prefix, restore_status=True)

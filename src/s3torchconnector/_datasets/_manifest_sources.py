@@ -46,7 +46,7 @@ class _ManifestSources:
         """List the objects whose keys begin with a prefix, or with one of several, and keep those that pass.
 
         Empty objects whose key ends with ``/`` (directory markers) are left out. So are archived objects, with a
-        warning; ``archived`` says how many there were.
+        warning; ``archived`` says how many there were. A prefix of which no object is taken is a warning, too.
 
         Args:
             s3_uris: one or more prefixes, such as ``"s3://bucket/train/"``; none of them below another.
@@ -64,7 +64,7 @@ class _ManifestSources:
         client = S3Client(region, endpoint=endpoint, s3client_config=s3client_config)
         uris = [s3_uris] if isinstance(s3_uris, str) else list(s3_uris)
         passing = Filter(suffixes, glob, min_size, max_size, storage_classes, predicate)
-        return cls(build(_chosen_objects.Listed(client, uris, passing), uris), client)
+        return cls(build(_chosen_objects.Listed(client, uris, passing, warns=True), uris), client)
 
     @classmethod
     def from_objects(

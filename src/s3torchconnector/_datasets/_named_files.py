@@ -33,7 +33,7 @@ def files_of(
         S3FormatError: there is no file below a prefix.
         S3NotFoundError: there is no such file.
     """
-    every = (each for uri in uris for each in _expanded(uri))
+    every = (each for uri in uris for each in expanded(uri))
     for is_file, some in groupby(every, lambda uri: parse_s3_uri(uri)[1].endswith((*suffixes, *more))):
         if is_file:
             yield from named(client, some)
@@ -52,7 +52,7 @@ def _below(client: S3Client, uri: str, suffixes: tuple[str, ...], hint: str) -> 
         raise S3FormatError(f"there is no object below {uri} whose key ends with {ends}. {hint}")
 
 
-def _expanded(uri: str) -> Iterator[str]:
+def expanded(uri: str) -> Iterator[str]:
     """The URIs that braces stand for, as in ``train-{000..127}.tar`` and ``{train,val}.tar``."""
     texts = _BRACES.split(uri)  # every other one stood in braces
     for chosen in product(*(_alternatives(text) if i % 2 else [text] for i, text in enumerate(texts))):
