@@ -14,6 +14,7 @@ from s3torchconnector._dataset_source import DatasetSource
 from s3torchconnector._early_samples import Foreign, OpenedEarly
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import Offer, S3Client
+from s3torchconnector._samples._items import name_sample
 from s3torchconnector.s3reader import S3Reader
 
 
@@ -75,9 +76,11 @@ class CalledFor:
         early.offer(offer)
         try:
             sample = self._call()
-        except BaseException:
+        except BaseException as error:
             if early.withdraw(offer):
                 reader.close()
+            else:
+                name_sample(error, item)
             raise
         left = early.withdraw(offer)
         self._uptake.note(not left)

@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from s3torchconnector._dataset_source import DatasetSource
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._samples._fetched import FetchedSample
+from s3torchconnector._samples._items import name_sample
 from s3torchconnector._transfer import OpenRuntime, look_ahead
 from s3torchconnector.s3reader import S3Reader, SequentialS3Reader
 
@@ -79,7 +80,12 @@ class Chosen(NamedTuple):
             transform: Callable[[Any], Any] = self.source.transform
             return transform(opened if isinstance(opened, _READERS) else opened.file)
         except StopIteration as error:
-            raise RuntimeError("the transform raised StopIteration") from error
+            stopped = RuntimeError("the transform raised StopIteration")
+            name_sample(stopped, self.item)
+            raise stopped from error
+        except Exception as error:
+            name_sample(error, self.item)
+            raise
 
 
 _S = TypeVar("_S", bound=Sample)

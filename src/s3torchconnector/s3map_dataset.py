@@ -27,6 +27,7 @@ from s3torchconnector._key_table import KeyTable
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._s3dataset_common import get_objects_from_prefix, get_objects_from_uris  # noqa: F401
+from s3torchconnector._samples._items import name_sample
 from s3torchconnector._source_attribute import SourceAttribute
 from s3torchconnector._user_agent import UserAgent  # noqa: F401 (1.5.0 has it here, and S3ReaderConstructor)
 from s3torchconnector.s3cache import S3Cache
@@ -196,7 +197,13 @@ class S3MapDataset(Dataset[Any]):
         if self._rest is not None and type(self).__getitem__ is S3MapDataset.__getitem__:
             for sample in self._rest.take(i):
                 return sample
-        return self._source.transform(self._get_object(i))
+        opened = self._get_object(i)
+        try:
+            return self._source.transform(opened)
+        except Exception as error:
+            if type(self)._get_object is S3MapDataset._get_object:  # or it may be any object
+                name_sample(error, self._dataset_bucket_key_pairs[i])
+            raise
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Return a batch of transformed samples. Their objects are fetched concurrently, and transformed in order.

@@ -1,16 +1,23 @@
-"""``on_error="replace"``: bad content is replaced, counted and bounded; trouble is not hidden. And ``stats``."""
+"""``on_error="replace"``: bad content is replaced, counted and bounded; trouble is not hidden. And ``stats``.
+
+Without it, an error says of which sample it is, by a note.
+"""
 
 from __future__ import annotations
 
 import itertools
 import logging
+import sys
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from s3torchconnector import S3ClientConfig, S3Reader
+from s3torchconnector import S3ClientConfig, S3IterableDataset, S3MapDataset, S3Reader
 from s3torchconnector._datasets import _bad_samples
+from s3torchconnector._s3bucket_key_data import S3BucketKeyData
+from s3torchconnector._samples._items import GroupItem, name_sample
 from s3torchconnector.errors import (
     S3ChecksumError,
     S3ConfigurationError,
@@ -24,9 +31,10 @@ from s3torchconnector.s3streaming_dataset import S3StreamingDataset
 from s3torchconnector.testing import S3Server
 from tests.servers.http_messages import s3_error
 from tests.servers.proxy import RecordingProxy, Replace, first
-from tests.streaming.support import loading, number, numbered, options
+from tests.streaming.support import fill, loading, number, numbered, options
 
 COUNT = 97
+_HAS_NOTES = sys.version_info >= (3, 11)  # errors of Python 3.10 have none
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +201,85 @@ def test_stats_count_requests_and_retries(
         assert len(list(loader)) == 25
         since = loader.stats()["since_last_call"]
         assert (since["requests"], since["retries"]) == (len(proxy.exchanges) - stats["requests"], 0)
+
+
+# -- which sample an error is about -----------------------------------------------------------------------------------
+
+
+def failing_by_content(reader: S3Reader) -> bytes:
+    data = reader.read()
+    if data == b"1":
+        raise ValueError("boom")
+    if data == b"2":
+        raise StopIteration
+    return data
+
+
+class Hooked(S3IterableDataset):
+    def _get_transformed_object(self, bucket_key: S3BucketKeyData) -> Any:
+        return [super()._get_transformed_object(bucket_key)]
+
+
+class Indexed(S3MapDataset):
+    def __getitem__(self, i: int) -> Any:
+        return super().__getitem__((i + 1) % 3)
+
+
+class Opening(S3MapDataset):
+    def _get_object(self, i: int) -> Any:
+        return super()._get_object(i)
+
+
+def _streaming(threads: int) -> Callable[..., Any]:
+    def make(uri: str, **where: Any) -> S3StreamingDataset:
+        return S3StreamingDataset(uri, **where, shuffle=False, batch_size=3, transform_threads=threads)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "fails"),
+    [
+        (S3IterableDataset.from_prefix, list),
+        (Hooked.from_prefix, list),
+        (S3MapDataset.from_prefix, lambda dataset: dataset[1]),
+        (S3MapDataset.from_prefix, lambda dataset: dataset.__getitems__([0, 1])),
+        (Indexed.from_prefix, lambda dataset: len(dataset) and dataset.__getitems__([0, 2])),
+        (Opening.from_prefix, lambda dataset: len(dataset) and dataset.__getitems__([0, 1])),
+        (_streaming(0), list),
+        (_streaming(2), list),
+    ],
+)
+def test_an_error_of_a_transform_names_its_sample(s3_server: S3Server, bucket: str, make: Any, fails: Any) -> None:
+    fill(s3_server, bucket, {f"data/{i}": str(i).encode() for i in range(3)})
+    dataset = make(f"s3://{bucket}/data/", transform=failing_by_content, **options(s3_server))
+    with pytest.raises(ValueError, match=r"^boom") as caught:
+        fails(dataset)
+    assert getattr(caught.value, "__notes__", []) == [f"in the sample s3://{bucket}/data/1"] * _HAS_NOTES
+
+
+def test_errors_of_workers_name_their_sample(s3_server: S3Server, bucket: str) -> None:
+    """They are texts when they come from there; also those of a StopIteration."""
+    fill(s3_server, bucket, {"data/1": b"1", "data/2": b"2"})
+    manifest = S3Manifest.from_prefix(f"s3://{bucket}/data/", **options(s3_server))
+    dataset = S3StreamingDataset(manifest, transform=failing_by_content, shuffle=False)
+    with loading(dataset, num_workers=1) as loader:
+        batches = iter(loader)
+        for kind, place in ((ValueError, 1), (RuntimeError, 2)):
+            with pytest.raises(kind) as caught:
+                next(batches)
+            assert (f"in the sample s3://{bucket}/data/{place}" in str(caught.value)) == _HAS_NOTES
+
+
+def test_what_a_note_says() -> None:
+    part = S3BucketKeyData("b", "a/1.jpg")
+    error = ValueError("boom")
+    for item in (part, part, GroupItem("a/1", [("jpg", part)])):
+        name_sample(error, item)
+    assert (
+        getattr(error, "__notes__", [])
+        == ["in the sample s3://b/a/1.jpg", "in the sample s3://b/a/1"][: 2 * _HAS_NOTES]
+    )
+    for other in (S3FormatError("says it"), KeyboardInterrupt()):
+        name_sample(other, part)
+        assert not hasattr(other, "__notes__")

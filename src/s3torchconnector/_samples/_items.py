@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from s3torchconnector._errors import S3Exception
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._samples._sums import UNKNOWN, Sums
 from s3torchconnector._types import ObjectInfo
+from s3torchconnector._uri import display_uri
 
 
 class Member(NamedTuple):
@@ -150,3 +152,12 @@ def size_of(item: S3BucketKeyData) -> int:
 def name_of(item: S3BucketKeyData) -> str:
     """What names a sample in its bucket: the key of an object, or the key of an archive and the sample's name in it."""
     return item.sample_name if isinstance(item, RangeItem | GroupItem) else item.key
+
+
+def name_sample(error: BaseException, item: S3BucketKeyData) -> None:
+    """Add to an error of a transform which sample it is about. (Python 3.10 has no notes; errors of S3 say it.)"""
+    add_note = getattr(error, "add_note", None)
+    if add_note is not None and isinstance(error, Exception) and not isinstance(error, S3Exception):
+        note = f"in the sample {display_uri(item.bucket, name_of(item))}"
+        if note not in getattr(error, "__notes__", ()):
+            add_note(note)
