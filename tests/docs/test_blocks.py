@@ -28,7 +28,7 @@ _BLOCKS = [block for page in PAGES for block in page.blocks("python")]
 # By page, what each block prints, or a part of it, by a word of its code: a new block needs an entry, unless a text
 # block right below it says what it prints.
 _PRINTED = {
-    "README.md": {"torch.optim": "6 images\n", "S3Checkpoint": ""},
+    "README.md": {"torch.optim": "saved [2, 4]\n", "epoch-1": ""},
     "docs/guide/getting-started.md": {
         "keep_version": "<SequentialS3Reader s3://my-bucket/model.pt at 0>\n",
         "accesspoint": "S3IterableDataset of s3://arn:aws:s3:us-west-2:123456789012:accesspoint/my-ap/images/\n",
