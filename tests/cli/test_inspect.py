@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -247,6 +248,58 @@ def test_a_damaged_pickle_is_an_error_of_its_format(other: bytes, place: float) 
 def test_a_pickle_cannot_claim_memory() -> None:
     claim = b"\x80\x02Nr\xff\xff\xff\x7f0N."  # to be remembered as object number 2**31 - 1
     assert described(claim) is None
+
+
+_TWICE_OVER = b")" + b"2\x86" * 60  # a tuple that has twice the one before, sixty times
+_MAKES_TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n"
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"}" + _TWICE_OVER + b"K\x01s.",  # as a key
+        b"}" + b")" + b"\x85" * 1_000_000 + b"K\x01s.",
+        _TWICE_OVER + b"Q.",  # as what refers to a storage
+        _MAKES_TENSOR + _TWICE_OVER + b"\x85R.",
+        _MAKES_TENSOR + b")" + b"\x85" * 1_000_000 + b"R.",
+        b"\x96" + (2**46).to_bytes(8, "little") + b".",  # room for so many bytes
+        b"]" * 50_000 + b"a" * 49_999 + b".",
+        b"}"
+        + b"\x8b"
+        + (200_000).to_bytes(4, "little")
+        + b"\x7f" * 200_000
+        + b"K\x01s.",  # a number, too long to print
+    ],
+    ids=["wide key", "deep key", "wide id", "wide tensor", "deep tensor", "claim", "deep list", "number"],
+)
+def test_a_pickle_of_few_bytes_takes_little_time(pickled: bytes) -> None:
+    tensors: list[Any] = []
+    with contextlib.suppress(S3FormatError):
+        tensors = tensors_in(described(b"\x80\x05" + pickled, storage_of), {}, [])
+    assert tensors == []
+
+
+def test_the_names_of_nested_tensors_stay_short() -> None:
+    key = b"X" + (100_000).to_bytes(4, "little") + b"k" * 100_000 + b"q\x000"
+    tensor = b"ctorch._utils\n_rebuild_meta_tensor_no_storage\n(ctorch\nfloat32\n(K\x04t\x89tR"
+    pickled = b"\x80\x02" + key + b"}h\x00" * 900 + tensor + b"s" * 900 + b"."
+    [found] = tensors_in(described(pickled), {}, [])
+    assert (len(found.name), found.shape) == (1003, (4,))
+
+
+def test_a_shape_is_a_number_of_elements_that_can_be_said() -> None:
+    for sizes in (b"(" + b"K\x02" * 65 + b"t", b"(\x8a\x09" + b"\x00" * 8 + b"\x01t"):
+        pickled = b"\x80\x02ctorch._utils\n_rebuild_meta_tensor_no_storage\n(ctorch\nfloat32\n" + sizes + b"\x89tR."
+        with pytest.raises(S3FormatError, match="no tensor"):
+            tensors_in(described(pickled), {}, [])
+
+
+def test_a_compressed_pickle_cannot_grow_without_limit(folder: Path, bucket: str) -> None:
+    with zipfile.ZipFile(folder / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"(" + b"]" * (17 * 1024 * 1024) + b"t.")
+    done = call("inspect", f"s3://{bucket}/bomb.pt")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "too many for names and shapes" in done.stderr
 
 
 # -- other files ------------------------------------------------------------------------------------------------------

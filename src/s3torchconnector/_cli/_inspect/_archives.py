@@ -17,13 +17,14 @@ from s3torchconnector._cli._inspect._description import Description
 from s3torchconnector._cli._inspect._pickles import Made, described
 from s3torchconnector._cli._inspect._rebuilt import storage_of, tensors_in
 from s3torchconnector._cli._inspect._remote_file import RemoteFile
-from s3torchconnector._config import GIB, KIB
+from s3torchconnector._config import KIB, MIB
 from s3torchconnector._errors import S3Exception, S3FormatError
 
 MAGIC = b"PK\x03\x04"
 _END = 128 * KIB  # has the end of the directory, whatever comment follows it
 _PICKLE = "data.pkl"
-_LARGEST_PICKLE = 1 * GIB
+_LARGEST_PICKLE = 256 * MIB  # a million tensors' names and shapes; as Python's objects, it takes 60 times the memory
+_LARGEST_COMPRESSED = 16 * MIB  # PyTorch compresses none: a few bytes may say that they are gigabytes
 _MOST_VALUES = 20
 _LONGEST = 80
 
@@ -75,9 +76,10 @@ def _pickle(archive: zipfile.ZipFile, name: str) -> bytes:
     if info.CRC == 0:  # PyTorch wrote none
         info.CRC = cast(Any, None)  # so that zipfile compares none
     with archive.open(info) as stream:
-        data = stream.read(_LARGEST_PICKLE + 1)
-    if len(data) > _LARGEST_PICKLE:
-        raise S3FormatError(f"its {_PICKLE} has more than {_LARGEST_PICKLE} bytes, too many for names and shapes")
+        largest = _LARGEST_PICKLE if info.compress_type == zipfile.ZIP_STORED else _LARGEST_COMPRESSED
+        data = stream.read(largest + 1)
+    if len(data) > largest:
+        raise S3FormatError(f"its {_PICKLE} has more than {largest} bytes, too many for names and shapes")
     return data
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from s3torchconnector._cli._inspect._description import Description, Tensor, item_size
-from s3torchconnector._cli._inspect._pickles import Made, attribute, described, dtype_in, path_of, sizes_in
+from s3torchconnector._cli._inspect._pickles import Made, attribute, described, dtype_in, path_of, shortened, sizes_in
 from s3torchconnector._cli._inspect._remote_file import RemoteFile
 from s3torchconnector._errors import S3FormatError
 from s3torchconnector._s3client import S3Client
@@ -75,7 +75,8 @@ def _files(storage_data: Any) -> dict[str, int]:
             attribute(info, field, place) for place, field in enumerate(("relative_path", "offset", "length"))
         )
         if not isinstance(info, Made) or not isinstance(name, str) or not type(offset) is type(length) is int:
-            raise S3FormatError(f"it names a place in its files by {path_of(info)} of {str(info.state)[:100]}")
+            said = shortened(info.state if isinstance(info, Made) else info)
+            raise S3FormatError(f"it names a place in its files by {path_of(info)} of {said}")
         sizes[name] = max(sizes.get(name, 0), offset + length)
     return sizes
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from s3torchconnector._cli._checkpoints._states import StepState
 
-_BITS = re.compile(r"[a-z]+?(\d+)")
+_BITS = re.compile(r"[a-z]+?(\d{1,4})")
 
 
 class Tensor(NamedTuple):

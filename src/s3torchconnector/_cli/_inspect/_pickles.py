@@ -6,6 +6,10 @@ names is imported, let alone called.
 
 The unpickler is the one of the standard library that is written in Python. That in C makes room for as many objects as
 a pickle of a few bytes says that it has, which may be more than the machine has memory for.
+
+A few bytes can also say "a tuple that has the one before twice" sixty times. Whatever looks into all of it takes for
+ever, and in C, Ctrl-C does not end it. So tuples are compared by identity (``_Tuple``), errors quote by ``shortened``,
+and numbers are no longer than they can be printed.
 """
 
 from __future__ import annotations
@@ -15,9 +19,17 @@ import io
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 from s3torchconnector._errors import S3FormatError
+
+_LONGEST_NUMBER = 1024  # bytes; Python prints numbers of up to 1785
+_MOST_SIZES = 64  # of a shape, so that their product is a number that can be printed
+_LARGEST_SIZE = 2**63 - 1
+_LONGEST_TEXT = 200
+_MOST_ELEMENTS = 8
+_DEEPEST = 3
 
 
 class Made:
@@ -66,7 +78,45 @@ class Made:
         self.values.extend(values)
 
 
+class _Tuple(tuple[Any, ...]):
+    """A tuple whose hash, as a key, does not take its elements: they may be nested without limit."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+def _load_tuple(unpickler: Any) -> None:
+    items = unpickler.pop_mark()  # which changes ``append``
+    unpickler.append(_Tuple(items))
+
+
+def _load_last(unpickler: Any, count: int) -> None:
+    unpickler.stack[-count:] = [_Tuple(unpickler.stack[-count:])]
+
+
+def _load_bytearray(unpickler: Any) -> None:
+    """Python's makes room for as many bytes as the pickle claims."""
+    unpickler.append(bytearray(unpickler.read(int.from_bytes(unpickler.read(8), "little"))))
+
+
+def _load_long_number(unpickler: Any) -> None:
+    data = unpickler.read(int.from_bytes(unpickler.read(4), "little"))
+    is_short = len(data) <= _LONGEST_NUMBER
+    unpickler.append(int.from_bytes(data, "little", signed=True) if is_short else Made(f"{len(data)} bytes"))
+
+
 class _Unpickler(pickle._Unpickler):
+    dispatch: ClassVar = {
+        **pickle._Unpickler.dispatch,
+        pickle.TUPLE[0]: _load_tuple,
+        pickle.TUPLE1[0]: partial(_load_last, count=1),
+        pickle.TUPLE2[0]: partial(_load_last, count=2),
+        pickle.TUPLE3[0]: partial(_load_last, count=3),
+        pickle.BYTEARRAY8[0]: _load_bytearray,
+        pickle.LONG4[0]: _load_long_number,
+    }
+
     def __init__(self, data: bytes, persistent: Callable[[Any], Any] | None) -> None:
         super().__init__(io.BytesIO(data))
         self._persistent = persistent
@@ -116,7 +166,7 @@ def described(data: bytes, persistent: Callable[[Any], Any] | None = None) -> An
     except S3FormatError:
         raise
     except Exception as error:  # whatever unpickling any bytes may raise
-        raise S3FormatError(f"its pickle cannot be read ({type(error).__name__}: {error})") from error
+        raise S3FormatError(f"its pickle cannot be read ({type(error).__name__}: {error!s:.200})") from error
 
 
 @contextmanager
@@ -137,6 +187,18 @@ def path_of(value: Any) -> str:
     return str(value.path) if is_made else ""
 
 
+def shortened(value: Any, deepest: int = _DEEPEST) -> str:
+    """What a pickle made, for the text of an error: some of it, however much there is."""
+    if isinstance(value, list | tuple):
+        inside = (shortened(each, deepest - 1) for each in value[:_MOST_ELEMENTS])
+        text = f"({', '.join(inside)})" if deepest else "(...)"
+    elif isinstance(value, str | int | float | bytes) or value is None:
+        text = repr(value[:_LONGEST_TEXT] if isinstance(value, str | bytes) else value)
+    else:
+        text = path_of(value) or type(value).__name__
+    return text[:_LONGEST_TEXT]
+
+
 def attribute(value: Any, name: str, position: int) -> Any:
     """An attribute of an object, by its name, or its place if the state is a sequence; None if it has none."""
     state = value.state if isinstance(value, Made) else None
@@ -149,7 +211,9 @@ def sizes_in(value: Any) -> tuple[int, ...] | None:
     """A shape: numbers in a tuple, a list or a ``torch.Size``; None if it is something else."""
     if isinstance(value, Made):
         value = value.args[0] if value.path == "torch.Size" and value.args else None
-    if not isinstance(value, list | tuple) or not all(type(size) is int and size >= 0 for size in value):
+    if not isinstance(value, list | tuple) or len(value) > _MOST_SIZES:
+        return None
+    if not all(type(size) is int and 0 <= size <= _LARGEST_SIZE for size in value):
         return None
     return tuple(value)
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from s3torchconnector._cli._inspect._description import Tensor, item_size
-from s3torchconnector._cli._inspect._pickles import Made, dtype_in, path_of, sizes_in
+from s3torchconnector._cli._inspect._pickles import Made, dtype_in, path_of, shortened, sizes_in
 from s3torchconnector._errors import S3FormatError
 
 _DEEPEST = 1000
+_LONGEST_NAME = 1000  # what is in what is in something has the names of all of them
 _UTILS = "torch._utils."
 _IN_STORAGES = {f"{_UTILS}_rebuild_{name}" for name in ("tensor", "tensor_v2", "tensor_v3", "qtensor")}
 _WITHOUT_DATA = f"{_UTILS}_rebuild_meta_tensor_no_storage"  # on the device "meta"
@@ -71,7 +72,7 @@ def storage_of(pid: Any) -> Storage:
         name = path_of(pid[1]).rpartition(".")[2].removesuffix("Storage")
         if isinstance(pid[2], str) and name in _STORAGES:
             return Storage(pid[2], _STORAGES[name], pid[4])
-    raise S3FormatError(f"its pickle refers to {pid!r:.200}, which is no storage of tensors")
+    raise S3FormatError(f"its pickle refers to {shortened(pid)}, which is no storage of tensors")
 
 
 def tensors_in(pickled: Any, records: dict[str, int], problems: list[str]) -> list[Tensor]:
@@ -122,7 +123,10 @@ def _walk(pickled: Any) -> Iterator[tuple[str, _Found]]:
 
 def _joined(name: str, key: Any) -> str:
     text = "" if key is None or key in _LEFT_OUT else str(key) if isinstance(key, str | int | float) else path_of(key)
-    return f"{name}.{text}" if name and text else name or text
+    joined = f"{name}.{text}" if name and text else name or text
+    return (
+        joined if len(joined) <= _LONGEST_NAME else f"{joined[: _LONGEST_NAME // 2]}...{joined[-_LONGEST_NAME // 2 :]}"
+    )
 
 
 def _inside(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -163,7 +167,7 @@ def _tensor(value: Any, name: str) -> _Found | None:
     else:
         return None
     if found is None:
-        raise S3FormatError(f"its pickle makes {name!r:.100} by {value.path} of {str(value.args)[:100]}, no tensor")
+        raise S3FormatError(f"its pickle makes {name!r:.100} by {value.path} of {shortened(value.args)}, no tensor")
     return found
 
 
