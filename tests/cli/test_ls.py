@@ -152,3 +152,31 @@ def test_a_reader_that_ends_early_is_no_error(s3_server: S3Server, bucket: str) 
         listing.stdout.close()
         assert listing.stderr.read() == ""
         assert listing.wait(60) == 141
+
+
+def test_a_closed_stream_is_no_traceback(s3_server: S3Server, bucket: str) -> None:
+    (s3_server.folder / bucket / "key").write_bytes(b"data")
+    uri = f"s3://{bucket}/key"
+    for command, code in ((f"ls {uri} >&-", 1), (f"cat {uri} >&-", 1), (f"ls {uri} 2>&-", 0), (f"cp - {uri} <&-", 1)):
+        line = f"{sys.executable} -m s3torchconnector {command}"
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert (s3_server.folder / bucket / "key").read_bytes() == b"data"  # and not replaced by nothing
+
+
+_INTERRUPTED_IMPORT = """
+import sys
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Finder)
+from s3torchconnector._cli import main
+main()
+"""
+
+
+def test_ctrl_c_while_it_starts_is_no_traceback() -> None:
+    command = [sys.executable, "-c", _INTERRUPTED_IMPORT, "ls"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -10,13 +10,26 @@ pipe has ended.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+from typing import BinaryIO, cast
 
 from s3torchconnector._late_imports import no_fork
+
+_INTERRUPTED = 130  # exit code, as in ``_endings``, which may be under import still
 
 
 def main() -> None:
     """Run ``s3torch`` with the arguments of the process, and end the process with its exit code."""
+    _open_closed_streams()
+    try:
+        _run()
+    except KeyboardInterrupt:  # while it imports; commands say more
+        raise SystemExit(_INTERRUPTED) from None
+
+
+def _run() -> None:
     try:
         with no_fork:
             from s3torchconnector._cli._app import COMMANDS, make_app
@@ -28,3 +41,18 @@ def main() -> None:
         sys.stderr.write(f"s3torch needs the package {error.name}. From the checkout, run: pip install '.[cli]'\n")
         raise SystemExit(2) from None
     app(prog_name="s3torch")
+
+
+def _open_closed_streams() -> None:
+    """Python has None for a standard stream that whoever started the process has closed (``>&-``).
+
+    What is then read from, or written to them fails: nobody takes output that is lost for delivered, or stores nothing
+    in place of what should have come in. Only what is said on standard error goes nowhere.
+    """
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_WRONLY), "r")
+    if sys.stdout is None:
+        raw = os.fdopen(os.open(os.devnull, os.O_RDONLY), "wb", buffering=0)
+        sys.stdout = io.TextIOWrapper(cast(BinaryIO, raw), encoding="utf-8", write_through=True)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
