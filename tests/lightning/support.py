@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from s3torchconnector.lightning import S3LightningCheckpoint
@@ -40,4 +41,7 @@ class Model(LightningModule):
 
 def trainer(uri: str, endpoint: str, **arguments: Any) -> Trainer:
     plugin = arguments.pop("plugin", None) or S3LightningCheckpoint("us-east-1", endpoint=endpoint)
-    return Trainer(default_root_dir=uri, plugins=[plugin], **QUIET, **arguments)
+    # Not Lightning's default, which writes to S3 by other packages if TensorBoard is installed.
+    logger = arguments.pop("logger", None)
+    logger = CSVLogger(uri) if logger is None else logger
+    return Trainer(default_root_dir=uri, plugins=[plugin], logger=logger, **QUIET, **arguments)
