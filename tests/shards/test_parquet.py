@@ -310,7 +310,9 @@ def test_without_pyarrow_the_error_names_the_extra(
     s3_server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ImportError, match=r"Parquet files need pyarrow: from the checkout, pip install '\.\[parquet\]'"):
+    with pytest.raises(
+        ImportError, match=r"Parquet files need pyarrow: from the checkout, pip install '\.\[parquet\]'"
+    ):
         S3Manifest.from_parquet(f"s3://{bucket}/", **options(s3_server))
 
 
