@@ -11,6 +11,8 @@ import random
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,8 @@ from s3torchconnector._errors import S3FormatError
 from s3torchconnector.dcp import S3StorageWriter
 from s3torchconnector.testing import S3Server
 from tests.cli.support import at_terminal, call
-from tests.servers.proxy import Fault, RecordingProxy
+from tests.servers.http_messages import ReceivedRequest
+from tests.servers.proxy import Fault, RecordingProxy, StallBody
 
 _ROWS = 1000
 _LITTLE = 600 * 1024  # bytes; the files here have megabytes of tensors
@@ -425,6 +428,30 @@ def test_a_model_that_is_not_as_its_index_says(folder: Path, bucket: str) -> Non
         "int is not in model-00001-of-00002.safetensors, where the index says it is",
         "empty, in model-00002-of-00002.safetensors, is not in the index",
     ]
+
+
+def test_ctrl_c_does_not_wait_for_files_that_do_not_come(folder: Path, bucket: str, proxy: RecordingProxy) -> None:
+    _model(folder / "hf")
+    release = threading.Event()
+    asked: set[str] = set()
+
+    def misbehave(request: ReceivedRequest) -> Fault | None:
+        if not request.path.endswith(".safetensors"):
+            return None
+        asked.add(request.path)
+        return StallBody(release)
+
+    proxy.misbehave = misbehave
+    command = "inspect", f"s3://{bucket}/hf/model.safetensors.index.json", f"--endpoint-url={proxy.endpoint}"
+    try:
+        with at_terminal(*command) as terminal:
+            terminal.until(lambda: len(asked) == 2)
+            began = time.monotonic()
+            terminal.type("\x03")
+            assert terminal.wait() == 130
+            assert time.monotonic() - began < 9  # less than the time in which a response has to begin
+    finally:
+        release.set()
 
 
 def test_a_distributed_checkpoint_is_described(bucket: str, proxy: RecordingProxy) -> None:

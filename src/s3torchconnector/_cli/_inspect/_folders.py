@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from concurrent.futures import ThreadPoolExecutor
+import sys
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -13,6 +13,7 @@ from s3torchconnector._cli._inspect._dcp import METADATA_NAME, describe_checkpoi
 from s3torchconnector._cli._inspect._description import Description
 from s3torchconnector._cli._inspect._objects import describe_object, json_of
 from s3torchconnector._cli._inspect._remote_file import RemoteFile
+from s3torchconnector._cli._jobs import Jobs
 from s3torchconnector._errors import S3FormatError, S3NotFoundError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._uri import display_uri
@@ -89,21 +90,24 @@ class Folder:
 
     def _describe_files(self, names: list[str], title: str) -> Description:
         found = Description(self._uri, "folder", title)
-        with ThreadPoolExecutor(_AT_A_TIME) as threads:
-            described = list(threads.map(partial(self._describe_file, problems=found.problems), names))
-        for name, file in zip(names, described, strict=True):
+        described: dict[str, Description] = {}
+        with Jobs(_AT_A_TIME, sys.maxsize) as jobs:  # unlike an executor's, they do not keep Ctrl-C waiting
+            for name in names:
+                jobs.submit(partial(self._describe_file, name, described, found.problems))
+        for name in names:
+            file = described[name]
             found.tensors += [tensor._replace(file=name) for tensor in file.tensors]
             found.problems += [f"{name}: {problem}" for problem in file.problems]
-        found.facts = {"files": len(names), "size": sum(file.facts.get("size", 0) for file in described)}
+        found.facts = {"files": len(names), "size": sum(file.facts.get("size", 0) for file in described.values())}
         found.facts |= self._config()
         return found
 
-    def _describe_file(self, name: str, problems: list[str]) -> Description:
+    def _describe_file(self, name: str, described: dict[str, Description], problems: list[str]) -> None:
         try:
-            return describe_object(self._open(name))
+            described[name] = describe_object(self._open(name))
         except (S3NotFoundError, S3FormatError) as error:
             problems.append(str(error))
-            return Description(name, "", "")
+            described[name] = Description(name, "", "")
 
     def _config(self) -> dict[str, Any]:
         """What ``config.json`` says of a model of Hugging Face's."""
