@@ -97,7 +97,7 @@ def test_the_policy_allows_what_is_requested() -> None:
     operations = set(re.findall(r'Request\(\s*"(\w+)"', _SOURCES))
     assert {"GetObject", "UploadPart", "ListObjectsV2"} <= operations
     needed = {action for each in operations for action in _ACTIONS.get(each, [f"s3:{each}"])}
-    assert allowed | {"s3express:CreateSession"} == needed
+    assert allowed | {"s3express:CreateSession", "s3:CreateBucket"} == needed
     assert "`s3express:CreateSession`" in _START.section("Permissions")
     ids = {statement["Sid"] for statement in statements}
     named = {name for _, cell in _START.rows("Permissions") for name in _names(cell)}

@@ -172,7 +172,7 @@ def with_date(answer: bytes, moment: float) -> bytes:
 
 def test_a_bucket_that_does_not_exist(s3_server: S3Server) -> None:
     found = examined(None, "there-is-none", write=True)
-    check_named(found, "bucket", "there is no bucket 'there-is-none'", "aws s3 mb s3://there-is-none")
+    check_named(found, "bucket", "there is no bucket 'there-is-none'", "s3torch mb s3://there-is-none --region ")
 
 
 # -- permissions -------------------------------------------------------------------------------------------------------
@@ -277,6 +277,7 @@ def test_an_object_that_cannot_be_read_for_what_it_is(
     refusal = s3_error(status, code, message)
     found, _ = refused(lambda request: refusal if request.path.startswith("/bucket/data/") else None)
     check_named(found, "get", message.partition("'")[0].rstrip("."), fix)
+    assert found["get"].text[-1] != "."  # another follows, and then the fix
 
 
 def test_a_quota_that_is_used_up(keys: None) -> None:

@@ -104,7 +104,7 @@ def test_figures_by_name() -> None:
         *[(name, 0.4) for name in ("GetObject", "HeadObject", "GetObjectTagging", "CreateSession")],
         *[(name, 5.0) for name in ("PutObject", "CopyObject", "UploadPart", "UploadPartCopy")],
         *[(name, 5.0) for name in ("CreateMultipartUpload", "CompleteMultipartUpload")],
-        *[(name, 5.0) for name in ("ListObjectsV2", "ListMultipartUploads")],
+        *[(name, 5.0) for name in ("ListObjectsV2", "ListMultipartUploads", "CreateBucket")],
         *[(name, 0.0) for name in ("DeleteObject", "AbortMultipartUpload")],
     ],
 )

@@ -20,6 +20,7 @@ COMMANDS = {
     "cat": "_cat",
     "cp": "_cp",
     "rm": "_rm",
+    "mb": "_mb",
     "inspect": "_inspect",
     "bench": "_bench",
     "doctor": "_doctor",

@@ -192,6 +192,6 @@ def bucket(session: Session) -> Verdict:
     if reply.status == 404:
         return failed(
             f"there is no bucket {name!r} at {session.address} ({reply})",
-            f"correct the name, or create it: aws s3 mb s3://{name} {session.options}",
+            f"correct the name, or create it: s3torch mb s3://{name} {session.options}",
         )
     return passed(f"{name} exists" if reply.is_good else f"{name} may exist: the server does not say that it does not")

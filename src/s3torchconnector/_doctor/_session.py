@@ -165,7 +165,7 @@ class Session:
 
     @property
     def options(self) -> str:
-        """The options of AWS's command line that lead to the same server."""
+        """The options that lead to the same server, of AWS's command line and of ours."""
         config, target = self.config, self.target
         url = f" --endpoint-url {target.endpoint}" if target.endpoint else ""
         return f"--region {target.region}{url}" + (f" --profile {config.profile}" if config.profile else "")

@@ -14,9 +14,15 @@ from urllib.parse import quote
 from s3torchconnector._customer_key import S3CustomerKey
 from s3torchconnector._uri import display_uri, is_arn
 from s3torchconnector._wire._connection import Buffer
-from s3torchconnector._wire._documents import CompletedPart, UploadMarker, complete_multipart_document
+from s3torchconnector._wire._documents import (
+    CompletedPart,
+    UploadMarker,
+    complete_multipart_document,
+    create_bucket_document,
+)
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_WITHOUT_CONSTRAINT = "us-east-1"
 _COPY_SOURCE = "x-amz-copy-source"
 VERSION_ID = "versionId"  # of a query
 CHECKSUM_MODE = "x-amz-checksum-mode"
@@ -24,7 +30,7 @@ CHECKSUM_MODE = "x-amz-checksum-mode"
 OPERATIONS = (
     "GetObject", "HeadObject", "PutObject", "ListObjectsV2", "DeleteObject", "CopyObject", "CreateMultipartUpload",
     "UploadPart", "UploadPartCopy", "CompleteMultipartUpload", "AbortMultipartUpload", "ListMultipartUploads",
-    "GetObjectTagging", "CreateSession",
+    "GetObjectTagging", "CreateSession", "CreateBucket",
 )  # fmt: skip
 UNASKED = ""  # as the value of that header: it is not sent, although the client asks for checksums
 
@@ -197,6 +203,12 @@ def source_if_match(etag: str | None) -> dict[str, str]:
 
 def get_object_tagging(bucket: str, key: str) -> Request:
     return Request("GetObjectTagging", "GET", bucket, key, query=(("tagging", ""),))
+
+
+def create_bucket(bucket: str, region: str) -> Request:
+    """A bucket in ``region``; the document is left out for us-east-1, which it may not name."""
+    body = [] if region == _WITHOUT_CONSTRAINT else [create_bucket_document(region)]
+    return Request("CreateBucket", "PUT", bucket, headers={"content-type": "application/xml"}, body=body)
 
 
 def complete_multipart_upload(
