@@ -67,6 +67,13 @@ def test_a_tree_goes_to_s3_and_inside_of_s3_and_back(tree: Path, bucket: str, tm
     assert _same(tree, tmp_path / "back")
 
 
+def test_no_object_that_is_to_be_copied_is_replaced_before(bucket: str, client: S3Client) -> None:
+    _put(client, bucket, "o/b/z", b"outer")
+    _put(client, bucket, "o/b/b/z", b"inner")  # whose copy would be o/b/z
+    assert "would replace an object that is to be copied" in _fails("-r", f"s3://{bucket}/o/b/", f"s3://{bucket}/o/")
+    assert [client.get_object(bucket, key).read() for key in ("o/z", "o/b/z")] == [b"outer", b"outer"]
+
+
 def test_single_files_go_to_a_key_or_into_a_folder(tree: Path, bucket: str, client: S3Client, tmp_path: Path) -> None:
     for target, key in (("name", "name"), ("dir/", "dir/a"), ("", "a")):
         _cp(tree / "a", f"s3://{bucket}/{target}")

@@ -19,6 +19,8 @@ from s3torchconnector._errors import S3Exception
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._types import HeadObjectResult, ObjectInfo
 
+_IN_SOURCE = "this would replace an object that is to be copied itself, maybe before it is: copy to another folder"
+
 
 class Item(NamedTuple):
     """One file or object to copy.
@@ -156,7 +158,8 @@ def _tree_of_objects(client: S3Client, source: Location, target: Place) -> Itera
             relative = info.key[len(source.key) :]
             is_mark = not info.size and (not relative or relative.endswith("/"))  # of a folder, by a console
             if not is_mark or isinstance(target, Location):
-                yield _item_of_tree(Location(source.bucket, info.key), target, relative, info)
+                item = _item_of_tree(Location(source.bucket, info.key), target, relative, info)
+                yield item._replace(refused=_IN_SOURCE) if str(item.target).startswith(str(source)) else item
     if not found:
         raise FileNotFoundError(f"there is no object below {source}")
 
