@@ -104,6 +104,11 @@ class _Impatient(ScriptedServer):
 
 
 def test_a_server_that_drops_a_slow_program_is_no_failure() -> None:
+    # On a busy machine, it may read nothing ahead at the moments when it computes, and the server has nothing to drop.
+    assert any(_drops_while_a_program_computes() for _ in range(6))
+
+
+def _drops_while_a_program_computes() -> int:
     served, part = VirtualObject(64 * MIB), 16 * MIB
     settings: dict[str, Any] = {"part_size": part, "memory_budget": part, "max_attempts": 1}
     with _Impatient(served) as server, client_of(server.endpoint, **settings) as client:
@@ -116,4 +121,4 @@ def test_a_server_that_drops_a_slow_program_is_no_failure() -> None:
                 drops += server.gone.wait(0.5)  # while this program computes
                 server.gone.clear()
         assert reader.tell() == served.size
-        assert drops
+        return drops

@@ -14,6 +14,7 @@ from types import TracebackType
 from s3torchconnector._transfer import Lane, Workers
 
 _SECONDS_TO_STOP = 2.0
+_LOOK_AGAIN = 0.5  # seconds
 
 
 class StoppedError(Exception):
@@ -61,11 +62,16 @@ class Jobs:
             BaseException: what a job has raised. There is no use in others then.
         """
         with self._changed:
-            self._changed.wait_for(partial(self._has_room, size))
+            self._wait_for(partial(self._has_room, size))
             self._raise_error()
             self._running += 1
             self._bytes += size
         self._lane.submit(partial(self._do, job, size))
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait, and look for Ctrl-C from time to time: Python does not see one that comes just before it waits."""
+        while not self._changed.wait_for(condition, _LOOK_AGAIN):
+            pass
 
     def _has_room(self, size: int) -> bool:
         if self._error is not None or not self._running:
@@ -98,7 +104,7 @@ class Jobs:
     ) -> None:
         if error is None:
             with self._changed:
-                self._changed.wait_for(lambda: not self._running)
+                self._wait_for(lambda: not self._running)
                 self._raise_error()
             self._workers.close()
             return
