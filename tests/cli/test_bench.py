@@ -77,10 +77,16 @@ def test_the_figures_are_those_of_the_server(
         waits = list(each["first_byte_seconds"].values())
         assert waits == sorted(waits)
         assert bool(waits) == (each["work"] != "save")
-    assert Counter(each["work"] for each in result["measurements"]) == {"small": 5, "large": 3, "save": 3}
+    usual = S3ClientConfig().throughput_target_gbps
+    higher = [each for each in result["measurements"] if each["throughput_target_gbps"] != usual]
+    at_usual = [each for each in result["measurements"] if each not in higher]
+    assert Counter(each["work"] for each in at_usual) == {"small": 5, "large": 3, "save": 3}
+    # Higher targets are tried if this machine nearly reaches the usual one.
+    reached = max(each["gbps"] for each in at_usual if each["work"] == "large") >= 0.7 * usual
+    assert {each["work"] for each in higher} == ({"large"} if reached else set())
     assert {each["bytes"] / each["objects"] for each in result["measurements"] if each["work"] == "small"} == {3000}
     names = [each["name"] for each in result["recommendations"]]
-    assert names == ["num_workers", "look_ahead", "max_connections", "part_size"]
+    assert names == ["num_workers", "look_ahead", "max_connections", "part_size", *["throughput_target_gbps"][:reached]]
     assert 0 < result["estimated_cost_dollars"]["requests"] < 1
     assert "$" in done.stderr
     assert picture.read_bytes().startswith(b"\x89PNG")
