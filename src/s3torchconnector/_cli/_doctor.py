@@ -14,8 +14,9 @@ from rich.text import Text
 from s3torchconnector._cli._connection import Connection, connects
 from s3torchconnector._cli._endings import FAILED, clean_when_terminated
 from s3torchconnector._cli._location import Location, Prefix
-from s3torchconnector._cli._output import Json, counted, print_json, print_line, stdout_console
+from s3torchconnector._cli._output import Json, print_json, print_line, stdout_console
 from s3torchconnector._doctor import Finding, Status, Target, examine
+from s3torchconnector._plural import counted
 from s3torchconnector._transfer import ranks_of_node
 from s3torchconnector._version import __version__
 

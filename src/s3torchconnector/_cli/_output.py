@@ -88,16 +88,6 @@ def readable(size: float) -> str:
     return f"{size:.1f} {_UNITS[exponent]}" if exponent else f"{size:.0f} B"
 
 
-def counted(count: int, noun: str) -> str:
-    """A number and what it counts.
-
-    >>> from s3torchconnector._cli._output import counted
-    >>> counted(1, "step"), counted(2_000, "step")
-    ('1 step', '2,000 steps')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def printable(text: str) -> str:
     """A key or a path for a line of text. What would break the line, or command a terminal, is escaped."""
     return text if text.isprintable() else repr(text)[1:-1]

@@ -15,6 +15,7 @@ from typing import Any
 from s3torchconnector._cli._endings import fail
 from s3torchconnector._cli._output import print_json, print_line, printable, readable, tell
 from s3torchconnector._errors import S3ConfigurationError, S3CredentialsError, S3Exception
+from s3torchconnector._plural import counted
 from s3torchconnector._progress import Progress
 
 _MOST_LINES = 50  # about failures: more tell nothing new
@@ -141,7 +142,7 @@ class Report:
         return text
 
     def _count(self, number: int) -> str:
-        return f"{number:,} {self._words.unit}{'' if number == 1 else 's'}"
+        return counted(number, self._words.unit)
 
     def _print(self, write: Callable[[Any], None], what: Any) -> None:
         """Under the lock: print without breaking the line of progress."""

@@ -16,9 +16,10 @@ from s3torchconnector._cli._connection import Connection, connects
 from s3torchconnector._cli._endings import clean_when_terminated, fail
 from s3torchconnector._cli._jobs import Jobs
 from s3torchconnector._cli._location import Location, Objects
-from s3torchconnector._cli._output import DryRun, Json, Verbose, counted, printable, readable
+from s3torchconnector._cli._output import DryRun, Json, Verbose, printable, readable
 from s3torchconnector._cli._report import Report, Words
 from s3torchconnector._errors import S3AccessDeniedError
+from s3torchconnector._plural import counted
 from s3torchconnector._s3client import S3Client
 
 _AT_ONCE = 64

@@ -6,9 +6,10 @@ from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 from s3torchconnector._doctor import _machine, _reading, _response, _throughput, _way, _writing
-from s3torchconnector._doctor._findings import Finding, Verdict, because_of, counted, failed, sentence, skipped, warned
+from s3torchconnector._doctor._findings import Finding, Verdict, because_of, failed, sentence, skipped, warned
 from s3torchconnector._doctor._session import Session, Target, TimeIsUp
 from s3torchconnector._errors import S3ConnectionError, S3Exception, S3ThrottledError
+from s3torchconnector._plural import counted
 
 
 class Check(NamedTuple):

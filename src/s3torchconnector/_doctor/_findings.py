@@ -71,11 +71,6 @@ def one_line(text: str) -> str:
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
-def counted(count: int, noun: str) -> str:
-    """A number and what it counts."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def sentence(text: str) -> str:
     """Text without a full stop at its end, which follows."""
     return text.rstrip(". ")

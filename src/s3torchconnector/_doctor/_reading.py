@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from s3torchconnector._doctor._findings import Verdict, counted, failed, passed, skipped, warned
+from s3torchconnector._doctor._findings import Verdict, failed, passed, skipped, warned
 from s3torchconnector._doctor._session import Session
+from s3torchconnector._plural import counted
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._wire import Request, operations, parse_list_page
 from s3torchconnector._wire import _probe as probe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from s3torchconnector._doctor._findings import Verdict, because_of, counted, failed, passed, sentence, warned
+from s3torchconnector._doctor._findings import Verdict, because_of, failed, passed, sentence, warned
 from s3torchconnector._doctor._session import Session
 from s3torchconnector._errors import (
     S3ConnectionError,
@@ -16,6 +16,7 @@ from s3torchconnector._errors import (
     S3ThrottledError,
     S3TimeoutError,
 )
+from s3torchconnector._plural import counted
 from s3torchconnector._wire import _probe as probe
 from s3torchconnector._wire import operations, parse_list_page, read_document
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from s3torchconnector._doctor._findings import Verdict, counted, failed, passed, warned
+from s3torchconnector._doctor._findings import Verdict, failed, passed, warned
 from s3torchconnector._doctor._reading import PERMISSIONS, refused
 from s3torchconnector._doctor._scratch import GONE
 from s3torchconnector._doctor._session import Session
+from s3torchconnector._plural import counted
 from s3torchconnector._wire import (
     ALGORITHMS,
     Algorithm,

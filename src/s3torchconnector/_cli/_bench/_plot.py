@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from s3torchconnector._cli._bench._epoch import Epoch
 from s3torchconnector._cli._bench._measurement import Measurement
 from s3torchconnector._cli._bench._sweep import Result, describe_run, rate
+from s3torchconnector._plural import counted
 from s3torchconnector._wire import TracedRequest
 
 _OURS, _WAIT, _FAILED, _INK, _PAPER = "#1f6feb", "#b6c2d1", "#d1570a", "#1f2328", "#ffffff"
@@ -104,10 +105,7 @@ def _name_processes(axes: Axes, epoch: Epoch, rows: dict[tuple[int, int], int]) 
     for (process, _), row in rows.items():
         places.setdefault(process, []).append(row)
     middles = [(min(each) + max(each)) / 2 for each in places.values()]
-    names = [
-        f"{epoch.processes[process]}\n{len(each)} connection{'' if len(each) == 1 else 's'}"
-        for process, each in places.items()
-    ]
+    names = [f"{epoch.processes[process]}\n{counted(len(each), 'connection')}" for process, each in places.items()]
     axes.set_yticks(middles, names)
     for each in list(places.values())[1:]:
         axes.axhline(min(each) - 0.5, color=_WAIT, linewidth=0.8)

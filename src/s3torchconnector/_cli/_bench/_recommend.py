@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from s3torchconnector._cli._bench._measurement import Measurement, Settings
+from s3torchconnector._plural import counted
 
 _ENOUGH = 0.95  # of the best: what is measured varies by some per cent
 _DEFAULT = Settings()
@@ -50,7 +51,7 @@ def _workers(measured: Sequence[Measurement]) -> list[Recommendation]:
     chosen = _least(measured, lambda each: each.objects_per_second, lambda each: each.settings.workers)
     most = max(measured, key=lambda each: each.settings.workers)
     number = chosen.settings.workers
-    reason = f"{_count(number, 'worker')} read {chosen.objects_per_second:,.0f} objects/s"
+    reason = f"{counted(number, 'worker')} read {chosen.objects_per_second:,.0f} objects/s"
     if most.settings.workers > number:
         reason += f"; {most.settings.workers} read {most.objects_per_second:,.0f}"
     elif len(measured) > 1:
@@ -155,10 +156,6 @@ def _in_flight_text(each: Measurement) -> str:
 
 def _usual_target() -> float:
     return _DEFAULT.throughput_target_gbps
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _verb(work: str) -> str:

@@ -27,6 +27,7 @@ from s3torchconnector._cli._bench._scratch import (
 from s3torchconnector._cli._connection import Connection
 from s3torchconnector._cli._location import Location
 from s3torchconnector._cli._output import readable, tell
+from s3torchconnector._plural import counted
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._wire import tracing
 
@@ -215,7 +216,7 @@ def describe_run(each: Measurement) -> str:
     """What a run did, in a few words."""
     settings, usual = each.settings, Settings()
     if each.work == "small":
-        words = [f"small objects, {settings.workers} worker{'' if settings.workers == 1 else 's'}"]
+        words = [f"small objects, {counted(settings.workers, 'worker')}"]
     else:
         words = [f"{each.work} reads" if each.work == "large" else "saves", f"{settings.part_size // _MIB} MiB parts"]
     if settings.look_ahead is not None:

@@ -6,7 +6,8 @@ from s3torchconnector._checkpoint_manager._store import Store
 from s3torchconnector._cli._checkpoints._states import print_steps, steps_of
 from s3torchconnector._cli._connection import Connection, connects
 from s3torchconnector._cli._location import Prefix
-from s3torchconnector._cli._output import Json, counted, print_json, readable, tell
+from s3torchconnector._cli._output import Json, print_json, readable, tell
+from s3torchconnector._plural import counted
 
 
 @connects

@@ -15,7 +15,8 @@ from s3torchconnector._cli._confirm import Yes, confirm, expect_terminal
 from s3torchconnector._cli._connection import Connection, connects
 from s3torchconnector._cli._endings import fail
 from s3torchconnector._cli._location import Prefix
-from s3torchconnector._cli._output import DryRun, Json, counted, print_json, print_line, tell
+from s3torchconnector._cli._output import DryRun, Json, print_json, print_line, tell
+from s3torchconnector._plural import counted
 
 _DURATION = re.compile(r"(\d+)(s|m|h|d|)", re.ASCII)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}

@@ -12,8 +12,9 @@ from s3torchconnector._checkpoint_manager._upkeep import compared
 from s3torchconnector._cli._connection import Connection, connects
 from s3torchconnector._cli._endings import fail
 from s3torchconnector._cli._location import Prefix
-from s3torchconnector._cli._output import Json, counted, print_json, print_line, printable, readable, tell
+from s3torchconnector._cli._output import Json, print_json, print_line, printable, readable, tell
 from s3torchconnector._errors import S3FormatError
+from s3torchconnector._plural import counted
 
 _Steps = Annotated[list[int] | None, typer.Option("--step", help="Verify this step only. Can be repeated.")]
 _NoRead = Annotated[bool, typer.Option("--no-read", help="Compare only sizes and ETags, by a listing.")]

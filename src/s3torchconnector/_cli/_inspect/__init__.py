@@ -22,8 +22,9 @@ from s3torchconnector._cli._inspect._print import print_description
 from s3torchconnector._cli._inspect._remote_file import RemoteFile
 from s3torchconnector._cli._inspect._steps import describe_step, step_at
 from s3torchconnector._cli._location import Location, Prefix
-from s3torchconnector._cli._output import Json, counted, print_json
+from s3torchconnector._cli._output import Json, print_json
 from s3torchconnector._errors import S3FormatError, S3NotFoundError
+from s3torchconnector._plural import counted
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._uri import display_uri
 

@@ -11,7 +11,6 @@ from s3torchconnector._cli._connection import Connection, connects
 from s3torchconnector._cli._location import Object
 from s3torchconnector._cli._output import (
     Json,
-    counted,
     iso_time,
     print_json,
     print_line,
@@ -20,6 +19,7 @@ from s3torchconnector._cli._output import (
     readable,
 )
 from s3torchconnector._late_imports import no_fork
+from s3torchconnector._plural import counted
 
 if TYPE_CHECKING:
     from s3torchconnector._datasets._rows import Samples

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from s3torchconnector._cli._connection import Connection, connects
 from s3torchconnector._cli._endings import fail
 from s3torchconnector._cli._location import Location, Object
-from s3torchconnector._cli._output import Json, counted, print_json, print_line, printable, tell
+from s3torchconnector._cli._output import Json, print_json, print_line, printable, tell
 from s3torchconnector._errors import S3NotFoundError
 from s3torchconnector._etag import bare
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._listed_objects import is_archived
+from s3torchconnector._plural import counted
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._types import ObjectInfo
 
