@@ -112,12 +112,13 @@ class DatasetSource:
 
     def open_early(self, item: S3BucketKeyData) -> Any:
         """Open a sample: a reader, or a ``FetchedSample``. No request is made."""
-        if isinstance(item, ArchiveItem):
-            return ArchiveSample(item, self._open_part)
-        if isinstance(item, GroupItem):
-            return GroupSample(item, self._open_part)
-        if isinstance(item, RecordItem):
-            return record_sample(item, self._open_part)
+        if not is_whole_object(item):
+            if isinstance(item, ArchiveItem):
+                return ArchiveSample(item, self._open_part)
+            if isinstance(item, GroupItem):
+                return GroupSample(item, self._open_part)
+            if isinstance(item, RecordItem):
+                return record_sample(item, self._open_part)
         if self.pinned:
             return self._open_quietly(item)
         return self.client.get_object(

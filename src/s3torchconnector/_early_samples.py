@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from s3torchconnector._dataset_source import DatasetSource
@@ -143,7 +144,7 @@ class Samples(Iterator[Any], Generic[_S]):
     @staticmethod
     def of(source: DatasetSource, items: Iterable[S3BucketKeyData], most: int | None) -> Samples[Chosen]:
         """The samples of one source's objects."""
-        return Samples[Chosen]((Chosen(source, item) for item in items), [source], most)
+        return Samples[Chosen](map(partial(Chosen, source), items), [source], most)
 
     def __next__(self) -> Any:
         reader = next(self._readers)

@@ -65,7 +65,7 @@ class KeyTable(Sequence[S3BucketKeyData]):
         return len(self._sizes)
 
     def __iter__(self) -> Iterator[S3BucketKeyData]:
-        return (self[i] for i in range(len(self)))
+        return map(self.__getitem__, range(len(self)))
 
     @overload
     def __getitem__(self, i: int) -> S3BucketKeyData: ...
@@ -79,7 +79,7 @@ class KeyTable(Sequence[S3BucketKeyData]):
         Raises:
             IndexError: there is no such object.
         """
-        count = len(self)
+        count = len(self._sizes)
         if isinstance(i, slice):
             return [self[each] for each in range(*i.indices(count))]
         if not -count <= i < count:

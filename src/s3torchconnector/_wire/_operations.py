@@ -72,7 +72,7 @@ def get_object(
 
     The response to a range beyond the end is 416, with the size of the object.
     """
-    headers = _if_match(if_match)
+    headers = _if_match(if_match) if if_match else {}
     if start is not None and start < 0:
         headers["range"] = f"bytes={start}"
     elif start is not None or stop is not None:

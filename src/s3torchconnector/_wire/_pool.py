@@ -191,7 +191,8 @@ class ConnectionPool:
             self._close(connection)
         if is_first:
             self._when_idle()
-        _close_all(old)
+        if old:
+            _close_all(old)
 
     def discard(self, connection: Connection) -> None:
         """Give a connection back that cannot serve another request: it is closed."""

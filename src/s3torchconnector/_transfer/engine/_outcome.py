@@ -42,7 +42,8 @@ class Outcome:
         self.error = error
         self.is_set = True
         self._latch.release()
-        self._call_back()
+        if self._callbacks:
+            self._call_back()
 
     def wait(self) -> None:
         """Wait until it is set.

@@ -56,7 +56,8 @@ class PollLoop:
         self._connect = connect  # has a connection opened
         self._poll = new_poll()
         self._wakeup = open_descriptors(new_wakeup, "small objects cannot be fetched")
-        self._poll.register(self._wakeup, POLLIN)
+        self._woken = self._wakeup.fileno()
+        self._poll.register(self._woken, POLLIN)
         self._scratch = bytearray(_SCRATCH)
         self._under_way: dict[int, tuple[MultiplexedRequest, Exchange]] = {}  # by descriptor, the oldest first
         # Requests not yet hedged, and when they were sent or had a connection opened for that; the oldest first. One
@@ -118,7 +119,7 @@ class PollLoop:
         if oldest is not None and now >= end:  # however much of the others is here
             oldest.abort()  # which makes it readable
         for descriptor, _ in ready:
-            if descriptor == self._wakeup.fileno():
+            if descriptor == self._woken:
                 self._wakeup.clear()
             elif (entry := self._under_way.get(descriptor)) is not None:
                 self._receive_on(descriptor, *entry, now)

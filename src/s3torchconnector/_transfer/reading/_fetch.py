@@ -180,11 +180,11 @@ class RangeFetch:
         content = _content_of(response)
         if content is None or (self._start < 0 and self._has_beginning(response, content)):
             return False
-        self._check(response, content)
+        expected = self._check(response, content)
         self._learn_checksum(response, content)
         wanted = self._range
         if wanted is None:
-            wanted = self._expected(content.size)
+            wanted = expected
             if self._accept is not None and wanted.start == content.start and self._take_whole(response, wanted):
                 return True
             self._allocate_all(wanted)
@@ -238,8 +238,8 @@ class RangeFetch:
         self._accept(wanted, data)
         return True
 
-    def _check(self, response: Response, content: ContentRange) -> None:
-        """Compare the head of a response with the request and with the version."""
+    def _check(self, response: Response, content: ContentRange) -> Range:
+        """Compare the head of a response with the request and with the version. Returns which bytes are expected."""
         etag = response.headers.get("etag") if response.status != 416 else None
         self._version.compare(content.size, etag)
         expected = self._expected(content.size)
@@ -255,6 +255,7 @@ class RangeFetch:
             raise S3ProtocolError(f"the response has {response.length} bytes, but its Content-Range says {got.size}")
         # Last: a wrong response must not be believed.
         self._version.hold_to(content.size, etag, response.headers.get(_VERSION_HEADER))
+        return expected
 
     def _learn_checksum(self, response: Response, content: ContentRange) -> None:
         # The response with a range may tell the checksum of that range.

@@ -11,17 +11,16 @@ beginning of one object, *read-ahead* about the bytes after those that a reader 
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
 
 _SECONDS_IN_FLIGHT = 0.1  # what the target throughput brings in the time that a slow first byte takes
 _FEWEST = 2  # however little the target throughput asks for
-_requests = attrgetter("requests")
 
 
 class Prefetchable(Protocol):
@@ -62,20 +61,22 @@ class Window:
         """Make no more readers early: nothing would be gained, and they may hold whole objects."""
         self._most = 0
 
+    def most(self) -> int:
+        """How many objects may be in flight, if there is memory for them."""
+        most = self._most
+        if most is None:
+            most = max([open_runtime().requests for open_runtime in self._open_runtimes])
+        return min(most, max(_FEWEST, math.ceil(self._bytes / (self.mean_size or self._part_size))))
+
     def has_room(self, in_flight: int) -> bool:
-        """Whether one more object may be started."""
-        runtimes = [open_runtime() for open_runtime in self._open_runtimes]
-        most = max(map(_requests, runtimes)) if self._most is None else self._most
-        if in_flight >= most or (self._allowed is not None and not self._allowed()):
+        """Whether there is memory for one more, and it may be begun."""
+        if self._allowed is not None and not self._allowed():
             return False
         if not in_flight:
             return True
-        size = self.mean_size or self._part_size
-        if in_flight >= _FEWEST and in_flight * size >= self._bytes:
-            return False
-        first = min(size, self._part_size)
-        for runtime in runtimes:  # no generator: this is asked twice for each object
-            budget = runtime.budget
+        first = min(self.mean_size or self._part_size, self._part_size)
+        for open_runtime in self._open_runtimes:
+            budget = open_runtime().budget
             if not budget.has_room(first, budget.limit // 2):
                 return False
         return True
@@ -145,10 +146,12 @@ def look_ahead(
 
 
 def _fill(in_flight: deque[_R], source: _Source[_R], window: Window) -> None:
-    while window.has_room(len(in_flight)):
+    most = window.most()
+    while len(in_flight) < most and window.has_room(len(in_flight)):
         reader = source.next()
         if reader is None:
             return
         in_flight.append(reader)
         if not reader._start_early(window.mean_size):
             window.shut()
+            return

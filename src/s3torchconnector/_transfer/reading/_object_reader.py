@@ -71,8 +71,8 @@ class ObjectReader:
 
     def _set_up_in_process(self, parents: Iterable[Block] = ()) -> None:
         self._runtime = self._open_runtime()
-        here = [block for block in parents if block.ready and not block.received_in_place]
-        inherited = [block.inherited(self._runtime.budget) for block in here]
+        budget = self._runtime.budget
+        inherited = [each.inherited(budget) for each in parents if each.ready and not each.received_in_place]
         if self._start is not None:  # S3's checksum is of all of the object
             self._version.integrity = not_compared(self._runtime.caller.checksums, self._version.bucket)
         self._verification = Verification(self._version, self._runtime)

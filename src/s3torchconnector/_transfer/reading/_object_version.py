@@ -62,7 +62,7 @@ class ObjectVersion:
     def request(self, start: int | None, stop: int | None) -> Request:
         """The request for a range of this version; see ``operations.get_object``."""
         request = operations.get_object(self.bucket, self.key, start, stop, if_match=self.etag)
-        return operations.of_version(request, self.version_id)
+        return request if self.version_id is None else operations.of_version(request, self.version_id)
 
     def head(self, *, checksum: bool = False) -> Request:
         """The request for what S3 knows of this version; see ``operations.head_object``."""
