@@ -1,7 +1,7 @@
-"""Which samples lie where in tar archives: each archive is read once, several at a time, and none of it is kept.
+"""Finds the positions of samples in tar archives: each archive is read once, several at a time, and not kept.
 
-What an archive holds can be stored as soon as it is known, as a manifest of its own, named by what identifies the
-archive's version. A process that begins anew, or another one, then does not read that archive again.
+The samples of an archive can be stored as soon as they are known, as a separate manifest whose name identifies the
+archive's version. A restarted process, or another one, then does not read that archive again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def archives_of(client: S3Client, uris: Iterable[str]) -> Iterator[Row]:
 
 
 class _Stopped(Exception):
-    """Another archive could not be read, or the caller went away. Nobody sees this."""
+    """Another archive could not be read, or the caller has stopped. This error is never shown."""
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Indexing:
                 _log.info("%d archives are indexed", number)
 
     def of_archive(self, row: Row) -> list[SampleRow]:
-        """The samples of one archive, as they were stored, or else as they are found now."""
+        """The samples of one archive: as stored earlier, or found now."""
         at = self._progress_of(row)
         if at is not None:
             try:

@@ -1,8 +1,8 @@
-"""Samples that cannot be made of their objects: which errors are of that kind, and what takes their place.
+"""Bad samples, which cannot be made from their objects: which errors mean that, and which samples replace them.
 
 A bad image must not end a run of weeks, and leaving it out would give one rank fewer samples than the others. So
-another sample takes its place, the same on any number of ranks and workers. Errors of S3 are no bad samples: to train
-on other objects during an outage would hide it.
+another sample replaces it, the same one on any number of ranks and workers. Errors of S3 are not bad samples: training
+on other objects during an outage would hide the outage.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from s3torchconnector._uri import display_uri
 _log = logging.getLogger(__name__)
 _CANDIDATES = 10
 _NAMED = 10  # errors that are logged one by one
-_EVERY = 1000  # errors of which one is logged after those
+_EVERY = 1000  # after those, one in so many errors is logged
 
 
 def is_of_content(error: BaseException) -> bool:
     """Whether an error means that an object's content is wrong, and not that S3 or this program is in trouble.
 
-    Decoders wrap errors of the file that they read: what an error was raised from counts as well.
+    Decoders wrap errors of the file that they read, so the error that it was raised from counts as well.
     """
     seen: set[int] = set()
     each: BaseException | None = error
@@ -39,7 +39,7 @@ def is_of_content(error: BaseException) -> bool:
 
 
 def candidates(seed: int, epoch: int, position: int, samples: int) -> Iterator[int]:
-    """The samples that may take the place of the one at ``position``, in turn."""
+    """The samples that may replace the one at ``position``, in order."""
     for attempt in range(_CANDIDATES):
         data = struct.pack("<QQQQ", seed, epoch, position, attempt)
         digest = blake2b(data, key=b"s3torchconnector replacement", digest_size=8).digest()

@@ -21,7 +21,7 @@ _MOST_SUFFIXES = 2**20
 
 
 class Counted(Iterable[Row]):
-    """Rows, some of which may be left out since they are archived.
+    """Rows. Some may be left out because they are archived.
 
     Attributes:
         archived: how many, so far.

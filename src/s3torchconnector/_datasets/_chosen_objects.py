@@ -1,4 +1,4 @@
-"""Which objects go into a manifest, and what S3 tells of them."""
+"""The objects that go into a manifest, and what S3 says about them."""
 
 from __future__ import annotations
 

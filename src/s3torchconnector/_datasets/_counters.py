@@ -1,4 +1,4 @@
-"""What the workers of a dataset have done, in shared memory: each adds to a row of its own."""
+"""Counters of the workers of a dataset, in shared memory: each worker adds to its own row."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Counters:
                 shared[field] += number
 
     def begin_epoch(self, epoch: int) -> None:
-        """This process begins a pass: errors count anew."""
+        """This process begins a pass: its error count is reset."""
         shared, row = self._shared.numbers, self._row * worker_slot()
         shared[row + _EPOCH] = epoch
         for part in range(self._parts):
@@ -62,7 +62,7 @@ class Tally:
         self.samples = self.bytes = self.transform_ns = self.errors = self.replaced = 0
 
     def take(self) -> list[int]:
-        """The numbers, in the order of ``FIELDS``; they begin anew at zero."""
+        """The numbers, in the order of ``FIELDS``; they are reset to zero."""
         numbers = [self.samples, self.bytes, self.transform_ns, self.errors, self.replaced]
         self.samples = self.bytes = self.transform_ns = self.errors = self.replaced = 0
         return numbers

@@ -2,8 +2,8 @@
 
 A pass deals the positions from ``start`` on: global batch t has the next ``replicas * batch_size`` of them, and rank r
 the r-th ``batch_size`` of these. A DataLoader's worker w of W makes the batches t for which ``t % W == w``, which is
-the order in which the loader asks its workers. So after T batches the samples that were handed out are a prefix of the
-epoch, whatever the numbers of ranks and workers and the size of a batch.
+the order in which the loader asks its workers. So after T batches, the samples that were handed out are a prefix of the
+epoch, for any number of ranks and workers and any batch size.
 
 With canonical nodes (``_node_order``), the positions of a global batch are dealt in the order of their nodes instead:
 first all of node 0, then those of node 1. Ranks are numbered from node to node, so those of one node get the same
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Tail = Literal["drop", "even", "uneven"]
-"""What becomes of samples that fill no global batch: they are left out; dealt so that all ranks get equally many, for
-which some of the epoch's first come again, fewer than there are ranks; or dealt as they are."""
+"""What happens to samples that do not fill a global batch: they are left out; dealt so that all ranks get the same
+number, by repeating fewer of the epoch's first samples than there are ranks; or dealt as they are."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Deal:
 
     @property
     def full_batches(self) -> int:
-        """Batches of which each rank gets ``batch_size`` samples."""
+        """Batches from which each rank gets ``batch_size`` samples."""
         return max(0, self.samples - self.start) // self.global_batch
 
     def batches(self, rank: int) -> int:
@@ -113,7 +113,7 @@ class Deal:
 
 
 def _wrapped(first: int, count: int, samples: int) -> list[range]:
-    """``count`` positions from ``first`` on; after the epoch's last comes its first."""
+    """``count`` positions from ``first`` on; the epoch's first position follows its last."""
     ranges = []
     while count:
         first %= samples

@@ -2,8 +2,8 @@
 
 ``train-000.tar.idx`` is a u64 for each sample of ``train-000.tar``, in the writer's byte order (little-endian on all
 machines that train): where the header of its first file begins; and one more, where the last sample ends
-(``TarIndexWriter`` in https://github.com/NVIDIA/Megatron-Energon, ``flavors/webdataset/itar.py``). It tells neither
-names nor checksums.
+(``TarIndexWriter`` in https://github.com/NVIDIA/Megatron-Energon, ``flavors/webdataset/itar.py``). It has neither names
+nor checksums.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def offsets_of(data: bytes, archive_size: int) -> list[int]:
     """The numbers of an index.
 
     Raises:
-        S3FormatError: it is none, or that of another archive.
+        S3FormatError: it is not an index, or the index of another archive.
     """
     if not data or len(data) % 8:
         raise S3FormatError(f"its index ({INDEX_SUFFIX}) has {len(data)} bytes, which is not a multiple of 8")

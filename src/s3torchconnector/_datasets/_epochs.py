@@ -1,13 +1,13 @@
-"""Which epoch a pass is, in every DataLoader worker, without a call from the program.
+"""Finds the epoch of a pass in every DataLoader worker, without a call from the program.
 
-Some numbers in shared memory pass through fork, spawn and persistent workers. They are a *base* (the epoch and
-position at which the program wants to begin) and, for each worker, a slot with the latest epoch that the worker has
-begun. A pass takes the base if nobody has begun one since it was set, else the epoch after the latest. Each slot is
-written by its worker alone, in one store, so there is no lock and nothing to wait for.
+Some numbers in shared memory pass through fork, spawn and persistent workers. They are a *base* (the epoch and position
+at which the program wants to begin) and, for each worker, a slot with the latest epoch that the worker has begun. A
+pass takes the base if no worker has begun a pass since the base was set, otherwise the epoch after the latest. Only its
+worker writes a slot, in one store, so there is no lock and nothing to wait for.
 
 The workers of one pass must agree, although one of them may have begun it before another. And a worker that was ended
-before it began may have missed a pass. So a slot also has a *tag*: what the workers of one DataLoader iterator have in
-common. Who finds a slot with its own tag belongs to the same pass.
+before it began may have missed a pass. So a slot also has a *tag*, which is the same for all workers of one DataLoader
+iterator. A worker that finds its own tag in another slot belongs to the same pass.
 
 ``S3DataLoader`` knows better, and *assigns* epoch and position to its workers before each pass.
 """
@@ -70,7 +70,7 @@ class Epochs:
             raise S3ConfigurationError(f"an epoch is a number from 0 to {LAST_EPOCH}: epoch={start.epoch}")
         block = self._shared.numbers
         generation = block[_GENERATION]
-        block[_GENERATION] = generation + 1  # odd: whoever reads now reads again
+        block[_GENERATION] = generation + 1  # odd: a process that reads now reads again
         for slot in range(_SLOTS, len(block)):
             block[slot] = 0
         block[_EPOCH], block[_POSITION] = start
@@ -137,6 +137,6 @@ class Epochs:
 
 
 def _worker() -> tuple[int, int]:
-    """The number of this process's slot, and what it has in common with the other workers of its iterator."""
+    """The number of this process's slot, and the tag of its iterator's workers."""
     slot, info = worker_slot(), get_worker_info()
     return slot, 0 if info is None else mix(info.seed - info.id & 2**64 - 1) % 2**_TAG_BITS

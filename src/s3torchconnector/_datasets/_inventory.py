@@ -1,4 +1,4 @@
-"""The objects of a bucket as a report of S3 Inventory lists them, for buckets that nobody wants to list.
+"""The objects of a bucket from a report of S3 Inventory, for buckets that are too large to list.
 
 A report is a ``manifest.json`` that names the files of the list, with their MD5, and the fields in them. See
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html for both.

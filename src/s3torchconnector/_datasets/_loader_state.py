@@ -1,7 +1,8 @@
-"""What torchdata's StatefulDataLoader saves of a streaming dataset: a state for each worker. Pure.
+"""The state that torchdata's StatefulDataLoader saves for a streaming dataset: one for each worker. Pure.
 
-In a worker, a state also says which worker of how many, and its next batch. All workers of a rank together tell how
-many batches the loader has handed out, up to the loader's last snapshot, and so the position in the epoch.
+In a worker, a state also says which worker of how many, and its next batch. The states of all workers of a rank give
+the number of batches that the loader has handed out, up to the loader's last snapshot, and so the position in the
+epoch.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ _MOST = 2**48
 
 @dataclass(frozen=True)
 class Header:
-    """What a manifest says of itself.
+    """The header of a manifest.
 
     Attributes:
         buckets: their names.
@@ -75,7 +75,9 @@ class Header:
 
     @property
     def format(self) -> int:
-        """The number of the format: the least that has what is needed, so that older releases load what they can."""
+        """The number of the format: the lowest one that has the needed columns, so that older releases load as many
+        manifests as possible.
+        """
         return FORMAT if self.columns_of_samples is None else FORMAT_OF_SAMPLES
 
     def encoded(self) -> bytes:
@@ -87,7 +89,7 @@ class Header:
         return _padded(MAGIC + _LENGTHS.pack(len(data), zlib.crc32(data)) + data)
 
     def columns(self) -> dict[str, range]:
-        """Where each column lies after the header, in the order of the file."""
+        """The position of each column after the header, in the order of the file."""
         n = self.samples
         sizes = {
             "key_ends": 8 * n,
@@ -112,7 +114,7 @@ def read_header(data: bytes | memoryview) -> tuple[Header, int]:
     """The header at the beginning of a file, and where its columns begin.
 
     Raises:
-        S3FormatError: it is none, or damaged.
+        S3FormatError: it is not a header, or damaged.
     """
     if bytes(data[: len(MAGIC)]) != MAGIC:
         raise S3FormatError(f"it is not a manifest of this package: it begins with {bytes(data[:16])!r}")
@@ -138,10 +140,10 @@ def read_header(data: bytes | memoryview) -> tuple[Header, int]:
 
 
 def check_content(header: Header, data: memoryview, start: int) -> None:
-    """Compare what follows the header, from ``start`` on, with what the header says.
+    """Compare the bytes after the header, from ``start`` on, with the header.
 
     Raises:
-        S3FormatError: it is something else.
+        S3FormatError: they do not match.
     """
     if len(data) - start != header.data_size:
         raise S3FormatError(f"it has {len(data)} bytes, but its header says {start + header.data_size}")

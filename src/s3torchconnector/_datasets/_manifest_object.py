@@ -72,8 +72,8 @@ def fetch(client: S3Client, uri: str, directory: str | None) -> Samples:
 def _fetch_once(client: S3Client, bucket: str, key: str, directory: str) -> Samples:
     """The node's file, fetched by the first process that needs it while the others wait.
 
-    The file's name has the ETag in it, so that an object that was overwritten is another file. It appears under that
-    name when it is whole and was checked. The lock belongs to the kernel, which releases it if its owner is killed.
+    The file's name contains the ETag, so an overwritten object gets another file. The file appears under that name when
+    it is complete and checked. The lock belongs to the kernel, which releases it if its owner is killed.
     """
     head = client.head_object(bucket, key)
     name = hashlib.sha256(repr((client.endpoint, bucket, key, head.etag, head.size)).encode()).hexdigest()[:32]
@@ -120,7 +120,9 @@ def _locked(path: str) -> Iterator[int | None]:
 
 
 def _is_named(descriptor: int, path: str) -> bool:
-    """Whether the path still leads to the file: who had the lock before has renamed it, or failed and deleted it."""
+    """Whether the path still leads to the file: the previous owner of the lock may have renamed it, or failed and
+    deleted it.
+    """
     try:
         named = os.stat(path)
     except FileNotFoundError:

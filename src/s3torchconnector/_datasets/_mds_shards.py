@@ -33,7 +33,7 @@ _WORD = 4  # bytes of a number
 
 @dataclass(frozen=True)
 class _Shard:
-    """What an index says of a shard."""
+    """The entry of a shard in an index."""
 
     key: str
     size: int

@@ -1,10 +1,10 @@
-"""Several sources in one order, by weight: which sample of which source is at which position. Pure.
+"""Several sources in one order, by weight: finds the source and the sample of each position. Pure.
 
 All epochs of a mix are one sequence of positions, cut into blocks of 1,000. Each block has a fixed number of samples of
 each source, its *quota*, in an order that is a hash of (seed, block). So the n-th sample of a source is found by
-counting: the quota for each block before, and those before it in its own block. A source goes on where it was when an
-epoch of the mix ends, and begins its own next epoch, with another order, when all of its samples were seen. Nothing is
-remembered from sample to sample.
+counting: the quota of each earlier block, and the earlier samples in its own block. When an epoch of the mix ends, a
+source continues where it was. It begins its own next epoch, with another order, when all of its samples have been seen.
+There is no state from sample to sample.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _V = TypeVar("_V")
 def quotas(weights: Sequence[float]) -> list[int]:
     """How many of the 1,000 positions of a block belong to each source.
 
-    The exact shares are rounded so that they add up (largest remainders). A source with a positive weight has one
-    position at least, which is taken from the source that has been given most above its share.
+    The exact shares are rounded so that they add up (largest remainders). A source with a positive weight has at least
+    one position. It is taken from the source that exceeds its share the most.
 
     Raises:
         ValueError: a weight is negative or not finite, all are zero, or more than 1,000 are positive.
@@ -163,7 +163,7 @@ def _distinct(numbers: torch.Tensor) -> list[int]:
 
 
 def _kept(known: dict[_K, _V], key: _K, make: Callable[[_K], _V]) -> _V:
-    """What is known of ``key``, or is made now; only the latest few are kept."""
+    """The value of ``key``, made now if it is not kept; only the latest few are kept."""
     if key not in known:
         while len(known) >= _KEPT:
             known.pop(next(iter(known)), None)

@@ -57,7 +57,9 @@ class NodeOrder:
         return result
 
     def _order(self, node: int) -> Order:
-        """The order of one node's samples: unrelated to those of others, or neighbours would always come together."""
+        """The order of one node's samples. It is unrelated to the orders of other nodes; otherwise neighbours would
+        always be in the same step.
+        """
         if node not in self._orders:
             data = struct.pack("<QQ", self.seed, node)
             digest = blake2b(data, key=b"s3torchconnector node", digest_size=8).digest()

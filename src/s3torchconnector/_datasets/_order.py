@@ -2,8 +2,8 @@
 
 A format-preserving permutation (a generalised Feistel network, Black and Rogaway 2002) on the smallest rectangle of
 ``a`` columns and ``b`` rows that holds all samples. Positions that it sends outside are sent again ("cycle walking"):
-fewer than one in the square root of the number of samples. So an epoch's order takes no memory, whatever the number
-of samples, and any position of it is known at once. Few samples are sorted by a hash instead: a network on a small
+fewer than one in the square root of the number of samples. So an epoch's order takes no memory for any number of
+samples, and any position can be computed directly. Few samples are sorted by a hash instead: a network on a small
 rectangle has too few permutations.
 
 The keys are a hash of (seed, epoch, samples), so that no two orders are related. (With ``seed + epoch``, two runs

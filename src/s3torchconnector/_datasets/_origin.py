@@ -1,4 +1,4 @@
-"""Whether a manifest that was stored earlier is the one that a job asks for."""
+"""Checks whether a manifest that was stored earlier is the one that a job needs."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def refuse_empty(samples: Samples, asked: str | Iterable[str], at: str) -> None:
 
 
 def refuse_other(samples: Samples, asked: str | Iterable[str], at: str, maker: str | None) -> None:
-    """Refuse a manifest that is empty, or was surely made of something else.
+    """Refuse a manifest that is empty, or was certainly made from something else.
 
-    It tells no filters, and if it was made of named objects, nothing. A report of S3 Inventory may be of any bucket.
+    A manifest does not record filters, and nothing at all if it was made from named objects. A report of S3 Inventory
+    may be of any bucket.
 
     Args:
         samples: the manifest.

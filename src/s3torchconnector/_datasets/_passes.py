@@ -1,4 +1,4 @@
-"""Which pass of a streaming dataset this process is in, and the states of it that are saved and loaded."""
+"""The pass of a streaming dataset that this process is in, and its states to save and load."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Passes:
         self._has_warned = False
         self._pickled_rank: Rank | None = None
         self._progress: Progress | None = None  # of the latest pass that this process has begun
-        # By a StatefulDataLoader, in a worker: where the next pass begins; where the one does that has no sample yet.
+        # By a StatefulDataLoader, in a worker: where the next pass begins; where the pass without a sample begins.
         self._restored: tuple[Start, int] | None = None
         self._upcoming: tuple[Start, int] | None = None
 
@@ -139,14 +139,14 @@ class Passes:
         return Plan(deal, rank, self._contents.order(start.epoch), sizes)
 
     def ranks(self) -> Rank:
-        """Which share is this process's, as things stand."""
+        """The current share of this process."""
         return self._dealing.rank or group_rank() or (self._pickled_rank if in_worker() else None) or environment_rank()
 
     def state(self, batches: int | None) -> dict[str, Any]:
         """Where this job is; see ``S3StreamingDataset.state_dict``.
 
         Raises:
-            S3ConfigurationError: only the DataLoader knows, and ``batches`` does not tell.
+            S3ConfigurationError: only the DataLoader knows it, and ``batches`` was not given.
         """
         latest = self.epochs.latest()
         if batches is not None:
@@ -170,7 +170,7 @@ class Passes:
         """Have the next pass go on where the state was saved; see ``S3StreamingDataset.load_state_dict``.
 
         Raises:
-            S3ConfigurationError: it is the state of something else, or none.
+            S3ConfigurationError: it is not a state, or the state of something else.
         """
         if in_worker():
             self._restore_worker(state)

@@ -1,4 +1,4 @@
-"""Which samples a process of a job makes, in which order: the order of an epoch, dealt to ranks and workers. Pure."""
+"""The samples that one process of a job makes, in order: the order of an epoch, dealt to ranks and workers. Pure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Plan:
     sizes: Sizes | None = None
 
     def samples(self, worker: int = 0, workers: int = 1, first: int = 0) -> Iterator[int]:
-        """The samples of a worker's batches, from its ``first``-th on, in turn."""
+        """The samples of a worker's batches, from its ``first``-th on, in order."""
         if self.sizes is not None:
             for batch in range(worker + first * workers, self.deal.batches(self.rank), workers):
                 yield from self._share(batch, self.rank).samples
@@ -88,7 +88,7 @@ class Plan:
         return self._shares(batch, rank)[rank]
 
     def _shares(self, batch: int, rank: int) -> dict[int, _Share]:
-        """What this rank, and others to which samples are dealt together with it, get of a step."""
+        """The samples of a step for this rank, and for the ranks to which samples are dealt together with it."""
         deal = self.deal
         group = [rank] if self.sizes is None else group_of(rank, deal.replicas)
         places = {each: deal.positions(each, batch) for each in group if batch < deal.batches(each)}

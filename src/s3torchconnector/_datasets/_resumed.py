@@ -1,7 +1,7 @@
 """The state of an iterable dataset, which has no order of its own: how many objects were handed out, and the last one.
 
-A prefix is listed on from the last key. Of objects that were named, as many are passed over as were handed out, without
-reading them.
+A prefix is listed from the last key on. If objects were named, those that were handed out are skipped without reading
+them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ _VERSION = 1
 
 
 def state_of(before: Mapping[str, Any] | None, handed: Handed[Any] | None, place: Place) -> dict[str, Any]:
-    """The state after what was handed out, in a pass that began where ``before`` says; None means at the beginning."""
+    """The state after the objects that were handed out, in a pass that began where ``before`` says; None means at the
+    beginning.
+    """
     count, last = (before["handed"], before["last"]) if before else (0, None)
     if handed is not None and handed.chosen is not None:
         count, last = count + handed.count, handed.chosen.item.key
@@ -31,7 +33,7 @@ def check(state: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
     """The state, if it can be resumed here.
 
     Raises:
-        S3ConfigurationError: it is none, or of another number of ranks or workers.
+        S3ConfigurationError: it is not a state, or one of another number of ranks or workers.
     """
     try:
         version, handed, last = state["version"], state["handed"], state["last"]
@@ -49,7 +51,7 @@ def check(state: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
 
 
 def rest(objects: Iterable[S3BucketKeyData], state: Mapping[str, Any], place: Place) -> Iterator[S3BucketKeyData]:
-    """What is left of the share of ``place``, one in so many of the objects, after what the state says."""
+    """The rest of the share of ``place``, one in so many of the objects, after the state."""
     stride, first = place.world_size * place.num_workers, place.rank + place.world_size * place.worker
     if isinstance(objects, ListedObjects) and state["last"] is not None:
         return islice(objects.after(state["last"]), stride - 1, None, stride)

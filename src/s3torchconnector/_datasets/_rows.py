@@ -57,11 +57,11 @@ class Samples(ABC):
 
     @abstractmethod
     def name_bytes(self, i: int) -> bytes:
-        """What names a sample whatever others there are."""
+        """A name of the sample that does not depend on other samples."""
 
     @abstractmethod
     def info(self, i: int) -> ObjectInfo:
-        """What a filter is told of a sample."""
+        """What a filter gets about a sample."""
 
     @property
     @abstractmethod
@@ -117,7 +117,7 @@ class Rows(Samples):
         self._keys = column("keys", "B")
 
     def _check(self) -> None:
-        """Numbers that were right when they were written cannot be wrong, but may have been written by anybody."""
+        """The numbers match their checksum, but anybody may have written them."""
         check_ends(self._key_ends, self.header.key_bytes, 1, "keys")
         if self.header.etags == _etag_columns.TEXT:
             check_ends(self._etag_ends, self.header.etag_bytes, 0, "ETags")
@@ -198,7 +198,7 @@ def check_ends(ends: memoryview, total: int, least: int, what: str) -> None:
 
 
 def check_numbers(numbers: memoryview, count: int, what: str) -> None:
-    """Whether these are numbers of things of which there are ``count``."""
+    """Check that all of these are indexes into ``count`` things."""
     if any(int(some.max()) >= count for some in in_tensors(numbers)):
         raise S3FormatError(f"it refers to {what} that do not exist")
 

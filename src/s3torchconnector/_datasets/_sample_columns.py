@@ -1,4 +1,5 @@
-"""The columns of a manifest whose samples are not whole objects: after those of the objects. Pure.
+"""The columns of samples, in a manifest whose samples are not whole objects. They follow the columns of the objects.
+Pure.
 
 ::
 
@@ -54,7 +55,7 @@ _OF_SAMPLES = ("member_ends", "object_of", "name_ends")
 
 @dataclass(frozen=True)
 class SampleColumns:
-    """What the header of a manifest says of its samples, if they are not whole objects.
+    """The part of a manifest's header about its samples, if they are not whole objects.
 
     Attributes:
         kind: see ``Kind``.
@@ -103,7 +104,7 @@ class SampleColumns:
         """The reverse of ``dataclasses.asdict``, for JSON that anybody may have written.
 
         Raises:
-            TypeError, ValueError, KeyError: it makes no sense.
+            TypeError, ValueError, KeyError: the document is not valid.
         """
         found = cls(**{**document, **{name: _texts(document[name]) for name in ("suffixes", "wide", "left_out")}})
         for name in ("samples", "members", "name_bytes"):

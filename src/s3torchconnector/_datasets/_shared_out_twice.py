@@ -2,7 +2,7 @@
 
 Accelerate has one rank read for all of them (``DataLoaderDispatcher``, its default for iterable datasets), or has each
 rank keep some of what it reads (``IterableDatasetShard``). If the dataset gives each rank its share as well, the job
-trains on one part of the data in silence. Neither tells the dataset. So the stack is looked at: in the process that
+trains on one part of the data in silence. Neither informs the dataset. So the stack is looked at: in the process that
 iterates; in a forked worker, whose stack begins with its parent's; and when a dataset is pickled for another worker.
 """
 

@@ -1,4 +1,4 @@
-"""Objects whose names differ only in what follows the first dot are one sample: an image and its caption."""
+"""Objects whose names differ only after the first dot are one sample: for example, an image and its caption."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SplitKey = Callable[[str], tuple[str, str] | None]
 
 
 class Groups:
-    """The samples of objects, wherever these stand in the manifest. A sample stands where its first object does.
+    """The samples of objects, at any positions in the manifest. A sample has the position of its first object.
 
     Args:
         rows: the objects.
@@ -89,7 +89,7 @@ class Groups:
 
 
 def _together(hashes: array[int]) -> Iterator[list[int]]:
-    """The places of equal numbers, together, in the order of the first place of each.
+    """The places of equal numbers, grouped, in the order of the first place of each group.
 
     Not by PyTorch, whose threads hang in workers that are forked later.
     """

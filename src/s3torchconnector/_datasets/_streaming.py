@@ -92,7 +92,7 @@ def most_errors(on_error: str, max_errors: int) -> int | None:
 
 
 def warn_of_listing(keys: int, ranks: int) -> None:
-    """Tell that each rank has listed the prefix, if that is worth a word."""
+    """Log that each rank has listed the prefix, if it was large."""
     if keys * ranks > _MANY:
         _log.warning(
             "a prefix of %d objects was listed by each of %d ranks: S3Manifest.shared lists it once for all of them, "
