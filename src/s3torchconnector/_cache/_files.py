@@ -23,7 +23,7 @@ class OpenFile:
         os.close(self.descriptor)
 
     def try_lock(self) -> bool:
-        """Lock the file, unless somebody has opened and locked it before."""
+        """Lock the file, unless it is opened and locked elsewhere."""
         fcntl = _fcntl()
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

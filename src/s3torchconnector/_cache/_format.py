@@ -1,9 +1,9 @@
 """What the files of a cache look like. Pure.
 
-An *index* has a header, the *state*, and a table of entries: where the bytes of which range of which object lie.
-*Segments* are files of records: a head, and the bytes. Nothing that the index says is believed before the record
-agrees: a record names its own range, by a hash that nothing else has. So an entry may be torn, outdated or overwritten
-by another process at any moment, and no lock guards the table.
+An *index* has a header, the *state*, and a table of entries, which give the positions of the bytes of ranges of
+objects. *Segments* are files of records: a head, and the bytes. An entry of the index counts only if the record agrees:
+a record names its own range, by a unique hash. So an entry may be torn, outdated or overwritten by another process at
+any moment, and no lock guards the table.
 
 All numbers are little-endian. A file of another layout needs another ``VERSION``.
 """
@@ -195,8 +195,8 @@ def find(bucket: bytes, digest: bytes) -> Entry | None:
 def place_for(bucket: bytes, digest: bytes, chance: int = 0) -> int:
     """The position in the bucket at which an entry of ``digest`` is to be written.
 
-    It is that of its entry before, or a free one, or that of the oldest entry. Of two processes that look for a free
-    one at the same time, each with a ``chance`` of its own, none should lose its entry.
+    It is the position of its previous entry, or a free one, or that of the oldest entry. If two processes look for a
+    free one at the same time, each has its own ``chance``, so that neither loses its entry.
     """
     at = _place_of(bucket, digest[:8])
     if at is not None:
@@ -239,7 +239,7 @@ def encode_record_head(digest: bytes, data: bytes | memoryview, boot: int) -> by
 
 
 class RecordHead(NamedTuple):
-    """What a record says of itself, once it is known to be of the range that was asked for.
+    """The head of a record that is known to hold the requested range.
 
     Attributes:
         length: how many bytes it has.

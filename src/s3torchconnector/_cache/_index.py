@@ -66,7 +66,7 @@ def _geometry(directory: OpenFile, index: OpenFile, max_bytes: int, is_writable:
     except NoIndexError as error:
         if not is_writable or not error.is_ours:
             raise UnusableError(f"its {INDEX_NAME} is no index of a cache: {error}. {_ADVICE}") from error
-    # Made in place: whoever looks meanwhile sees zeros, and whoever is killed meanwhile leaves them.
+    # Made in place: until it is complete, other processes see zeros, and a process that is killed leaves zeros.
     lock = open_in(directory, INDEX_NAME, os.O_RDWR)
     if not lock.lock_within(_PATIENCE):
         raise UnusableError(_LOCKED)

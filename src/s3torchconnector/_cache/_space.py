@@ -1,13 +1,13 @@
-"""Which segments a cache directory has, and which process writes to which.
+"""The segments of a cache directory, and the processes that write to them.
 
-The limit holds at every moment: a segment counts with its full size from the moment at which the state counts it, which
-is before its file is made; and its file is deleted before the state counts it no more. Whoever changes the state has a
-lock of the kernel on the index, and whoever writes to a segment has one on the segment. The kernel releases them when
-their owner ends, however it does. Nobody waits for a lock longer than ``_PATIENCE``: its owner may have been stopped.
+The limit holds at every moment: the state counts a segment, with its full size, before its file is created, and the
+file is deleted before the state stops counting it. A process that changes the state holds a kernel lock on the index,
+and a process that writes to a segment holds one on the segment. The kernel releases these locks when their owner ends
+for any reason. A process waits for a lock no longer than ``_PATIENCE``: the owner may have been stopped.
 
-What has not been used for ``_IN_USE`` makes room, the oldest first. If everything is in use, nothing more is stored: if
-a cache holds half of a dataset, half of each epoch comes from it, but if new objects replaced old ones all the time, a
-fifth would.
+Segments that have not been used for ``_IN_USE`` are deleted to make room, the oldest first. If all are in use, nothing
+more is stored: if a cache holds half of a dataset, half of each epoch comes from it. If new objects always replaced old
+ones, it would be only a fifth.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Space:
         self._locked_file = None
 
     def initialise(self) -> None:
-        """Write the state of a new index, which the caller has locked. Segments that are there are kept if they fit."""
+        """Write the state of a new index, which the caller has locked. Existing segments are kept if they fit."""
         state = self.state() or State(0, 0, 0, 0, 0)
         self._write(self._counted(state._replace(max_bytes=self._max_bytes)))
 
@@ -147,7 +147,7 @@ class Space:
     @contextlib.contextmanager
     def _locked(self, patience: float) -> Iterator[bool]:
         """The lock of the directory; False if others have kept it for ``patience`` seconds."""
-        # Opened anew: a lock belongs to what was opened, and threads must exclude each other, too.
+        # Opened again: a lock belongs to an open file, and threads must exclude each other, too.
         file = self._locked_file = open_in(self._directory, INDEX_NAME, os.O_RDWR)
         locked = False
         try:
@@ -161,7 +161,7 @@ class Space:
                 file.unlock()
 
     def _counted(self, state: State | None) -> State:
-        """The state by the files that are there, if the one that was written may be wrong, or the limit another one.
+        """The state computed from the existing files, if the stored one may be wrong, or if the limit has changed.
 
         Those beyond the limit are deleted, the oldest first, in use or not.
         """

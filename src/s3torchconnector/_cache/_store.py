@@ -1,8 +1,8 @@
-"""A cache directory, as one process has it open: what is stored there is found, loaded and added to.
+"""A cache directory that one process has open: finds, loads and stores records.
 
-The files are read and written by their descriptors, and not mapped: a disk that fails, or a file that somebody
-truncates, is then an ``OSError`` and not the end of the process. Segments are opened for each record: a descriptor that
-is kept would keep the disk space of a segment that was deleted.
+The files are read and written by their descriptors, and not mapped: a failing disk or a truncated file is then an
+``OSError`` and does not end the process. Segments are opened for each record: an open descriptor would keep the disk
+space of a deleted segment.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Store:
 
         Raises:
             OSError: they cannot be read.
-            DamagedError: they are not those that were stored. They are not found any more.
+            DamagedError: they are not the bytes that were stored. They are not found again.
         """
         try:
             file = open_in(self._directory, segment_name(entry.segment), os.O_RDONLY)
@@ -180,7 +180,7 @@ class Store:
             if segment is None or segment.end + size > self.geometry.segment_size or segment.is_deleted:
                 self._segment = None  # its lock ends
                 segment = self._segment = self.space.take(size)
-                if segment is None:  # whoever has the lock may have been stopped: that must not cost more and more
+                if segment is None:  # the owner of the lock may have been stopped: repeated waits must not add up
                     self._adds_from = time.monotonic() + self._pause
                     self._pause = min(2 * self._pause, _LONGEST_PAUSE)
                     return None

@@ -33,7 +33,7 @@ def copy_and_save(client: S3Client, uri: str, state_dict: Mapping[str, Any], gro
     """Copy the state now, and return a function that saves the copy, as ``save_ranks``, on any thread.
 
     Nothing else may use ``group`` until it returns. PyTorch's ``async_save`` does the same, but if one rank cannot copy
-    its state, the others wait for it for ever.
+    its state, the others wait for it forever.
     """
     writer = _writer(client, uri)
     state = in_all(lambda: staged(writer, _plain(state_dict)))
@@ -43,7 +43,7 @@ def copy_and_save(client: S3Client, uri: str, state_dict: Mapping[str, Any], gro
 def staged(stager: AsyncStager, state_dict: dict[str, Any]) -> dict[str, Any]:
     """A copy of the state in main memory.
 
-    PyTorch 2.4 does not copy what is in main memory already; such tensors are copied here.
+    PyTorch 2.4 does not copy tensors that are already in main memory, so this function copies them.
     """
     given = set(map(_address, tree_leaves(state_dict)))
 

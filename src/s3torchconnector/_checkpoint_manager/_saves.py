@@ -16,10 +16,10 @@ _log = logging.getLogger(__name__)
 
 
 class Saves:
-    """The saves of one manager, each of which begins after the one before has ended.
+    """The saves of one manager. Each begins after the previous one has ended.
 
-    Of two saves of one step, the later one is to remain, so they must commit in order. And a save in the background has
-    a copy of the state, of which there should never be two.
+    If a step is saved twice, the later save must remain, so saves must commit in order. A save in the background also
+    holds a copy of the state, and there should never be two copies.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,8 @@ class Saves:
 
     @contextmanager
     def one_at_a_time(self) -> Iterator[None]:
-        """Wait until the save before has ended, and keep others from beginning: ``with saves.one_at_a_time(): ...``"""
+        """Wait until the previous save has ended, and keep others from beginning: ``with saves.one_at_a_time(): ...``
+        """
         with self._lock:
             self._wait_for_last()
             yield

@@ -1,4 +1,4 @@
-"""The checkpoints below one prefix: which are committed, commits and deletions. No tensors."""
+"""The checkpoints below one prefix: the committed ones, commits and deletions. No tensors."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Store:
 
         Raises:
             S3ObjectChangedError: another job has committed the step in the meantime. This save is not committed.
-            S3Exception: the save is not committed. What was committed before still is.
+            S3Exception: the save is not committed. The previous commit remains.
         """
         commit = CommitObject(self.client._runtime, self.bucket, self.manifest_key(step))
         seen = commit.look()
@@ -186,7 +186,7 @@ class Store:
             self._delete_quietly(step, [each.key for each in replaced.objects])
 
     def retain(self, keep_last: int, keep_every: int | None, saved: int) -> None:
-        """Delete the checkpoints that are not kept any longer, after ``saved`` was committed.
+        """Delete the checkpoints that are no longer kept, after ``saved`` was committed.
 
         Errors are logged: they are no reason to stop the job, and the next save tries again.
         """
@@ -202,7 +202,7 @@ class Store:
                 _log.warning("the old checkpoint of step %d could not be deleted: %s", step, error)
 
     def delete(self, step: int) -> None:
-        """Delete a step: the manifest first, so that half of a checkpoint is never taken for a checkpoint.
+        """Delete a step: the manifest first, so that half of a checkpoint never counts as one.
 
         Then the objects that it named. Others in the folder are left to ``clean``: another job may be about to commit
         them.

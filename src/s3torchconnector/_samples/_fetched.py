@@ -43,7 +43,7 @@ class FetchedSample(ABC):
 
 
 class RangeSample(FetchedSample):
-    """A sample of which all bytes come by one reader.
+    """A sample whose bytes all come from one reader.
 
     Args:
         item: which bytes.

@@ -1,6 +1,6 @@
 """What a sample consists of, if it is not one whole object. Pure.
 
-Each kind is an ``S3BucketKeyData``, so that whoever handles objects of a dataset can name it.
+Each kind is an ``S3BucketKeyData``, so that all code that handles objects of a dataset can name it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class RecordItem(RangeItem):
 
     Attributes:
         name: what names the sample in its object, such as the number of a row group.
-        form: what the bytes are, and what becomes of them: see ``_records``.
+        form: what the bytes are, and how they are decoded: see ``_records``.
     """
 
     name: str
@@ -150,7 +150,8 @@ def size_of(item: S3BucketKeyData) -> int:
 
 
 def name_of(item: S3BucketKeyData) -> str:
-    """What names a sample in its bucket: the key of an object, or the key of an archive and the sample's name in it."""
+    """The name of a sample in its bucket: the key of an object, or the key of an archive and the sample's name in it.
+    """
     return item.sample_name if isinstance(item, RangeItem | GroupItem) else item.key
 
 

@@ -1,4 +1,4 @@
-"""Parquet files: where their row groups lie, and tables of row groups whose bytes were fetched.
+"""Parquet files: the positions of their row groups, and tables of row groups whose bytes were fetched.
 
 A file ends with its footer, the footer's length in four bytes, and ``PAR1``; ``PARE`` if the footer is encrypted. See
 https://parquet.apache.org/docs/file-format/. pyarrow reads the footer, and decodes.
@@ -51,7 +51,7 @@ def footer_size(tail: bytes, size: int) -> int:
     """How many bytes at the end of a file of ``size`` bytes are its footer, with what follows that.
 
     Raises:
-        S3FormatError: it is no Parquet file, or its footer is encrypted.
+        S3FormatError: it is not a Parquet file, or its footer is encrypted.
     """
     if tail[-len(_MAGIC) :] == _ENCRYPTED:
         raise S3FormatError("its footer is encrypted: store it without Parquet's own encryption")
@@ -109,7 +109,7 @@ def row_groups(metadata: Any, columns: Collection[str] | None, end: int) -> Iter
 
 
 def _numbers_of(metadata: Any, columns: Collection[str] | None) -> list[int]:
-    """The numbers of columns in the file, of which one with a nested type has several."""
+    """The numbers of columns in the file; a column with a nested type has several."""
     paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
     if columns is None:
         return list(range(len(paths)))
@@ -152,7 +152,7 @@ def table_of(metadata: Any, number: int, columns: Collection[str] | None, data: 
     if not 0 <= number < metadata.num_row_groups:
         raise S3FormatError(f"it has only {metadata.num_row_groups} row groups, and no number {number}")
     try:
-        # No threads: pyarrow's are not there in a forked child, and datasets have threads and processes of their own.
+        # No threads: pyarrow's do not exist in a forked child, and datasets have their own threads and processes.
         file = parquet.ParquetFile(
             _Window(data, start), metadata=metadata, pre_buffer=False, page_checksum_verification=True
         )

@@ -1,6 +1,6 @@
-"""Samples that are made of some bytes of an object: tables of row groups, and dicts of MDS shards.
+"""Samples that are made from some bytes of an object: tables from row groups, and dicts from MDS shards.
 
-What the bytes are is the form of the sample, a JSON document in the manifest, of which many samples have the same one:
+The form of a sample describes its bytes. It is a JSON document in the manifest that many samples share:
 
 - ``{"format": "parquet", "columns": [...] or null, "tail": ...}``: a row group, whose number is the sample's name. The
   last ``tail`` bytes of the file have its footer. If the row group's bytes go on to the end of the file, they have it;
@@ -79,7 +79,8 @@ def _parsed(form: str) -> SampleDecoder | _RowGroupForm:
 
 
 class RecordSample(RangeSample):
-    """A sample that is made of one range. If that fails, it is fetched again, once: bytes are changed on the way, too.
+    """A sample that is made from one range. If that fails, it is fetched again, once: bytes may have changed on the
+    way.
 
     Args:
         item: which bytes.
@@ -143,8 +144,8 @@ class MdsSample(RecordSample):
 class RowGroupSample(RecordSample):
     """A row group, and the footer of its file if this process does not have it.
 
-    The footer is fetched at the same time as the row group, by the first of the samples of a file that are fetched
-    ahead. Another one that is made before that has it fetches it again.
+    The first sample of a file that is fetched ahead also fetches the footer, at the same time as its row group. If
+    another sample is made before the footer has arrived, it fetches the footer again.
     """
 
     def __init__(self, item: RecordItem, open_part: OpenPart, form: _RowGroupForm) -> None:
@@ -233,7 +234,7 @@ class _Footers:
                 self._size -= self._kept.pop(next(iter(self._kept)))[1]
 
     def claim(self, version: _Version) -> bool:
-        """Whether the caller should fetch this footer: nobody has it, or fetches it."""
+        """Whether the caller should fetch this footer: it is neither kept nor being fetched."""
         with self._lock:
             if version in self._kept or version in self._claimed:
                 return False

@@ -1,9 +1,9 @@
-"""Tar archives: where the files lie in them. A parser that is fed with bytes. Pure.
+"""Finds the positions of files in tar archives. A parser that is fed with bytes. Pure.
 
 It reads ustar, GNU's long names and base-256 sizes, and PAX headers with paths and sizes
 (https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html,
-https://www.gnu.org/software/tar/manual/html_node/Standard.html). Directories, links and devices are passed over, as
-``tarfile`` does. What follows the first block of zeros is not part of the archive.
+https://www.gnu.org/software/tar/manual/html_node/Standard.html). Directories, links and devices are skipped, as in
+``tarfile``. Bytes after the first block of zeros are not part of the archive.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Header(NamedTuple):
 
 
 class TarParser:
-    """Finds the files of an archive while its bytes come, of which it keeps none.
+    """Finds the files of an archive while its bytes arrive. It keeps none of the bytes.
 
     Args:
         position: where in the archive the first byte comes from, in bytes.

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Previous(NamedTuple):
-    """The commit that a save saw, without its content, and the files that it names, as far as they are known."""
+    """The commit that a save saw, without its content, and the names of its files, if they are known."""
 
     seen: Seen
     files: set[str]
@@ -64,7 +64,7 @@ class MetadataCommit:
         """Commit ``metadata``, unless there is a commit.
 
         Raises:
-            S3ObjectExistsError: there is one. No file of this save remains.
+            S3ObjectExistsError: the object exists. No file of this save remains.
             S3Exception: an error occurred accessing S3.
         """
         bucket, key = self._place
@@ -76,7 +76,7 @@ class MetadataCommit:
             raise
 
     def _delete_replaced(self, seen: Seen, replaced: set[str]) -> None:
-        """Delete the files of the checkpoint that was replaced, unless the one that is there now names them.
+        """Delete the files of the replaced checkpoint, unless the current one names them.
 
         Raises:
             S3ObjectChangedError: the replaced checkpoint is there again.
@@ -99,7 +99,9 @@ class MetadataCommit:
         delete_files(self._file_system, self._folder, replaced)
 
     def _delete_refused(self, metadata: Metadata, error: S3Exception) -> None:
-        """Delete the files of a refused save. If a response got lost, the commit may be this save's: then keep them."""
+        """Delete the files of a refused save. If a response was lost, the commit may belong to this save: then keep
+        them.
+        """
         named: set[str] | None = set()
         if not refused_for_sure(error):
             if not isinstance(error, (S3ObjectExistsError, S3ObjectChangedError)):

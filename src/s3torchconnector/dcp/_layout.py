@@ -1,8 +1,8 @@
-"""Where the numbers of a tensor are in what ``torch.save`` wrote, by its first bytes. Pure.
+"""Finds the data of a tensor in what ``torch.save`` wrote, from its first bytes. Pure.
 
 Such an item is a zip archive without compression: ``data.pkl`` describes the tensor, and ``data/0`` is its storage as
-it is in memory. The order of these records is the same in all versions that write zip archives; what is between them is
-not. Items that are not understood here are left to ``torch.load``.
+it is in memory. The order of these records is the same in all versions that write zip archives; the bytes between them
+differ. ``torch.load`` reads the items that this module does not understand.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class TensorLayout:
         return self.start + _product(self.shape) * self.dtype.itemsize
 
     def slice_of(self, offsets: Sequence[int], lengths: Sequence[int]) -> Range | None:
-        """The bytes of the item that a slice consists of; None if other elements are between those of the slice."""
+        """The bytes of a slice of the item; None if other elements lie between those of the slice."""
         if len(offsets) != len(self.shape) or len(lengths) != len(self.shape):
             return None
         whole = True  # whether all dimensions after this one are taken whole
@@ -97,7 +97,7 @@ class TensorLayout:
 
 
 def layout_of(head: bytes, length: int) -> TensorLayout | None:
-    """The layout of an item of ``length`` bytes that begins with ``head``; None if it is not that of a plain tensor.
+    """The layout of an item of ``length`` bytes that begins with ``head``; None if it is not a plain tensor.
 
     Never raises, and runs no code that the item names.
     """

@@ -1,8 +1,9 @@
-"""Which tensors of a distributed save are lent to its uploads (see ``_torch_archives``): those of the state itself.
+"""Chooses the tensors of a distributed save that are lent to its uploads (see ``_torch_archives``): those of the state
+itself.
 
-If a planner has a ``resolve_data`` of its own, its tensors are copied. It may make them for the save, and lent ones
-would stay in memory until they are stored, without bounds. An asynchronous save makes a copy first, which nothing
-changes.
+If a planner overrides ``resolve_data``, its tensors are copied. It may make them for the save, and lent tensors would
+stay in memory until they are stored, without a limit. An asynchronous save makes a copy first, and nothing changes that
+copy.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Reading ``.metadata``, which is a pickle, without running code that it names.
 
-A pickle may name any function to be called. So whoever can write to the bucket could have code run by all who save to
-it or load from it. Here, only classes are found that describe a checkpoint, in any release of PyTorch from 2.4 on:
-``Metadata`` and its parts, types of Python's own, and what the program itself has declared safe
+A pickle may name any function to be called. So anyone who can write to the bucket could run code in every program that
+saves to it or loads from it. This module finds only classes that describe a checkpoint, in any release of PyTorch from
+2.4 on: ``Metadata`` and its parts, types of Python's own, and what the program itself has declared safe
 (``torch.serialization.add_safe_globals``), such as the class of a state's keys. When they are made, they only keep what
 they are given.
 
-A load is refused if the pickle has another name. A save needs only the names of the files: everything else is left
-empty.
+A load is refused if the pickle contains another name. A save needs only the names of the files, so it leaves everything
+else empty.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def parse_metadata(data: bytes) -> metadata.Metadata:
 
 
 def parse_storage_data(data: bytes) -> Mapping[Any, Any]:
-    """Read where the items of a checkpoint are, whatever else its description names.
+    """Read the positions of the items of a checkpoint, even if its description contains other names.
 
     Raises:
         Exception: it is not a pickle, or not of a ``Metadata``.
@@ -89,7 +89,9 @@ class _NamesUnpickler(_Unpickler):
 
 
 class _Unknown:
-    """Stands for whatever a pickle makes by a name that is not allowed: it accepts everything and does nothing."""
+    """A placeholder for any object that a pickle makes by a name that is not allowed. It accepts everything and does
+    nothing.
+    """
 
     def __new__(cls, *_: Any, **__: Any) -> _Unknown:
         return super().__new__(cls)

@@ -1,9 +1,9 @@
 """The stored items that a load wants, as requests of about one part, and each request as steps. Pure.
 
 Items that are close to each other share a request; the bytes between them are received and discarded. Items much larger
-than a part are split. The first bytes of a large item (``HEAD``) tell how the rest is laid out. So a request that
-begins inside an item waits for these bytes, and no request ends inside them. And an item that is split begins a request
-of its own: if its first bytes waited for an item before, requests would wait for one another, a round trip each.
+than a part are split. The first bytes of a large item (``HEAD``) describe the layout of the rest. So a request that
+begins inside an item waits for these bytes, and no request ends inside them. An item that is split begins its own
+request: if its first bytes waited for an earlier item, requests would wait for one another, one round trip each.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from s3torchconnector._config import KIB
 from s3torchconnector._transfer import Range
 
 HEAD = 4 * KIB
-"""Bytes at the start of a large item, which are received first, and tell where the rest goes."""
+"""Bytes at the start of a large item. They are received first, and describe where the rest goes."""
 SMALL = 64 * KIB
 """Items and gaps of up to this number of bytes are received together with their neighbours."""
 _MAX_WASTE = 0.1  # bytes fetched in gaps larger than SMALL, relative to the bytes wanted

@@ -70,7 +70,7 @@ class Uploads:
             self._when_written()
 
     def abort(self) -> None:
-        """Abort all uploads, those to come too. Writing to them raises an error from now on."""
+        """Abort all uploads, including later ones. Writing to them raises an error from now on."""
         with self._lock:
             self._aborted = True
         abort_together(stream.stream for stream in self._streams)

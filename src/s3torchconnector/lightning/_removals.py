@@ -1,9 +1,9 @@
 """When a checkpoint may be removed: at once, or only after a newer one has been stored. No I/O.
 
-Lightning's ``AsyncCheckpointIO`` saves on a thread of its own, one checkpoint after the other, but passes removals on
-at once. At that time, the checkpoint's replacement may not be stored yet, nor may the checkpoint itself. So a removal
-that comes from another thread than the saves waits for a checkpoint whose save began after the save of this one had
-ended. Then there is always at least one checkpoint, since the newest is never removed.
+Lightning's ``AsyncCheckpointIO`` saves on its own thread, one checkpoint at a time, but passes removals on at once. At
+that time, the checkpoint's replacement may not be stored yet, nor may the checkpoint itself. So a removal from another
+thread than the saving one waits for a checkpoint whose save began after this checkpoint's save had ended. So there is
+always at least one checkpoint, because the newest is never removed.
 
 A checkpoint that was loaded is not removed, unless it has been stored again since. Lightning itself keeps the file
 that a run resumed from, but only on local disks: elsewhere, the run's first save would delete it.
@@ -70,7 +70,7 @@ class Removals:
             self._under_way.discard(path)
 
     def is_direct(self) -> bool:
-        """Whether only this thread saves, so that its removals come after all saves that it has asked for."""
+        """Whether only this thread saves, so that its removals follow all saves that it has started."""
         with self._lock:
             return self._savers == {threading.get_ident()}
 
