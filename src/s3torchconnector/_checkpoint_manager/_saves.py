@@ -33,8 +33,7 @@ class Saves:
 
     @contextmanager
     def one_at_a_time(self) -> Iterator[None]:
-        """Wait until the previous save has ended, and keep others from beginning: ``with saves.one_at_a_time(): ...``
-        """
+        """Wait until the previous save has ended, and hold off others: ``with saves.one_at_a_time(): ...``"""
         with self._lock:
             self._wait_for_last()
             yield

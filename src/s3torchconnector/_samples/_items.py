@@ -150,8 +150,7 @@ def size_of(item: S3BucketKeyData) -> int:
 
 
 def name_of(item: S3BucketKeyData) -> str:
-    """The name of a sample in its bucket: the key of an object, or the key of an archive and the sample's name in it.
-    """
+    """The name of a sample in its bucket: the key of an object, or of an archive and the sample's name in it."""
     return item.sample_name if isinstance(item, RangeItem | GroupItem) else item.key
 
 
