@@ -1,8 +1,8 @@
 """The bytes that one client may hold in one process, and the buffers of the usual size.
 
-Whoever needs memory for bytes in flight takes it here and gives it back exactly once. No more is taken than is free, so
-that resident memory stays within ``limit``; and nobody waits for memory that only another part of the program can give
-back:
+Code that needs memory for bytes in flight takes it here and gives it back exactly once. It takes no more than is free,
+so that resident memory stays within ``limit``. And no code waits for memory that only another part of the program can
+give back:
 
 - Read-ahead, look-ahead and what a read fetches around its bytes *ask*, and do without if they are refused. Before they
   are, the holders of memory (``MemoryHolder``) release some: blocks that were read and, if their reader has been idle
@@ -50,7 +50,9 @@ class MemoryHolder(Protocol):
     used: float
 
     def release_memory(self, *, unread: bool) -> None:
-        """Give back what was read, and with ``unread`` the rest, too. Any thread calls it; does not wait or raise."""
+        """Give back the memory of bytes that were read, and with ``unread`` the rest, too. Any thread calls it; does
+        not wait or raise.
+        """
 
 
 class ByteBudget:
@@ -68,9 +70,9 @@ class ByteBudget:
         self.idle_after = 1.0
         self.lock = threading.RLock()
         self._writers: _Waiting = deque()  # all are woken when bytes come back: these may be of their own parts
-        self._queue: _Waiting = deque()  # woken one after the other: the first would leave no room for the rest
+        self._queue: _Waiting = deque()  # woken one at a time: the first would leave no room for the rest
         self._taken = 0
-        self._reserved = 0  # of that, for buffers that nobody has yet
+        self._reserved = 0  # of that, for buffers that are not handed out yet
         self._spare: list[LargeBuffer] = []
         self._holders: dict[MemoryHolder, None] = {}
         # When holders were last asked and had nothing to release: only what was read, and also what was not.
@@ -141,15 +143,15 @@ class ByteBudget:
     ) -> bool:
         """Wait until ``size`` bytes are free and take them; return False at once if ``need_not_wait()`` says so.
 
-        ``need_not_wait`` is asked again whenever bytes come back. With ``queued``, threads are woken one after the
-        other, and it is asked when this one is, and at ``wake``.
+        ``need_not_wait`` is asked again whenever bytes come back. With ``queued``, threads are woken one at a time, and
+        it is asked when this thread is woken, and at ``wake``.
         """
         waiting = self._queue if queued else self._writers
         try:
             while not self.try_take(size, unread=unread):
                 latch = Latch()
                 try:
-                    waiting.append(latch)  # before the second look: who gives back does it the other way round
+                    waiting.append(latch)  # before the second look: a thread that gives back does this in reverse order
                     if self.try_take(size, unread=unread):
                         return True
                     if need_not_wait():  # not under the lock: it may wait for other locks

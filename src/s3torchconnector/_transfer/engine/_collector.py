@@ -18,7 +18,7 @@ from s3torchconnector._threads import start_thread
 _Job = Callable[[], object]
 _log = logging.getLogger(__name__)
 _jobs: SimpleQueue[_Job | None] = SimpleQueue()
-_to_start = [True]  # popped by whoever starts the thread
+_to_start = [True]  # popped by the caller that starts the thread
 _ended = Latch()  # by the thread
 
 

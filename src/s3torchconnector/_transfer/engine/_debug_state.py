@@ -1,6 +1,6 @@
-"""What a program waits for, as text: for a person who looks at a stalled job.
+"""Describes what a program waits for, for a person who looks at a stalled job.
 
-Nothing here takes a lock or waits, so the text can be had whichever thread is stalled, whatever it holds.
+Nothing here takes a lock or waits, so the text is available no matter which thread is stalled and which locks it holds.
 """
 
 from __future__ import annotations

@@ -86,8 +86,8 @@ def copy(destination: memoryview, source: memoryview | bytes) -> None:
 def populate(view: memoryview) -> None:
     """Have the kernel find all pages of new memory at once, before it is filled.
 
-    Finding them one by one, as each is touched for the first time, takes half as long again. Memory whose last page is
-    there has its pages, and is left alone. Does nothing if the kernel does not support it (Linux before 5.14).
+    Allocating them one by one, on first access, takes half as long again. If the last page of the memory exists, all
+    pages do, and nothing is done. Does nothing if the kernel does not support it (Linux before 5.14).
     """
     if sys.platform != "linux" or len(view) < _LARGE:
         return

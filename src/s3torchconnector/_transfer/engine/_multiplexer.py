@@ -1,15 +1,14 @@
 """Many small requests on one thread.
 
-A thread for each small object spends more time on the interpreter lock, which threads hold one after the other, than on
-the object. Even a second thread does: three system calls, and as many switches. The multiplexer sends many requests,
-waits for whichever response arrives next, and receives as much of it as is here. It never waits for one response while
-others are here.
+A thread for each small object spends more time waiting for the interpreter lock than on the object. Even a second
+thread does: three system calls, and as many switches. The multiplexer sends many requests, waits for the next response
+to arrive, and receives the bytes that have arrived. It never waits for one response while bytes of others have arrived.
 
 Contract: ``submit`` queues a request. The multiplexer calls its ``send``, waits until its exchange is readable, calls
-its ``receive`` until that says that nothing more is to come, and soon after that its ``notify``, for several requests
-one after the other. A poll loop runs on a worker thread while there are requests, and takes new ones between two
-receptions. An exchange that is not over after ``silence`` seconds is aborted, so that its request can be tried again by
-a worker. Before that, a request whose response does not begin in the usual time is sent again (``_wire/_hedging``).
+its ``receive`` until that reports the end, and soon after that its ``notify``, for several requests in a row. A poll
+loop runs on a worker thread while there are requests, and takes new ones between two receptions. An exchange that is
+not over after ``silence`` seconds is aborted, so that its request can be tried again by a worker. Before that, a
+request whose response does not begin in the usual time is sent again (``_wire/_hedging``).
 
 An unexpected error ends a poll loop, but none of its requests: workers continue these, and a new loop is started.
 
@@ -31,7 +30,7 @@ from s3torchconnector._transfer.engine._workers import Threads
 from s3torchconnector._wire import Hedging, NoIdleConnection, PoolIsFull
 
 _CONNECTING = 32  # connections that are opened at a time
-_TRY_AGAIN = 10e-3  # seconds after which a full pool may have room: others make it, and tell nobody
+_TRY_AGAIN = 10e-3  # seconds after which a full pool may have room: others make room without a notice
 _log = logging.getLogger(__name__)
 
 
@@ -82,7 +81,7 @@ class Multiplexer:
         except BaseException as error:
             # It may have been interrupted before a thread was asked for, and others rely on one.
             if loop is not None and not isinstance(error, RuntimeError):
-                with contextlib.suppress(RuntimeError):  # those who wait have been told
+                with contextlib.suppress(RuntimeError):  # the waiting threads have been notified
                     self._start(loop)
             raise
 
@@ -117,7 +116,7 @@ class Multiplexer:
             return
         try:
             self._serve(loop)
-        except BaseException:  # whatever it is, nobody may wait for ever
+        except BaseException:  # for any error: no thread may wait forever
             _log.exception("the thread that fetches small objects met an unexpected error, and starts again")
             self._replace(loop)
         loop.close()
@@ -143,7 +142,8 @@ class Multiplexer:
             longest = math.inf
             while (request := self._next(loop)) is not None:
                 try:
-                    # Who has connections in use must not wait for another: two who do could wait for each other.
+                    # A thread that uses connections must not wait for another connection: two such threads could wait
+                    # for each other.
                     loop.send(request, wait=not loop.load, connect=connects)
                 except PoolIsFull:
                     self._put_back(request, loop)

@@ -1,9 +1,9 @@
 """This process's share of the settings that are meant for a node: its data workers load for the same model.
 
-The target throughput is divided by the data workers of the node, which are those of this process's loader times the
-ranks of the node. Connections are divided only from the ninth worker on: with fewer connections, a batch of small
-objects takes more round trips, however many workers there are (with 48 each, four workers were a quarter slower on
-batches of 64). Memory is not divided: what one stream needs does not depend on others.
+The target throughput is divided by the number of data workers of the node: the workers of this process's loader times
+the ranks of the node. Connections are divided only from the ninth worker on: with fewer connections, a batch of small
+objects takes more round trips, for any number of workers (with 48 each, four workers were a quarter slower on batches
+of 64). Memory is not divided: the needs of one stream do not depend on others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _count_workers: Callable[[], int] = _none
 
 
 def count_workers_by(count: Callable[[], int]) -> None:
-    """Have ``count`` tell how many data workers this process's loader has; 0 if the process is no data worker."""
+    """Register ``count``, which returns the number of data workers of this process's loader; 0 if the process is not a
+    data worker.
+    """
     global _count_workers
     _count_workers = count
 
@@ -49,6 +51,8 @@ def connections_of_worker(most: int, sharers: int) -> int:
 
 
 def ranks_of_node() -> int:
-    """How many training processes torchrun, or whatever sets its variable, has started on this machine."""
+    """The number of training processes that torchrun, or another launcher that sets its variable, has started on this
+    machine.
+    """
     ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
     return max(1, int(ranks)) if ranks.isdecimal() else 1

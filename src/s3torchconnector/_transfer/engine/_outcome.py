@@ -14,7 +14,9 @@ from s3torchconnector._activity import activity
 
 
 class Outcome:
-    """Claimed at most once, by who does the work or who cancels it; set at most once, perhaps to an ``error``."""
+    """Claimed at most once, by the thread that does the work or cancels it; set at most once, perhaps to an
+    ``error``.
+    """
 
     __slots__ = ("_callbacks", "_claims", "_latch", "error", "is_set")
 
@@ -34,7 +36,7 @@ class Outcome:
             return False
 
     def release_claim(self) -> None:
-        """Leave the work to the next who claims it."""
+        """Leave the work to the next thread that claims it."""
         self._claims.append(True)
 
     def set(self, error: BaseException | None = None) -> None:
@@ -60,7 +62,7 @@ class Outcome:
         """Wait until it is set, to an error or not."""
         if not self.is_set:
             self._latch.acquire()
-            self._latch.release()  # for the next who waits
+            self._latch.release()  # for the next waiting thread
 
     def when_set(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` when it is set: at once if it is already, otherwise on the thread that sets it."""

@@ -1,4 +1,4 @@
-"""The multiplexed requests that are under way: waiting for them, receiving, sending again what is late."""
+"""The multiplexed requests in flight: waits for them, receives, and sends late requests again."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from s3torchconnector._activity import activity
 from s3torchconnector._wire import POLLIN, Exchange, Hedging, NoIdleConnection, new_poll, new_wakeup, open_descriptors
 
 _SCRATCH = 256 * 1024  # bytes: the head and the body of an object that is received in one system call
-# Objects received before those who wait for them are woken. If they are woken for each, a reader and the multiplexer
-# hold the interpreter lock one after the other, which costs a quarter of the time.
+# Objects received before the waiting threads are woken. If they are woken for each object, a reader and the multiplexer
+# alternate in holding the interpreter lock, which costs a quarter of the time.
 _AT_ONCE = 16
 _log = logging.getLogger(__name__)
 
@@ -35,16 +35,16 @@ class MultiplexedRequest(Protocol):
         """
 
     def receive(self, scratch: bytearray) -> bool:
-        """Receive what is here, by way of ``scratch``; whether there is nothing more to wait for."""
+        """Receive the bytes that have arrived, through ``scratch``. Returns whether nothing is left to wait for."""
 
     def notify(self) -> None:
-        """Wake who waits for what was received."""
+        """Wake the threads that wait for the received bytes."""
 
     def continue_on_worker(self) -> None:
         """It was sent, and is not multiplexed any more: have a worker continue it."""
 
     def fail(self, error: Exception) -> None:
-        """It will not be sent: tell who waits."""
+        """It will not be sent: notify the waiting threads."""
 
 
 class PollLoop:
@@ -60,8 +60,9 @@ class PollLoop:
         self._poll.register(self._woken, POLLIN)
         self._scratch = bytearray(_SCRATCH)
         self._under_way: dict[int, tuple[MultiplexedRequest, Exchange]] = {}  # by descriptor, the oldest first
-        # Requests not yet hedged, and when they were sent or had a connection opened for that; the oldest first. One
-        # whose response has begun is removed, wherever it stands: it would be kept alive until all before it are.
+        # Requests not yet hedged, and when they were sent or had a connection opened for that; the oldest first. A
+        # request whose response has begun is removed from any position: otherwise it would stay alive until all earlier
+        # ones are removed.
         self._unanswered: dict[Exchange, tuple[float, MultiplexedRequest]] = {}
         self._received: deque[MultiplexedRequest] = deque()  # to be notified
         self.claimed = False  # under the multiplexer's lock
@@ -104,8 +105,8 @@ class PollLoop:
 
     @activity("fetches small objects: {}", "self")
     def receive(self, longest: float) -> None:
-        """Wait until more of a response is here, there is more to send, silence has lasted too long, or for ``longest``
-        seconds; receive what is here."""
+        """Wait until more of a response has arrived, there is more to send, silence has lasted too long, or for
+        ``longest`` seconds. Then receive the bytes that have arrived."""
         now = time.perf_counter()
         self._hedge(now)
         oldest = next((exchange for _, exchange in self._under_way.values()), None)  # None: connections are opened

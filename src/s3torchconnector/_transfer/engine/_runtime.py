@@ -90,7 +90,7 @@ class Runtime:
         return add_gauges(metrics, [self._shared])
 
     def close(self) -> None:
-        """Wait for what is under way. Then end threads and close connections, unless other clients share them."""
+        """Wait for running work. Then end threads and close connections, unless other clients share them."""
         self.workers.close()
         self.caller.close()
         leave(self._shared, self)
@@ -100,13 +100,15 @@ class Runtime:
         self._shared.pool.close()
 
     def forget(self) -> None:
-        """In a forked child: forget what is the parent's."""
+        """In a forked child: forget what belongs to the parent."""
         self.caller.forget()
         self.multiplexer.forget()
 
 
 def _processors() -> int:
-    """How many processors this process may use, if the system tells. It does not tell a container's quota."""
+    """The number of processors that this process may use, if the system reports it. This does not include a container's
+    quota.
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,8 +1,8 @@
 """What the clients of a process share if they are configured alike: connections, threads and the byte budget.
 
-They share whatever does not depend on who asks. Requests are signed one by one, so a connection serves clients with
-different credentials and keys of the customer. What decides how a connection is opened is part of the ``Key``, or of
-the connection's address.
+They share everything that does not depend on the client. Each request is signed separately, so a connection serves
+clients with different credentials and customer keys. Settings that affect how a connection is opened are part of the
+``Key``, or of the connection's address.
 
 A client calls ``share`` at its first use, and ``leave`` when it is closed; after the last one, everything is closed.
 Nothing of it crosses a fork: a child forgets its parent's.
@@ -29,8 +29,8 @@ _TRUST = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_PROFILE
 
 
 class Key(NamedTuple):
-    """Clients with equal keys share: the same server, the same settings but for those of single requests, the
-    same trusted certificates."""
+    """Clients with equal keys share. Equal means: the same server, the same settings except those of single requests,
+    and the same trusted certificates."""
 
     region: str
     endpoint: str | None

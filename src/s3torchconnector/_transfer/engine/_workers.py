@@ -2,12 +2,12 @@
 
 ``Workers`` owns the threads. A ``WorkerShare`` is one client's use of them, which can be closed while other clients use
 them, too. A ``Lane`` is the share of one purpose: its jobs start in order, at most ``width`` at a time, so that one
-large download cannot take every thread, and what is asked for first arrives first.
+large download cannot take every thread, and bytes that are requested first arrive first.
 
 Threads are not started by ``threading``, which waits until each of them runs: while the first ones keep the processors
-busy, thirty such waits took 75 ms. An interpreter that exits does not wait for such threads, nor
-for a transfer whose result nobody wants. A forked child has none of the threads and starts its own; it never touches
-the parent's objects.
+busy, thirty such waits took 75 ms. An interpreter that exits does not wait for such threads, nor for a transfer whose
+result is no longer needed. A forked child has none of the threads and starts its own; it never touches the parent's
+objects.
 """
 
 from __future__ import annotations
@@ -80,12 +80,14 @@ class Workers:
     def close_old_of(self, resources: IdleResources) -> None:
         """Call ``resources.close_old`` from time to time, while there are threads and it ``has_idle`` things.
 
-        Whoever begins to have idle things calls ``ensure_one``.
+        An owner that begins to have idle things calls ``ensure_one``.
         """
         self._resources = resources
 
     def ensure_one(self) -> None:
-        """Have a thread that will be idle, and closes what is old; without one if no thread can be started."""
+        """Make sure that there is a thread that will become idle and then close old things; none if no thread can be
+        started.
+        """
         with self._lock:
             if self._alive or self._closed:
                 return

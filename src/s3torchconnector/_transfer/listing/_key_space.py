@@ -1,4 +1,4 @@
-"""Coordinates of keys, known and unknown: where the middle of a range that nobody has listed may be. Pure.
+"""Coordinates of keys, known and unknown, to guess the middle of a range that has not been listed. Pure.
 
 A key has a coordinate between 0 and 1. The first character after what all known keys begin with chooses an interval,
 the next one an interval inside of that, and so on, in the order in which S3 lists keys. Coordinates are interpolated,
@@ -22,7 +22,7 @@ _SAMPLES = 12  # keys of each page to learn from
 _MANY_PAGES = 100  # after so many pages, two keys of each are enough
 _UNSEEN = 0.5  # the width of a digit that no key has had, if that of a character that keys have is 1
 _UNSEEN_LETTERS = 1.0  # the width of all letters together that no key has had
-_NARROWEST = 1e-15  # narrower intervals cannot be told apart
+_NARROWEST = 1e-15  # narrower intervals cannot be distinguished
 _GROWTH = 1.25  # coordinates are computed again when so many times as many pages are known
 _LAST = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)  # codes that are no characters

@@ -87,7 +87,9 @@ class ListObjectStream(Iterator[ListObjectResult]):
 
 
 def is_listed_in_order(open_runtime: OpenRuntime, bucket: str) -> bool:
-    """Whether every listing of a bucket has the same order, that of its keys. Those of directory buckets have none."""
+    """Whether every listing of a bucket has the order of its keys. Listings of directory buckets have no
+    fixed order.
+    """
     return open_runtime().caller.lists_in_order(operations.list_objects(bucket))
 
 

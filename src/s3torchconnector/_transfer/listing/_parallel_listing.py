@@ -1,9 +1,9 @@
 """All keys below a prefix, in key order, with many pages on their way at a time.
 
-S3 takes 50 to 100 ms for a page and only then tells where the next one begins. One after the other, a million keys take
-more than a minute. ``Segments`` guesses keys at which later pages may begin (``start-after``), and continues from there
-by tokens; this module sends the requests. Whichever page comes first, each key is returned once and in order.
-Directory buckets, which have no order of keys, are listed one page after the other, in theirs.
+S3 takes 50 to 100 ms for a page and only then tells where the next one begins. Page by page, a million keys take more
+than a minute. ``Segments`` guesses keys at which later pages may begin (``start-after``), and continues from there by
+tokens; this module sends the requests. Pages may arrive in any order; each key is returned once and in order. Directory
+buckets have no order of keys, so they are listed page by page, in the server's order.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class _InFlight:
         self._lane.submit(partial(self._list, request))
 
     def next_page(self) -> tuple[PageRequest, ListPage]:
-        """The next page that comes, in whatever order.
+        """The next page that arrives, in any order.
 
         Raises:
             S3Exception: the request for it failed.

@@ -19,7 +19,7 @@ def list_after(
 
     Raises:
         S3Exception: an error occurred accessing S3.
-        S3NotFoundError: the key would tell where to go on, and is not listed.
+        S3NotFoundError: the listing cannot continue, because the key is not listed.
     """
     if is_listed_in_order(open_runtime, bucket) and bucket not in open_runtime().disordered_buckets:
         for page in list_all(open_runtime, bucket, prefix, restore_status=restore_status, after=after):

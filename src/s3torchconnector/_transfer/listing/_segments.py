@@ -11,15 +11,16 @@ Example, of the keys 000 to 999 in pages of 100:
     after 099 (by token), after "1"       nothing, 100-199    1-59, 59-      (split after "59")
     after 199 (by token), after "59"      200-299, 590-689    1-59, 59-9, 9-
 
-Only the first page of a segment is requested by a key (``start-after``). The ones after it are requested by S3's token,
-since S3 sends pages without keys if it had to pass many deleted ones, and those do not tell how far it has come.
+Only the first page of a segment is requested by a key (``start-after``). The later pages are requested by S3's token:
+S3 sends pages without keys if it had to skip many deleted ones, and these pages do not show how far the listing has
+come.
 
 All this relies on the order of keys, and not every server has S3's (UTF-16 sorts some keys unlike UTF-8). So two
 comparisons prove the order. The keys of each page ascend. And each segment is listed until a key after its end is seen,
-which must be the first key of the next segment (``Boundary``). If both hold, then the pages returned are those of the
-server, one after the other, whatever its order. If one does not, the pages of later segments are discarded, and the
-listing continues by the server's token from the last key returned, in one segment that is never split. A key that is
-written or deleted at a boundary in the meantime looks the same: so the first time, segments are split again.
+which must be the first key of the next segment (``Boundary``). If both are true, the returned pages are the consecutive
+pages of the server, in its own order. If one is not, the pages of later segments are discarded, and the listing
+continues by the server's token from the last key returned, in one segment that is never split. A key that is written or
+deleted at a boundary in the meantime looks the same: so the first time, segments are split again.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Segment:
 
     @property
     def high(self) -> str | None:
-        """The last key that there can be; None if nobody knows."""
+        """The last possible key; None if it is unknown."""
         return self.estimate.high
 
 
@@ -172,7 +173,7 @@ class Segments:
         if segment.skip_through is not None:
             returned = next((i for i, key in enumerate(objects.keys) if key > segment.skip_through), len(objects))
             objects = objects[returned:]
-            if objects or not self._in_order:  # else so many keys were written meanwhile that the page has no others
+            if objects or not self._in_order:  # or so many keys were written meanwhile that the page has no others
                 segment.skip_through = None
         if objects:
             self._full_responses += 1

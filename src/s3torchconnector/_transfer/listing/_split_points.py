@@ -4,17 +4,17 @@ A segment is split in the middle of the keys that it probably still has, if thos
 coordinates between 0 and 1 (``KeySpace``), and two widths of a page tell how many pages a range of them holds:
 
 - The usual one, of the pages of this segment and of all others.
-- That of the segment's last page alone, for a directory in which keys are many. It says nothing of other directories,
-  so only keys that begin nearly as those of the page do are split by it.
+- That of the segment's last page alone, for a directory in which keys are many. It says nothing about other
+  directories, so it only splits keys that begin like the keys of the page.
 
 Example: of the keys 000 to 999, in pages of 100, the first two have come. All keys so far begin with 0 or 1, other
 digits are expected, and a page is about 0.16 wide. So the rest, from 0.33 to 1, has four pages or more, and is split in
 the middle, after "59". If too little is known for that, the last segment is split after all known keys: when only 000
 to 099 have come, after "1".
 
-A split costs about half a page that is listed twice, and a whole request if there turn out to be no keys. So splits are
-made freely until a fifth of all pages came in vain, then only if many pages are left, and then not at all. A segment
-whose splits found no keys has to bring some before it is split again, more of them each time.
+A split costs about half a page that is listed twice, and a whole request if there are no keys. So splits are made
+freely until a fifth of all pages were wasted, then only if many pages are left, and then not at all. If the splits of a
+segment found no keys, the segment must return keys before it is split again, more of them each time.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from typing import NamedTuple
 from s3torchconnector._transfer.listing._key_space import KeySpace, after, common_beginning
 
 _FREELY = 3.0  # pages that a segment must still have, by estimate, to be worth a split
-_CAREFULLY = 8.0  # the same, after several pages were listed in vain
+_CAREFULLY = 8.0  # the same, after several wasted pages
 _SPARE = 1.0, 0.2  # pages in vain until splits are made carefully: a number, and a share of the pages that count
 _LIMIT = 1.0, 0.25  # the same, until none is made
 _PRECISION = 8  # a split point is as exact as this part of a page
 
 
 class SegmentEstimate:
-    """What is known of the keys of one segment.
+    """The known keys of one segment.
 
     Attributes:
         low: the last key that has come; before that, a key that is smaller than all of them.

@@ -1,1 +1,1 @@
-"""Written bytes to objects: parts, uploads and their end, write conditions, and uploads that nobody finished."""
+"""Written bytes to objects: parts, uploads and their end, write conditions, and abandoned uploads."""

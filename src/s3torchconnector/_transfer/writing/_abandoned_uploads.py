@@ -1,11 +1,11 @@
-"""The registry of open uploads: those that nobody finishes are aborted, so that no part stays stored and billed.
+"""The registry of open uploads: abandoned ones are aborted, so that no part stays stored and billed.
 
-- *The program drops its stream*: garbage collection may strike anywhere, also while a lock is held that an abort
-  needs. So the finaliser only leaves the abort to a thread of ours (``_collector``).
-- *The program ends* (``sys.exit``, an uncaught exception): an ``atexit`` hook aborts what is open. The interpreter has
-  waited for threads by then, so a save that another thread was writing is complete. Children of ``multiprocessing``
-  skip ``atexit`` and call their finalisers before they wait for threads. There, a thread that they wait for first
-  waits for all the others and then aborts.
+- *The program drops its stream*: garbage collection may run anywhere, even while a lock is held that an abort needs. So
+  the finaliser leaves the abort to our collector thread (``_collector``).
+- *The program ends* (``sys.exit``, an uncaught exception): an ``atexit`` hook aborts what is open. By then, the
+  interpreter has waited for threads, so a save that another thread was writing is complete. Children of
+  ``multiprocessing`` skip ``atexit`` and call their finalisers before they wait for threads. In these children, a
+  thread waits for all other threads and then aborts.
 - *SIGTERM* ends the program: see ``_sigterm``. A save that the main thread begins, and that opens its uploads on other
   threads, announces them by ``expect_uploads``, since only the main thread can set the handler.
 
@@ -56,7 +56,7 @@ def add(upload: Abortable) -> None:
     """An upload begins.
 
     Raises:
-        S3UploadAbortedError: SIGTERM is ending the process, and nobody would abort the upload any more.
+        S3UploadAbortedError: SIGTERM is ending the process, and nothing would abort the upload any more.
     """
     _open.add(upload)
     if _sigterm.ending:
@@ -98,7 +98,7 @@ def abandon(upload: Abortable) -> None:
 def seconds_to_abort() -> float:
     """How long S3 may take to abort an upload: not long if Ctrl-C or ``sys.exit`` is about to end the program.
 
-    The exception that is being handled tells that, whoever aborts the upload because of it.
+    The exception that is being handled shows that, no matter what code aborts the upload because of it.
     """
     error = sys.exc_info()[1]
     return _SECONDS if error is None or isinstance(error, Exception) else _SECONDS_AT_THE_END
@@ -107,7 +107,7 @@ def seconds_to_abort() -> float:
 def abort_together(uploads: Iterable[Abortable], seconds: float | None = None) -> None:
     """Abort all of them at a time, so that one that S3 does not respond for delays no other. Waits no longer.
 
-    If no thread can be started for that, they are aborted one after the other, and share the time.
+    If no thread can be started for that, they are aborted one at a time, and share the time.
     """
     seconds = seconds_to_abort() if seconds is None else seconds
     until = time.perf_counter() + seconds + _GRACE

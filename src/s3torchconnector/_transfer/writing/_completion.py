@@ -2,14 +2,14 @@
 
 S3 may carry out PutObject or CompleteMultipartUpload although the response is lost. There may be no attempt left, the
 last one may be refused for another reason, and the retry of a completion is refused with NoSuchUpload although all is
-well. So we look at what is stored before we call it a failure. S3 may also send 200, then blanks to keep the connection
-alive, and report an error in the body.
+well. So we look at the stored object before we report a failure. S3 may also send 200, then blanks to keep the
+connection alive, and report an error in the body.
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html
 
-S3 also says NoSuchUpload if somebody else has aborted the upload. What is stored then is an object of an earlier save,
-or another writer's: to take it for ours would lose the only copy of what was written, whereas a save that failed can be
-repeated. So what is stored is ours by its mark, its checksum or its ETag. Its size and time decide only if the server
-tells nothing better, and if a response may have been lost at all.
+S3 also says NoSuchUpload if somebody else has aborted the upload. The stored object then belongs to an earlier save, or
+to another writer. Taking it for ours would lose the only copy of what was written, whereas a failed save can be
+repeated. So the mark, the checksum or the ETag decides whether the stored object is ours. Its size and time decide only
+if the server returns nothing better, and only if a response may have been lost.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Completion:
             _log.info("%s was stored by an attempt whose response was lost", name)
 
     def _is_ours(self, headers: Mapping[str, str], may_be_stored: bool) -> bool:
-        """Whether headers are those of what we uploaded, if no mark tells."""
+        """Whether headers match what we uploaded, if there is no mark."""
         if headers.get("content-length") != str(self._size):
             return False
         told, etag = offered(headers), headers.get("etag", "")
@@ -88,8 +88,8 @@ class Completion:
             return etag == expected
         if told or not may_be_stored:  # a server that keeps checksums would have kept ours
             return False
-        # A server without checksums, and with ETags of its own: the same size, written since we began. Both times are
-        # by its clock, and cut to whole seconds.
+        # A server without checksums, and with its own kind of ETags: the same size, written since we began. Both times
+        # are by its clock, and cut to whole seconds.
         return 0 < self._begun <= parse_http_date(headers.get("last-modified", ""))
 
 
@@ -100,7 +100,7 @@ def _worth_looking(error: S3Exception) -> bool:
 
 
 def _is_opaque(headers: Mapping[str, str]) -> bool:
-    """Whether an object has an ETag that nobody can compute, since it is encrypted by KMS or a key of the customer.
+    """Whether an object has an ETag that cannot be computed, because it is encrypted by KMS or a customer's key.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
     """

@@ -1,7 +1,8 @@
 """The checksums of an object that is copied in parts: the server sums them, and compares the whole with the source.
 
-The upload is begun with the algorithm of the source, if S3 keeps a checksum of all of it. What the server tells of the
-parts is combined, and compared with that of the source before the copy appears; the completion names it, too.
+The upload is begun with the algorithm of the source, if S3 keeps a checksum of all of it. The checksums that the server
+returns for the parts are combined, and compared with the checksum of the source before the copy appears. The completion
+request also contains it.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
 """
 
@@ -15,7 +16,7 @@ from s3torchconnector._wire import Algorithm, Caller, offered
 
 
 class CopiedChecksums(UploadChecksums):
-    """As ``UploadChecksums``, for parts that no thread of ours has seen.
+    """Like ``UploadChecksums``, for parts whose bytes this process has not seen.
 
     Args:
         name: what is copied.
@@ -36,7 +37,9 @@ class CopiedChecksums(UploadChecksums):
         return None if self._carried is None else self._carried.name
 
     def note_part(self, number: int, checksum: str | None, size: int) -> None:
-        """The server told this checksum of a part. If it tells none, none is sent when the upload is completed."""
+        """The server returned this checksum of a part. If it returns none, none is sent when the upload is
+        completed.
+        """
         algorithm = self._carried
         crc = None if algorithm is None or checksum is None else algorithm.decode(checksum)
         if crc is None:

@@ -4,8 +4,8 @@
     more:           HeadObject and GetObjectTagging of the source, and a multipart upload that has what they told;
                     UploadPartCopy (any number at a time)
 
-The size is not asked for beforehand: a server that refuses a source because of its size says so. Every part demands the
-ETag that the first look found (``x-amz-copy-source-if-match``), so that a copy is of one version.
+The code does not ask for the size first: a server that refuses a source because of its size says so. Every part demands
+the ETag from the first look at the source (``x-amz-copy-source-if-match``), so that the copy is of one version.
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_UploadPartCopy.html
 
@@ -47,7 +47,7 @@ from s3torchconnector._write_options import S3WriteOptions
 
 _LARGEST = 5 * GIB  # bytes that one request copies
 _PART_SIZE = 128 * MIB  # a second of a server's time
-# What CopyObject takes from the source, beside its metadata, if it is not told otherwise.
+# The properties, besides metadata, that CopyObject takes from the source by default.
 _KEPT = ("cache-control", "content-disposition", "content-encoding", "content-language", "content-type", "expires")
 _NO_TAGS = (400, 404, 405, 501)  # what servers without tags say
 _log = logging.getLogger(__name__)
@@ -231,5 +231,5 @@ def _size_of(headers: Mapping[str, str]) -> int:
 
 
 def _may_be_of_source(error: S3ServiceError) -> bool:
-    """Whether a condition was refused, which may be that of the source."""
+    """Whether a condition was refused, possibly the condition on the source."""
     return error.status == 412 or isinstance(error, S3ObjectExistsError)

@@ -1,8 +1,8 @@
 """The sizes of an upload's parts, and the ETags of what is stored. Pure.
 
-S3 takes at most 10,000 parts of 5 MiB to 5 GiB (the last may be smaller), 50 TB in all. An upload whose length nobody
-knows begins with small parts, and doubles their size every 900 parts. From 5 MiB it reaches 9 TiB, and from the default
-8 MiB 12 TiB. If its length is known, all parts but the last have one size, and there are no more of them than that.
+S3 takes at most 10,000 parts of 5 MiB to 5 GiB (the last may be smaller), 50 TB in all. An upload of unknown length
+begins with small parts, and doubles their size every 900 parts. From 5 MiB it reaches 9 TiB, and from the default 8 MiB
+12 TiB. If its length is known, all parts but the last have one size, and there are no more of them than that.
 Cloudflare R2 demands parts of one size of all uploads.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 https://developers.cloudflare.com/r2/objects/multipart-objects/#limitations
@@ -21,7 +21,7 @@ from s3torchconnector._wire import Buffer, CompletedPart
 MAX_PARTS = 10_000
 _PARTS_OF_ONE_SIZE = 900
 _RESERVE = 200  # parts for what an object has beyond its expected size: headers, gaps between tensors
-_EQUAL_SIZE = 32 * MIB  # of parts of one size, of an upload whose length nobody knows: they hold 312 GiB
+_EQUAL_SIZE = 32 * MIB  # of parts of one size, of an upload of unknown length: they hold 312 GiB
 
 
 def size_of_part(number: int, part_size: int) -> int:
@@ -84,7 +84,8 @@ def too_large(bucket: str, key: str, part_size: int, equal_size: int | None = No
 
 
 def multipart_etag(parts: Sequence[CompletedPart]) -> str | None:
-    """The ETag that S3 gives an object of these parts; None if that of a part is no MD5 (SSE-KMS, other servers).
+    """The ETag that S3 gives an object of these parts; None if the ETag of a part is not an MD5 (SSE-KMS, other
+    servers).
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
     """

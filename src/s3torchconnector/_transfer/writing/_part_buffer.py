@@ -1,8 +1,8 @@
 """The part of an upload that is being filled, with as few copies as the type of what is written allows.
 
-- ``bytes`` cannot change: large ones are sent from where they are, and small ones are copied.
-- Memory that is *lent* stays as it is until the upload has ended (the tensors of a checkpoint, say): it is sent from
-  where it is, and takes nothing of the budget.
+- ``bytes`` cannot change: large ones are sent without a copy, and small ones are copied.
+- Memory that is *lent* does not change until the upload has ended (for example, the tensors of a checkpoint): it is
+  sent without a copy, and takes nothing from the budget.
 - Everything else belongs to the program again as soon as ``write`` returns, and is copied into buffers of the budget.
 """
 
@@ -27,7 +27,7 @@ class PartBuffer:
 
     Args:
         budget: for the memory of the part.
-        is_alone: tells whether no earlier part of this upload is on its way, whose end would free memory.
+        is_alone: returns whether no earlier part of this upload is being sent, whose end would free memory.
         least: bytes that a part must have: for those, the budget is overdrawn if nothing is free.
     """
 
@@ -93,7 +93,7 @@ class PartBuffer:
         return reserved
 
     def _overdraw(self, size: int) -> int:
-        """Reserve bytes that are not free, as few as there must be: nobody else can free memory for this upload."""
+        """Reserve bytes that are not free, as few as possible: nothing else can free memory for this upload."""
         count = max(0, min(size, self._least - self.size))
         self._reserved += self._budget.take(count)
         return count

@@ -110,7 +110,7 @@ class PutObjectStream:
         return self._requests.may_start_over
 
     def abort(self, seconds: float | None = None) -> None:
-        """End without an object: the one at this key stays what it was. Does nothing once the stream has ended.
+        """End without an object: an existing object at this key is unchanged. Does nothing once the stream has ended.
 
         If another thread is in ``close``, and has sent the request that makes the object appear, this waits for it.
 

@@ -1,13 +1,13 @@
-"""SIGTERM during a save: undo what is half done, then end as the signal would have ended the process.
+"""SIGTERM during a save: undo the unfinished work, then end the process as the signal would have.
 
-The default action of SIGTERM ends a process on the spot and would leave the parts of open uploads stored, and billed.
-So while there is something to undo, and only if the program has left the default action in place, a handler of ours
-undoes it first and then sends the signal again, to the default action.
+The default action of SIGTERM ends a process immediately and would leave the parts of open uploads stored, and billed.
+So while there is something to undo, and only if the program has left the default action in place, our handler undoes it
+first and then sends the signal again, to the default action.
 
-- The handler undoes it on a thread of its own, since the main thread may hold any lock.
+- The handler undoes it on a separate thread, because the main thread may hold any lock.
 - Only the main thread can set handlers. A program that saves on other threads alone keeps the default action.
-- A program that sets a handler of its own in the meantime decides what becomes of the process: if its handler calls
-  ours, which was there before, ours does nothing.
+- If a program sets its own handler in the meantime, the program decides what happens to the process: if its handler
+  calls ours, ours does nothing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Writing an object again, from its start, after the server has refused to complete its upload for its checksums.
 
 Such a server has taken the checksums of all parts, and says at the end that it does not know them, or compares them in
-another way; see ``_completion_forms``. The parts cannot be used any more: what they were begun with decides what their
-completion must name, no request copies parts of an unfinished upload, and their memory has been given back. The client
-has learnt that the bucket takes no checksums. So whoever still has what was written, such as the tensors of a
-checkpoint, writes it again. A program that writes a stream of its own gets the error, which says to do that.
+another way; see ``_completion_forms``. The parts are useless now: the checksums that they were begun with decide what
+the completion must contain, no request copies parts of an unfinished upload, and their memory has been given back. The
+client has learnt that the bucket takes no checksums. So code that still has the data, such as the tensors of a
+checkpoint, writes it again. A program that writes its own stream gets the error, which says to do that.
 
 With ``checksum="required"`` no upload goes without, and nothing is written again.
 """

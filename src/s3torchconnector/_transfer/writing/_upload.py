@@ -1,7 +1,7 @@
 """One upload: its state, the parts that are on their way, and its end, which is one of two.
 
-Either it is completed, and the object appears, whole. Or it is aborted, by the program, by an error, or because nobody
-finished it (``_abandoned_uploads``): the object stays what it was before, and no multipart upload remains.
+Either it is completed, and the object appears, whole. Or it is aborted, by the program, by an error, or because it was
+abandoned (``_abandoned_uploads``): the object is unchanged, and no multipart upload remains.
 
 Its state changes in ``Upload.use`` and ``Upload.abort`` alone, under the lock::
 
@@ -76,7 +76,7 @@ class Upload:
         self._budget = runtime.budget
         self._lane = runtime.lane()
         self._pid = os.getpid()
-        self._lock = threading.RLock()  # held by whoever writes, closes or aborts
+        self._lock = threading.RLock()  # held by the thread that writes, closes or aborts
         self._state = State.OPEN
         self._error: BaseException | None = None  # why it was aborted
         self._cancel = CancelToken()
@@ -113,7 +113,8 @@ class Upload:
     # -- the state ------------------------------------------------------------------------------------------------
 
     def use(self, action: Callable[[], object], then: State = _OPEN) -> None:
-        """Call ``action`` while nobody else uses the upload. It is ``then`` afterwards; if that fails, it is aborted.
+        """Call ``action`` while no other thread uses the upload. The state is ``then`` afterwards; if the action fails,
+        the upload is aborted.
 
         Raises:
             S3UploadAbortedError: the upload has ended, or belongs to the parent of this process.
@@ -131,7 +132,8 @@ class Upload:
                 if then is _OPEN:
                     self._cancel.check()  # a signal handler may have aborted it in the meantime
             except BaseException as error:  # also KeyboardInterrupt: some of the data may be missing now
-                # An assignment, not a call: the next interrupt may strike at a call, and nobody could abort it then.
+                # An assignment, not a call: the next interrupt may happen at a call, and nothing could abort the upload
+                # then.
                 self._state = State.ABORTING
                 self._fail(error)
                 raise

@@ -29,7 +29,8 @@ _T = TypeVar("_T")
 
 
 class UploadChecksums:
-    """The checksums of one upload. Any thread may ask for its part's, and the last one for that of the whole.
+    """The checksums of one upload. Any thread may ask for the checksum of its part, and the last one for the checksum
+    of the whole object.
 
     Args:
         caller: sends the requests.

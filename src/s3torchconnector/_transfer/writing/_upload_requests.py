@@ -5,7 +5,7 @@
     an end without:   AbortMultipartUpload
 
 The first and the last of the second line tell S3 about the object; the one that makes it appear goes through
-``Completion``, which finds out what became of it if its response is lost.
+``Completion``, which finds out the outcome if its response is lost.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class UploadRequests:
             _log.warning("the multipart upload of %s could not be aborted: %s. %s", uri, error, ADVICE)
 
     def warn_of_creation(self) -> None:
-        """Warn that S3 may have begun a multipart upload whose id it did not tell."""
+        """Warn that S3 may have begun a multipart upload whose id did not arrive."""
         uri = display_uri(self.bucket, self.key)
         _log.warning("S3 did not respond whether a multipart upload of %s has begun. %s", uri, ADVICE)
 
@@ -150,7 +150,9 @@ class UploadRequests:
 
 
 def _etag_of(response: Response) -> str:
-    """The ETag of what was stored: without one, whoever responded with 200 is no S3 server and stored nothing."""
+    """The ETag of the stored object. If a 200 response has none, it is not from an S3 server, and nothing was
+    stored.
+    """
     etag = response.headers.get("etag")
     if not etag:
         raise S3ProtocolError("the response to an upload has no ETag: is the endpoint an S3 server?")

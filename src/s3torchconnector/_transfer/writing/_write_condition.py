@@ -1,18 +1,19 @@
 """What an object must find at its key to appear there: anything, nothing, or one version.
 
 A write that must find nothing sends ``If-None-Match: *`` with the one request that makes the object appear, and one
-that replaces a version sends that version's ETag as ``If-Match``. So of many writers one succeeds.
+that replaces a version sends that version's ETag as ``If-Match``. So one of many writers succeeds.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
-Looks at the key make up for what this leaves open:
+Three looks at the key cover the remaining cases:
 
-- *Before the first byte*: if there is an object, the error comes when the writer is opened, as from
-  ``open(path, "x")``, and not after hours of computing. On servers that ignore the header (rclone) this look is all
-  there is, and it is not atomic.
+- *Before the first byte*: if there is an object, the error is raised when the writer is opened, as from
+  ``open(path, "x")``, and not after hours of computing. On servers that ignore the header (rclone), this is the only
+  check, and it is not atomic.
 - *After a refusal*: the request may have been carried out and its response lost. Then the retry is refused because of
-  our own object. Its metadata has a mark that no other write has. An ETag would not tell, since two writers may store
-  the same bytes. If a multipart upload is gone when it is to be completed (``Completion``), that is such a refusal too.
-- *Right before a completion*, on Ceph's and Swift's gateways: they honour the header of PutObject, and ignore that of
-  CompleteMultipartUpload. Of writers that complete within milliseconds, more than one may succeed there.
+  our own object. Its metadata has a mark that no other write has. An ETag would not be enough, because two writers may
+  store the same bytes. If a multipart upload is gone when it is to be completed (``Completion``), that is such a
+  refusal too.
+- *Immediately before a completion*, on Ceph's and Swift's gateways: they respect the header of PutObject, and ignore
+  that of CompleteMultipartUpload. If several writers complete within milliseconds, more than one may succeed there.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Calls(Protocol):
 
 
 class Overwrite:
-    """The object appears, whatever was there.
+    """The object appears, even if another one exists.
 
     Attributes:
         marks: whether the object has a mark, which alone tells whose it is.
@@ -123,7 +124,7 @@ class Conditional(Overwrite):
         """As ``Overwrite.send``; None if an attempt stored the object whose response was lost.
 
         Raises:
-            S3ObjectExistsError, S3ObjectChangedError: another writer's object is there, or there is none any more.
+            S3ObjectExistsError, S3ObjectChangedError: another writer's object exists, or the object was deleted.
         """
         guarded = request._replace(headers={**request.headers, **self._condition})
         try:
@@ -191,7 +192,7 @@ class CreateOnly(Conditional):
         except S3NotFoundError:
             return
         except S3AccessDeniedError:
-            return  # whoever may only write is not told; S3 decides when the object is stored
+            return  # a program that may only write cannot look; S3 decides when the object is stored
         raise _exists("HeadObject", bucket, key)
 
     def _refusal(self, request: Request, error: S3Exception | None = None) -> S3ServiceError:
