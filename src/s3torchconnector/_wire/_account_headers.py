@@ -1,7 +1,8 @@
-"""What a client's configuration adds to its requests, whoever makes them: who pays, whose buckets, and which key.
+"""The headers that a client's configuration adds to all its requests: requester pays, the expected bucket owner, and
+the customer's key.
 
-A key of the customer's own goes with every request that stores, reads or completes an object; a copy names that of its
-source, too. It is added here, when a head is built, so that no ``Request`` holds it.
+A customer's key goes with every request that stores, reads or completes an object; a copy also names the key of its
+source. It is added here, when a head is built, so that no ``Request`` holds it.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/ServerSideEncryptionCustomerKeys.html
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html
 """

@@ -1,4 +1,4 @@
-"""What one attempt of a request sends, where, by which way, and who signs it."""
+"""One attempt of a request: what it sends, its address and route, and who signs it."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Caller:
 
     @property
     def connections_are_wanted(self) -> bool:
-        """Whether somebody waits for a connection; the pool calls its ``when_wanted`` when that begins."""
+        """Whether a thread waits for a connection; the pool calls its ``when_wanted`` when that begins."""
         return self._pool.are_wanted
 
     def lists_in_order(self, request: Request) -> bool:
@@ -289,7 +289,7 @@ class Caller:
         return found or self._routes.setdefault(key, (Route(*key, proxy_for(*key)), Throttle(most)))
 
     def _error_of(self, request: Request, response: Response) -> S3Exception:
-        """The error that an error response stands for."""
+        """The error for an error response."""
         body = response.read(_ERROR_LIMIT)
         error = self._heads.account.error_of(request, response.status, response.headers, body)
         self._authenticator.note_clock(response.headers)

@@ -1,9 +1,8 @@
 """Whole numbers by code: each client of a process has its own, and a process has those of its clients and its children.
 
-Counting is never off, so it may cost a request a microsecond: a code is looked up in a dictionary, and a place
-in an array is added to. Those of a process are added up when they are asked for. An array outlives its client, and
-serves the next one, which begins with what it has: so nothing is lost, and nothing has to be added to anything when a
-client ends.
+Counting is never off, so it may cost a request a microsecond: a code is looked up in a dictionary, and an element of an
+array is incremented. The numbers of a process are added up on demand. An array outlives its client and serves the next
+one, which continues with its numbers. So nothing is lost, and nothing has to be added up when a client ends.
 
 The arrays of a child are memory that its parent has, too, so that the parent knows at any time what its children have
 done, however they end: a forked child's is mapped before the fork, and a child that is spawned is sent the descriptor,
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
     from s3torchconnector._mapped_bytes import SharedNumbers
 
 CAPACITY = 1000  # codes; there may be twice as many in theory, and some hundreds are used
-_NOWHERE = CAPACITY - 1  # the place of any more codes, which nobody reads
-_ARRAYS = 64  # of a child; pages that nobody has used are no memory
+_NOWHERE = CAPACITY - 1  # the place of any more codes, which is never read
+_ARRAYS = 64  # of a child; unused pages take no memory
 _HEAD = 2
 _ROW = _HEAD + (1 + _ARRAYS) * CAPACITY
 

@@ -46,5 +46,7 @@ class Deadline(NamedTuple):
 
 
 def poll_until(end: float, poll: Poll) -> list[tuple[int, int]]:
-    """What is ready by ``end``; returns at once after that, since ``poll`` takes a negative time for "for ever"."""
+    """The descriptors that are ready by ``end``; returns at once after that, since ``poll`` takes a negative time as
+    "forever".
+    """
     return poll.poll(max(0.0, end - time.perf_counter()) * 1000)

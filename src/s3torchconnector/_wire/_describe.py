@@ -1,7 +1,7 @@
-"""What a server tells of an object without its bytes: by HEAD or, where HEAD is forbidden and GET is not, by a byte.
+"""The properties of an object without its bytes: by HEAD, or by reading a byte if HEAD is forbidden and GET is not.
 
-S3 has one permission for both. Gateways, proxies and policies of other servers may know HEAD apart. Which do is found
-out once for each bucket, and costs one request for each object of which neither is allowed.
+S3 has one permission for both. Gateways, proxies and policies of other servers may distinguish HEAD. This is found out
+once for each bucket, and costs one request for each object if neither is allowed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FORBIDDEN_STATUS = (403, 405, 501)
 
 
 class Described(NamedTuple):
-    """What a response told of an object: headers by their names in lower case, and its size in bytes."""
+    """The properties of an object in a response: headers by their names in lower case, and its size in bytes."""
 
     headers: Mapping[str, str]
     size: int

@@ -1,6 +1,6 @@
-"""Waiting for many sockets at a time, and waking who waits: also on Windows, which has no ``poll``.
+"""Waits for many sockets at a time, and wakes a waiting thread: also on Windows, which has no ``poll``.
 
-Nor can anything but a socket be waited for there, so a pair of sockets wakes instead of a pipe.
+Windows can only wait for sockets, so a pair of sockets is used instead of a pipe.
 """
 
 from __future__ import annotations

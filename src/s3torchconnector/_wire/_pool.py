@@ -1,7 +1,7 @@
 """Open connections: each serves one thread at a time, and the one used last is used next.
 
-Whoever acquires a connection gives it back by ``release`` (it can serve another request) or ``discard``. What to do is
-decided under the lock; connections are opened (``_dialer``) and closed outside it.
+A thread that acquires a connection gives it back by ``release`` (it can serve another request) or ``discard``.
+Decisions are made under the lock; connections are opened (``_dialer``) and closed outside it.
 
 Each connection in use takes one of ``max_connections`` permits, from before it is opened until it is given back. If all
 are taken, threads wait in a fair queue. Idle connections take no permit. They are closed when they are too old, when
@@ -91,7 +91,7 @@ class ConnectionPool:
 
     @property
     def are_wanted(self) -> bool:
-        """Whether somebody waits for a connection."""
+        """Whether a thread waits for a connection."""
         return bool(self._queue)
 
     def acquire(self, route: Route, deadline: Deadline, *, fresh: bool = False) -> Connection:

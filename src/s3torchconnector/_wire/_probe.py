@@ -1,7 +1,7 @@
-"""The way to a bucket in single steps, for a person who has to be told which of them fails.
+"""Connects to a bucket in single steps, so that a person can see which of them fails.
 
-The steps are those of every request (``Caller``, ``Dialer``), with nothing remembered between them. ``ask`` sends one
-request on the usual way, and returns refusals as they came: nothing is followed, renewed or corrected after them.
+The steps are those of every request (``Caller``, ``Dialer``), without any state between them. ``ask`` sends one request
+in the usual way, and returns refusals unchanged: it follows, renews and corrects nothing after them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """HTTP proxies, chosen by the usual environment variables (HTTP_PROXY, HTTPS_PROXY, NO_PROXY).
 
-A proxy named by ``https://`` is spoken to by TLS, so that nobody on the way to it sees its credentials.
+The connection to a proxy named by ``https://`` uses TLS, so that nobody on the way to it sees its credentials.
 https://urllib3.readthedocs.io/en/stable/advanced-usage.html#http-and-https-proxies
 """
 

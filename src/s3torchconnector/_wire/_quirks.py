@@ -1,6 +1,6 @@
 """How the servers of a client's buckets differ from S3, as far as the client has found out.
 
-Each difference costs the request that shows it, once for each bucket, and is told once in the log.
+Each difference costs the request that shows it, once for each bucket, and is logged once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One look-up for all requests that need its result: it runs on a thread of its own, and each request waits for it no
+"""One look-up for all requests that need its result. It runs on a separate thread, and each request waits for it no
 longer than its own deadline.
 
 So a slow service (an instance metadata service, CreateSession) neither holds a lock that requests wait for nor makes
@@ -69,7 +69,7 @@ class SharedLookup(Generic[_T]):
         return self._current is not None
 
     def start(self, look_up: Callable[[], _T]) -> None:
-        """Start ``look_up`` on a thread, unless a look-up is under way. Does not wait; nobody learns if it fails."""
+        """Start ``look_up`` on a thread, unless a look-up is running. Does not wait; a failure is not reported."""
         if self._current is None:
             self._enter(look_up, [])
 
@@ -98,7 +98,8 @@ class SharedLookup(Generic[_T]):
             if current.found:
                 return current.found[0]
             if current.error is not None and (current.over or late):
-                # Each thread raises an error of its own: one object raised in several would mix their tracebacks.
+                # Each thread raises its own error object: one object raised in several threads would mix their
+                # tracebacks.
                 raise copy.copy(current.error) from current.error.__cause__
             if late is not None:
                 raise S3TimeoutError(f"{self.what} took too long to look up") from late

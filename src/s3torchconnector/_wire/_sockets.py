@@ -61,7 +61,7 @@ def connect(addresses: Sequence[AddressInfo], end: float) -> socket.socket:
 
 
 class _Attempts:
-    """Attempts to connect, of which one has to succeed.
+    """Attempts to connect; one has to succeed.
 
     Attributes:
         error: the last error, once all attempts have failed; else None.

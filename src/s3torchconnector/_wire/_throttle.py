@@ -2,9 +2,9 @@
 
 While the endpoint is not overloaded, no permit is needed, and finding that out costs one attribute look-up. From the
 first SlowDown on, a request needs a permit before it is sent. It keeps the permit through refusals and pauses, until S3
-sends a good response. So requests succeed in their order of arrival; without permits, each new request would try its
-luck before those that already wait. Once the head of a good response is here, the permit is released: S3 has admitted
-the request, and its body may have to wait for the program.
+sends a good response. So requests succeed in their order of arrival; without permits, new requests could overtake those
+that already wait. Once the head of a good response has arrived, the permit is released: S3 has admitted the request,
+and its body may have to wait for the program.
 
 ``ConcurrencyLimit`` says how many permits there are, and ``Pace`` how soon the holder of one may send. The first keeps
 one client from sending too many requests at once; the second makes many clients share the endpoint.

@@ -1,4 +1,4 @@
-"""A connection with TLS inside TLS: to an endpoint with TLS, by way of a proxy that is itself spoken to by TLS.
+"""A connection with TLS inside TLS: to an endpoint with TLS, through a proxy that also uses TLS.
 
 ``ssl.SSLSocket`` cannot wrap another one, as it reads the descriptor below both. So the inner TLS works in memory, and
 its records go through the outer socket.
@@ -20,7 +20,8 @@ _PIECE = 64 * 1024  # bytes that are received at a time
 class InnerTls:
     """As much of an ``ssl.SSLSocket`` as ``TlsConnection`` uses, over another one, which it owns once this is made.
 
-    ``recv_into`` has nothing only if nothing is left in memory either: so whoever polls the descriptor misses nothing.
+    ``recv_into`` has nothing only if nothing is left in memory either, so code that polls the descriptor misses
+    nothing.
 
     Args:
         outer: the connection to the proxy, which leads to ``host`` from here on.

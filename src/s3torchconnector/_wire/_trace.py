@@ -1,7 +1,7 @@
 """A trace: when each request was sent, when its response began and ended, and on which connection.
 
-Clients that open their connections while a trace is on send their requests by exchanges that note times. The others
-do not know of traces, and do nothing for them.
+Clients that open their connections while a trace is on send their requests by exchanges that record times. Other
+clients do nothing for traces.
 """
 
 from __future__ import annotations

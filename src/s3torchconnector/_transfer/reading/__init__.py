@@ -1,1 +1,1 @@
-"""Objects into memory: what to ask for, who fetches it, what came of it, and its checksum."""
+"""Reads objects into memory: what to request, the fetching of it, its outcome, and its checksum."""

@@ -1,4 +1,4 @@
-"""Some bytes of an object in memory of ours, or on their way there."""
+"""Some bytes of an object that are in our memory, or being received."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from s3torchconnector._wire import CancelledByCaller, is_retryable
 
 
 class Released(CancelledByCaller):
-    """Others needed the memory of bytes that nobody waited for, or the thread. Never reaches users."""
+    """Others needed the thread, or the memory of bytes that no thread waited for. Never reaches users."""
 
 
 class Block:
@@ -131,14 +131,14 @@ class Block:
         self._when_ready(self.unreserve)
 
     def discard(self) -> None:
-        """Nobody wants the bytes any more: free the memory as soon as nobody receives into it."""
+        """The bytes are no longer needed: free the memory as soon as no thread receives into it."""
         self._when_ready(self._free)
 
     def _expedite(self) -> None:
         """A reader waits for this block."""
 
     def _when_ready(self, callback: Callable[[], None]) -> None:
-        """Call it at once if the bytes are here, else when they are or will not come."""
+        """Call it at once if the bytes have arrived, otherwise when they arrive or will not arrive."""
         if self.ready:
             callback()
         else:

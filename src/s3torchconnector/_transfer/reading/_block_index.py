@@ -1,4 +1,4 @@
-"""The blocks of one object that are here or on their way. No I/O."""
+"""The blocks of one object that are complete or being received. No I/O."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class BlockIndex(Layout):
         self._blocks.remove(block)
 
     def tidy(self, discard: list[Block], expected: tuple[int, float] | None) -> None:
-        """Carry out what a ``ReadPlan`` says of the blocks that are here."""
+        """Apply a ``ReadPlan`` to the existing blocks."""
         if expected is not None:
             self.expected, self.has_grown = expected, False
         if discard:

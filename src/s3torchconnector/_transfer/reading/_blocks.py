@@ -1,6 +1,6 @@
 """The blocks of one version of an object in one process: how they are requested, waited for and copied from.
 
-A block is in the index before memory is reserved for it: whatever goes wrong, what it has reserved is given back.
+A block is in the index before memory is reserved for it, so its reservation is given back after any error.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Blocks:
     # -- requests -----------------------------------------------------------------------------------------------------
 
     def _fetch(self, wanted: Range, *, reserved: int, multiplexed: bool = False) -> Block | None:
-        """Have a block fetched by a request of its own; None if there is no room for ``reserved`` bytes."""
+        """Have a block fetched by a separate request; None if there is no memory for ``reserved`` bytes."""
         block = FetchedBlock(self._runtime.budget, wanted)
         try:
             self.index.add(block)
@@ -78,7 +78,8 @@ class Blocks:
         return block
 
     def prefetch(self, wanted: Range, reserved: int) -> None:
-        """Have bytes fetched for which nobody waits yet: ``wanted``, or as many of the first as there is room for.
+        """Have bytes fetched before any thread waits for them: ``wanted``, or as many of the first as there is memory
+        for.
 
         ``reserved`` is how many there probably are.
         """
@@ -100,7 +101,7 @@ class Blocks:
         return wanted.size < less.size < wider.size and self._fetch(less, reserved=less.size) is not None
 
     def read_ahead(self, wanted: Range) -> bool:
-        """Have a range streamed into blocks for which nobody waits; False if there is no room for that."""
+        """Have a range streamed into blocks before any thread waits for them; False if there is no memory for that."""
         size, reserved, streamed = reservation(wanted.size), False, None
         try:
             reserved = self._runtime.budget.try_take(size, reserved=True, unread=self.index.lost <= 0)
@@ -119,7 +120,9 @@ class Blocks:
         return reserved
 
     def fetch_tail(self, length: int) -> None:
-        """Wait for the object's last bytes, which tell its size: ``length``, or one if there is no room for them."""
+        """Wait for the object's last bytes, whose response contains its size: ``length`` bytes, or one if there is no
+        memory for them.
+        """
         block = self._fetch(Range(-length, 0), reserved=length)
         if block is not None:
             self.data_of(block)
@@ -142,7 +145,7 @@ class Blocks:
         except Released:
             raise
         except BaseException:
-            # What is under way meets the same trouble, and must not bring it up again when that is over.
+            # Requests in flight have the same problem, and must not report it again when it is over.
             self.index.discard_missing()
             raise
 
@@ -154,9 +157,10 @@ class Blocks:
             return None
 
     def fill(self, read: Range, view: memoryview, after_each: Callable[[], None] | None) -> None:
-        """Put what blocks have of a read into ``view``: received there if it is not too late for that, or else copied.
+        """Put the bytes of a read that blocks have into ``view``: received there if that is still possible, otherwise
+        copied.
 
-        What is here comes first, wherever it lies: the rest arrives meanwhile, in the memory that this frees.
+        Complete blocks come first, at any position: the rest arrives meanwhile, in the memory that this frees.
 
         Args:
             after_each: called after each block if reads are in order. Large blocks that were read to their end are

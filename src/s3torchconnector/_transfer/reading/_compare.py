@@ -1,4 +1,4 @@
-"""Compares what was handed out of an object with the checksum that S3 stores, which is requested in time for that.
+"""Compares the bytes of an object that were handed out with the checksum that S3 stores, and requests that in time.
 
 An object that was handed out whole was compared. If it could not be, that is an error or a warning in the log, as the
 configuration says.
@@ -50,7 +50,7 @@ def prepare_verification(version: ObjectVersion, runtime: Runtime, *, whole: boo
     """Call this before many ranges of an object are requested.
 
     Args:
-        whole: whether they are all of it: then its checksum will be compared, else nothing needs to be summed.
+        whole: whether they are all of it: then its checksum will be compared, otherwise nothing needs to be summed.
     """
     if whole:
         ask_in_background(version, runtime.caller, runtime.lane())

@@ -56,7 +56,7 @@ class CountedReader(ObjectReader):
     """An ``ObjectReader`` of a ``CountedVersion``, whose end is the end of its progress."""
 
     def close(self) -> None:
-        """Cancel what is under way, free all memory, and show no progress any more."""
+        """Cancel running requests, free all memory, and stop showing progress."""
         super().close()
         version = self.__dict__.get("_version")  # absent if the constructor failed
         if isinstance(version, CountedVersion):  # not in a forked child

@@ -1,4 +1,4 @@
-"""Bytes that are received because they lie between wanted ones, and thrown away."""
+"""Bytes that lie between wanted ones. They are received and discarded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _AT_ONCE = 256 * KIB  # bytes received at a time
 
 
 def discarded(count: int) -> Iterator[memoryview]:
-    """Where to receive ``count`` bytes that nobody wants: the same small piece of memory, again and again."""
+    """Memory to receive ``count`` unwanted bytes: the same small piece of memory, again and again."""
     # Not shared with other threads: what comes is summed, and must not change until that is done.
     memory = memoryview(bytearray(max(0, min(count, _AT_ONCE))))
     while count > 0:

@@ -39,8 +39,8 @@ class RangeFetch:
     """Fetches bytes ``start`` up to ``stop`` of an object, or as many as there are, from one request at a time.
 
     A negative ``start`` with ``stop=None`` means the last bytes. ``fetch`` returns the range that was received. Either
-    it does everything, or ``send`` sends the first request, ``receive_available`` receives what is here, each time more
-    has come, and ``fetch`` does the rest if that fails.
+    it does everything, or ``send`` sends the first request, ``receive_available`` receives the available bytes each
+    time more have arrived, and ``fetch`` does the rest if that fails.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class RangeFetch:
         if received is None:
             if self._is_beginning:
                 caller.quirks.note(self._version.bucket, Quirk.NO_SUFFIX_RANGES)
-            # 416 without the object's size, which RFC 9110 only recommends to tell: one more request asks for it.
+            # 416 without the object's size, which RFC 9110 only recommends: one more request asks for it.
             self._allocate_all(self._learn_size(describe(caller, self._version.head(), cancel)))
             received = self._range if not self._range else self._call(caller, cancel)
         if received is None:
@@ -176,7 +176,7 @@ class RangeFetch:
         return wanted
 
     def _prepare(self, response: Response) -> bool:
-        """Check the head of a response, and get memory for its body; False if it does not tell the object's size."""
+        """Check the head of a response, and get memory for its body; False if it does not contain the object's size."""
         content = _content_of(response)
         if content is None or (self._start < 0 and self._has_beginning(response, content)):
             return False

@@ -1,4 +1,4 @@
-"""A block that is filled by a request of its own, and that request: for a worker, or for the multiplexer.
+"""A block that has its own request, and that request: for a worker, or for the multiplexer.
 
 The request refers to the block, never the other way round: the cycle would keep both, and the object's bytes, until the
 next garbage collection, which costs a small object a quarter of its processor time.
@@ -120,7 +120,7 @@ class BlockRequest:
     # -- for a worker -------------------------------------------------------------------------------------------------
 
     def fetch(self) -> None:
-        """Receive the bytes, unless nobody wants them any more. Does not raise."""
+        """Receive the bytes, unless they are no longer needed. Does not raise."""
         if self._block.outcome.claim():
             self._fetch_claimed()
 

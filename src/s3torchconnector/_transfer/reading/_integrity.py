@@ -1,8 +1,8 @@
 """The checksum that S3 stores of an object, and the sums of its bytes as they come.
 
-The threads that receive ranges sum them. A response that holds a whole object tells its checksum; if an object comes in
-several ranges, one more request asks for it. Until it is known which algorithm the objects of a bucket have, ranges are
-summed with each that is possible.
+The threads that receive ranges sum them. A response with a whole object contains its checksum; if an object arrives in
+several ranges, one more request asks for it. Until the algorithm of a bucket's objects is known, ranges are summed with
+every possible algorithm.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class ObjectIntegrity:
 
 
 class _NotCompared(ObjectIntegrity):
-    """That of objects of which only some bytes are read: it knows nothing, so that all of them can have the same."""
+    """For objects that are read only in part: it knows nothing, so that all of them can share it."""
 
     def learn(self, headers: Mapping[str, str], size: int) -> None:
         """Take nothing from the headers of a response."""

@@ -1,4 +1,4 @@
-"""Where the blocks of an object lie: disjoint, sorted by position. Pure."""
+"""The positions of the blocks of an object: disjoint, sorted. Pure."""
 
 from __future__ import annotations
 

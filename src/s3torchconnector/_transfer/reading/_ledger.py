@@ -14,7 +14,7 @@ from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.reading._spans import Spans
 from s3torchconnector._wire import Algorithm, Buffer
 
-# A reader of small ranges at random would collect them for ever. Each of these limits allows 1 MiB.
+# A reader of small ranges at random would collect them forever. Each of these limits allows 1 MiB.
 _MOST_PIECES = 2_000
 _MOST_SPANS = 65_536
 

@@ -1,9 +1,9 @@
 """Objects of a sequence, fetched before the program asks for them, and handed out in order.
 
 A window of objects is in flight: at most so many, and at most so many bytes, estimated from the sizes that a listing
-told or that were seen so far. Half of the byte budget is left for the object that is being read. When the loop is left,
-in whatever way, what is in flight is cancelled. A forked child requests again what its parent has in flight, and goes
-on.
+told or that were seen so far. Half of the byte budget is left for the object that is being read. When the loop ends for
+any reason, the requests in flight are cancelled. A forked child requests again what its parent has in flight, and
+continues.
 
 Three words for what is fetched early: *look-ahead* is about objects that come later in a sequence, *prefetch* about the
 beginning of one object, *read-ahead* about the bytes after those that a reader reads in order.
@@ -33,7 +33,7 @@ class Prefetchable(Protocol):
         """The program gets the reader, and its memory counts as the program's. Returns its size, if that is known."""
 
     def close(self) -> None:
-        """Cancel what is under way and free the memory."""
+        """Cancel running requests and free the memory."""
 
 
 _R = TypeVar("_R", bound=Prefetchable)

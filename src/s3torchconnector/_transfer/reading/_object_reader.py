@@ -1,14 +1,14 @@
 """Random access to one object: reads of any size at any place, with as few and as large requests as they allow.
 
-The bytes of a read come from three places: from *blocks* that are here or on their way (copied once), *directly* into
-the caller's memory (many requests at a time, cut on the part grid, so that no byte is requested twice), and, for small
-gaps, from a new block that has bytes around them. Reads in order also read ahead: blocks after the current read are
-requested before the read waits, so that the connections are never idle between two reads.
+The bytes of a read come from three places: from *blocks* that are complete or being received (copied once), *directly*
+into the caller's memory (many requests at a time, cut on the part grid, so that no byte is requested twice), and, for
+small gaps, from a new block that has bytes around them. Reads in order also read ahead: blocks after the current read
+are requested before the read waits, so that the connections are never idle between two reads.
 
 ``RequestPlanner`` decides all that without I/O, for each read as a ``ReadPlan``; ``PlanExecutor`` carries it out.
 
-A reader belongs to one thread at a time. It survives a fork: blocks that are here are kept, those under way belong to
-the parent and are requested again. It pickles and copies as what it was made of and the version it reads.
+A reader belongs to one thread at a time. It survives a fork: complete blocks are kept, blocks in flight belong to the
+parent and are requested again. It pickles and copies as its arguments and the version that it reads.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ class ObjectReader:
         return self._version.size
 
     def prefetch(self, likely_size: int | None = None) -> None:
-        """Start fetching the beginning of what will be read, unless something is here or on its way. Does not wait.
+        """Start fetching the beginning of what will be read, unless bytes have arrived or are being fetched. Does not
+        wait.
 
         Args:
             likely_size: bytes to reserve of the budget until the response tells the size, if no listing has told it.
@@ -232,7 +233,7 @@ class ObjectReader:
         return b"" if block is None or data is None else memoryview(data)[position - block.start :]
 
     def close(self) -> None:
-        """Cancel what is under way and free all memory."""
+        """Cancel running requests and free all memory."""
         if self._pid == os.getpid():
             self._index.discard_all()
 

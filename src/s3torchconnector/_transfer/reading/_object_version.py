@@ -1,10 +1,10 @@
-"""What is known of an object that is being read.
+"""The known facts about an object that is being read.
 
 The first response pins its size and ETag. Every later request carries ``If-Match``, and every response is compared with
 both, so that bytes of two versions never mix.
 
-A bucket that keeps versions tells the first response's version, too. If the object is replaced or deleted while it is
-read, and the configuration says ``keep_version``, later requests name that version.
+If a bucket keeps versions, the first response also contains the version id. If the object is replaced or deleted while
+it is read, and the configuration says ``keep_version``, later requests name that version.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class ObjectVersion:
         return True
 
     def hold_to(self, size: int, etag: str | None, version_id: str | None = None) -> None:
-        """Pin what a response says of the object, or compare it with what earlier ones said.
+        """Pin the size and ETag in a response, or compare them with those of earlier ones.
 
         Raises:
             S3ObjectChangedError, S3ProtocolError: see ``compare``.
@@ -120,7 +120,7 @@ class ObjectVersion:
                 self._begun = version_id
 
     def compare(self, size: int, etag: str | None) -> None:
-        """Compare what a response says of the object with what earlier ones said.
+        """Compare the size and ETag in a response with those of earlier ones.
 
         Raises:
             S3ObjectChangedError: it is another version.
@@ -143,7 +143,7 @@ class ObjectVersion:
         )
 
     def fork(self) -> ObjectVersion:
-        """The same version for a forked child; its lock is new, so nobody holds it."""
+        """The same version for a forked child; its lock is new, so no thread holds it."""
         return self._forked(ObjectVersion(self.bucket, self.key, self.size, self.etag, self.version_id))
 
     def _forked(self, version: ObjectVersion) -> ObjectVersion:

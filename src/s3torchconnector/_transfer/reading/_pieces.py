@@ -1,9 +1,9 @@
 """Chosen pieces of one object, received straight into many places, with few and large requests.
 
-Pieces that lie close together are requested as one range, whose bytes go where they belong as they arrive: into the
-memory of the pieces; those of the gaps between them are discarded. Nothing is copied or buffered, so the memory used is
-that of the pieces. The first request reads the object's beginning, where formats keep their directory, and pins its
-version; every other request is held to that.
+Pieces that lie close together are requested as one range. Its bytes are received directly into the memory of the
+pieces, and bytes of the gaps between them are discarded. Nothing is copied or buffered, so no other memory is used. The
+first request reads the object's beginning, where formats keep their directory, and pins its version; every other
+request must match that version.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One object in exactly the version that a listing told: another one is an error before any of its bytes are seen.
+"""One object in exactly the version that a listing named: another version is an error before any of its bytes are seen.
 
 The first response is compared with the listing. A condition (``If-Match``) would be no better: some servers ignore it,
 and the error of those that do not would say less.

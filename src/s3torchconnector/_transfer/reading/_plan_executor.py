@@ -64,7 +64,8 @@ class PlanExecutor:
             for fetch in fetched:
                 self._verification.note_fetch(fetch, view, read.start)
         except BaseException:
-            # What was received into this read's memory is lost with it, and what is under way meets the same trouble.
+            # Bytes that were received into this read's memory are lost with it, and requests in flight have the same
+            # problem.
             self._index.discard_missing()
             raise
         if read.start == 0 and pattern.policy.read_ahead and not pattern.continues:
@@ -84,7 +85,7 @@ class PlanExecutor:
         return [gap.wanted for gap in gaps if not self._blocks.fetch_around(gap)]
 
     def _fetch_directly(self, plan: ReadPlan, directly: list[Range], view: memoryview) -> Sequence[RangeFetch]:
-        """Fetch these ranges straight into ``view``, and request what comes next meanwhile."""
+        """Fetch these ranges directly into ``view``, and request the next bytes meanwhile."""
         version, position = self._version, plan.read.start
         if not directly:
             if plan.reads_ahead:

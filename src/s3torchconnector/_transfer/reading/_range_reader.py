@@ -1,7 +1,7 @@
-"""Some bytes of an object by position, as if they were an object of their own.
+"""A range of an object that is read as if it were an object.
 
-What is fetched ahead ends where the range ends. S3's checksum is of the whole object, so nothing is compared with it:
-who needs that has to know a checksum of the range.
+What is fetched ahead ends where the range ends. S3's checksum is of the whole object, so nothing is compared with it: a
+caller that needs verification must know a checksum of the range.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from s3torchconnector._transfer.reading._object_reader import ObjectReader
 
 
 class RangeReader:
-    """An ``ObjectReader`` of which only a range is seen, whose first byte is at position 0.
+    """An ``ObjectReader`` that shows only a range, with its first byte at position 0.
 
     Args:
         reader: made with the range as ``start`` and ``limit``.

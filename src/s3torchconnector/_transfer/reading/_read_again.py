@@ -1,7 +1,7 @@
-"""Reads tiles of an object again, to learn whether what was handed out of them was right.
+"""Reads tiles of an object again, to check that the bytes handed out were right.
 
-That is needed if they were summed with another algorithm than S3's, or handed out again, cut in another way. What was
-handed out is gone; if the sums of what comes now are the same, so were the bytes.
+That is needed if they were summed with an algorithm other than S3's, or handed out again in other ranges. The bytes
+that were handed out are gone. If the sums of the bytes that arrive now are the same, so were the bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Pieces = dict[Range, list[tuple[Range, Sums]]]
 
 
 class _Check:
-    """Compares what was handed out of a range with what comes now."""
+    """Compares the bytes of a range that were handed out with those that arrive now."""
 
     def __init__(self, piece: Range, sums: Sums, algorithm: Algorithm) -> None:
         self.piece = piece

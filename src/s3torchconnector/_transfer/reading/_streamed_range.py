@@ -1,4 +1,4 @@
-"""A range that one request fetches into consecutive blocks, one after the other.
+"""A range that one request fetches into consecutive blocks, in order.
 
 A reader that reads in order wants requests of the part size, many of them under way, and yet little memory. So a
 request's bytes go into blocks of ``BUFFER_SIZE``: each can be read as soon as it is full, reserves its share of the
@@ -47,7 +47,7 @@ class StreamedRange:
         self._filling: StreamedBlock | None = None
         self._is_released = False
         self._awaited = -1  # the position that a reader waits for: the blocks up to there cannot wait for memory
-        self._claims = [True]  # popped by whoever fetches, or by whoever cancels before that
+        self._claims = [True]  # popped by the thread that fetches, or that cancels before that
 
     def fetch(self) -> None:
         """Receive the bytes, unless that has begun; runs on a worker. Does not raise."""
@@ -98,7 +98,7 @@ class StreamedRange:
         return position <= self._awaited
 
     def is_in_the_way(self, position: int) -> bool:
-        """Whether nobody waits for the block at ``position``, and others want what its request would occupy while it
+        """Whether no thread waits for the block at ``position``, and others need what its request would occupy while it
         waits for memory: the thread, the connection, or the memory of an idle reader."""
         wanted = self._is_released or self._workers.are_wanted or self._caller.connections_are_wanted
         return wanted and not self.is_awaited(position)
@@ -186,7 +186,7 @@ class StreamedBlock(Block):
         """Reserve memory that is not free, for a reader that waits.
 
         Raises:
-            Released: nobody waits, or too many do.
+            Released: no thread waits, or too many do.
         """
         if not self._range.is_awaited(self.start) or not self._budget.try_take(missing, overdraw=True):
             raise Released("released: there is no memory, or other work needs the thread")
@@ -203,7 +203,7 @@ class StreamedBlock(Block):
             self.outcome.wait_until_set()
 
     def finish(self, error: BaseException | None) -> None:
-        """The bytes are here, or will not come because of ``error``."""
+        """The bytes have arrived, or will not arrive because of ``error``."""
         destination, self._destination = self._destination, None
         if error is None and destination is not None and self._data is not None and not self.received_in_place:
             # Too late to receive into it, but the reader need not wait until it comes to this block.
@@ -231,7 +231,7 @@ class StreamedBlock(Block):
         super().discard()
 
     def _count_down(self) -> None:
-        """Tell the range, once, that this block is here or not wanted any more."""
+        """Tell the range, once, that this block is complete or no longer needed."""
         try:
             self._outstanding.pop()
         except IndexError:

@@ -1,4 +1,4 @@
-"""Reads of an object of which nothing is known yet: one round trip, and memory only when its size is known."""
+"""Reads of an object about which nothing is known yet: one round trip, and memory only when its size is known."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def fetch_unsized(
 class UnsizedRead:
     """Up to ``count`` bytes, or all, from ``position`` on.
 
-    The first response tells how much there is. While its bytes are still to come, the other parts are requested.
+    The first response contains the size. Before its bytes arrive, the other parts are requested.
     """
 
     def __init__(self, version: ObjectVersion, part_size: int, position: int, count: int | None) -> None:

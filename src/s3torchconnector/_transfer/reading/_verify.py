@@ -44,7 +44,7 @@ class Verification:
     def ask_if_large(self, lane: Lane, position: int, run: int, ahead: int) -> None:
         """Request the checksum of a large object that may well be read to its end, before its bytes come.
 
-        They would be summed in vain if there is none.
+        If there is none, summing them would be wasted work.
 
         Args:
             position: where the current read begins.
@@ -73,7 +73,7 @@ class Verification:
     def note_block(self, block: Block, start: int, stop: int, data: memoryview | bytes) -> None:
         """The bytes from ``start`` to ``stop`` are handed out; ``data`` is their whole block.
 
-        The checksum of the block counts from now on, whatever becomes of the block.
+        The checksum of the block counts from now on, even if the block is discarded.
         """
         integrity = self._integrity
         if integrity is None:
@@ -98,7 +98,7 @@ class Verification:
         self.verify_if_due(index)
 
     def note_fetch(self, fetch: RangeFetch, view: memoryview, position: int) -> None:
-        """What was fetched into ``view``, which holds the object from ``position`` on, is handed out."""
+        """The bytes that were fetched into ``view``, which holds the object from ``position`` on, are handed out."""
         integrity = self._integrity
         if integrity is not None:
             piece = fetch.received
@@ -147,8 +147,8 @@ class Verification:
     def verify_if_due(self, index: BlockIndex) -> None:
         """Compare when every byte of the object has come, and again when every byte was handed out.
 
-        The second may never happen: archives have gaps that nobody reads. And it is not the same: what was handed out
-        may have been received more than once.
+        The second may never happen: archives have gaps that are never read. And it is not the same: bytes that were
+        handed out may have been received more than once.
 
         Raises:
             S3ChecksumError: see ``verify_read``.
