@@ -26,7 +26,7 @@ _ROOT = Path(__file__).parents[1]
 _BUILD = _ROOT / "build" / "matrix"
 # Tests that call what only newer packages have, and tests of this repository, which need what development installs.
 _NEED_NEWER = (
-    "tests/cli/test_inspect.py", "tests/cli/test_checkpoints.py"
+    "tests/cli/test_inspect.py", "tests/cli/test_checkpoints.py",
     "tests/checkpoint_manager/test_manager.py::test_tensors_are_sent_from_their_memory_and_summed_once",
     "tests/dcp/test_killed_ranks.py", "tests/dcp/test_ranks.py", "tests/dcp/test_save_and_load.py",
     "tests/dcp/test_layout.py::test_numbers_and_slices_are_where_the_layout_says",
