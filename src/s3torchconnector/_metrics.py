@@ -16,7 +16,7 @@ BUCKETS = len(BOUNDS) + 1
 _MIDDLES = (BOUNDS[0], *(math.sqrt(lower * upper) for lower, upper in pairwise(BOUNDS)), BOUNDS[-1])
 
 _NEITHER_LISTS_NOR_WRITES = ("GetObject", "HeadObject", "GetObjectTagging", "CreateSession")
-_FREE = ("DeleteObject", "AbortMultipartUpload")
+_FREE = ("DeleteObject", "DeleteObjects", "AbortMultipartUpload")
 _Key = TypeVar("_Key")
 
 

@@ -12,7 +12,7 @@ import pytest
 from s3torchconnector import S3Client
 from s3torchconnector.testing import S3Server
 from tests.cli.support import at_terminal, call
-from tests.servers.http_messages import s3_error
+from tests.servers.http_messages import ReceivedRequest, s3_error
 from tests.servers.proxy import RecordingProxy, Replace
 
 
@@ -111,9 +111,15 @@ def test_ctrl_c_at_the_question_deletes_nothing(tree: Path) -> None:
 
 @pytest.fixture
 def only_two(tree: Path, proxy: RecordingProxy) -> Iterator[RecordingProxy]:
-    """A server that lets nobody delete ``run/2``."""
-    denied = Replace(s3_error(403, "AccessDenied"))
-    proxy.misbehave = lambda request: denied if request.method == "DELETE" and request.path.endswith("/2") else None
+    """A server that lets nobody delete ``run/2``, and that deletes objects one by one."""
+    denied, unknown = Replace(s3_error(403, "AccessDenied")), Replace(s3_error(501, "NotImplemented"))
+
+    def misbehave(request: ReceivedRequest) -> Replace | None:
+        if request.method == "POST":
+            return unknown
+        return denied if request.method == "DELETE" and request.path.endswith("/2") else None
+
+    proxy.misbehave = misbehave
     return proxy
 
 
@@ -124,3 +130,10 @@ def test_what_cannot_be_deleted_keeps_nothing_else(tree: Path, only_two: Recordi
     assert failure.startswith(f"s3torch: s3://{tree.name}/run/2: ")
     assert figures == "s3torch: deleted 3 objects; failed to delete 1 object"
     assert _left(tree) == {"run/2", "run-2/5", "runs"}
+
+
+def test_a_thousand_objects_take_one_request(tree: Path, proxy: RecordingProxy) -> None:
+    done = call("rm", "--recursive", "-y", f"s3://{tree.name}/run", f"--endpoint-url={proxy.endpoint}")
+    assert (done.returncode, done.stderr) == (0, "deleted 4 objects\n")
+    asked = [(each.method, "delete" in each.query) for each in proxy.exchanges if each.method != "GET"]
+    assert asked == [("POST", True)]

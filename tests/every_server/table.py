@@ -43,6 +43,7 @@ FEATURES = {
     "test_a_growing_object_is_written_and_read_in_pieces": "stream, seek",
     "test_an_archive_is_read_from_its_end": "read from the end",
     "test_objects_are_listed_copied_and_deleted": "list, copy, delete",
+    "test_many_objects_are_deleted_together": "delete many",
     "test_an_aborted_upload_leaves_nothing": "abort",
     "test_create_only_refuses_an_object_that_is_there": "`overwrite=False`",
     "test_one_of_two_writers_succeeds": "`overwrite=False`, two writers",

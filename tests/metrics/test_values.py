@@ -105,7 +105,7 @@ def test_figures_by_name() -> None:
         *[(name, 5.0) for name in ("PutObject", "CopyObject", "UploadPart", "UploadPartCopy")],
         *[(name, 5.0) for name in ("CreateMultipartUpload", "CompleteMultipartUpload")],
         *[(name, 5.0) for name in ("ListObjectsV2", "ListMultipartUploads", "CreateBucket")],
-        *[(name, 0.0) for name in ("DeleteObject", "AbortMultipartUpload")],
+        *[(name, 0.0) for name in ("DeleteObject", "DeleteObjects", "AbortMultipartUpload")],
     ],
 )
 def test_a_million_requests_cost_what_amazon_publishes(operation: str, dollars: float) -> None:

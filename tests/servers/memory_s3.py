@@ -10,14 +10,19 @@ With ``conditional=False`` it ignores both, as some servers do. No multipart upl
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import formatdate
 from urllib.parse import quote_plus
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 from tests.servers.http_messages import ReceivedRequest, response, s3_error
+
+_NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,27 @@ class MemoryS3:
         with self._lock:
             self.requests.append(request)
             key = request.path.lstrip("/").partition("/")[2]
-            answer = self._list(request.query) if not key else self._on_object(request, key, owner)
+            answer = self._on_object(request, key, owner) if key else self._on_bucket(request)
             head, _, body = answer.partition(b"\r\n\r\n")
             return head + f"\r\ndate: {formatdate(self.now, usegmt=True)}\r\n\r\n".encode() + body
+
+    def _on_bucket(self, request: ReceivedRequest) -> bytes:
+        return self._delete_many(request) if "delete" in request.query else self._list(request.query)
+
+    def _delete_many(self, request: ReceivedRequest) -> bytes:
+        """https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html"""
+        if request.headers.get("content-md5") != base64.b64encode(hashlib.md5(request.body).digest()).decode():
+            return s3_error(400, "InvalidRequest", "Missing required header for this request: Content-MD5")
+        keys = [each.text or "" for each in ElementTree.fromstring(request.body).iter() if each.tag.endswith("}Key")]
+        if not 0 < len(keys) <= 1000:
+            return s3_error(400, "MalformedXML")
+        said = "".join(self._delete_one(key) for key in keys)
+        return response(200, f'<DeleteResult xmlns="{_NAMESPACE}">{said}</DeleteResult>'.encode())
+
+    def _delete_one(self, key: str) -> str:
+        """Delete an object, and say so in a document."""
+        self.objects.pop(key, None)
+        return f"<Deleted><Key>{escape(key)}</Key></Deleted>"
 
     def _on_object(self, request: ReceivedRequest, key: str, owner: str) -> bytes:
         if request.method == "PUT":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Annotated, NamedTuple
 
@@ -18,11 +18,12 @@ from s3torchconnector._cli._jobs import Jobs
 from s3torchconnector._cli._location import Location, Objects
 from s3torchconnector._cli._output import DryRun, Json, Verbose, printable, readable
 from s3torchconnector._cli._report import Report, Words
-from s3torchconnector._errors import S3AccessDeniedError
+from s3torchconnector._errors import S3AccessDeniedError, S3Exception
 from s3torchconnector._plural import counted
 from s3torchconnector._s3client import S3Client
+from s3torchconnector._transfer import MOST_TOGETHER, delete_objects
 
-_AT_ONCE = 64
+_AT_ONCE = 4  # batches
 
 
 @connects
@@ -50,13 +51,16 @@ def rm(
         newest = math.inf if yes or dry_run else _ask(client, places, recursive)
         report = Report(words, as_json=as_json, verbose=verbose or dry_run, shows_bytes=False)
         with report, Jobs(_AT_ONCE, sys.maxsize) as jobs:
-            for found in _found(client, places, recursive):
-                names = {"uri": str(found.place)}
-                report.expect(found.size)
-                if dry_run or found.changed > newest:
-                    report.note(names, found.size if dry_run else None)
-                else:
-                    jobs.submit(partial(report.attempt, names, partial(_delete, client, found)))
+            for batch in _batches(_found(client, places, recursive)):
+                agreed = []
+                for found in batch:
+                    report.expect(found.size)
+                    if dry_run or found.changed > newest:
+                        report.note(found.names, found.size if dry_run else None)
+                    else:
+                        agreed.append(found)
+                if agreed:
+                    jobs.submit(partial(_delete, client, agreed, report))
 
 
 class _Found(NamedTuple):
@@ -65,6 +69,10 @@ class _Found(NamedTuple):
     place: Location
     size: int = 0
     changed: float = 0
+
+    @property
+    def names(self) -> dict[str, str]:
+        return {"uri": str(self.place)}
 
 
 def _checked(place: Location, recursive: bool, whole_bucket: bool) -> Location:
@@ -109,6 +117,26 @@ def _looked_up(client: S3Client, places: list[Location]) -> Iterator[_Found]:
         yield _Found(place, size)
 
 
-def _delete(client: S3Client, found: _Found) -> int:
-    client.delete_object(*found.place)
+def _batches(objects: Iterable[_Found]) -> Iterator[list[_Found]]:
+    """Neighbours of one bucket, as many as one request deletes."""
+    batch: list[_Found] = []
+    for found in objects:
+        if len(batch) == MOST_TOGETHER or (batch and batch[0].place.bucket != found.place.bucket):
+            yield batch
+            batch = []
+        batch.append(found)
+    if batch:
+        yield batch
+
+
+def _delete(client: S3Client, batch: list[_Found], report: Report) -> None:
+    bucket = batch[0].place.bucket
+    errors = delete_objects(client._runtime(), bucket, [found.place.key for found in batch])
+    for found in batch:
+        report.attempt(found.names, partial(_outcome, found, errors.get(found.place.key)))
+
+
+def _outcome(found: _Found, error: S3Exception | None) -> int:
+    if error is not None:
+        raise error
     return found.size

@@ -201,14 +201,12 @@ class S3Client(_OpensRuntime):
         self._runtime().caller.call(operations.delete_object(bucket, key), read_document)
 
     def delete_objects(self, bucket: str, keys: Iterable[str]) -> None:
-        """Delete objects, many in parallel.
+        """Delete objects, up to 1,000 by one request. It is no error if one is not there.
 
         Raises:
-            S3Exception: an object could not be deleted. Others may have been.
+            S3Exception: an object could not be deleted, the first of those. All others were tried.
         """
-        lane = self._runtime().lane()
-        for deleted in [lane.submit(partial(self.delete_object, bucket, key)) for key in keys]:
-            deleted.result()
+        _transfer.check_deleted(bucket, _transfer.delete_objects(self._runtime(), bucket, keys))
 
     def delete_prefix(self, bucket: str, prefix: str) -> None:
         """Delete all objects whose keys begin with ``prefix``, which must not be empty.
@@ -219,8 +217,8 @@ class S3Client(_OpensRuntime):
         """
         if not prefix.strip("/"):
             raise ValueError(f"the prefix {prefix!r} would delete all objects of s3://{bucket}: give a longer one")
-        for page in self.list_objects(bucket, prefix):
-            self.delete_objects(bucket, [info.key for info in page.object_info])
+        pages = self.list_objects(bucket, prefix)
+        self.delete_objects(bucket, (info.key for page in pages for info in page.object_info))
 
     def list_multipart_uploads(self, bucket: str, prefix: str = "") -> Iterator[UploadInfo]:
         """List the unfinished multipart uploads to keys that begin with ``prefix``, in key order."""

@@ -38,11 +38,13 @@ if TYPE_CHECKING:
         expect_uploads,
     )
     from s3torchconnector._transfer.writing._copy import ObjectCopy, Place
+    from s3torchconnector._transfer.writing._deletions import MOST_TOGETHER, check_deleted, delete_objects
     from s3torchconnector._transfer.writing._put_object_stream import PutObjectStream
     from s3torchconnector._transfer.writing._start_over import start_over_if_refused
 
 __all__ = [
     "ADAPTIVE",
+    "MOST_TOGETHER",
     "SEQUENTIAL",
     "BytesByPosition",
     "CommitObject",
@@ -72,9 +74,11 @@ __all__ = [
     "Workers",
     "abort_together",
     "address_of",
+    "check_deleted",
     "connections_of_worker",
     "count_workers_by",
     "debug_state",
+    "delete_objects",
     "discarded",
     "expect_no_more_uploads",
     "expect_uploads",
@@ -97,6 +101,9 @@ __getattr__ = names_from(
     {
         "CommitObject": "_commit_object",
         "Seen": "_commit_object",
+        "MOST_TOGETHER": "writing._deletions",
+        "check_deleted": "writing._deletions",
+        "delete_objects": "writing._deletions",
         "ListObjectStream": "listing._listing",
         "ObjectCopy": "writing._copy",
         "Piece": "reading._pieces",

@@ -20,6 +20,7 @@ from s3torchconnector._wire._checksums import (
 from s3torchconnector._wire._connection import Buffer, NotYet, WouldBlock
 from s3torchconnector._wire._continuation import Continuation
 from s3torchconnector._wire._counts import counts
+from s3torchconnector._wire._deletions import can_be_named, delete_document, parse_deleted
 from s3torchconnector._wire._describe import Described, describe, is_of_head
 from s3torchconnector._wire._descriptors import open_descriptors
 from s3torchconnector._wire._dialer import NoIdleConnection
@@ -76,8 +77,10 @@ __all__ = [
     "UploadsPage",
     "WouldBlock",
     "algorithm_of",
+    "can_be_named",
     "check_not_decompressed",
     "counts",
+    "delete_document",
     "demands_equal_parts",
     "describe",
     "is_of_head",
@@ -90,6 +93,7 @@ __all__ = [
     "open_descriptors",
     "operations",
     "parse_copied_part",
+    "parse_deleted",
     "parse_http_date",
     "parse_list_page",
     "parse_tags",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _STAND_INS = {code: 0xF700 + code for code in range(1, 32) if code not in b"\t\n\r"}
 _CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f]|&#(?:x([0-9a-fA-F]{1,6})|([0-9]{1,7}));")
 _EPOCH = datetime.date(1970, 1, 1)
-_NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 DOCUMENT_LIMIT = 32 * 1024 * 1024  # bytes; a page of 1,000 keys of the greatest length, URL-encoded, is under 4 MiB
 
 
@@ -235,7 +235,7 @@ def complete_multipart_document(parts: Iterable[CompletedPart]) -> bytes:
         f"<Part><PartNumber>{part.number}</PartNumber><ETag>{escape(part.etag)}</ETag>{_checksum_of(part)}</Part>"
         for part in parts
     )
-    return f'<CompleteMultipartUpload xmlns="{_NAMESPACE}">{items}</CompleteMultipartUpload>'.encode()
+    return f'<CompleteMultipartUpload xmlns="{NAMESPACE}">{items}</CompleteMultipartUpload>'.encode()
 
 
 def create_bucket_document(region: str) -> bytes:
@@ -243,7 +243,7 @@ def create_bucket_document(region: str) -> bytes:
         from xml.sax.saxutils import escape  # here, for the same reason
 
     constraint = f"<LocationConstraint>{escape(region)}</LocationConstraint>"
-    return f'<CreateBucketConfiguration xmlns="{_NAMESPACE}">{constraint}</CreateBucketConfiguration>'.encode()
+    return f'<CreateBucketConfiguration xmlns="{NAMESPACE}">{constraint}</CreateBucketConfiguration>'.encode()
 
 
 def _checksum_of(part: CompletedPart) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from s3torchconnector._customer_key import S3CustomerKey
 from s3torchconnector._uri import display_uri, is_arn
+from s3torchconnector._wire._checksums import md5_of
 from s3torchconnector._wire._connection import Buffer
 from s3torchconnector._wire._documents import (
     CompletedPart,
@@ -30,7 +31,7 @@ CHECKSUM_MODE = "x-amz-checksum-mode"
 OPERATIONS = (
     "GetObject", "HeadObject", "PutObject", "ListObjectsV2", "DeleteObject", "CopyObject", "CreateMultipartUpload",
     "UploadPart", "UploadPartCopy", "CompleteMultipartUpload", "AbortMultipartUpload", "ListMultipartUploads",
-    "GetObjectTagging", "CreateSession", "CreateBucket",
+    "GetObjectTagging", "CreateSession", "CreateBucket", "DeleteObjects",
 )  # fmt: skip
 UNASKED = ""  # as the value of that header: it is not sent, although the client asks for checksums
 
@@ -121,7 +122,18 @@ def put_object(
 
 
 def delete_object(bucket: str, key: str) -> Request:
+    if not key:  # the request would delete the bucket
+        raise ValueError(f"the key of an object to delete in {display_uri(bucket)} is empty")
     return Request("DeleteObject", "DELETE", bucket, key)
+
+
+def delete_objects(bucket: str, document: bytes) -> Request:
+    """Delete the objects that the document names, of ``delete_document``.
+
+    Its Content-MD5 is a checksum that servers demand, and that all of them know.
+    """
+    headers = {"content-type": "application/xml", "content-md5": md5_of([document])}
+    return Request("DeleteObjects", "POST", bucket, query=(("delete", ""),), headers=headers, body=[document])
 
 
 def copy_object(

@@ -19,6 +19,7 @@ class Quirk(Enum):
 
     EQUAL_PARTS = "the server takes only multipart uploads whose parts have one length: later uploads have such parts"
     NO_HEAD = "the server forbids HEAD requests: the first byte of an object is asked for, to learn of the object"
+    NO_DELETE_OBJECTS = "the server does not delete many objects by one request: they are deleted one by one"
     NO_SUFFIX_RANGES = "the server sends an object's first bytes if asked for its last: its size is asked for first"
 
 

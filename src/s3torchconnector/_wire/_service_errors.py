@@ -144,7 +144,13 @@ def refuse_late_error(request: Request, response: Response) -> bytes:
     if document is None:
         parse(body)  # raises for a web page, which is no success either
         return body
-    raise service_error(request, _STATUS_OF_LATE_ERRORS.get(document.code, 400), response.headers, body)
+    raise late_error(request, response.headers, body)
+
+
+def late_error(request: Request, headers: Mapping[str, str], body: bytes) -> S3Exception:
+    """The exception for an error document in a response of status 200."""
+    document = parse_error(body) or ErrorDocument("", "")
+    return service_error(request, _STATUS_OF_LATE_ERRORS.get(document.code, 400), headers, body)
 
 
 def _classified(request: Request, status: int, headers: Mapping[str, str], document: ErrorDocument) -> S3Exception:
@@ -248,7 +254,7 @@ def _access_advice(request: Request, code: str) -> str:
         "UploadPartCopy": "s3:GetObject and s3:PutObject", "ListObjectsV2": "s3:ListBucket",
         "CreateMultipartUpload": "s3:PutObject", "UploadPart": "s3:PutObject",
         "CompleteMultipartUpload": "s3:PutObject", "ListMultipartUploads": "s3:ListBucketMultipartUploads",
-        "CreateSession": "s3express:CreateSession",
+        "CreateSession": "s3express:CreateSession", "DeleteObjects": "s3:DeleteObject",
     }  # fmt: skip
     action = actions.get(request.operation, f"s3:{request.operation}")
     if request.operation in _CARRYING_OPTIONS:

@@ -2,6 +2,7 @@
 
 - Any ``x-amz-checksum-*`` of a request: 403 SignatureDoesNotMatch "Invalid argument."
   https://github.com/boto/boto3/issues/4400, https://github.com/EnterpriseDB/barman/issues/1112
+- DeleteObjects: 400 InvalidArgument "Cannot create buckets using a POST." https://github.com/minio/mc/issues/2398
 - An object with ``Content-Encoding: gzip`` is sent decompressed and whole, whatever range is asked for, unless the
   request says ``Accept-Encoding: gzip``, which must not be signed, since Google's front end changes it.
   https://cloud.google.com/storage/docs/transcoding, https://github.com/apache/opendal/issues/5070
@@ -33,6 +34,10 @@ class Gcs(AwsLike):
         return (
             response(403) if request.method == "HEAD" else s3_error(403, "SignatureDoesNotMatch", "Invalid argument.")
         )
+
+    def _delete_many(self, request: ReceivedRequest) -> bytes:
+        details = "Cannot create buckets using a POST."
+        return s3_error(400, "InvalidArgument", "Invalid argument.", Details=details)
 
     def _read(self, request: ReceivedRequest, key: str, owner: str) -> bytes:
         if key not in self.compressed:
