@@ -1,4 +1,4 @@
-"""What the threads of this process are doing, as text: read off their stacks, at no cost to those who do not ask.
+"""Describes what the threads of this process are doing, from their stacks, at no cost for programs that do not ask.
 
 A function in which a thread may wait, or that knows the object concerned, says so where it is defined:
 
@@ -9,7 +9,7 @@ A function in which a thread may wait, or that knows the object concerned, says 
     def read(self, ...)
 
 The decorator notes the text and returns the function unchanged. ``activities`` looks for such functions on the stack of
-every thread. It takes no lock, so it tells what a program waits for whichever locks are held.
+every thread. It takes no lock, so it works while any locks are held.
 
 Before Python 3.13, a function whose variable is shown keeps the values that all its variables had until it returns. So
 no function is marked with a variable that has to release what another of its variables had.

@@ -1,4 +1,4 @@
-"""What is left of a batch in which one sample failed: it is kept until the program asks for other samples.
+"""The rest of a batch in which one sample failed: it is kept until the program asks for other samples.
 
 A program that catches the error asks for the rest of the batch, or for all of it once more. What it gets then was
 fetched before.
@@ -20,7 +20,7 @@ class BatchRest:
     """Samples that were made before the error, and objects that were on their way.
 
     Args:
-        source: the dataset's. Whoever opens these objects with its client gets the readers.
+        source: the dataset's. Code that opens these objects with its client gets the readers.
         made: the samples, each with its index.
         opened: the objects.
     """
@@ -52,7 +52,7 @@ class BatchRest:
             return []
 
     def close(self) -> None:
-        """Cancel what nobody asked for."""
+        """Cancel the readers that were not taken."""
         self._samples.clear()
         for reader, offer in self._offers:
             if self._client._early.withdraw(offer):

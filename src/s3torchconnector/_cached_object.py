@@ -1,7 +1,7 @@
-"""An object, or a range of one, that is read from a cache if it is there, and is stored there if it is not.
+"""An object, or a range of one, that is read from a cache if the cache has it, and stored there otherwise.
 
-What is in the cache is loaded whole when it is first read. What is not is requested from S3 as ever; if it is small, or
-is read whole by one call, it is then stored.
+An object in the cache is loaded whole when it is first read. Other objects are requested from S3 as usual. If such an
+object is small, or is read whole by one call, it is then stored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class CachedObject(ObjectSource):
         source: the bytes in S3, always of one version.
         digest: what identifies them, see ``digest_of``.
         size: how many there are.
-        small: so many, or fewer, are fetched whole, whatever is read of them.
+        small: this number of bytes, or fewer, is fetched whole, even if only a part is read.
     """
 
     def __init__(self, cache: S3Cache, source: ObjectSource, digest: bytes, size: int, small: int) -> None:
@@ -47,7 +47,7 @@ class Hits:
     count = 0
 
     def take(self) -> int:
-        """The number; it begins anew at zero."""
+        """The number; it is reset to zero."""
         count, self.count = self.count, 0
         return count
 

@@ -1,7 +1,7 @@
 """``S3CustomerKey``: the key of the program's own that objects are encrypted with (SSE-C).
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/ServerSideEncryptionCustomerKeys.html
-It is in no ``repr``, log, error or pickle. What is pickled says where the key comes from.
+It is in no ``repr``, log, error or pickle. A pickle only says where the key comes from.
 """
 
 from __future__ import annotations

@@ -106,7 +106,9 @@ class DatasetSource:
         return objects if isinstance(objects, KeyTable) else KeyTable(objects)
 
     def open(self, item: S3BucketKeyData) -> Any:
-        """What the transform gets of a sample: a reader, for which no request is made; or what is made of its bytes."""
+        """The argument of the transform: a reader, for which no request is made; or the value that is made from its
+        bytes.
+        """
         opened = self.open_early(item)
         return opened.file if isinstance(opened, FetchedSample) else opened
 

@@ -1,8 +1,8 @@
 """``S3_TORCH_CONNECTOR_DEBUG_LOGS`` and ``S3_TORCH_CONNECTOR_LOGS_DIR_PATH``, by which 1.5.0 writes its debug log.
 
-The first is ``level`` or a list such as ``trace,mountpoint_s3_client=debug,awscrt=off``. What it says of everything,
-and of the names of the connector, is followed; there is nothing here of what else it may name. The log goes to the
-standard output, or into the folder of the second: to a file for each hour (UTC), at whose end all processes write.
+The first is ``level`` or a list such as ``trace,mountpoint_s3_client=debug,awscrt=off``. The general level and the
+levels for the connector's names apply; other names in the list have no effect here. The log goes to the standard
+output, or into the folder of the second: to a file for each hour (UTC), at whose end all processes write.
 """
 
 from __future__ import annotations

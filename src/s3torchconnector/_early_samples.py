@@ -33,7 +33,7 @@ class Foreign:
 
 OpenedEarly = S3Reader | FetchedSample | Foreign
 """What a source opens, in the form that ``look_ahead`` takes."""
-# Tuples: a union in ``isinstance`` would be made anew for each sample. The usual class comes first: an exact match is
+# Tuples: a union in ``isinstance`` would be made again for each sample. The usual class comes first: an exact match is
 # fast, while whether something is a subclass of ``S3Reader`` is asked of an abstract base.
 _READERS = (SequentialS3Reader, S3Reader)
 _OURS = (*_READERS, FetchedSample)
@@ -50,11 +50,11 @@ class Sample(Protocol):
         """Open the object. No request is made."""
 
     def transform(self, reader: OpenedEarly) -> Any:
-        """Make the sample of what was opened."""
+        """Make the sample from the opened object."""
 
 
 class Chosen(NamedTuple):
-    """An object of which a sample is to be made.
+    """An object from which a sample will be made.
 
     Attributes:
         source: opens the object, and has the transform.
@@ -164,7 +164,7 @@ class Samples(Iterator[Any], Generic[_S]):
             reader.close()
 
     def leave(self) -> list[tuple[_S, OpenedEarly]]:
-        """Make no more samples. Return what is in flight, which is from now on the caller's to close."""
+        """Make no more samples. Return the readers in flight; from now on, the caller must close them."""
         left = list(zip(self._opened, self._in_flight, strict=True))
         self._in_flight.clear()
         self._readers.close()
@@ -176,7 +176,7 @@ class Samples(Iterator[Any], Generic[_S]):
 
 
 def _runtimes(sources: Sequence[DatasetSource]) -> list[OpenRuntime]:
-    """What the clients of sources have in a process; of clients that share all of it, that of one."""
+    """The runtimes of the sources' clients in a process; one for all clients that share everything."""
     distinct: list[DatasetSource] = []
     for each in sources:
         if not any(_shares(each, other) for other in distinct):

@@ -1,4 +1,4 @@
-"""ETags: the same or not, whoever tells them. Pure.
+"""Compares ETags from any source. Pure.
 
 S3 writes quotes around them, in listings and in responses. Some servers leave the quotes out in one of the two.
 """

@@ -1,7 +1,8 @@
-"""What no fork may interrupt: a fork waits until no thread is at it, and who wants to begin waits while one forks.
+"""Sections that no fork may interrupt: a fork waits until no thread is in one, and a thread waits to enter during a
+fork.
 
-A child has only the thread that forked, and everything else as it was at that moment. If another thread had a lock,
-nobody releases it there, and the child waits for ever as soon as it wants it. That is so for
+A child has only the thread that forked, and everything else as it was at that moment. If another thread held a lock,
+nothing releases it in the child, and the child waits forever as soon as it needs the lock. This is the case for
 
 - the lock of a module that is being imported: ``with no_fork: import ...``;
 - a lock of OpenSSL, of the whole process, which a thread takes when it first uses OpenSSL, and again when it ends,
@@ -9,9 +10,9 @@ nobody releases it there, and the child waits for ever as soon as it wants it. T
   and a fork waits until the system says that they are gone: ``begin_thread``, ``end_thread``.
   https://docs.openssl.org/3.0/man3/OPENSSL_init_crypto/ (OPENSSL_thread_stop)
 
-No lock of ours is held meanwhile. A thread that waited for it could hold the lock of a module that an import needs, and
-both would wait for ever. What is under way is counted instead, by operations on built-in types that are atomic, and
-each side looks at the other after it has announced itself.
+None of our locks is held meanwhile. A thread that waited for it could hold the lock of a module that an import needs,
+and both would wait forever. Instead, running sections are counted by atomic operations on built-in types, and each side
+checks the other after it has announced itself.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from s3torchconnector._platform import at_fork
 _TIMEOUT = 10.0  # seconds that a fork waits: the thread that forks may hold what an import waits for
 _LOOK_AGAIN = 0.1  # seconds after which a fork looks again: an interrupt may have kept an import from waking it
 _MOST_TO_END = 1.0  # seconds that a fork waits for threads whose function has returned
-_LOOK_FOR_END = 0.0002  # seconds after which it looks again: the system tells nobody
+_LOOK_FOR_END = 0.0002  # seconds after which it looks again: the system sends no notice
 _MANY = 256  # ended threads, after which those that are gone are forgotten
 _TASKS = "/proc/self/task"  # of Linux; elsewhere, programs are told not to fork
 _importing: list[int] = []  # the threads that import, once for each import

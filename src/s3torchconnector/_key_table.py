@@ -23,7 +23,7 @@ _BATCH = 1000
 
 
 class KeyTable(Sequence[S3BucketKeyData]):
-    """An immutable sequence of objects: buckets, keys and, if a listing described them, what it told."""
+    """An immutable sequence of objects: buckets, keys and, if a listing described them, its description."""
 
     def __init__(self, objects: Iterable[S3BucketKeyData] = ()) -> None:
         self._buckets: list[str] = []
@@ -92,7 +92,7 @@ class KeyTable(Sequence[S3BucketKeyData]):
 
 
 class _Listed:
-    """What listings told of objects beside key and size; empty as long as they told of none."""
+    """The descriptions of objects in listings, except key and size; empty as long as there is none."""
 
     def __init__(self) -> None:
         self._etags = EtagColumns()
@@ -104,7 +104,7 @@ class _Listed:
         self._before = 0  # objects before the first that was listed
 
     def add_each(self, infos: list[ObjectInfo | None]) -> None:
-        """Add objects of which each may have been listed."""
+        """Add objects. Each may have been listed."""
         if self._quoted is None and not any(infos):
             self._before += len(infos)
         else:
@@ -132,7 +132,7 @@ class _Listed:
         return number
 
     def info(self, i: int, key: str, size: int) -> ObjectInfo:
-        """What was told of the object with number ``i``."""
+        """The listing's description of the object with number ``i``."""
         etag = self._etags[i]
         quoted = f'"{etag}"' if self._quoted and etag else etag
         return make_info((key, quoted, size, self._times[i], *self._kinds[self._kind_of[i]]))

@@ -65,7 +65,9 @@ class ListedObjects(Iterator[S3BucketKeyData]):
         return (S3BucketKeyData(self._bucket, info.key, info) for page in self._pages(key) for info in page)
 
     def in_order(self) -> Iterable[S3BucketKeyData]:
-        """The objects in an order that is the same in every listing, which that of directory buckets is not."""
+        """The objects in an order that is the same in every listing. Directory buckets themselves do not have such an
+        order.
+        """
         return self if self._is_in_order() else self.table()
 
     def table(self) -> KeyTable:

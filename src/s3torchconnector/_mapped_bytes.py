@@ -1,9 +1,9 @@
 """Bytes that the processes of a node share: a mapped file, or anonymous memory with a descriptor.
 
-Forked children share it as any memory. Children that are spawned are sent the descriptor and map it too, so that their
-start copies nothing, leaves no file behind, and takes nothing of ``/dev/shm``, which is small in containers. A pickle
-that does not go to a child of this process holds the bytes. Windows passes no descriptors: there, children are sent a
-copy of bytes, and the name of memory that changes.
+Forked children share it like any memory. Spawned children receive the descriptor and map it too, so their start copies
+nothing, leaves no file, and uses no ``/dev/shm``, which is small in containers. A pickle that does not go to a child of
+this process holds the bytes. Windows passes no descriptors: there, children receive a copy of constant bytes, and the
+name of memory that changes.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Histogram:
     def quantile(self, rank: float) -> float:
         """The time that a share of ``rank`` of all times does not exceed, in seconds; not a number if there is none.
 
-        It lies in the same bucket as the exact one.
+        It is in the same bucket as the exact one.
         """
         if not 0.0 <= rank <= 1.0:
             raise ValueError(f"a quantile has a rank from 0 to 1: {rank}")

@@ -1,8 +1,8 @@
 """How far long operations are: a line on the terminal for each that takes more than some seconds.
 
-Whoever transfers only counts. One thread looks at the counts several times a second and draws them, with tqdm. So no
-transfer waits for a terminal that takes no output any more, such as a suspended one, and a line goes on counting
-seconds while nothing arrives. The thread begins with the first operation, and ends when there were none for a while.
+Transferring threads only count. One separate thread reads the counts several times a second and draws them, with tqdm.
+So no transfer waits for a terminal that accepts no output, such as a suspended one, and a line continues to count
+seconds while nothing arrives. The thread begins with the first operation, and ends when there was none for a while.
 
 Nothing is shown by worker processes and forked children, by ranks other than 0, and for what threads other than the
 main one do: a save in the background must not write into the program's output.
@@ -88,7 +88,7 @@ class Progress:
                 self.advance(1)
 
     def restart(self) -> None:
-        """Count the seconds from now on, unless it is shown already: until now nobody waited."""
+        """Count the seconds from now on, unless it is shown already: until now nothing waited for it."""
         self._started = time.monotonic()
 
     def close(self) -> None:
@@ -134,7 +134,7 @@ class _Line:
         self.bar: Any = None
 
     def draw(self) -> None:
-        """Write it, or write it again. Whatever is wrong with the terminal is no concern of the operation's."""
+        """Write it, or write it again. Errors of the terminal do not affect the operation."""
         progress, done = self.progress, self.progress.done()
         if self.bar is None:
             self.bar = _new_bar(progress)
@@ -267,7 +267,9 @@ atexit.register(lambda: _display.end())
 
 
 def _is_shown_here(switch: bool | None) -> bool:
-    """Whether this process and this thread show progress, by the switch, or else by the environment or the terminal."""
+    """Whether this process and this thread show progress: by the switch, otherwise by the environment or the
+    terminal.
+    """
     if switch is None:
         switch = {"0": False, "1": True}.get(os.environ.get(_VARIABLE, ""))
     if switch is False or sys.stderr is None or not (switch or sys.stderr.isatty()):

@@ -1,4 +1,4 @@
-"""Which samples go to which worker of which rank. Pure.
+"""Divides samples among the workers of all ranks. Pure.
 
 Sample ``i`` goes to rank ``i % world_size``. The ``j``-th sample of a rank goes to its worker ``j % num_workers``. So
 each sample goes to exactly one worker of one rank, and ranks differ by at most one sample.

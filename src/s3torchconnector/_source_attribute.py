@@ -1,4 +1,4 @@
-"""The attributes that datasets of 1.5.0 have, which programs read and assign. They stand in the ``DatasetSource``."""
+"""The attributes that datasets of 1.5.0 have, and that programs read and assign. The ``DatasetSource`` holds them."""
 
 from __future__ import annotations
 

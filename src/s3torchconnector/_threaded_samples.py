@@ -1,12 +1,12 @@
 """Samples whose transforms run on threads: handed out in order, and failing, as if one were made after the other.
 
 The thread that iterates takes readers from the look-ahead, in order, and queues them for a *team* of threads; then it
-waits for the sample whose turn it is. A bounded number is queued, under way or made and not handed out. Threads know
-their team and not the iterator, so that dropping the iterator ends them. The queue is one of C: a finaliser may put
-something in at any moment.
+waits for the next sample in order. A bounded number is queued, being made, or made and not handed out. Threads refer to
+their team and not to the iterator, so that dropping the iterator ends them. The queue is implemented in C: a finaliser
+may put something in at any moment.
 
-A forked child has no threads: it makes a team of its own, and opens what was not made yet once more, since the parent's
-threads may have read half of it.
+A forked child has no threads: it makes its own team, and opens the samples again that were not made yet, since the
+parent's threads may have read half of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SECONDS_AT_EXIT = 10.0  # that the interpreter's exit waits for transforms that
 
 
 class _Job:
-    """One sample to make. ``done`` opens when ``sample``, or ``error``, is there; unless it was ``dropped``."""
+    """One sample to make. ``done`` opens when ``sample`` or ``error`` is set, unless it was ``dropped``."""
 
     __slots__ = ("chosen", "done", "dropped", "error", "nanoseconds", "reader", "sample")
 

@@ -125,7 +125,9 @@ def save_archive(state: Any, stream: PutObjectStream) -> int:
 
 
 def size_of_tensors(state: Any) -> int:
-    """About how many bytes ``torch.save`` makes of a state: those of its dense tensors, counted as often as met."""
+    """About how many bytes ``torch.save`` writes for a state: those of its dense tensors, counted as often as they
+    occur.
+    """
     return sum(tensor.nbytes for tensor in _tensors_in(state) if tensor.layout == torch.strided)
 
 

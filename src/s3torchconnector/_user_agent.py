@@ -82,7 +82,7 @@ def _token(text: str) -> str:
 
 
 def _torch_version() -> str | None:
-    """PyTorch's version, without importing it, which takes a second and nobody may need."""
+    """PyTorch's version, without importing PyTorch, which takes a second and may not be needed."""
     loaded = getattr(sys.modules.get("torch"), "__version__", None)
     return _installed_torch() if loaded is None else str(loaded)
 

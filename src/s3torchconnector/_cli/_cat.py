@@ -1,4 +1,4 @@
-"""``s3torch cat``: objects to standard output, in a bounded amount of memory, and each on its way before its turn."""
+"""``s3torch cat``: writes objects to standard output, in a bounded amount of memory, and fetches each one early."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def expect_terminal(command: str) -> None:
-    """Check that there is somebody to ask.
+    """Check that a person can be asked.
 
     Raises:
         typer.Exit: there is no terminal.

@@ -1,4 +1,4 @@
-"""What becomes of many objects: a line for each failure, figures at the end, and a line of progress in between."""
+"""The outcome for many objects: a line for each failure, a progress line, and figures at the end."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Report:
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._done = self._skipped = self._failed = self._bytes = 0
-        self._ended = False  # what jobs that are cut off have to say, interests nobody
+        self._ended = False  # reports of jobs that are cut off are not needed
         self._progress = Progress(None, words.doing, "B" if shows_bytes else f"{words.unit}s", shown_after=_SHOWN_AFTER)
 
     def expect(self, size: int) -> None:
@@ -67,7 +67,7 @@ class Report:
             self._progress.advance(size)
 
     def attempt(self, names: dict[str, str], action: Callable[[], int | None]) -> None:
-        """Do something with one object, and count what comes of it.
+        """Do something with one object, and count the outcome.
 
         Args:
             names: what the object is called: the fields of its line of JSON.

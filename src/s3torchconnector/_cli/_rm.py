@@ -96,7 +96,9 @@ def _found(client: S3Client, places: list[Location], recursive: bool) -> Iterato
 
 
 def _ask(client: S3Client, places: list[Location], recursive: bool) -> float:
-    """Ask a person. Return the time of the last change of what was found: what is newer, nobody has agreed to."""
+    """Ask a person. Return the time of the last change of the objects found: the person has not agreed to delete newer
+    ones.
+    """
     expect_terminal("rm")
     count = size = 0
     newest = 0.0

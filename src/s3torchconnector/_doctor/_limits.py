@@ -1,7 +1,7 @@
 """What the system lets processes use: open files, threads, memory, shared memory. Read once; None where it is unknown.
 
 Control groups limit what containers use: https://docs.kernel.org/admin-guide/cgroup-v2.html. Each directory from the
-process's own up to the root may have a limit, of which the smallest counts.
+process's own up to the root may have a limit. The smallest one counts.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def cgroup_limit(groups: str, root: Path, controller: str, files: Sequence[str])
 
 
 def _limits_up_from(group: Path, top: Path, files: Sequence[str]) -> Iterator[int]:
-    # In a container, the path may be that of the host, which is not there, and the top may be the container's group.
+    # In a container, the path may be the host's, which does not exist there, and the top may be the container's group.
     folders = [folder for folder in (group, *group.parents) if folder == top or top in folder.parents]
     for folder in folders:
         for name in files:

@@ -32,7 +32,7 @@ _NOT_S3_FIX = (
 
 
 def server(session: Session) -> Verdict:
-    """Ask for a page of the listing, and see whether an S3 server responds, whatever it says."""
+    """Ask for a page of the listing, and see whether an S3 server responds, with any response."""
     target = session.target
     request = operations.list_objects(target.bucket, target.prefix)
     try:

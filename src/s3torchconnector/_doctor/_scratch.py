@@ -1,4 +1,4 @@
-"""What the doctor writes: a few small objects below a prefix of their own, remembered before they are sent."""
+"""The objects that the doctor writes: a few small ones below a separate prefix, recorded before they are sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Scratch:
 
     Attributes:
         prefix: what the keys begin with. It begins with the prefix that is examined, which a policy may demand.
-        was_given_up: whether it was tried in vain to remove it.
+        was_given_up: whether an attempt to remove it has failed.
     """
 
     def __init__(self, bucket: str, prefix: str) -> None:

@@ -1,4 +1,4 @@
-"""What is examined, and what earlier checks have learned about it."""
+"""The target of the checks, and the results of earlier checks."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Session:
         return probe.ask(self.caller, request, 2 * self.step)
 
     def hide(self, credentials: FoundCredentials) -> None:
-        """Show no more of these than the ends of the access key, whoever repeats them."""
+        """Hide these in all output, except the ends of the access key."""
         access_key, secret_key, token = credentials.latest
         shown = {access_key: shortened(access_key), secret_key: "...", token or "": "..."}
         self._secrets = {secret: instead for secret, instead in shown.items() if len(secret) >= _SHORTEST_SECRET}

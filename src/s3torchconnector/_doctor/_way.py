@@ -1,4 +1,4 @@
-"""The way to the server: who signs, where requests go, through which proxy, to which addresses, with which TLS."""
+"""The way to the server: credentials, endpoint, proxy, addresses, TLS."""
 
 from __future__ import annotations
 
@@ -227,7 +227,8 @@ def _system_trust() -> str:
 
 
 def _within(seconds: float, function: Any, *arguments: Any) -> Any:
-    """What ``function`` returns. It may not know time limits, as the system's resolver does not: it is left behind.
+    """The result of ``function``. It may not support time limits, like the system's resolver: after the time, it is no
+    longer waited for.
 
     Raises:
         concurrent.futures.TimeoutError: it takes longer.

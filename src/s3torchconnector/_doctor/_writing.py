@@ -39,7 +39,7 @@ def _put(session: Session, name: str, headers: dict[str, str], body: bytes = _BO
 
 
 def _options(session: Session) -> dict[str, str]:
-    """The headers that the client's configuration has for whatever is stored."""
+    """The headers that the client's configuration sets for stored objects."""
     return session.config._options_of_write(None)._headers()
 
 

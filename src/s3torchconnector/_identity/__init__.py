@@ -1,4 +1,4 @@
-"""Identity: who signs (credentials), where requests go (endpoints) and how they are signed (SigV4).
+"""Identity: credentials, endpoints, and signatures (SigV4).
 
 Credentials and endpoints come from botocore, which is imported only if it is needed, and never on the path of a
 request. The signature is computed here, by pure functions.

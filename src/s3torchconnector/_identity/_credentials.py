@@ -1,4 +1,4 @@
-"""Who signs: credentials from all the places where AWS tools look, renewed in time.
+"""Credentials from all the places where AWS tools look, renewed in time.
 
 Strategy: botocore looks up credentials and renews them before they expire; this module adds what a client with many
 threads needs. Nothing is looked up before the first request. One thread looks up while the others wait and share what
@@ -185,7 +185,7 @@ class _LookedUp:
             found, failure = self._found, self._error
         if failure is None and found is not None:
             return found
-        # Each thread raises an error of its own: one object raised in several would mix their tracebacks.
+        # Each thread raises its own error object: one object raised in several threads would mix their tracebacks.
         raise S3CredentialsError(str(failure)) from (failure and failure.__cause__)
 
     def _carry_out(self, own: Latch) -> None:

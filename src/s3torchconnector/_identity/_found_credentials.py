@@ -47,10 +47,10 @@ class FoundCredentials:
         return self._refresh_needed is not None
 
     def seconds_left(self) -> int | None:
-        """How long they are valid from now on; None if nobody told."""
+        """How long they are valid from now on; None if that is unknown."""
         if self._refresh_needed is None or not self._refresh_needed(_LONGEST_VALIDITY):
             return None
-        # botocore does not tell when they end, but whether they do within so many seconds.
+        # botocore does not say when they expire, only whether they expire within a number of seconds.
         return max(0, bisect_left(range(_LONGEST_VALIDITY), True, key=self._refresh_needed) - 1)
 
     def valid(self) -> Credentials | None:

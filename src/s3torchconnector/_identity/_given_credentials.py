@@ -1,7 +1,7 @@
 """Credentials that the program gives: a value, or a function that is called again when they end.
 
 One thread at a time calls the function, and no lock is held meanwhile: it may take locks of the program, start threads
-or import modules. Who comes while it is called waits, and takes what it returns.
+or import modules. Other threads that need credentials wait, and use what it returns.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """AWS Signature Version 4A, for requests that may go to any of several regions: those of Multi-Region Access Points.
 
-What is signed is that of Signature Version 4 (``_sigv4``), with ``x-amz-region-set`` in place of a region. The
+The signed text is that of Signature Version 4 (``_sigv4``), with ``x-amz-region-set`` in place of a region. The
 signature is ECDSA on P-256, by a key derived from the secret key, so it comes from the native code of awscrt (0.1 ms).
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html
 """

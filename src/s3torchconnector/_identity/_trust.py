@@ -1,4 +1,4 @@
-"""Whose certificates are trusted: those of the authorities that the environment or a profile names, as for botocore."""
+"""Trusted certificates: those of the authorities that the environment or a profile names, as for botocore."""
 
 from __future__ import annotations
 

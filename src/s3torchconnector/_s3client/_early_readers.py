@@ -1,7 +1,8 @@
 """Readers that look-ahead has opened for what the program is about to open by itself.
 
 Subclasses of the datasets, and programs after an error, open objects by ``get_object``, which cannot know that they are
-on their way already. Whoever fetches early offers a reader; whoever opens the same object in the same way takes it.
+already being fetched. Code that fetches early offers a reader, and ``get_object`` takes it when the same object is
+opened in the same way.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from weakref import WeakSet
 
 
 class Offer:
-    """One reader that may be taken, once. It can be taken as long as whoever made the offer keeps it.
+    """One reader that may be taken, once. It can be taken as long as the code that made the offer keeps it.
 
     Args:
         bucket, key: the object.
         constructor: the ``reader_constructor`` that the reader is of.
-        reader: a reader that nobody has read from.
+        reader: a reader that has not been read from.
     """
 
     def __init__(self, bucket: str, key: str, constructor: object, reader: Any) -> None:
@@ -54,7 +55,7 @@ class EarlyReaders:
         return None
 
     def withdraw(self, offer: Offer) -> bool:
-        """Have nobody take it from now on. Whether nobody has."""
+        """Withdraw it. Returns whether it had not been taken."""
         with self._lock:
             self._offers.discard(offer)
             return not offer.taken

@@ -9,7 +9,7 @@ from s3torchconnector._wire import parse_http_date
 
 
 def head_result(headers: Mapping[str, str], size: int) -> HeadObjectResult:
-    """What the headers, by their names in lower case, say of the object of this size in bytes."""
+    """The properties in the headers (by names in lower case) of the object of this size in bytes."""
     restore = headers.get("x-amz-restore")
     return HeadObjectResult(
         headers.get("etag", ""),

@@ -30,7 +30,7 @@ def watch(client: _Client) -> None:
 
 
 def close_when_dropped(client: _Client, runtime: Runtime) -> None:
-    """Have ``runtime`` closed when the client is dropped in this process. At exit, ``watch`` does what is needed."""
+    """Have ``runtime`` closed when the client is dropped in this process. At exit, ``watch`` does the work."""
     weakref.finalize(client, _close_in_same_process, runtime, os.getpid()).atexit = False
 
 

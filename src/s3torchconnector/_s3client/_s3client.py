@@ -1,7 +1,7 @@
 """``S3Client``: the operations on objects, on top of transfers.
 
-A client is configuration: it pickles, and opens its connections at first use, anew in each process. A forked child
-drops its copies of its parent's connections without telling the server, so nothing needs to be closed before a fork.
+A client is configuration: it pickles, and opens its own connections in each process, at first use. A forked child drops
+its copies of its parent's connections without telling the server, so nothing needs to be closed before a fork.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Figures while it runs: what this process, and the job, ask of S3, and what comes of it.
+"""Metrics at run time: the requests of this process, and of the job, and their outcome.
 
 ``S3Client.metrics()`` has those of one client. They are always counted, which takes a request about a microsecond.
 

@@ -1,4 +1,4 @@
-"""``MockS3Client``: a client with a server of its own, for tests of programs."""
+"""``MockS3Client``: a client with its own server, for tests of programs."""
 
 from __future__ import annotations
 

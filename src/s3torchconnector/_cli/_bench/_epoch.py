@@ -24,7 +24,7 @@ _MOST_REQUESTS = 50_000  # a viewer shows no more at ease
 
 @dataclass(frozen=True)
 class Epoch:
-    """What was traced.
+    """The trace of an epoch.
 
     Attributes:
         place: where.

@@ -43,7 +43,7 @@ def read(connection: Connection, place: Location, info: ObjectInfo, settings: Se
 def save(connection: Connection, place: Location, settings: Settings, share: Share) -> Report:
     """Write an object, over and over. Each is as large as can be stored in the time that is left, as far as is known.
 
-    A writer takes 128 MiB at once, however long it takes to send them: what is stored counts.
+    A writer accepts 128 MiB at once, before they are sent, so only stored bytes count.
     """
     data = memoryview(os.urandom(_MIB) * (_PIECE // _MIB))
     with _reported(connection, settings, share) as (client, report):

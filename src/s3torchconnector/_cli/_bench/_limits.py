@@ -30,7 +30,7 @@ class Share(NamedTuple):
 
 
 class Limits:
-    """What is left for the runs to come: each gets an equal part of it.
+    """The rest for the coming runs: each gets an equal part of it.
 
     Args:
         share: of all runs.

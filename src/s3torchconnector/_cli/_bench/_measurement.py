@@ -141,8 +141,8 @@ class Measurement:
 def summarize(work: str, settings: Settings, reports: Sequence[Report]) -> Measurement:
     """The measurement of a run.
 
-    Processes start and end at different times. What is counted is what came while all of them were at it, after the
-    first object of each, which had to wait for connections. If that is too little, everything is counted.
+    Processes start and end at different times. Only objects are counted that arrived while all processes were reading,
+    after the first object of each, which had to wait for connections. If these are too few, everything is counted.
     """
     active = [each for each in reports if each.times]
     begin = max((each.times[0] for each in active), default=0.0)

@@ -1,7 +1,7 @@
 """Reads small objects as a training job does: a ``DataLoader`` whose workers read a dataset with look-ahead.
 
-Workers send reports to the main process, and not what they have read: what is done with the objects, and how samples
-are handed over, is up to the job.
+Workers send reports to the main process, and not the bytes that they have read: what happens to the objects, and how
+samples reach the main process, depends on the job.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The objects that a run reads: those of the user, or scratch objects, which are deleted again whatever happens."""
+"""The objects that a run reads: those of the user, or scratch objects, which are always deleted again."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def scratch(client: S3Client, place: Location) -> Iterator[Location]:
 
 @contextmanager
 def _no_news_of_children() -> Iterator[None]:
-    """In the block, SIGCHLD raises nothing. PyTorch raises an error then, whatever the main thread does, when a worker
-    was killed: by the SIGTERM, for example, because of which the block is entered."""
+    """In the block, SIGCHLD raises nothing. Otherwise PyTorch raises an error in the main thread when a worker was
+    killed, for example by the SIGTERM that is the reason for the block."""
     number = getattr(signal, "SIGCHLD", None)  # not on Windows
     before = None if number is None else signal.signal(number, signal.SIG_DFL)
     try:

@@ -1,4 +1,4 @@
-"""What is below the prefix of an ``S3CheckpointManager``: steps that are committed, damaged, or not (yet) committed."""
+"""The steps below the prefix of an ``S3CheckpointManager``: committed, damaged, or not (yet) committed."""
 
 from __future__ import annotations
 

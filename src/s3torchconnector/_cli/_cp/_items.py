@@ -1,4 +1,4 @@
-"""What is to be copied where: one item for each file or object, found while others are copied already."""
+"""The items to copy, one for each file or object. They are found while others are already being copied."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Item(NamedTuple):
 
 
 class Request(NamedTuple):
-    """The arguments of ``cp``, in so far as they say what is copied."""
+    """The arguments of ``cp`` that say what is copied."""
 
     sources: list[Place]
     target: Place
@@ -110,7 +110,7 @@ class Request(NamedTuple):
 
 
 def items(client: S3Client, request: Request) -> Iterator[Item]:
-    """What is to be copied, in no certain order."""
+    """The items to copy, in no particular order."""
     source, target = request.sources[0], request.target
     if not request.recursive:
         yield from _single_items(client, request)

@@ -1,4 +1,4 @@
-"""Files that get their names when they are whole, so that nobody ever sees, or keeps, a part of one.
+"""Files that get their names when they are complete, so that a partial file is never visible or kept.
 
 Bytes go to a temporary file in the same folder, named ``.s3torch-....part``. It is renamed at the end. If the command
 is interrupted, those that are not finished are removed.

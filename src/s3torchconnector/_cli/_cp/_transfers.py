@@ -227,8 +227,8 @@ class Transfers:
 def _is_same_file(path: str, info: ObjectInfo) -> bool:
     """Whether a file is there with the size and the time that a download gives it.
 
-    S3 tells whole seconds. A file that was made within that second, or the next one, may be of a version that was
-    replaced since: rather copy once too often.
+    S3 returns whole seconds. A file that was made within that second, or the next one, may be of a version that has
+    been replaced since: rather copy once too often.
     """
     try:
         status = os.stat(path)
@@ -246,7 +246,7 @@ def _size_of(path: str) -> int:
     try:
         return os.stat(path).st_size
     except OSError:
-        return 0  # whoever opens it finds out why
+        return 0  # opening it shows why
 
 
 def write_all(descriptor: int, data: memoryview) -> None:

@@ -1,4 +1,4 @@
-"""What ``s3torch inspect`` found out: tensors, totals, what is wrong. Pure."""
+"""The results of ``s3torch inspect``: tensors, totals, problems. Pure."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def _describe_manifest(file: RemoteFile) -> Description:
 def _refuse(file: RemoteFile) -> Description:
     """
     Raises:
-        S3FormatError: always. It says what the object is, if that can be told.
+        S3FormatError: always. It says what the object is, if that is known.
     """
     head = file.head
     kinds = "an archive of torch.save, a safetensors file, a manifest, or the .metadata of a distributed checkpoint"

@@ -1,15 +1,15 @@
 """Pickles, read without running them.
 
-A pickle may name any function to be called. Here, every name is a class of our own that keeps what it is given. So what
-comes out is a description: "``torch._utils._rebuild_tensor_v2`` of this storage, that shape". Nothing that the pickle
+A pickle may name any function to be called. Here, every name becomes our own class, which keeps its arguments. So the
+result is a description: "``torch._utils._rebuild_tensor_v2`` of this storage, that shape". Nothing that the pickle
 names is imported, let alone called.
 
-The unpickler is the one of the standard library that is written in Python. That in C makes room for as many objects as
-a pickle of a few bytes says that it has, which may be more than the machine has memory for.
+The unpickler is the one of the standard library that is written in Python. The one in C allocates memory for as many
+objects as a pickle of a few bytes claims to have, which may be more than the machine has.
 
-A few bytes can also say "a tuple that has the one before twice" sixty times. Whatever looks into all of it takes for
-ever, and in C, Ctrl-C does not end it. So tuples are compared by identity (``_Tuple``), errors quote by ``shortened``,
-and numbers are no longer than they can be printed.
+A few bytes can also say "a tuple that has the one before twice" sixty times. Code that visits all of it never ends, and
+if it is in C, Ctrl-C does not end it. So tuples are compared by identity (``_Tuple``), errors quote by ``shortened``,
+and numbers are short enough to print.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class _Attribute:
 
 
 def described(data: bytes, persistent: Callable[[Any], Any] | None = None) -> Any:
-    """What a pickle makes: dicts, lists, texts and numbers as they are, everything else as ``Made``.
+    """The result of a pickle: dicts, lists, texts and numbers unchanged, everything else as ``Made``.
 
     Args:
         data: the pickle.
@@ -171,7 +171,7 @@ def described(data: bytes, persistent: Callable[[Any], Any] | None = None) -> An
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Millions of objects are made, of which none is garbage: looking at them again and again takes twice as long."""
+    """Millions of objects are made, and none is garbage: collecting again and again takes twice as long."""
     enabled = gc.isenabled()
     gc.disable()
     try:

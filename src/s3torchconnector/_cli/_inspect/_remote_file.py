@@ -1,4 +1,4 @@
-"""An object as a file of which only what is read is fetched."""
+"""An object as a file that fetches only the bytes that are read."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RemoteFile(io.RawIOBase):
         self._position = 0
 
     def fetch(self, start: int, stop: int) -> None:
-        """Request what is missing of a range, all at a time.
+        """Request the missing bytes of a range, all at the same time.
 
         Raises:
             S3FormatError: it is so much that the file cannot be right.

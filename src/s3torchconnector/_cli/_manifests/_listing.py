@@ -13,7 +13,7 @@ from s3torchconnector._uri import parse_s3_uri
 
 
 def pages_of(client: S3Client, places: Iterable[Location]) -> Iterator[tuple[str, ObjectInfos]]:
-    """The pages of listings, each with its bucket; of prefixes of which one lies below another, only the shorter."""
+    """The pages of listings, each with its bucket; if one prefix lies below another, only the shorter is listed."""
     distinct = sorted(set(places))
     for place in distinct:
         others = (other for other in distinct if other != place and other.bucket == place.bucket)
@@ -23,7 +23,7 @@ def pages_of(client: S3Client, places: Iterable[Location]) -> Iterator[tuple[str
 
 
 def origin_of(rows: Rows) -> list[Location] | None:
-    """The prefixes that were listed to make a manifest; None if it was made of something else."""
+    """The prefixes that were listed to make a manifest; None if it was made from something else."""
     places = [Location(*parse_s3_uri(uri)) for uri in rows.header.origin]
     prefixes = [(place.bucket, place.key.encode("utf-8", "surrogatepass")) for place in places]
 

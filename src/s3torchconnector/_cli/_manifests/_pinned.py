@@ -107,7 +107,7 @@ class Pinned:
 
 
 def differences(old: Pinned, new: Iterable[Row]) -> Iterator[Difference]:
-    """What differs: what is new or has changed, in the order of ``new``, then what is missing there."""
+    """The differences: new and changed objects, in the order of ``new``, then objects that are missing there."""
     for row in new:
         known = old.find(row.bucket, row.key)
         if known is None:

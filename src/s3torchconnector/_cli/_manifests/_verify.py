@@ -66,7 +66,7 @@ def verify(manifest: Object, *, as_json: Json = False, connection: Connection) -
 
 
 def problems_of(client: S3Client, pinned: Pinned, ask_after: int = _PAGES) -> Iterator[Problem]:
-    """What is wrong with the objects of a manifest.
+    """The problems of the objects of a manifest.
 
     Args:
         ask_after: pages that are listed before HEAD requests are sent instead, if they are fewer than those pages.
@@ -92,7 +92,7 @@ def problems_of(client: S3Client, pinned: Pinned, ask_after: int = _PAGES) -> It
 
 
 def _asked(client: S3Client, pinned: Pinned) -> Iterator[Problem]:
-    """What is wrong with those that no page has had so far, by a HEAD request each."""
+    """The problems of the objects that no page has contained so far, by one HEAD request each."""
     rows, lane = pinned.missing(), client._runtime().lane()
     while batch := list(islice(rows, _AT_A_TIME)):
         heads = [lane.submit(partial(client.head_object, row.bucket, row.key)) for row in batch]
