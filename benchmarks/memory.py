@@ -27,7 +27,7 @@ _LITTLE = 4096
 
 
 def streams(client: S3Client, bucket: str) -> None:
-    """200 streams, 1 MiB of one after the other."""
+    """200 streams, read 1 MiB at a time, in turn."""
     readers = [_reader(client, bucket, S3ReaderConstructor.sequential()) for _ in range(_READERS)]
     for _ in range(6):
         for reader in readers:
@@ -52,7 +52,7 @@ def ranged(client: S3Client, bucket: str) -> None:
 
 
 def writers(client: S3Client, bucket: str) -> None:
-    """64 open writers of 7 MiB, 1 MiB of one after the other."""
+    """64 open writers of 7 MiB, written 1 MiB at a time, in turn."""
     piece = bytearray(MIB)
     opened = [S3Writer(client.put_object(bucket, f"written-{number}")) for number in range(_WRITERS)]
     for _ in range(7):

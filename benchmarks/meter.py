@@ -21,7 +21,7 @@ class Meter:
         self.transferred = 0  # bytes sent by the server, where somebody counts them
 
     def __enter__(self) -> Meter:
-        # What the imports left behind is collected at some moment: 80 ms, at random in one contender's measurement.
+        # The garbage of the imports is collected at some moment: 80 ms, at random in one contender's measurement.
         gc.collect()
         _reset_peak()
         self._resident = psutil.Process().memory_info().rss

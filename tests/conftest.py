@@ -93,7 +93,7 @@ def private_ca(tmp_path_factory: pytest.TempPathFactory) -> PrivateCA:
 
 @pytest.fixture
 def s3_server_tls(private_ca: PrivateCA, s3_server: S3Server) -> Iterator[S3Server]:
-    """The real server behind TLS, with a certificate that only ``private_ca.bundle`` vouches for.
+    """The real server with TLS, and a certificate that only ``private_ca.bundle`` trusts.
 
     Its keys are exported while the test runs; AWS_CA_BUNDLE is not, so that a test sees both sides.
     """

@@ -57,7 +57,7 @@ class Terminal:
             return self._written
 
     def shown(self) -> list[str]:
-        """One after the other what could be seen, in a line that is written over and over."""
+        """The visible texts, in order, of a line that is overwritten again and again."""
         return [line for line in re.split("[\r\n]", self.written) if line.strip()]
 
     def wait_for(self, pattern: str, seconds: float = _SECONDS) -> bool:

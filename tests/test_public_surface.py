@@ -1,8 +1,8 @@
 """The public surface is exactly what ``public_surface.txt`` says, so that it changes on purpose only.
 
 The file has every public module (no name of its path begins with an underscore), what its ``__all__`` exports, and the
-public methods of the classes with their signatures. After a change that is meant, write it anew, read the difference
-and commit both:
+public methods of the classes with their signatures. After an intended change, write it again, read the difference and
+commit both:
 
     python -m tests.test_public_surface
 """

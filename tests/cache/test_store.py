@@ -188,7 +188,7 @@ def write_for_ever(process: int, path: str, limit: int) -> None:
 
 
 def test_the_directory_is_never_larger_than_its_limit(tmp_path: Path) -> None:
-    """Also while four processes write, and are killed and started anew."""
+    """Also while four processes write, and are killed and restarted."""
     sizes: list[int] = []
     for _ in range(3):
         with processes(4, write_for_ever, str(tmp_path), LIMIT):
@@ -201,7 +201,7 @@ def test_the_directory_is_never_larger_than_its_limit(tmp_path: Path) -> None:
 
 
 def write_and_tell(process: int, path: str, start: int, told: Any) -> None:
-    """Store one after the other, and write to a pipe which ones are stored."""
+    """Store them one at a time, and report the stored ones through a pipe."""
     store = Store(path, 512 * MIB)
     for number in range(start + 1000 * process, start + 1000 * (process + 1)):
         if add(store, number):

@@ -59,7 +59,7 @@ class _Extended(torch.Tensor):
 
 
 class _Evil:
-    """Whoever unpickles it makes a directory."""
+    """Unpickling it makes a directory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

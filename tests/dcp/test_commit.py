@@ -133,7 +133,7 @@ def test_an_error_while_serialising_stores_nothing(bucket: str, proxy: Recording
 
 
 def test_a_file_stored_while_another_one_fails_is_deleted(bucket: str, proxy: RecordingProxy) -> None:
-    """The server stores a complete PUT late. If the file were deleted before that, it would remain for ever."""
+    """The server stores a complete PUT late. If the file were deleted before that, it would remain forever."""
     arrived, deleted = threading.Event(), threading.Event()
 
     class Unpicklable:

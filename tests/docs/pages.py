@@ -1,4 +1,4 @@
-"""The pages, taken apart: README.md and docs/guide for users, docs/internals for whoever changes the code."""
+"""The pages, taken apart: README.md and docs/guide for users, docs/internals for developers."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ STALLS: dict[str, list[list[bytes]]] = {
 
 
 class StallingServer(ScriptedServer):
-    """Sends ``replies`` for object ``0``, one after the other; for others once object 0 stalls."""
+    """Sends ``replies`` for object ``0``, in order; for others once object 0 stalls."""
 
     def __init__(self, replies: Sequence[list[bytes]]) -> None:
         super().__init__(handler=self._reply)

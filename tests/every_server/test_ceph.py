@@ -92,7 +92,7 @@ def test_aws_is_not_looked_at_before_a_completion() -> None:
 
 
 class Damaging(Ceph16):
-    """Behind something that changes a byte of the first upload."""
+    """Through a proxy that changes a byte of the first upload."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -88,7 +88,7 @@ def _content_range(data: bytes) -> None:
 
 
 def _safetensors(data: bytes) -> None:
-    """The tensors of a valid header lie one after the other and fill the file."""
+    """The tensors of a valid header are adjacent and fill the file."""
     size = len(data) + 64
     if len(data) >= 8:
         outcome(lambda: _header.header_bytes(data[:8], size), S3FormatError)

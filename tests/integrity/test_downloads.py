@@ -230,7 +230,7 @@ def test_nothing_is_kept_if_the_buckets_algorithm_is_known() -> None:
 
 
 def test_what_comes_while_s3_is_being_asked_is_summed_after_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Summing in vain costs as much as receiving, and the first sum of a process an import."""
+    """Unnecessary summing costs as much as receiving, and the first sum of a process costs an import."""
 
     class Answered(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:

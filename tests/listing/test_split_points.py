@@ -1,4 +1,4 @@
-"""Where a listing is split: few requests in vain and many pages at a time, for the keys that people have."""
+"""Where a listing is split: few wasted requests and many pages at a time, for realistic keys."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ TRAINING_DATA = keys_of_training_data()
 
 @pytest.mark.parametrize("kind", TRAINING_DATA)
 def test_keys_of_training_data_are_guessed_well(kind: str) -> None:
-    """Few pages are requested in vain, and many at a time: the responses come in rounds here."""
+    """Few requested pages are wasted, and many are requested at a time: the responses come in rounds here."""
     bucket = FakeBucket(TRAINING_DATA[kind], page=100)
     segments, rounds = Segments("", width=24, most_waiting=256), 0
     listed: list[str] = []
@@ -71,7 +71,7 @@ def test_keys_of_training_data_are_guessed_well(kind: str) -> None:
 
 
 def test_pages_that_are_half_empty_are_listed_many_at_a_time() -> None:
-    """S3 sends such pages if it had to pass deleted keys: they did not come in vain."""
+    """S3 sends such pages if it had to pass deleted keys: they were not wasted."""
     bucket = FakeBucket([f"{i:08d}" for i in range(20_000)], page=100, scarce=0.5)
     segments, rounds = Segments("", width=24, most_waiting=256), 0
     while not segments.exhausted:

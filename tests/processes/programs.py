@@ -274,7 +274,7 @@ def it_does_everything(client: S3Client, bucket: str) -> None:
     client.delete_object(bucket, "saved")
     open_object(client, bucket)._start_early()  # dropped, under way
     client.close()
-    assert client.head_object(bucket, "key").size == SIZE  # anew, and never closed
+    assert client.head_object(bucket, "key").size == SIZE  # again, and never closed
 
 
 def _read(reader: object) -> bytes:

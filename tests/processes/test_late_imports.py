@@ -58,7 +58,7 @@ def _environment(folder: Path) -> dict[str, str]:
     ("guard", "seconds", "status"), [("no_fork", 30, 42), ("contextlib.nullcontext()", 1, -signal.SIGALRM)]
 )
 def test_a_fork_waits_for_an_import(tmp_path: Path, guard: str, seconds: int, status: int) -> None:
-    """If it does not, the child waits for ever. When that case passes, CPython needs no help any more."""
+    """If it does not, the child waits forever. When that case passes, CPython needs no help any more."""
     (tmp_path / "slow.py").write_text(_SLOW)
     program = [sys.executable, "-c", _PROGRAM.format(guard, seconds)]
     done = run(program, 60, env=_environment(tmp_path))
@@ -213,7 +213,7 @@ def test_an_import_waits_for_a_fork_that_has_begun(tmp_path: Path) -> None:
     assert _run_program(_LATE, tmp_path).split("\n") == ["waits", "0"]
 
 
-# Whoever forks has what the import waits for.
+# The thread that forks holds what the import waits for.
 _HELD = """
 import os, signal, threading
 from s3torchconnector import _fork_gate

@@ -72,7 +72,7 @@ class Program:
         self._process.stdin.flush()
 
     def end(self, seconds: float = _END_SECONDS) -> None:
-        """Wait for a good end, without a word."""
+        """Wait for a good end, without output."""
         _, errors = self._process.communicate(timeout=seconds)
         assert (errors, self._process.returncode) == ("", 0)
 

@@ -111,7 +111,7 @@ class VirtualObject:
 
 
 def fetched_again(ranges: list[tuple[int, int]]) -> int:
-    """How many bytes were in more than one of these ranges, counted as often as they came in vain."""
+    """How many bytes were in more than one of these ranges, counted once for each unnecessary transfer."""
     again, reached = 0, 0
     for start, stop in sorted(ranges):
         again += max(0, min(stop, reached) - start)

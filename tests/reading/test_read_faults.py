@@ -161,7 +161,7 @@ def test_nothing_writes_into_a_buffer_after_an_error(
         sentinel = b"\xaa" * size
         buffer[:] = sentinel
         release.set()
-        client.close()  # joins whoever could still be writing
+        client.close()  # joins all threads that could still be writing
         assert buffer == sentinel
 
 

@@ -312,6 +312,6 @@ def test_records_at_random_are_soon_fetched_as_they_are(large: VirtualObject, fa
         assert large.transferred < 3 * len(places) * MIB
         sent, place = large.transferred, 50 * MIB
         reader.seek(place)
-        for start in range(place, place + 20 * MIB, MIB):  # whoever goes on reading is trusted again
+        for start in range(place, place + 20 * MIB, MIB):  # a reader that goes on reading is trusted again
             assert reader.read(MIB) == content(start, start + MIB)
     assert large.transferred - sent > 40 * MIB

@@ -33,7 +33,7 @@ KEEPING = replace(PLAIN, keep_version=True)
 
 
 class VersionedBucket:
-    """A bucket of moto, and how to change it behind the back of the client under test."""
+    """A bucket of moto, and functions that change it without the client under test."""
 
     def __init__(self, server: MotoServer, name: str) -> None:
         self.name = name

@@ -29,7 +29,7 @@ def tar(files: Mapping[str, bytes] | Iterable[tuple[str, bytes]], kind: int = ta
 
 
 def replace(server: S3Server, uri: str, content: bytes) -> None:
-    """Store an object anew."""
+    """Store an object again."""
     bucket, _, key = uri[5:].partition("/")
     with S3Client(server.region, endpoint=server.endpoint).put_object(bucket, key) as writer:
         writer.write(content)

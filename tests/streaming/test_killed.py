@@ -1,4 +1,4 @@
-"""Workers, ranks and whole jobs that end without a word: others raise, and the next start goes on at once."""
+"""Workers, ranks and whole jobs that end without notice: others raise, and the next start goes on at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No operation outlasts ``operation_timeout``, whatever the server does, and nothing waits for ever for a connection.
+"""No operation outlasts ``operation_timeout``, whatever the server does, and nothing waits forever for a connection.
 
 The servers never respond, or trickle: they send a byte now and then, so that no silence lasts for ``read_timeout``.
 """

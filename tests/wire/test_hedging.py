@@ -177,7 +177,7 @@ def test_if_all_responses_are_late_the_budget_holds() -> None:
     with ScriptedServer(handler=server_side) as server:
         config = S3ClientConfig(max_connections=32)
         with S3Client(REGION, endpoint=server.endpoint, s3client_config=config) as client:
-            for number in range(80):  # on this thread, one after the other
+            for number in range(80):  # on this thread, one at a time
                 assert client.get_object("b", str(number)).read() == content(str(number))
             server_side.all_late = True
             began = time.perf_counter()

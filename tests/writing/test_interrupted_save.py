@@ -57,7 +57,7 @@ class Unpicklable:
 
 
 def wait_for_aborts(client: S3Client, bucket: str) -> None:
-    """Aborts of dropped writers run one after the other on a thread of their own: wait for one more."""
+    """Aborts of dropped writers run one at a time on a separate thread: wait for one more."""
     ended = threading.Event()
     follower = client.put_object(bucket, "follower").stream
     follower._upload.abort = lambda seconds=None: ended.set()  # type: ignore[method-assign]

@@ -115,7 +115,7 @@ def read_header(data: bytes) -> Geometry:
 
 
 class State(NamedTuple):
-    """How many segments there are. Written by whoever has the lock.
+    """How many segments there are. Written by the owner of the lock.
 
     Attributes:
         next: the number of the next segment: larger than that of any before.

@@ -44,10 +44,10 @@ def _run() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Python has None for a standard stream that whoever started the process has closed (``>&-``).
+    """Python has None for a standard stream that was closed when the process was started (``>&-``).
 
-    What is then read from, or written to them fails: nobody takes output that is lost for delivered, or stores nothing
-    in place of what should have come in. Only what is said on standard error goes nowhere.
+    Then every read from them, and every write to them, fails: so lost output never seems delivered, and missing input
+    is never stored as empty. Only text on standard error is discarded.
     """
     if sys.stdin is None:
         sys.stdin = os.fdopen(os.open(os.devnull, os.O_WRONLY), "r")

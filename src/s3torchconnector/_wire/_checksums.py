@@ -140,7 +140,7 @@ _BY_NAME = {algorithm.name: algorithm for algorithm in ALGORITHMS}
 
 
 def md5_of(buffers: Iterable[Buffer]) -> str:
-    """What Content-MD5 says of buffers, one after the other."""
+    """The Content-MD5 of buffers, joined in order."""
     digest = hashlib.md5(usedforsecurity=False)
     for buffer in buffers:
         digest.update(buffer)

@@ -139,7 +139,7 @@ def open_connection(config: S3ClientConfig, route: Route) -> Handshake | None:
 
 
 def speaks_tls(route: Route, seconds: float) -> bool:
-    """Whether a handshake succeeds where ``route`` leads, whoever it may be. Not through a proxy."""
+    """Whether a handshake succeeds with the host of ``route``, without verification. Not through a proxy."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:

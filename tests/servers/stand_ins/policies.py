@@ -15,7 +15,7 @@ class Demanding(AwsLike):
 
     Attributes:
         demands: the headers, and the value of each.
-        owner: the account of the bucket: whoever expects another one is refused.
+        owner: the account of the bucket: a request that expects another one is refused.
     """
 
     def __init__(self, demands: dict[str, str]) -> None:

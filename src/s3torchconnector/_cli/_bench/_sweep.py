@@ -34,7 +34,7 @@ from s3torchconnector._wire import tracing
 _MIB = 1024**2
 _PART_SIZES = (8 * _MIB, 16 * _MIB, 32 * _MIB)
 _IN_FLIGHT = ((16, 192), (64, 192), (384, 384))  # look-ahead and connections, besides the defaults
-_HIGHER_TARGETS = (25.0, 100.0)  # Gbit/s, tried one after the other while they help
+_HIGHER_TARGETS = (25.0, 100.0)  # Gbit/s, tried in order while they help
 _HELPS = 1.05  # times as fast as before
 
 

@@ -12,7 +12,7 @@ from s3torchconnector._types import WriteableBuffer
 from s3torchconnector._uri import display_uri
 
 BLOCK = 64 * KIB
-_MOST = 1 * GIB  # what names and shapes take, by far; whoever made the file decides how much it says they take
+_MOST = 1 * GIB  # what names and shapes take, by far; the file's author decides which size it claims for them
 
 
 class RemoteFile(io.RawIOBase):

@@ -26,7 +26,7 @@ from s3torchconnector._transfer.listing._key_space import KeySpace, after, commo
 
 _FREELY = 3.0  # pages that a segment must still have, by estimate, to be worth a split
 _CAREFULLY = 8.0  # the same, after several wasted pages
-_SPARE = 1.0, 0.2  # pages in vain until splits are made carefully: a number, and a share of the pages that count
+_SPARE = 1.0, 0.2  # wasted pages until splits are made carefully: a number, and a share of the pages that count
 _LIMIT = 1.0, 0.25  # the same, until none is made
 _PRECISION = 8  # a split point is as exact as this part of a page
 

@@ -28,7 +28,7 @@ class Block:
         ready: whether the bytes are here. Read without a lock, and by forked children.
         received_in_place: whether they are in a reader's memory (``set_destination``), and not in the block's.
         released: whether they will not come because others needed the memory: they can be asked for again.
-        outcome: set when the bytes are here or will not come; claimed by whoever fetches them or cancels that.
+        outcome: set when the bytes are here or will not come; claimed by the thread that fetches them or cancels that.
         sums: the checksums of all its bytes, once they are here.
         ledger: the ledger that has an entry of it.
         age: the larger, the later it was asked for.

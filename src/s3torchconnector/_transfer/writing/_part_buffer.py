@@ -20,7 +20,7 @@ _FIRST_SMALL = 64 * KIB  # bytes of the first buffer if the budget has no room f
 
 
 class PartBuffer:
-    """One part: a list of views of memory, sent one after the other.
+    """One part: a list of views of memory, sent in order.
 
     Every byte of it is reserved in the budget, except for those that are lent. ``release`` gives all of them back, when
     the part is stored or the upload is aborted.
