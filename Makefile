@@ -56,7 +56,7 @@ fmt: $(READY) ## format the code and apply the safe fixes
 docs: $(READY) ## write the site, with the API reference, to build/docs/; a broken link is an error
 	@$(BIN)/python -m website
 
-bench: $(READY) ## compare with the native connector and the limit (BENCH=name runs one)
+bench: $(READY) ## compare with the native connector, litdata and the limit (BENCH=name runs one)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 figures: $(READY) ## write what the last whole benchmark found into the documents
@@ -66,7 +66,7 @@ dist: $(READY) ## build the wheel and the sdist in dist/, and check them
 	@$(BIN)/python -m tests.dist
 
 clean: ## remove .venv and everything built
-	@rm -rf $(VENV) .venv-peer build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) .venv-peer .venv-litdata build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(READY): pyproject.toml requirements-dev.txt
 	@echo "creating $(VENV) and installing requirements-dev.txt (a few minutes the first time)"

@@ -1,11 +1,13 @@
-"""The benchmark: this connector, the native one (1.5.0) and the limit of the machine, measured side by side.
+"""The benchmark: this connector, the native one (1.5.0), litdata and the limit of the machine, side by side.
 
 `python -m benchmarks --help` explains how to run it. How it is built:
 
     cases.py      what is measured: one row each, with its goal
     servers/      nginx as S3: plain, S3-shaped, TLS, uploads, listing
     bucket.py     the same objects in a real bucket instead
-    peer.py       the environment of the native connector
+    environments.py  virtual environments that hold other packages
+    peer.py       that of the native connector
+    litdata.py    that of litdata, and what litdata does
     runner.py     interleaved runs, each in a fresh process
     worker.py     that process: connector.py (ours and the peer) or limit.py (raw sockets), under meter.py
     distributed.py  distributed checkpoints by the worker and ranks.py: processes that it starts

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks import bucket, cases, figures, objects, passages, peer, plot, report, runner, servers, words
+from benchmarks import bucket, cases, figures, litdata, objects, passages, peer, plot, report, runner, servers, words
 from benchmarks.cases import Case
+from benchmarks.environments import EnvironmentFault
 from benchmarks.job import REGION, Job
 from benchmarks.record import Results
 from benchmarks.results import Row
@@ -27,10 +28,10 @@ from benchmarks.runner import Contenders
 _SIZE, _QUICK_SIZE = 1 << 30, 256 << 20
 _BUCKET_OBJECTS, _QUICK_BUCKET_OBJECTS = 2000, 400
 _LOADS = ("dcp-load", "dcp-partial")  # the works that need a distributed checkpoint
-_HELP = """Compare this connector with the native one (1.5.0) and with the limit of this machine.
+_HELP = """Compare this connector with the native one (1.5.0), with litdata and with the limit of this machine.
 
-Starts its own servers (nginx), installs the native connector into .venv-peer, runs every contender in turn in
-fresh processes and prints speeds, ratios, processor time and memory beside the goals.
+Starts its own servers (nginx), installs the native connector into .venv-peer and litdata into .venv-litdata, runs
+every contender in turn in fresh processes and prints speeds, ratios, processor time and memory beside the goals.
 
 A complete run takes about a quarter of an hour. It writes benchmarks/results/latest.json, and from that the figures in
 the documents and docs/images/benchmark.png. A part of it (names, --quick, --bucket) writes build/bench.json, .md and
@@ -73,6 +74,7 @@ def main(
         wanted = tuple(case for case in there if case.name in [each.name for each in wanted])
         if not wanted:
             raise typer.BadParameter(f"in a bucket there are: {', '.join(case.name for case in there)}")
+    whole = not quick and target is None and wanted == cases.CASES
     failures: list[str] = []
     with (
         objects.local(_QUICK_SIZE if quick else _SIZE) as folder,
@@ -82,8 +84,7 @@ def main(
         size = place.jobs[place.cases[0].name].size
     results = Results(report.machine(place.nginx, runs), tuple(row.record(size) for row in rows))
     report.show(results, console)
-    whole = not quick and target is None and len(rows) == len(cases.CASES)
-    written = _publish(results) if whole else _keep(results)
+    written = _publish(results) if whole and not failures else _keep(results)
     console.print(f"written: {', '.join(written)}", highlight=False, soft_wrap=True)
     if failures:
         sys.exit("\n".join(failures))
@@ -122,6 +123,9 @@ def _list(console: Console, wanted: tuple[Case, ...]) -> None:
 @contextmanager
 def _place(folder: Path, wanted: tuple[Case, ...], target: bucket.Target | None, quick: bool) -> Iterator[Place]:
     python = peer.interpreter(objects.root() / ".venv-peer")
+    wanted, theirs, left_out = litdata.beside(wanted, objects.root() / ".venv-litdata")
+    if left_out:
+        Console(stderr=True).print(left_out, markup=False, highlight=False, soft_wrap=True)
     compileall.compile_dir(objects.root() / "src", quiet=1)  # as pip does with what it installs
     for ranks in {case.ranks for case in wanted if case.work in _LOADS}:
         objects.write_distributed(folder, _checkpoint(folder).stat().st_size, ranks)
@@ -129,14 +133,14 @@ def _place(folder: Path, wanted: tuple[Case, ...], target: bucket.Target | None,
         objects.write_safetensors(folder / objects.BUCKET / "model.safetensors", _checkpoint(folder).stat().st_size)
     if target is None:
         with servers.running(folder) as running:
-            contenders = Contenders(python, runner.local_environment(running.authority))
+            contenders = Contenders(python, runner.local_environment(running.authority), theirs)
             jobs = {case.name: _local_job(case, folder, running.endpoints[case.server]) for case in wanted}
             yield Place(wanted, contenders, jobs, running.nginx)
     else:
         count = _QUICK_BUCKET_OBJECTS if quick else _BUCKET_OBJECTS
         with bucket.uploaded(target, folder, count) as job:
             jobs = {case.name: replace(job, connections=case.connections, ranks=case.ranks) for case in wanted}
-            yield Place(wanted, Contenders(python, dict(os.environ)), jobs)
+            yield Place(wanted, Contenders(python, dict(os.environ), theirs), jobs)
 
 
 def _local_job(case: Case, folder: Path, endpoint: str) -> Job:
@@ -191,7 +195,7 @@ def run() -> None:
     app.command(help=_HELP)(main)
     try:
         app()
-    except (bucket.BucketError, servers.ServerError, peer.PeerError, runner.MeasurementError) as error:
+    except (bucket.BucketError, servers.ServerError, EnvironmentFault, runner.MeasurementError) as error:
         Console(stderr=True).print(f"[red]{escape(str(error))}")
         sys.exit(1)
 

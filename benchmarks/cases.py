@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-OURS, PEER, RANGED, LIMIT = "ours", "peer", "peer-ranged", "limit"
+OURS, PEER, RANGED, LITDATA, LIMIT = "ours", "peer", "peer-ranged", "litdata", "limit"
 SERVERS = {
     "plain": "plain",
     "s3": "S3-shaped",
@@ -33,6 +33,7 @@ class Goal:
         """What was measured, in the goal's unit and with enough digits to compare it."""
         return {
             "versus_peer": f"{measured:.2f}x",
+            "versus_litdata": f"{measured:.2f}x",
             "versus_limit": f"{measured:.1%}",
             "cpu_ms": f"{measured:.3f} ms",
             "cpu_us": f"{measured:.2f} us",
@@ -44,6 +45,7 @@ class Goal:
         sign = "≤" if self.at_most else "≥"
         return {
             "versus_peer": f"{sign} {self.value:g}x 1.5.0",
+            "versus_litdata": f"{sign} {self.value:g}x litdata",
             "versus_limit": f"{sign} {self.value:.0%} of limit",
             "cpu_ms": f"{sign} {self.value:g} ms CPU each",
             "cpu_us": f"{sign} {self.value:g} us CPU each",
@@ -148,6 +150,16 @@ CASES = (
         (Goal("versus_peer", 20), Goal("versus_limit", 1.3)),
         amount=8192,
         peer_amount=512,
+    ),
+    Case(
+        "shuffled-raw",
+        "{amount:,} shuffled objects of 110 KiB, batches of 64, 4 persistent workers",
+        "shuffled-raw",
+        "s3",
+        "objects",
+        (Goal("versus_litdata", 1),),
+        who=(OURS, LITDATA),
+        amount=8192,
     ),
     Case(
         "first-objects",

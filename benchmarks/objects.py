@@ -38,9 +38,14 @@ def local(size: int) -> Iterator[Path]:
         small = folder / BUCKET / "small"
         small.mkdir(parents=True)
         for number in range(_FILES):
-            (small / f"{number:02d}").write_bytes(bytes([number]) * SMALL_SIZE)
+            (small / f"{number:02d}").write_bytes(bytes([mark(number)]) * SMALL_SIZE)
         write_checkpoint(folder / BUCKET / "checkpoint.pt", size)
         yield folder
+
+
+def mark(number: int) -> int:
+    """What each byte of the small object of this number is."""
+    return number % _FILES
 
 
 def write_checkpoint(path: Path, size: int) -> None:

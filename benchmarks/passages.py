@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.cases import LIMIT, OURS, PEER
+from benchmarks.cases import LIMIT, LITDATA, OURS, PEER
 from benchmarks.record import Record, Results
 from benchmarks.words import cells, costs, memory, percent, speed, times
 
@@ -21,7 +21,7 @@ class PassageError(Exception):
 
 
 def passage(name: str, results: Results) -> str:
-    """The passage that a marker names: `summary`, `table`, `goals`, or `rows` and the names of rows.
+    """The passage that a marker names: `summary`, `table`, `goals`, `litdata`, or `rows` and the names of rows.
 
     Raises:
         PassageError: there is no such passage, or no such row.
@@ -88,16 +88,35 @@ def goals(results: Results) -> str:
     return "\n".join([verdict, "", *lines, "", f"Measured on {_place(results.machine)}."])
 
 
+def beside_litdata(results: Results) -> str:
+    """The rows that litdata has, and what it costs; a sentence if the run had to do without it."""
+    rows = [row for row in results.rows if LITDATA in row.contenders]
+    if not rows:
+        return "The last whole run was made without litdata."
+    lines = _head("", "this version", f"litdata {results.machine['litdata']}", "times litdata", "CPU")
+    for row in rows:
+        sides = ("<br>".join(cells(row, who)) for who in (OURS, LITDATA))
+        lines.append(_line(row.heading, *sides, times(row.ratios.get(LITDATA)), costs(row, OURS, LITDATA)))
+    about = f"Medians of {results.machine['runs']} runs, {_date(results.machine)}, on {results.machine['cores']} cores"
+    return "\n".join([*lines, "", f"{about}. CPU: this version / litdata."])
+
+
 def method(machine: dict[str, Any]) -> str:
     """How the numbers of the wide table came about."""
+    litdata = ' "litdata" is the StreamingRawDataset of that package.' if "litdata" in machine else ""
     return (
         f"Speeds are medians of {machine['runs']} interleaved runs, with the slowest and the fastest if they were "
         "recorded. Ratios are medians of the ratios of each round. CPU and memory: this version / 1.5.0. "
-        '"Ranged" is the range-based reader of 1.5.0.'
+        f'"Ranged" is the range-based reader of 1.5.0.{litdata}'
     )
 
 
-_PASSAGES: dict[str, Callable[[Results], str]] = {"summary": summary, "table": table, "goals": goals}
+_PASSAGES: dict[str, Callable[[Results], str]] = {
+    "summary": summary,
+    "table": table,
+    "goals": goals,
+    "litdata": beside_litdata,
+}
 
 
 def _chosen(results: Results, names: Sequence[str]) -> list[Record]:

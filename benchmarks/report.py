@@ -13,7 +13,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import peer
+from benchmarks import litdata, peer
 from benchmarks.cases import LIMIT, OURS, PEER
 from benchmarks.passages import COLUMNS, method
 from benchmarks.record import Results
@@ -32,6 +32,7 @@ def machine(nginx: str | None, runs: int) -> dict[str, Any]:
         "torch": version("torch"),
         "ours": version("s3torchconnector"),
         "peer": peer.VERSION,
+        "litdata": litdata.VERSION,
         "nginx": nginx,
         "runs": runs,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.cases import LIMIT, OURS, PEER, SERVERS, Case
+from benchmarks.cases import LIMIT, LITDATA, OURS, PEER, SERVERS, Case
 from benchmarks.record import Contender, Judged, Record
 from benchmarks.runner import Sample
 
@@ -45,6 +45,7 @@ class Row:
         cost = self.cpu(OURS)
         measured = {
             "versus_peer": self.ratio(PEER),
+            "versus_litdata": self.ratio(LITDATA),
             "versus_limit": self.ratio(LIMIT),
             "cpu_ms": None if cost is None else cost * 1e3,
             "cpu_us": None if cost is None else cost * 1e6,

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import peer
-from benchmarks.cases import LIMIT, OURS, Case
+from benchmarks import environments
+from benchmarks.cases import LIMIT, LITDATA, OURS, Case
 from benchmarks.job import Job
 from benchmarks.objects import root
 
@@ -51,6 +51,7 @@ class Contenders:
 
     peer: Path
     environment: Mapping[str, str]
+    litdata: Path | None = None
 
     def run(self, who: str, work: str, job: Job) -> Sample:
         """Measure once.
@@ -60,7 +61,8 @@ class Contenders:
         """
         python, environment = sys.executable, dict(self.environment)
         if who not in (OURS, LIMIT):
-            python, environment = str(self.peer), peer.environment(environment)
+            other = self.litdata if who == LITDATA else self.peer
+            python, environment = str(other), environments.variables(environment)
         command = [python, "-W", "ignore", "-m", "benchmarks.worker", who, work, job.to_json()]
         worker = subprocess.Popen(
             command,

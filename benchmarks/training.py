@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from benchmarks.connector import BATCH, WORKERS, Work, expect, lengths, options, read
 from benchmarks.job import Job
 from benchmarks.meter import Meter
+from benchmarks.objects import mark
 
 
 def workloads(ours: bool) -> dict[str, Work]:
@@ -20,6 +22,7 @@ def workloads(ours: bool) -> dict[str, Work]:
     return {
         "shuffled": shuffled,
         "shuffled-workers": partial(shuffled_workers, ours=ours),
+        "shuffled-raw": shuffled_raw,
         "first-objects": first_objects,
         "first-batches": partial(first_batches, ours=ours),
     }
@@ -44,6 +47,36 @@ def shuffled_workers(job: Job, meter: Meter, ours: bool) -> int:
         received = sum(map(sum, loader))
     expect(received, job.objects * job.small_size)
     return job.objects
+
+
+def shuffled_raw(job: Job, meter: Meter) -> int:
+    """The same by ours, beside litdata: which objects came is compared, too."""
+    from s3torchconnector import S3DataLoader
+
+    loader = S3DataLoader(_streaming(job), num_workers=WORKERS, persistent_workers=True, collate_fn=marks)
+    return second_epoch(job, meter, loader)
+
+
+def second_epoch(job: Job, meter: Meter, loader: Iterable[list[tuple[int, int]]]) -> int:
+    """The second epoch of a loader of `marks`: from asking for its first batch to having its last.
+
+    Both epochs have to consist of every object, once, and in two orders. Returns the number of objects.
+    """
+    first = list(chain.from_iterable(loader))
+    with meter:
+        second = list(chain.from_iterable(loader))
+    expected = [(job.small_size, 0 if job.signed else mark(number)) for number in range(job.objects)]
+    for epoch in (first, second):
+        if sorted(epoch) != sorted(expected):
+            raise AssertionError(f"{len(epoch)} of {job.objects} objects, or others, or not each of them once")
+    if not job.signed and (first == second or expected in (first, second)):
+        raise AssertionError("the objects came in order, or twice in the same")
+    return job.objects
+
+
+def marks(batch: list[bytes]) -> list[tuple[int, int]]:
+    """Length and first byte of each object, which is all that travels."""
+    return [(len(data), data[0]) for data in batch]
 
 
 def first_objects(job: Job, meter: Meter) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.cases import PEER, RANGED
+from benchmarks.cases import LITDATA, PEER, RANGED
 from benchmarks.record import Contender, Record
 
 NOTHING = "-"
@@ -50,9 +50,10 @@ def spread(row: Record, who: str) -> str:
 
 
 def cells(row: Record, who: str) -> list[str]:
-    """Lines of a cell: speed, spread, and for the peer the speed of its range-based reader."""
-    ranged = f"(ranged {speed(row, RANGED)})" if who == PEER and RANGED in row.contenders else ""
-    return [line for line in (speed(row, who), spread(row, who), ranged) if line]
+    """Lines of a cell: speed, spread, and for the peer the speeds of its range-based reader and of litdata."""
+    others = ((RANGED, "ranged"), (LITDATA, "litdata")) if who == PEER else ()
+    beside = [f"({name} {speed(row, other)})" for other, name in others if other in row.contenders]
+    return [line for line in (speed(row, who), spread(row, who), *beside) if line]
 
 
 def costs(row: Record, *who: str) -> str:

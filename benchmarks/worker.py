@@ -1,8 +1,8 @@
 """One measurement in a fresh process: `python -m benchmarks.worker WHO WORK JOB` prints one line of JSON.
 
-WHO is `ours`, `peer` (the native connector, its default reader), `peer-ranged` (its ranged reader) or
-`limit`. The interpreter decides which connector is imported; this module checks that it is the one that WHO
-names.
+WHO is `ours`, `peer` (the native connector, its default reader), `peer-ranged` (its ranged reader),
+`litdata` or `limit`. The interpreter decides which connector is imported; this module checks that it is the one
+that WHO names.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ def _find(who: str, work: str) -> Callable[[Job, Meter], int]:
         from benchmarks import limit
 
         return limit.WORK[work]
+    if who == "litdata":
+        from benchmarks import litdata
+
+        return litdata.WORK[work]
     from benchmarks import checkpoints, connector, distributed, training
 
     return {
@@ -48,6 +52,8 @@ def _find(who: str, work: str) -> Callable[[Job, Meter], int]:
 
 def check_version(who: str) -> None:
     """Refuse to publish numbers of the wrong connector."""
+    if who == "litdata":
+        return  # its environment was checked, and holds no connector
     import s3torchconnector
 
     version, peer = s3torchconnector.__version__, who.startswith("peer")

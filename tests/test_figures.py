@@ -157,7 +157,8 @@ def test_a_passage_in_a_guide_is_kept_up_to_date(repository: Path) -> None:
         ),
         (
             "<!-- figures:sumary -->\n<!-- /figures -->",
-            "README.md:1: no passage 'sumary'; there are: summary, table, goals, and `rows` with names of rows",
+            "README.md:1: no passage 'sumary'; "
+            "there are: summary, table, goals, litdata, and `rows` with names of rows",
         ),
         (
             "\n<!-- figures:rows load startup -->\n<!-- /figures -->",
