@@ -128,7 +128,7 @@ class _Epochs:
         return iter([epoch[start : start + 10] for start in range(0, len(epoch), 10)])
 
 
-def test_what_is_stored_is_read_as_it_was(tmp_path: Path) -> None:
+def test_stored_bytes_are_read_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "results" / "latest.json"
     results = _results(_row("manager-save", **{OURS: 2e9}), _row("torch-save", **{OURS: 2e9, PEER: 1e9}))
     results.write(path)
@@ -137,7 +137,7 @@ def test_what_is_stored_is_read_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", '{"machine": {}, "rows": [{"name": "x"}]}'])
-def test_what_is_no_result_is_named(tmp_path: Path, text: str | None) -> None:
+def test_a_file_that_is_not_a_result_is_named(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "latest.json"
     if text is not None:
         path.write_text(text)

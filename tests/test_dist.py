@@ -58,7 +58,7 @@ def test_wheel_and_sdist_are_complete_and_the_same_when_built_again(built: Distr
 
 
 @pytest.mark.slow
-def test_the_check_finds_what_is_missing_and_what_does_not_belong(built: Distribution, folder: Path) -> None:
+def test_the_check_finds_missing_and_foreign_objects(built: Distribution, folder: Path) -> None:
     other = Distribution(Path(shutil.copy(built.sdist, folder)), folder / built.wheel.name)
     with zipfile.ZipFile(built.wheel) as whole, zipfile.ZipFile(other.wheel, "w") as changed:
         for name in whole.namelist():

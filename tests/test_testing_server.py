@@ -190,7 +190,7 @@ def test_a_certificate_needs_its_key(private_ca: PrivateCA) -> None:
         S3Server(certificate=private_ca.certificate)
 
 
-def test_a_bucket_that_cannot_be_made_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bucket_that_cannot_be_made_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)]
     assert main(["--bucket", "X"]) == 1
     assert "cannot create the bucket 'X': HTTP 400" in capsys.readouterr().err

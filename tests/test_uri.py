@@ -62,7 +62,7 @@ def test_the_arn_of_an_access_point_is_a_bucket(resource: tuple[str, ...], separ
     "arn:aws:s3:::my-bucket", "arn", "my-arn:aws:s3:us-west-2:1:accesspoint:a",
     "arn:aws:s3:us-west-2:1:accesspoint:a:b", "arn:aws:sqs:us-west-2:1:accesspoint:a",
 ])  # fmt: skip
-def test_what_is_no_arn_of_an_access_point(bucket: str) -> None:
+def test_texts_that_are_not_arns_of_access_points(bucket: str) -> None:
     assert parse_s3_uri(f"s3://{bucket}/a/b") == (bucket, "a/b")
     assert not is_arn(bucket)
 

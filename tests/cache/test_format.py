@@ -75,7 +75,7 @@ def test_a_bucket_holds_what_was_entered_last_in_its_places(entered: list[tuple[
 
 
 @given(DIGESTS, st.lists(ENTRIES, min_size=17, max_size=17, unique_by=lambda entry: entry.segment))
-def test_a_full_bucket_gives_up_what_is_deleted_first(digest: bytes, entries: list[Entry]) -> None:
+def test_a_full_bucket_drops_deleted_entries_first(digest: bytes, entries: list[Entry]) -> None:
     bucket = bytearray(BUCKET_SIZE)
     for number, entry in enumerate(entries[:16]):
         bucket[32 * number : 32 * number + 32] = encode_entry(number.to_bytes(20, "big") + b"x" * 4, entry)
@@ -122,7 +122,7 @@ def test_only_names_of_segments_have_a_number(number: int, name: str) -> None:
     assert found is None or segment_name(found) == name
 
 
-def test_an_index_of_a_later_release_is_told_from_a_damaged_one() -> None:
+def test_an_index_of_a_later_release_differs_from_a_damaged_one() -> None:
     data = bytearray(Geometry.of_limit(2**30).encoded())
     data[8] += 1
     with pytest.raises(FutureVersionError):

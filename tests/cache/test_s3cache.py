@@ -396,7 +396,7 @@ def test_it_pickles_as_its_path_and_settings(tmp_path: Path, monkeypatch: pytest
     assert repr(copied) == f"S3Cache('{tmp_path}/relative', max_bytes={LIMIT})"
 
 
-def test_clearing_deletes_what_is_stored(manifest: S3Manifest, cache: S3Cache, proxy: RecordingProxy) -> None:
+def test_clearing_deletes_stored_objects(manifest: S3Manifest, cache: S3Cache, proxy: RecordingProxy) -> None:
     with loading(streaming(manifest, cache)) as loader:
         epoch(loader)
         cache.clear()
@@ -436,7 +436,7 @@ def test_a_limit_that_is_none_is_refused(tmp_path: Path, max_bytes: Any) -> None
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_system_without_fcntl_is_told_at_once(tmp_path: Path) -> None:
+def test_a_system_without_fcntl_is_an_error_at_once(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['fcntl'] = None\n"
         "from s3torchconnector import S3Cache\n"

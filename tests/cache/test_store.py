@@ -113,7 +113,7 @@ def test_the_oldest_is_deleted_to_make_room(tmp_path: Path) -> None:
     assert stats["evictions"] == segments[0] - first_segment
 
 
-def test_what_is_in_use_makes_no_room(tmp_path: Path) -> None:
+def test_segments_in_use_are_not_deleted(tmp_path: Path) -> None:
     store = Store(str(tmp_path), LIMIT)
     for number in range(400):
         add(store, number)
@@ -132,7 +132,7 @@ def test_what_is_in_use_makes_no_room(tmp_path: Path) -> None:
     assert load(store, 400) == content(400)
 
 
-def test_what_is_stored_is_not_stored_twice(tmp_path: Path) -> None:
+def test_stored_objects_are_not_stored_again(tmp_path: Path) -> None:
     store = Store(str(tmp_path), LIMIT)
     assert add(store, 1)
     before = size_of_directory(tmp_path)
@@ -141,7 +141,7 @@ def test_what_is_stored_is_not_stored_twice(tmp_path: Path) -> None:
     assert size_of_directory(tmp_path) == before
 
 
-def test_what_is_larger_than_a_segment_is_not_stored(tmp_path: Path) -> None:
+def test_an_object_larger_than_a_segment_is_not_stored(tmp_path: Path) -> None:
     store = Store(str(tmp_path), LIMIT)
     most = store.geometry.segment_size - RECORD_HEAD
     assert not store.add(digest(1), bytes(most + 1))
@@ -240,7 +240,7 @@ def hold_the_lock(_: int, path: str, is_held: Any) -> None:
         signal.pause()
 
 
-def test_a_stopped_process_with_the_lock_stops_nobody(tmp_path: Path) -> None:
+def test_a_stopped_process_with_the_lock_stops_no_other(tmp_path: Path) -> None:
     store = Store(str(tmp_path), LIMIT)
     assert add(store, 0)
     is_held = FORK.Event()
@@ -340,7 +340,7 @@ def test_after_a_restart_the_directory_keeps_to_its_limit(tmp_path: Path) -> Non
     assert load(store, 399) == content(399)
 
 
-def test_a_damaged_state_is_found_out_anew(tmp_path: Path) -> None:
+def test_a_damaged_state_is_computed_again(tmp_path: Path) -> None:
     add(Store(str(tmp_path), LIMIT), 1)
     patch(tmp_path / INDEX_NAME, STATE_AT, b"nonsense")
     store = Store(str(tmp_path), LIMIT)
@@ -352,7 +352,7 @@ def test_a_damaged_state_is_found_out_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 10, 5000])
-def test_an_index_that_was_truncated_is_an_error_and_made_anew(tmp_path: Path, size: int) -> None:
+def test_a_truncated_index_is_an_error_and_made_again(tmp_path: Path, size: int) -> None:
     store = Store(str(tmp_path), LIMIT)
     for number in range(200):
         add(store, number)

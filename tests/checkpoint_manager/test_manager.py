@@ -155,7 +155,7 @@ def test_a_listing_that_fails_does_not_fail_the_save(
     assert manager.steps() == [4]
 
 
-def test_going_back_keeps_what_is_saved_then(proxy: RecordingProxy, bucket: str) -> None:
+def test_going_back_keeps_checkpoints_saved_afterwards(proxy: RecordingProxy, bucket: str) -> None:
     """Also within one second, in which the times of objects are equal."""
     manager = _manager(proxy.endpoint, bucket, keep_last=1)
     for step in (100, 50):
@@ -201,7 +201,7 @@ def _soon(release: threading.Event) -> None:
     threading.Timer(0.2, release.set).start()
 
 
-def test_saves_of_a_step_come_one_after_the_other(
+def test_saves_of_a_step_run_one_at_a_time(
     manager: S3CheckpointManager, proxy: RecordingProxy, bucket: str, s3_server: S3Server
 ) -> None:
     release = _hold(proxy, 1)
@@ -305,7 +305,7 @@ def test_tensors_are_sent_from_their_memory_and_summed_once(
         assert stored.checksum == ALGORITHMS[0].describe(ALGORITHMS[0].of([reader.read()]))
 
 
-def test_what_is_not_there(manager: S3CheckpointManager, bucket: str) -> None:
+def test_missing_checkpoints(manager: S3CheckpointManager, bucket: str) -> None:
     with pytest.raises(S3NotFoundError, match=f"no committed checkpoint at s3://{bucket}/run"):
         manager.load()
     with pytest.raises(S3NotFoundError, match="no committed checkpoint of step 3"):

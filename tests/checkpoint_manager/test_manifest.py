@@ -65,7 +65,7 @@ def test_other_keys_are_none_of_ours(key: str) -> None:
 
 
 @given(_steps)
-def test_a_manifests_name_tells_its_step(step: int) -> None:
+def test_the_name_of_a_manifest_has_its_step(step: int) -> None:
     assert step_of(manifest_of(step)) == step
     assert split_key(manifest_of(step)) is None
 
@@ -129,7 +129,7 @@ _GOOD: dict[str, Any] = {
     ],
     ids=str,
 )
-def test_what_is_no_manifest_is_refused(change: dict[str, Any]) -> None:
+def test_an_object_that_is_not_a_manifest_is_refused(change: dict[str, Any]) -> None:
     assert parse_manifest(json.dumps(_GOOD).encode(), 3).step == 3
     with pytest.raises(S3FormatError):
         parse_manifest(json.dumps({**_GOOD, **change}).encode(), 3)

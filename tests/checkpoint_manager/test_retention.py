@@ -52,7 +52,7 @@ def test_a_run_that_goes_back_keeps_its_own_checkpoints(server: ScriptedServer) 
     assert kept == [[10, 2000, 3000], [10, 20, 3000], [10, 20, 30], [20, 30, 40]]
 
 
-def test_steps_that_are_kept_for_ever_are_not_the_latest(server: ScriptedServer) -> None:
+def test_steps_that_are_always_kept_are_not_the_latest(server: ScriptedServer) -> None:
     manager = _managed(server, keep_last=1, keep_every=1000)
     _save(manager, 1000, 1500, 1200)
     assert manager.steps() == [1000, 1200]

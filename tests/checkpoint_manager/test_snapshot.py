@@ -141,7 +141,7 @@ def test_any_state(manager: S3CheckpointManager, instructions: list[tuple[str, i
     assert _Description().of(later) == _Description().of(at_once)
 
 
-def test_descriptions_tell_states_apart() -> None:
+def test_descriptions_distinguish_states() -> None:
     """The oracle of ``test_any_state`` sees the differences that it must see."""
     weight = torch.ones(3)
     states: list[Any] = [

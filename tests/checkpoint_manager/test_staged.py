@@ -20,7 +20,7 @@ class _SharesCpuTensors(BlockingAsyncStager):
 
 
 @pytest.mark.parametrize("stager", [BlockingAsyncStager(), _SharesCpuTensors()])
-def test_what_is_staged_is_a_copy(stager: BlockingAsyncStager) -> None:
+def test_staged_tensors_are_copies(stager: BlockingAsyncStager) -> None:
     weight = torch.zeros(4)
     state = {"model": weight, "optimizer": {"moment": torch.zeros(2), "view": weight[1:], "step": 3}}
     copy = staged(stager, state)

@@ -286,7 +286,7 @@ def test_advice_as_code_leaves_defaults_out() -> None:
 
 
 @given(st.lists(st.lists(st.tuples(st.floats(0.001, 1.0), st.integers(1, 10**6)), min_size=1), min_size=1, max_size=4))
-def test_what_is_counted_came_while_all_processes_read(gaps: list[list[tuple[float, int]]]) -> None:
+def test_only_objects_read_while_all_processes_read_are_counted(gaps: list[list[tuple[float, int]]]) -> None:
     reports = []
     for process in gaps:
         report, now = Report(began=0.0), 0.0
@@ -322,7 +322,7 @@ def test_percentiles_are_among_the_times(times: list[float]) -> None:
 
 
 @given(st.lists(st.floats(0.0, 20.0), max_size=10))
-def test_runs_share_what_is_left(took: list[float]) -> None:
+def test_runs_share_the_rest(took: list[float]) -> None:
     limits = Limits(Share(60.0, 10**9, 1000), 10)
     shares = [limits.next()]
     for seconds in took:
@@ -348,7 +348,7 @@ def test_sizes_workers_and_bars() -> None:
     assert (bar(1.0, 24, blocks=False), bar(0.0, 24, blocks=True)) == ("#" * 24, "")
 
 
-def test_what_cannot_be_read_or_was_left_behind_is_not_chosen() -> None:
+def test_unreadable_and_leftover_objects_are_not_chosen() -> None:
     def info(key: str, size: int, storage_class: str | None = None) -> ObjectInfo:
         return ObjectInfo(key, '"e"', size, 0, storage_class)
 

@@ -37,7 +37,7 @@ def test_a_range_is_that_of_http(letters: str, given: str, expected: str) -> Non
     assert _cat(f"--range={given}", f"{letters}/a", f"{letters}/a") == 2 * expected
 
 
-def test_what_is_no_range_is_wrong_usage(letters: str) -> None:
+def test_an_invalid_range_is_wrong_usage(letters: str) -> None:
     for given in ("", "-", "5", "4-3", "a-b", "1-2-3", "0-0,2-3"):
         done = call("cat", f"--range={given}", f"{letters}/a")
         assert (done.returncode, done.stdout) == (2, ""), given

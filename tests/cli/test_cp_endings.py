@@ -68,7 +68,7 @@ def test_an_object_that_cannot_be_read_does_not_stop_the_others(
     assert _files(tmp_path / "y") == sorted(set("0123456789") - {"3"})
 
 
-def test_what_all_would_meet_is_told_once(objects: str, s3_server: S3Server, tmp_path: Path) -> None:
+def test_an_error_that_affects_all_is_reported_once(objects: str, s3_server: S3Server, tmp_path: Path) -> None:
     for name in "abc":
         (tmp_path / name).touch()
     done = call("cp", "-r", str(tmp_path), "s3://there-is-none/x")

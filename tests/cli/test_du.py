@@ -58,7 +58,7 @@ def test_sizes_can_be_read(tree: str) -> None:
     assert _rows(f"s3://{tree}/im", "-h") == [["10.9", "KiB", "5", f"s3://{tree}/im"]]
 
 
-def test_storage_classes_are_told_apart(moto_server: MotoServer, moto_bucket: str) -> None:
+def test_storage_classes_are_distinguished(moto_server: MotoServer, moto_bucket: str) -> None:
     with S3Client("us-east-1", endpoint=moto_server.endpoint) as client:
         for key, kind in (("a/1", None), ("a/2", "STANDARD_IA"), ("b", "GLACIER")):
             with client.put_object(moto_bucket, key, options=S3WriteOptions(storage_class=kind)) as writer:

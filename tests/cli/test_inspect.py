@@ -200,7 +200,7 @@ def test_no_pickle_is_run(folder: Path, bucket: str, tmp_path: Path) -> None:
         pickle.loads(pickle.dumps(_Evil(tmp_path / "none" / "made")))
 
 
-def test_damaged_archives_are_told(folder: Path, bucket: str) -> None:
+def test_damaged_archives_are_reported(folder: Path, bucket: str) -> None:
     torch.save({"a": torch.zeros(1000), "b": torch.zeros(5)}, folder / "whole.pt")
     data = (folder / "whole.pt").read_bytes()
     (folder / "cut.pt").write_bytes(data[:3000])
@@ -327,7 +327,7 @@ def test_a_manifest_is_described_by_its_header(folder: Path, bucket: str) -> Non
     assert (document["kind"], document["samples"], document["fingerprint"]) == ("manifest", 3, manifest.fingerprint)
 
 
-def test_what_is_no_file_of_tensors_is_told(folder: Path, bucket: str) -> None:
+def test_a_file_without_tensors_is_reported(folder: Path, bucket: str) -> None:
     torch.save({"a": torch.zeros(3)}, folder / "legacy.pt", _use_new_zipfile_serialization=False)
     with tarfile.open(folder / "a.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("sample.jpg"))
@@ -465,7 +465,7 @@ def test_a_distributed_checkpoint_is_described(bucket: str, proxy: RecordingProx
     assert _inspect(f"s3://{bucket}/step/.metadata") == document
 
 
-def test_missing_files_of_a_checkpoint_are_told(folder: Path, bucket: str) -> None:
+def test_missing_files_of_a_checkpoint_are_reported(folder: Path, bucket: str) -> None:
     step = folder / "step-0000000001"  # as S3CheckpointManager calls it, but not of it
     step.mkdir()
     dcp.save({"a": torch.zeros(1000), "b": torch.zeros(999)}, checkpoint_id=step, no_dist=True)

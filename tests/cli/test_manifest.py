@@ -113,7 +113,7 @@ def test_a_manifest_is_shown(folder: Path, bucket: str) -> None:
     assert ["109", "109", "B", "im/9.jpg"] in lines
 
 
-def test_what_is_no_manifest_is_told(folder: Path, bucket: str) -> None:
+def test_an_object_that_is_not_a_manifest_is_reported(folder: Path, bucket: str) -> None:
     for command in ("info", "diff", "verify"):
         done = call("manifest", command, f"s3://{bucket}/other")
         assert (done.returncode, done.stdout) == (1, "")

@@ -39,7 +39,7 @@ def test_objects_are_deleted_and_counted(tree: Path) -> None:
     assert _left(tree) == {"run/2", "run/3", "run/sub/4", "runs"}
 
 
-def test_a_folder_is_what_is_in_it_and_not_what_begins_like_it(tree: Path) -> None:
+def test_a_folder_has_its_own_objects_and_not_those_with_its_prefix(tree: Path) -> None:
     done = call("rm", "-r", "-y", f"s3://{tree.name}/run", "--json")
     assert (done.returncode, done.stderr) == (0, "deleted 4 objects\n")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -90,7 +90,7 @@ def test_a_person_is_asked_and_may_say_no(tree: Path) -> None:
     assert "not found" in terminal.seen
 
 
-def test_what_is_stored_after_the_question_stays(tree: Path, s3_server: S3Server) -> None:
+def test_objects_stored_after_the_question_stay(tree: Path, s3_server: S3Server) -> None:
     with at_terminal("rm", "--recursive", f"s3://{tree.name}/run") as terminal:
         terminal.expect("[y/N] ")
         with S3Client(s3_server.region) as client, client.put_object(tree.name, "run/new") as writer:

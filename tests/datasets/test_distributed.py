@@ -78,7 +78,7 @@ def test_sharding_uses_the_group_as_iteration_starts(seen: list[dict[str, list[s
 
 
 @pytest.mark.parametrize("phase", ["environment", "environment, forked", "environment again"])
-def test_without_a_group_the_environment_tells_the_rank(seen: list[dict[str, list[str]]], phase: str) -> None:
+def test_without_a_group_the_environment_gives_the_rank(seen: list[dict[str, list[str]]], phase: str) -> None:
     assert [sorted(rank[phase]) for rank in seen] == [KEYS[5::7]] * 2
 
 

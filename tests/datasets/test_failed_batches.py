@@ -108,7 +108,7 @@ def test_another_transform_gets_samples_of_its_own() -> None:
         assert dataset.__getitems__(range(_COUNT)) == [server.size] * _COUNT
 
 
-def test_the_next_batch_drops_what_nobody_asked_for() -> None:
+def test_the_next_batch_drops_readers_that_were_not_taken() -> None:
     class Sample:
         pass
 
@@ -132,7 +132,7 @@ def test_the_next_batch_drops_what_nobody_asked_for() -> None:
         wait_until_budget_is_free(dataset)  # what the server holds is cancelled
 
 
-def test_what_is_left_of_a_batch_is_not_pickled() -> None:
+def test_the_rest_of_a_batch_is_not_pickled() -> None:
     with HeldObjects(_COUNT) as server:
         dataset = server.map_dataset(_cannot_decode)
         with pytest.raises(ValueError, match="cannot decode"):

@@ -258,7 +258,7 @@ def _fail(samples: Iterator[Any]) -> None:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("leave", [_break, _close, _garbage, _fail])
-def test_leaving_the_loop_cancels_what_is_in_flight(leave: Callable[[Iterator[Any]], None]) -> None:
+def test_leaving_the_loop_cancels_requests_in_flight(leave: Callable[[Iterator[Any]], None]) -> None:
     """The server sends nothing but object 0 until the end: only cancelling can free the memory and the threads."""
     with HeldObjects(30, hold=range(1, 30)) as server:
 

@@ -150,9 +150,7 @@ def test_the_names_of_many_objects_pickle_compactly(used: bool) -> None:
     assert len(pickle.dumps(dataset)) < 50_000 * (len("some/folder/00000000") + 20) + 10_000
 
 
-def test_what_a_listing_told_is_known_without_a_request(
-    proxy: RecordingProxy, bucket: str, s3_server: S3Server
-) -> None:
+def test_facts_from_a_listing_need_no_request(proxy: RecordingProxy, bucket: str, s3_server: S3Server) -> None:
     folder = s3_server.folder / bucket
     for name in ("1.bin", "2.bin"):
         (folder / name).write_bytes(name.encode())

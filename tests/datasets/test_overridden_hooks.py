@@ -180,7 +180,7 @@ def test_an_error_of_the_method_costs_one_sample() -> None:
         assert sorted(server.seen) == list(range(_COUNT))
 
 
-def test_leaving_the_loop_cancels_what_is_in_flight() -> None:
+def test_leaving_the_loop_cancels_requests_in_flight() -> None:
     with HeldObjects(_COUNT, hold=range(3, _COUNT)) as server:
         dataset = Named.from_objects(server.uris, **_place(server, read))
         samples = iter(dataset)

@@ -158,7 +158,7 @@ def test_a_save_finds_the_files_of_any_description() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"no pickle", pickle.dumps({"a": 1}), pickle.dumps(Metadata({}))[:-3]])
-def test_what_is_no_description_is_an_error(data: bytes) -> None:
+def test_other_bytes_than_a_description_are_an_error(data: bytes) -> None:
     with pytest.raises((pickle.UnpicklingError, EOFError)):
         _metadata.parse_metadata(data)
 

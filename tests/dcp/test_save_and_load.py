@@ -40,7 +40,7 @@ from tests.servers.proxy import CutBody, Drop, RecordingProxy, first
     [{}, {"thread_count": 3}, {"single_file_per_rank": False}, {"prefix_strategy": HexPrefixStrategy(4)}],
     ids=str,
 )
-def test_what_is_saved_is_loaded(bucket: str, options: dict[str, Any]) -> None:
+def test_a_saved_state_is_loaded(bucket: str, options: dict[str, Any]) -> None:
     state = mixed_state()
     metadata = dcp.save(state, storage_writer=writer_of(f"s3://{bucket}/here", **options))
     assert same(load(f"s3://{bucket}/here", state), state)

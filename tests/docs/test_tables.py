@@ -90,7 +90,7 @@ _ACTIONS = {
 }
 
 
-def test_the_policy_allows_what_is_requested() -> None:
+def test_the_policy_allows_the_requests() -> None:
     [block] = _START.blocks("json")
     statements = json.loads(block.text)["Statement"]
     allowed = {action for statement in statements for action in statement["Action"]}

@@ -159,7 +159,7 @@ def test_a_clock_that_differs_from_a_patient_servers(keys: None, minutes: int, s
     assert checks_with(found, Status.FAILURE) <= {"clock"}
 
 
-def test_a_wrong_clock_of_a_server_that_does_not_tell_its_own(keys: None) -> None:
+def test_a_wrong_clock_of_a_server_without_a_date_header(keys: None) -> None:
     found = responding(s3_error(403, "RequestTimeTooSkewed", "The difference is too large"))
     check_named(found, "clock", "differs from the server's", "timedatectl")
     assert found["keys"].status is Status.SKIPPED
@@ -404,7 +404,7 @@ HTML = {"content-type": "text/html; charset=utf-8"}
         response(302, PAGE, {**HTML, "location": "http://login.example/"}),  # a captive portal
     ],
 )
-def test_what_is_no_s3_server(keys: None, answer: bytes) -> None:
+def test_a_server_that_is_not_s3(keys: None, answer: bytes) -> None:
     check_named(responding(answer), "server", "text/html with the title 'Sign in'", "--endpoint-url")
 
 

@@ -101,7 +101,7 @@ def test_directory_buckets_are_not_asked_for_an_order(keys: None) -> None:
     assert "directory bucket" in found["start-after"].text
 
 
-def test_a_server_that_refuses_checksums_is_told(keys: None) -> None:
+def test_a_server_that_refuses_checksums_is_reported(keys: None) -> None:
     gcs = Gcs()
     with gcs.serve() as server:
         found = examined(server.endpoint, prefix="", write=True)
@@ -151,7 +151,7 @@ def test_neither_the_secret_nor_the_whole_access_key_is_shown() -> None:
     assert found["credentials"].status is Status.WARNING  # temporary keys that nothing renews
 
 
-def test_renewed_credentials_tell_how_long_they_last() -> None:
+def test_renewed_credentials_have_their_expiry() -> None:
     def issue() -> S3Credentials:
         return S3Credentials("AKIAIOSFODNN7EXAMPLE", "secret", "token", expiry=time.time() + 5 * 3600 + 60)
 

@@ -55,7 +55,7 @@ def test_workers_and_the_collector_have_names() -> None:
     wait_until(lambda: not [each for each in set(threading.enumerate()) - before if " worker " in each.name])
 
 
-def test_the_budget_says_what_is_taken_and_reserved() -> None:
+def test_the_budget_shows_used_and_reserved_bytes() -> None:
     budget = ByteBudget(3 * BUFFER_SIZE)
     budget.take(100)
     assert budget.try_take(2 * BUFFER_SIZE, reserved=True)
@@ -70,7 +70,7 @@ def test_the_budget_says_what_is_taken_and_reserved() -> None:
     waiting.join(TIMEOUT)
 
 
-def test_workers_and_lanes_say_what_runs_and_what_is_queued() -> None:
+def test_workers_and_lanes_show_running_and_queued_jobs() -> None:
     workers, release = Workers(2), threading.Event()
     assert repr(workers) == "<Workers [0 busy, 0 idle, max 2, 0 jobs queued]>"
     lane = Lane(workers, 1)
@@ -99,7 +99,7 @@ class Broken:
         raise ZeroDivisionError
 
 
-def test_activities_are_told_outermost_first_and_survive_errors() -> None:
+def test_activities_are_listed_outermost_first_and_survive_errors() -> None:
     entered, release = threading.Event(), threading.Event()
 
     @activity("does {}", "what")

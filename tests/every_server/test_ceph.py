@@ -69,7 +69,7 @@ def test_a_control_character_does_not_hide_a_bucket(written: bytes) -> None:
     assert parse_list_page(document).objects.keys == ["a", "x\x01y", "z"]
 
 
-def test_a_multipart_upload_creates_only_what_is_not_there(ceph: tuple[Ceph16, S3Client]) -> None:
+def test_a_create_only_multipart_upload_replaces_nothing(ceph: tuple[Ceph16, S3Client]) -> None:
     memory, client = ceph
     writers = [client.put_object("bucket", "key", overwrite=False) for _ in range(3)]
     for number, writer in enumerate(writers):
@@ -116,7 +116,7 @@ def test_required_has_uploads_verified_though_checksums_are_ignored(size: int) -
         assert all("content-md5" in each.headers for each in bodies)
 
 
-def test_what_is_not_verified_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_unverified_objects_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     memory = Ceph16()
     with (
         caplog.at_level("INFO", "s3torchconnector"),

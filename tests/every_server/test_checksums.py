@@ -51,7 +51,7 @@ def test_an_upload_to_aws_costs_what_it_did(aws: tuple[AwsLike, S3Client], caplo
     assert warnings(caplog) == []
 
 
-def test_minio_is_told_the_checksum_of_each_part(caplog: pytest.LogCaptureFixture) -> None:
+def test_minio_gets_the_checksum_of_each_part(caplog: pytest.LogCaptureFixture) -> None:
     memory = Minio()
     with memory.serve() as server, client_of(server.endpoint, checksum="required") as client:
         put(client, "bucket", "key", DATA)
@@ -61,7 +61,7 @@ def test_minio_is_told_the_checksum_of_each_part(caplog: pytest.LogCaptureFixtur
     assert warnings(caplog) == []
 
 
-def test_an_old_minio_is_told_no_checksum_of_the_whole(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_old_minio_gets_no_checksum_of_the_whole_object(caplog: pytest.LogCaptureFixture) -> None:
     memory = ComparesOtherwise()
     with memory.serve() as server, client_of(server.endpoint) as client:
         for key in ("first", "second"):

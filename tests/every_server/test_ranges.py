@@ -38,7 +38,7 @@ def test_objects_stored_compressed_are_read_as_they_are_stored(how: str, constru
         assert {each.path for each in reads if "accept-encoding" not in each.headers} == {"/bucket/text.gz"}
 
 
-def test_googles_endpoint_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_googles_endpoint_is_recognised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Gcs()
     with memory.serve() as server:
         monkeypatch.setenv("HTTP_PROXY", server.endpoint)  # where plain HTTP to any host goes

@@ -71,7 +71,7 @@ def completions(memory: AwsLike) -> int:
 
 @LOCAL
 @SAVES
-def test_what_is_still_in_memory_is_written_again(save: Save, caplog: pytest.LogCaptureFixture) -> None:
+def test_bytes_still_in_memory_are_written_again(save: Save, caplog: pytest.LogCaptureFixture) -> None:
     memory = RefusesAtTheEnd()
     with memory.serve() as server, caplog.at_level(logging.INFO, "s3torchconnector"):
         loaded = save({"endpoint": server.endpoint, "s3client_config": S3ClientConfig(max_attempts=2, part_size=PART)})

@@ -26,7 +26,7 @@ def endpoint() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("part_size", [PART, 8 * MIB])  # in two requests, and in one
-def test_bytes_that_come_twice_the_same_are_told(endpoint: str, part_size: int) -> None:
+def test_bytes_that_arrive_twice_the_same_are_reported(endpoint: str, part_size: int) -> None:
     with (
         client_of(endpoint, part_size=part_size, max_attempts=2) as client,
         client.get_object("bucket", "key") as reader,
@@ -35,7 +35,7 @@ def test_bytes_that_come_twice_the_same_are_told(endpoint: str, part_size: int) 
         reader.read()
 
 
-def test_a_stream_that_is_read_again_tells_it(endpoint: str) -> None:
+def test_a_stream_that_is_read_again_raises(endpoint: str) -> None:
     sequential = S3ReaderConstructor.sequential()
     with (
         client_of(endpoint) as client,

@@ -105,7 +105,7 @@ def test_a_value_that_cannot_work_is_refused_without_showing_it(fields: dict[str
 
 
 @given(st.text())
-def test_a_flaw_is_told_by_its_place_alone(value: str) -> None:
+def test_a_flaw_is_reported_by_its_place_alone(value: str) -> None:
     flaw = flaw_of(value)
     assert bool(flaw) == any(not " " <= letter <= "~" for letter in value)
     if flaw:

@@ -163,7 +163,7 @@ def test_an_algorithm_that_is_new_to_a_bucket_is_compared() -> None:
         received.check(Range(0, 15))
 
 
-def test_until_s3_tells_one_every_algorithm_is_summed() -> None:
+def test_until_the_algorithm_is_known_each_one_is_summed() -> None:
     integrity = integrity_of()
     received = Sum(integrity)
     received.add(MUCH)
@@ -176,7 +176,7 @@ def test_until_s3_tells_one_every_algorithm_is_summed() -> None:
     ]
 
 
-def test_what_was_summed_in_vain_is_summed_on_to_be_recognised() -> None:
+def test_sums_by_another_algorithm_go_on() -> None:
     integrity = integrity_of(known=CRC64NVME)
     received = Sum(integrity)
     received.add(MUCH)
@@ -185,7 +185,7 @@ def test_what_was_summed_in_vain_is_summed_on_to_be_recognised() -> None:
     assert received.sums().of(CRC64NVME) == CRC64NVME.of([MUCH, b"after"])
 
 
-def test_nothing_more_is_summed_after_s3_told_of_no_checksum() -> None:
+def test_nothing_more_is_summed_once_there_is_no_checksum() -> None:
     summed: list[int] = []
     integrity = integrity_of(known=counting(summed))
     received = Sum(integrity)
@@ -196,7 +196,7 @@ def test_nothing_more_is_summed_after_s3_told_of_no_checksum() -> None:
     assert summed == [len(MUCH)]
 
 
-def test_bytes_kept_until_s3_told_are_summed_with_its_algorithm() -> None:
+def test_bytes_kept_for_the_algorithm_are_summed_with_it() -> None:
     """As for a reader of an archive's directory first, if its objects have another algorithm."""
     integrity = integrity_of()
     little = Sum(integrity)
@@ -206,7 +206,7 @@ def test_bytes_kept_until_s3_told_are_summed_with_its_algorithm() -> None:
     assert sums.of(CRC32) == CRC32.of([MUCH[:500]])
 
 
-def test_few_bytes_wait_to_be_summed_for_s3_to_tell_the_algorithm() -> None:
+def test_few_bytes_wait_for_the_algorithm_before_they_are_summed() -> None:
     """The first sum of a process is an import of 40 ms, and many servers keep no checksums."""
     summed: list[int] = []
     integrity = integrity_of()
@@ -284,7 +284,7 @@ def test_a_missing_checksum_response_is_awaited_once(monkeypatch: pytest.MonkeyP
     assert received.sums().of(CRC64NVME) == CRC64NVME.of([MUCH, b"and more"])
 
 
-def test_nobody_waits_for_an_algorithm_if_nothing_is_summed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread_waits_for_an_algorithm_if_nothing_is_summed(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float | None] = []
     integrity = integrity_of("off")
     integrity.announce()
@@ -386,7 +386,7 @@ def test_off_asks_for_nothing() -> None:
     assert not any("checksum" in name for request in obj.requests for name in request.headers)
 
 
-def test_a_bucket_without_checksums_is_not_asked_for_ever() -> None:
+def test_a_bucket_without_checksums_is_not_asked_forever() -> None:
     obj = ChecksummedObject(LARGE, None)
     with ScriptedServer(handler=obj) as server, client_of(server.endpoint) as client:
         for number in range(6):

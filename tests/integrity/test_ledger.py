@@ -96,7 +96,7 @@ def play(steps: list[Come]) -> None:
 
 
 @given(st.lists(comings(flips=False), max_size=12), st.integers(1, SIZE))
-def test_what_is_right_is_found_right(steps: list[Come], step: int) -> None:
+def test_right_objects_have_no_problems(steps: list[Come], step: int) -> None:
     play([*steps, *rest(step, None)])
 
 

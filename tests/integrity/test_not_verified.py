@@ -36,7 +36,7 @@ def test_unverified_objects_are_logged_once_per_bucket(data: bytes, how: str, ca
     assert told[1].startswith("s3://c/one ")
 
 
-def test_a_server_that_never_tells_the_checksum_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_never_returns_the_checksum_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Silent(FlippedObject):
         def __call__(self, request: Any) -> Any:
             self._head = REFUSED

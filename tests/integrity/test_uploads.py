@@ -183,7 +183,7 @@ _SUPPORTING, _REFUSING = Bucket, partial(Bucket, refusal=REFUSALS[0])
     ],
 )
 @pytest.mark.parametrize("data", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
-def test_who_wants_the_checksum_of_what_was_stored_gets_it(
+def test_the_checksum_of_a_stored_object_can_be_read(
     make_bucket: Callable[[], Bucket], mode: str, summed: bool, expected: bool, data: bytes
 ) -> None:
     bucket = make_bucket()

@@ -66,7 +66,7 @@ def test_the_first_tensors_that_are_loaded_are_verified(load: str) -> None:
 
 @pytest.mark.parametrize("only", [None, 1], ids=["each time", "once"])
 @pytest.mark.parametrize("flipped", [None, 5, PART + 5])
-def test_what_was_summed_in_vain_is_read_again(flipped: int | None, only: int | None) -> None:
+def test_bytes_summed_with_another_algorithm_are_read_again(flipped: int | None, only: int | None) -> None:
     """In a bucket of two kinds, where the first object had the other."""
     first, second = FlippedObject(LARGE, [CRC64NVME]), FlippedObject(LARGE, [CRC32], flipped, only, late=len(LARGE))
     objects = {"first": first, "second": second}

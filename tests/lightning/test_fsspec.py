@@ -49,7 +49,7 @@ def root(files: Any, bucket: str) -> str:
     return f"s3://{bucket}"
 
 
-def test_what_is_there(files: Any, root: str) -> None:
+def test_existing_and_missing_paths(files: Any, root: str) -> None:
     assert [files.exists(f"{root}{path}") for path in ("", "/a", "/a/", "/a/1", "/ab", "/none")] == [True] * 5 + [False]
     assert [files.isdir(f"{root}{path}") for path in ("", "/a", "/a/b", "/a/1", "/none")] == [True] * 3 + [False] * 2
     assert [files.isfile(f"{root}{path}") for path in ("/a", "/a/1", "/ab", "/none")] == [False, True, True, False]

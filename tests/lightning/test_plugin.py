@@ -209,7 +209,9 @@ def test_a_checkpoint_that_is_stored_again_stays(
     queue.teardown()
 
 
-def test_what_is_saved_after_its_removal_stays(plugin: S3LightningCheckpoint, s3_server: S3Server, bucket: str) -> None:
+def test_a_checkpoint_saved_after_its_removal_stays(
+    plugin: S3LightningCheckpoint, s3_server: S3Server, bucket: str
+) -> None:
     plugin.remove_checkpoint(f"s3://{bucket}/one")
     for name in ("one", "two"):
         plugin.save_checkpoint({}, f"s3://{bucket}/{name}")

@@ -243,7 +243,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
-def test_a_fork_does_not_wait_for_ever(tmp_path: Path) -> None:
+def test_a_fork_does_not_wait_forever(tmp_path: Path) -> None:
     assert _run_program(_HELD, tmp_path) == "0"
 
 

@@ -44,7 +44,7 @@ def test_paths_of_windows_are_objects(path: PureWindowsPath | PurePosixPath) -> 
 
 
 @pytest.mark.parametrize("new", [SelectPoll, select.poll])
-def test_a_poll_tells_what_is_ready(new: type[Poll]) -> None:
+def test_a_poll_returns_the_ready_descriptors(new: type[Poll]) -> None:
     poll, (ours, theirs) = new(), socket.socketpair()
     with ours, theirs:
         poll.register(ours, POLLIN)

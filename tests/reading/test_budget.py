@@ -77,7 +77,7 @@ def test_read_ahead_that_waits_for_memory_is_released(virtual: VirtualObject) ->
         client.close()
 
 
-def test_what_is_here_is_taken_while_what_is_not_is_waited_for(client: S3Client, virtual: VirtualObject) -> None:
+def test_complete_blocks_are_used_while_others_arrive(client: S3Client, virtual: VirtualObject) -> None:
     virtual.size = 4 * PART  # all of it fits into the budget
     release = threading.Event()
 
@@ -188,7 +188,7 @@ def test_everything_comes_back(client: S3Client, policy: str, leave: Callable[[A
     gc.collect()  # the fixture compares
 
 
-def test_readers_that_nobody_reads_or_closes(client: S3Client, virtual: VirtualObject) -> None:
+def test_readers_that_are_never_read_or_closed(client: S3Client, virtual: VirtualObject) -> None:
     virtual.size = 100 * KIB
     readers = [open_object(client, "bucket", str(number)) for number in range(20)]
     for reader in readers:
@@ -229,7 +229,7 @@ def test_the_budget_comes_back_after_an_object_listed_larger(client: S3Client, v
         assert reader.read() == content(0, 10 * KIB)
 
 
-def test_closing_does_not_wait_for_what_is_under_way(client: S3Client, virtual: VirtualObject) -> None:
+def test_closing_does_not_wait_for_running_work(client: S3Client, virtual: VirtualObject) -> None:
     release = threading.Event()
     stalled = threading.Event()
 
@@ -284,7 +284,7 @@ def test_a_closed_client_leaves_no_thread_and_no_socket(s3_server: S3Server, buc
     assert opened.are_gone()
 
 
-def test_closing_a_client_ends_what_is_under_way(client: S3Client, virtual: VirtualObject) -> None:
+def test_closing_a_client_ends_running_work(client: S3Client, virtual: VirtualObject) -> None:
     """More small objects than one thread carries, and large ones."""
     virtual.size = 1000
     for _ in range(8):
@@ -407,7 +407,7 @@ def test_many_ranged_readers_stay_within_the_budget(client: S3Client) -> None:
         reader.close()
 
 
-def test_a_prefetch_without_room_still_tells_of_a_missing_object(client: S3Client, virtual: VirtualObject) -> None:
+def test_a_prefetch_without_memory_still_finds_a_missing_object(client: S3Client, virtual: VirtualObject) -> None:
     virtual.before = lambda request: s3_error(404, "NoSuchKey")
     budget = client._runtime().budget
     budget.take(BUDGET)

@@ -40,7 +40,7 @@ def group_on(lane: Lane) -> Any:
 
 
 @pytest.mark.parametrize("where", ["in the block", "on a worker"])
-def test_an_error_waits_for_whoever_could_still_be_writing(lane: Lane, where: str) -> None:
+def test_an_error_waits_for_threads_that_may_still_write(lane: Lane, where: str) -> None:
     entered, left = threading.Event(), threading.Event()
     observed: list[bool] = []
 

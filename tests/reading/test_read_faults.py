@@ -121,7 +121,7 @@ def test_a_part_that_keeps_failing_fails_only_its_read(
         assert reader.read() == content(0, SIZE)
 
 
-def test_an_unused_block_that_failed_is_nobodys_error(client: S3Client, bucket: str, proxy: RecordingProxy) -> None:
+def test_a_failed_block_that_is_not_used_raises_no_error(client: S3Client, bucket: str, proxy: RecordingProxy) -> None:
     """Until it is read."""
     proxy.misbehave = lambda request: None if begins_at(0)(request) else Replace(s3_error(403, "AccessDenied"))
     constructor = S3ReaderConstructor.sequential()

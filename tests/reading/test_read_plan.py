@@ -43,14 +43,14 @@ class Reader:
         return self.planner.plan(self.index, Range(start, stop), size)
 
 
-def test_what_is_here_needs_nothing() -> None:
+def test_complete_bytes_need_no_request() -> None:
     reader = Reader()
     reader.block(MIB, 2 * MIB)
     plan = reader.plan(MIB + 10, MIB + 20)
     assert (plan.gaps, plan.discard, plan.streams, plan.reads_ahead) == ([], [], False, False)
 
 
-def test_what_is_on_its_way_is_not_requested_again() -> None:
+def test_bytes_in_flight_are_not_requested_again() -> None:
     reader = Reader()
     reader.block(MIB, 2 * MIB, ready=False)
     assert reader.plan(MIB, 2 * MIB).gaps == []
@@ -108,7 +108,7 @@ def test_a_first_read_reads_ahead_only_if_its_policy_is_eager(policy: ReadPolicy
     assert Reader(policy).plan(0, MIB).reads_ahead is ahead
 
 
-def test_what_is_ahead_is_cut_on_the_grid_and_leaves_out_blocks() -> None:
+def test_read_ahead_is_cut_on_the_grid_and_leaves_out_blocks() -> None:
     reader = Reader(SEQUENTIAL)
     reader.plan(0, MIB)
     reader.block(PART, PART + MIB)
@@ -168,7 +168,7 @@ def test_a_failed_block_that_cannot_be_retried_raises_its_error() -> None:
     assert (plan.discard, plan.gaps) == ([], [])
 
 
-def test_a_plan_tells_what_is_expected_next() -> None:
+def test_a_plan_says_which_bytes_are_expected_next() -> None:
     reader: Any = Reader(SEQUENTIAL)
     assert reader.plan(0, MIB).expected == (0, MIB + 4 * PART + 2 * PART)
     assert Reader(range_based(0)).plan(5, 10).expected == (5, 11)

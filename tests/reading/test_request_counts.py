@@ -99,7 +99,7 @@ def test_one_request_for_an_empty_object(large: VirtualObject, far: S3Client, po
     assert [request.method for request in large.requests] == ["GET"]
 
 
-def test_an_empty_object_of_a_server_that_does_not_tell_its_size(
+def test_an_empty_object_of_a_server_that_returns_no_size(
     bucket: str, s3_server: S3Server, client: S3Client, proxy: RecordingProxy
 ) -> None:
     (s3_server.folder / bucket / "key").touch()

@@ -169,7 +169,7 @@ def test_taking_back_a_filled_destination_does_not_stop_the_range(
     discard(streamed.blocks)
 
 
-def test_a_streamed_range_that_nobody_wants_stops(streamed: StreamedRange, slow: Slow) -> None:
+def test_an_unwanted_streamed_range_stops(streamed: StreamedRange, slow: Slow) -> None:
     discard(streamed.blocks[1:])
     with pytest.raises(S3Exception):
         streamed.blocks[4].data()  # although the server has sent no more

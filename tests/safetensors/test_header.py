@@ -116,7 +116,7 @@ _shapes = st.lists(st.integers(0, 3), max_size=3)
 
 
 @given(st.dictionaries(st.text(max_size=8), st.tuples(_dtypes, _shapes), max_size=4), st.binary(max_size=300))
-def test_what_is_built_is_read_by_the_library(tensors: dict[str, tuple[str, list[int]]], noise: bytes) -> None:
+def test_built_headers_are_read_by_the_library(tensors: dict[str, tuple[str, list[int]]], noise: bytes) -> None:
     tensors.pop("__metadata__", None)
     header = build(((name, *each) for name, each in tensors.items()), {"a": "é"})
     size = max([0, *(each["data_offsets"][1] for each in json.loads(header[8:]).values() if "dtype" in each)])

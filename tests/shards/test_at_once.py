@@ -27,7 +27,7 @@ def test_results_come_in_order_and_items_are_taken_as_needed() -> None:
 
 
 @pytest.mark.parametrize("leaves", [False, True])
-def test_jobs_that_run_are_told_to_end(leaves: bool) -> None:
+def test_running_jobs_are_asked_to_end(leaves: bool) -> None:
     running, stopped, ended = threading.Event(), threading.Event(), list[bool]()
 
     def job(i: int) -> int:

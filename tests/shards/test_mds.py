@@ -112,7 +112,7 @@ def table(*numbers: int) -> bytes:
         (b"\3\0\0\0", "has 4 bytes, too few for 3 samples"),
     ],
 )
-def test_a_table_that_lies_is_an_error(s3_server: S3Server, bucket: str, shard: bytes, error: str) -> None:
+def test_a_wrong_table_is_an_error(s3_server: S3Server, bucket: str, shard: bytes, error: str) -> None:
     fill(s3_server, bucket, {"index.json": index_of(described("a.mds", shard, 3)), "a.mds": shard})
     with pytest.raises(S3FormatError, match=rf"^s3://{bucket}/a\.mds cannot be read as an MDS shard: .*{error}"):
         S3Manifest.from_mds(f"s3://{bucket}", **options(s3_server))

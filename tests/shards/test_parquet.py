@@ -316,7 +316,7 @@ def test_without_pyarrow_the_error_names_the_extra(
         S3Manifest.from_parquet(f"s3://{bucket}/", **options(s3_server))
 
 
-def test_a_footer_that_nobody_fetches_any_more_may_be_fetched(uri: str, s3_server: S3Server) -> None:
+def test_a_footer_whose_fetch_ended_may_be_fetched(uri: str, s3_server: S3Server) -> None:
     manifest = S3Manifest.from_parquet(uri, **options(s3_server))
     source = DatasetSource(s3_server.region, PinnedObjects(manifest), endpoint=s3_server.endpoint)
     first, second = (source.open_early(manifest[i]) for i in (1, 2))

@@ -93,7 +93,7 @@ def special(**attributes: object) -> bytes:
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
-def test_what_is_no_file_is_passed_over(kind: bytes) -> None:
+def test_entries_that_are_not_files_are_skipped(kind: bytes) -> None:
     data = special(type=kind, linkname="last.txt")
     assert [entry.path for entry in entries_of(data, 0)] == ["last.txt"]
     assert entries_of(data, 0) == by_tarfile(data)
@@ -127,7 +127,7 @@ def test_compressed_archives_are_refused(compress: object) -> None:
         entries_of(compress(tar({"a.jpg": bytes(9)})) + bytes(512), 0)
 
 
-def test_what_is_no_archive_is_refused() -> None:
+def test_a_file_that_is_not_an_archive_is_refused() -> None:
     with pytest.raises(S3FormatError, match="no tar archive: it begins with b'no archive"):
         entries_of(b"no archive".ljust(2048, b"."), 0)
     with pytest.raises(S3FormatError, match="empty"):

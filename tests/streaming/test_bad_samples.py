@@ -171,7 +171,7 @@ def test_stop_iteration_in_a_transform_does_not_end_the_epoch(manifest: S3Manife
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_stats_are_totals_and_what_is_new(manifest: S3Manifest, workers: int) -> None:
+def test_stats_are_totals_and_differences(manifest: S3Manifest, workers: int) -> None:
     loader = S3DataLoader(dataset_of(manifest, transform=number), collate_fn=list, num_workers=workers)
     for epoch in (1, 2):
         assert len(list(loader)) == 25

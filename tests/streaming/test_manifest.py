@@ -81,7 +81,7 @@ def test_filters_choose_objects(uri: str, where: Options, chosen: Options, expec
     assert keys(manifest) == [key for key in sorted(CONTENTS) if expected(key, len(CONTENTS[key]))]
 
 
-def test_several_prefixes_come_one_after_the_other(uri: str, where: Options) -> None:
+def test_several_prefixes_are_listed_in_order(uri: str, where: Options) -> None:
     manifest = S3Manifest.from_prefix([f"{uri}/train/3", f"{uri}/test/", f"{uri}/train/1"], **where)
     order = ["train/3/", "test/", "train/1/"]
     assert [key.rpartition("/")[0] + "/" for key in keys(manifest)[::3]] == [order[0], order[1], order[2]]
@@ -185,7 +185,7 @@ def test_the_processes_of_a_node_fetch_it_once(uri: str, where: Options, proxy: 
     assert [name.endswith(".s3manifest") for name in os.listdir(tmp_path / "node")] == [True]
 
 
-def test_a_replaced_manifest_is_fetched_anew(uri: str, where: Options, tmp_path: Path) -> None:
+def test_a_replaced_manifest_is_fetched_again(uri: str, where: Options, tmp_path: Path) -> None:
     manifest = S3Manifest.from_prefix(f"{uri}/train/", **where)
     manifest.save(f"{uri}/manifests/1")
     assert load_in(str(tmp_path), f"{uri}/manifests/1", where)[0] == 15

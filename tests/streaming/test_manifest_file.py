@@ -169,7 +169,7 @@ def test_a_later_format_is_named() -> None:
 
 
 @pytest.mark.parametrize("data", [b"\0", b"not a manifest", b"S3MANI1\n", b"S3MANI1\n" + b"\xff" * 8])
-def test_what_is_no_manifest_is_an_error(data: bytes) -> None:
+def test_an_object_that_is_not_a_manifest_is_an_error(data: bytes) -> None:
     with pytest.raises(S3FormatError):
         opened(data)
 

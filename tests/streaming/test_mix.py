@@ -35,7 +35,7 @@ WEIGHTS = st.lists(st.one_of(st.just(0.0), st.floats(1e-9, 1e9), st.integers(1, 
 
 
 @given(WEIGHTS.filter(any))
-def test_quotas_are_the_weights_rounded_and_nobody_starves(weights: list[float]) -> None:
+def test_quotas_are_the_rounded_weights_and_no_source_starves(weights: list[float]) -> None:
     found = quotas(weights)
     assert sum(found) == BLOCK
     assert [share > 0 for share in found] == [weight > 0 for weight in weights]

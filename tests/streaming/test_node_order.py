@@ -148,7 +148,7 @@ def test_what_canonical_nodes_cannot_do_is_refused(s3_server: S3Server, bucket: 
         S3StreamingDataset.mix({"images": (S3StreamingDataset(manifest, canonical_nodes=2), 1)})
 
 
-def test_batches_that_make_samples_wander_are_told_of_once(
+def test_batches_that_move_samples_between_nodes_warn_once(
     s3_server: S3Server, bucket: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     manifest = S3Manifest.from_prefix(numbered(s3_server, bucket, 6), **options(s3_server))

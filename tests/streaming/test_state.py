@@ -61,7 +61,7 @@ def test_an_impossible_state_is_refused(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("other", [{}, {"version": 1}, [], None, 3])
-def test_what_is_no_state_is_refused(other: Any) -> None:
+def test_a_value_that_is_not_a_state_is_refused(other: Any) -> None:
     with pytest.raises(S3ConfigurationError, match="not a state of an S3StreamingDataset"):
         resume_at(other, SETTINGS)
 

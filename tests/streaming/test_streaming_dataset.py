@@ -215,7 +215,7 @@ def test_a_dataset_alone_counts_what_it_has_handed_out(manifest: S3Manifest) -> 
     assert seen + list(other) == expected
 
 
-def test_a_plain_loader_needs_to_be_told_the_batches(manifest: S3Manifest) -> None:
+def test_a_plain_loader_needs_the_number_of_batches(manifest: S3Manifest) -> None:
     expected = list(dataset_of(manifest))
     dataset = dataset_of(manifest)
     assert dataset.state_dict()["position"] == 0

@@ -70,7 +70,7 @@ def test_a_new_connection_without_a_response_is_a_failure() -> None:
         assert caught.value.attempts == 1
 
 
-def test_nobody_listens() -> None:
+def test_no_process_listens() -> None:
     with ScriptedServer() as server:
         endpoint = server.endpoint
     with (

@@ -102,7 +102,7 @@ def test_a_read_only_role_gets_a_read_only_session() -> None:
         assert [asked.headers.get("x-amz-create-session-mode") for asked in sessions_of(server)] == [None, "ReadOnly"]
 
 
-def test_a_session_is_created_with_the_encryption_of_what_is_stored() -> None:
+def test_a_session_is_created_with_the_encryption_of_writes() -> None:
     encryption = {"x-amz-server-side-encryption": "aws:kms", "x-amz-server-side-encryption-aws-kms-key-id": "key"}
     config = S3ClientConfig(write_options=S3WriteOptions(encryption="aws:kms", kms_key_id="key", acl="private"))
     with serving(lambda _: session(time.time() + 300)) as server, open_caller(server.endpoint, config) as caller:

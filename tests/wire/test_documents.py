@@ -66,7 +66,7 @@ def test_keys_that_are_not_encoded_are_taken_as_they_are(name: str) -> None:
     assert parse_list_page(listing(contents(escape(name)))).objects[0].key == name
 
 
-def test_page_tells_everything_of_its_objects() -> None:
+def test_a_page_describes_its_objects_completely() -> None:
     restore = (
         "<RestoreStatus><IsRestoreInProgress>false</IsRestoreInProgress>"
         "<RestoreExpiryDate>1970-01-01T00:01:00Z</RestoreExpiryDate></RestoreStatus>"
@@ -209,7 +209,7 @@ def test_keys_of_uploads_that_are_not_encoded() -> None:
     assert page.uploads[0].key == "a+%41"
 
 
-def test_a_truncated_page_of_uploads_tells_where_to_go_on() -> None:
+def test_a_truncated_page_of_uploads_has_a_marker() -> None:
     marker = (
         "<NextKeyMarker>a+b</NextKeyMarker><NextUploadIdMarker>i+1</NextUploadIdMarker><EncodingType>url</EncodingType>"
     )
@@ -251,7 +251,7 @@ def test_a_page_up_to_a_key_names_the_following_key(names: set[str], last: str, 
 
 @quickly
 @given(st.lists(keys, min_size=1, max_size=4), keys)
-def test_a_page_tells_whether_its_keys_ascend(names: list[str], last: str) -> None:
+def test_a_page_says_whether_its_keys_ascend(names: list[str], last: str) -> None:
     page = parse_list_page(listing(ENCODED, *(contents(quote_plus(name)) for name in names)), last)
     assert page.in_order == (names == sorted(set(names)))
     if not page.in_order:

@@ -109,7 +109,7 @@ def test_new_keys_in_the_environment_are_found(keys: None, monkeypatch: pytest.M
         assert len(server.requests) == 3
 
 
-def test_expired_keys_that_nobody_renewed_are_an_error(keys: None) -> None:
+def test_expired_keys_that_were_not_renewed_are_an_error(keys: None) -> None:
     with ScriptedServer(handler=in_turn(EXPIRED)) as server, open_caller(server.endpoint) as caller:
         with pytest.raises(S3CredentialsError, match="the environment still names the same ones: renew them") as caught:
             get(caller)

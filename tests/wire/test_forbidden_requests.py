@@ -58,7 +58,7 @@ def client(proxy: RecordingProxy) -> Iterator[S3Client]:
 
 @pytest.mark.parametrize("status", [403, 405, 501])
 @pytest.mark.parametrize("size", [0, 1, 5])
-def test_what_head_would_tell_is_told_by_a_byte(
+def test_a_one_byte_read_replaces_head(
     client: S3Client, proxy: RecordingProxy, s3_server: S3Server, bucket: str, status: int, size: int
 ) -> None:
     (s3_server.folder / bucket / "k").write_bytes(bytes(size))
@@ -71,7 +71,7 @@ def test_what_head_would_tell_is_told_by_a_byte(
     assert len(proxy.of("GET")) == (3 if size else 6)
 
 
-def test_it_is_told_once_and_remembered_for_the_bucket(
+def test_it_is_logged_once_and_remembered_for_the_bucket(
     client: S3Client, proxy: RecordingProxy, s3_server: S3Server, bucket: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "s3torchconnector")
@@ -138,7 +138,7 @@ def test_all_ways_of_reading_work_without_head(
         assert files.cat(f"s3://{bucket}/small") == b"12345"
 
 
-def test_a_checksum_that_only_head_would_tell_is_not_asked_for_again(
+def test_a_checksum_that_only_head_has_is_not_requested_again(
     proxy: RecordingProxy, s3_server: S3Server, bucket: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = bytes(12 * MIB)

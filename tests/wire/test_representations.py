@@ -92,7 +92,7 @@ def test_a_throttle_counts_permits_and_names_its_pace() -> None:
     assert repr(throttle) == "<Throttle [permits: 7 held, 13 waiting | <Pace [9 requests a second]>]>"
 
 
-def test_a_lookup_counts_who_waits() -> None:
+def test_a_lookup_counts_waiting_threads() -> None:
     lookup, release = SharedLookup[str]("the AWS credentials"), threading.Event()
     assert repr(lookup) == "<SharedLookup [the AWS credentials: idle]>"
 

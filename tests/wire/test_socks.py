@@ -43,7 +43,7 @@ def test_tls_goes_through_the_proxy_with_a_login(
 
 
 @pytest.mark.parametrize(("scheme", "named"), [("socks5", False), ("socks5h", True)])
-def test_who_looks_up_a_name(
+def test_the_party_that_looks_up_a_name(
     scheme: str, named: bool, s3_server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with SocksProxy() as proxy:
@@ -77,7 +77,7 @@ def test_a_host_that_the_proxy_does_not_reach_is_named(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\5"])
-def test_what_is_no_socks_proxy_is_an_error_in_time(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_a_socks_proxy_is_an_error_in_time(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     with Speaking(said) as server:
         monkeypatch.setenv("http_proxy", server.endpoint.replace("http:", "socks5:"))
         with (

@@ -163,7 +163,7 @@ def test_an_etag_that_never_matches_is_no_condition(
     assert read_back(moto_client, moto_bucket) == b"new"
 
 
-def test_what_is_there_again_is_an_error(moto_client: S3Client, moto_bucket: str) -> None:
+def test_a_restored_commit_is_an_error(moto_client: S3Client, moto_bucket: str) -> None:
     """As on a server that ignores conditions, and carries out an old request again."""
     put(moto_client, moto_bucket, b"seen")
     commit = CommitObject(moto_client._runtime, moto_bucket, "key")

@@ -158,7 +158,7 @@ def test_an_object_of_one_put_is_not_taken_for_ours(
         assert read_back(client, bucket) == noise(LARGE)
 
 
-def test_what_is_stored_cannot_be_looked_at(bucket: str, proxy: RecordingProxy) -> None:
+def test_the_stored_object_cannot_be_looked_at(bucket: str, proxy: RecordingProxy) -> None:
     """Nobody knows what became of the completion, and the error says so."""
 
     def misbehave(request: ReceivedRequest) -> Fault | None:

@@ -105,7 +105,9 @@ def test_the_error_says_that_a_look_found_nothing(place: tuple[RecordingProxy, s
 
 
 @pytest.mark.parametrize("overwrite", [True, False], ids=["overwrite", "create only"])
-def test_the_error_says_that_nobody_could_look(place: tuple[RecordingProxy, str], data: bytes, overwrite: bool) -> None:
+def test_the_error_says_that_no_look_was_possible(
+    place: tuple[RecordingProxy, str], data: bytes, overwrite: bool
+) -> None:
     proxy, bucket = place
     with hesitant(proxy) as client:
         stream = client.put_object(bucket, "key", overwrite=overwrite)
@@ -121,7 +123,7 @@ def test_the_error_says_that_nobody_could_look(place: tuple[RecordingProxy, str]
             stream.close()
 
 
-def test_a_refused_create_only_retry_says_that_nobody_could_look(moto_server: MotoServer, moto_bucket: str) -> None:
+def test_a_refused_create_only_retry_says_that_no_look_was_possible(moto_server: MotoServer, moto_bucket: str) -> None:
     """What is in the way may be its own object."""
     with RecordingProxy(moto_server.endpoint) as proxy, hesitant(proxy, attempts=2) as client:
         stream = client.put_object(moto_bucket, "key", overwrite=False)

@@ -36,7 +36,7 @@ def test_a_part_is_its_pieces_in_order(pieces: list[tuple[str, int]]) -> None:
     assert budget.taken == 0
 
 
-def test_what_is_lent_takes_no_memory() -> None:
+def test_lent_tensors_take_no_memory() -> None:
     budget = ByteBudget(MIB)
     part = PartBuffer(budget, lambda: False, LEAST)
     data = memoryview(bytearray(10 * MIB))

@@ -164,7 +164,7 @@ def test_a_closed_writer_cannot_be_entered(client: S3Client, bucket: str) -> Non
 
 
 @pytest.mark.parametrize("end", ["close", "abort"])
-def test_a_closed_writer_tells_where_it_ended(client: S3Client, bucket: str, end: str) -> None:
+def test_a_closed_writer_keeps_its_position(client: S3Client, bucket: str, end: str) -> None:
     writer = writer_of(client, bucket)
     writer.write(b"12345")
     getattr(writer, end)()
