@@ -14,6 +14,7 @@ import tempfile
 import termios
 import time
 from collections.abc import Callable, Iterator
+from typing import IO
 
 import pytest
 
@@ -36,18 +37,22 @@ finally:
 """
 
 
-def s3torch(*arguments: str, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def s3torch(
+    *arguments: str, given: str = "", output: IO[bytes] | int = subprocess.PIPE, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command to its end.
 
     Args:
         arguments: as on the command line.
         given: what it reads from standard input.
+        output: where its standard output goes; by default into the result.
         environment: variables that are set for the command only.
     """
     return subprocess.run(
         [sys.executable, "-m", "s3torchconnector", *arguments],
         input=given,
-        capture_output=True,
+        stdout=output,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=_TIMEOUT,
         env={**os.environ, **environment},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 from s3torchconnector import S3Client
 from s3torchconnector._cli._cp._partial_files import PartialFiles
 from s3torchconnector.testing import S3Server
-from tests.cli.support import at_terminal, call, peak_memory
+from tests.cli.support import at_terminal, call, peak_memory, s3torch
 from tests.servers.http_messages import ReceivedRequest, s3_error
 from tests.servers.moto_server import MotoServer
 from tests.servers.proxy import Fault, RecordingProxy, Replace, StallBody
@@ -174,3 +175,68 @@ def test_the_figures_are_shown_while_it_runs(objects: str, proxy: RecordingProxy
         timer.join()
     assert "copying: " in terminal.seen
     assert "copied 11 files" in terminal.seen
+
+
+@contextmanager
+def _files_of_at_most(size: int) -> Iterator[None]:
+    """No file of this process may be longer."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_file_that_the_system_does_not_take_is_named(objects: str, tmp_path: Path) -> None:
+    target = str(tmp_path / "large")
+    with _files_of_at_most(_LARGE // 2):
+        done = call("cp", f"{objects}large", target)
+    assert (done.returncode, _files(tmp_path)) == (1, [])
+    assert f"-> {target}: [Errno {errno.EFBIG}] File too large. The file system, or a limit" in done.stderr
+    assert ".part" not in done.stderr
+
+
+def test_a_full_disk_is_told_with_the_file_and_what_to_do(objects: str, tmp_path: Path) -> None:
+    advice = f"[Errno {errno.ENOSPC}] No space left on device. Free some space, or write to another disk"
+    with (
+        PartialFiles(replace=True, sync=False) as files,
+        open("/dev/full", "wb", buffering=0) as full,
+        pytest.raises(OSError, match="No space left") as raised,
+    ):
+        files.write(str(tmp_path / "x"), lambda _: full.write(b"1"), 0.0)
+    assert str(raised.value) == f"{advice}: '{tmp_path / 'x'}'"
+    assert raised.value.errno == errno.ENOSPC
+    done = call("cp", f"{objects}1", "/dev/full")
+    assert (done.returncode, done.stderr) == (1, f"s3torch: {advice}: '/dev/full'\n")
+
+
+@pytest.mark.parametrize("command", ["cat", "ls"])
+def test_output_to_a_full_disk_is_one_line(objects: str, command: str) -> None:
+    with open("/dev/full", "wb") as full:
+        done = s3torch(command, f"{objects}1", output=full)
+    assert done.returncode == 1
+    assert done.stderr.startswith("s3torch: [Errno 28] No space left on device. Free some space")
+    assert done.stderr.endswith(": 'standard output'\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_that_takes_no_files_is_told_by_the_name_of_the_file(objects: str) -> None:
+    target = "/sys/s3torch-test"
+    done = call("cp", f"{objects}1", target)
+    assert done.returncode == 1
+    assert f": '{target}'" in done.stderr
+    assert ". Change the permissions" in done.stderr or ". Write to a folder" in done.stderr
+    assert ".part" not in done.stderr
+
+
+def test_what_killed_downloads_have_left_is_not_uploaded(s3_server: S3Server, bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in (".s3torch-0123456789abcdef.part", "a/.s3torch-fedcba9876543210.part", "a/.s3torch-mine.part", "b"):
+        (tmp_path / name).write_bytes(b"1")
+    done = call("cp", "-r", str(tmp_path), f"s3://{bucket}/x")
+    assert done.returncode == 0
+    remark, figures = done.stderr.splitlines()
+    assert remark == "s3torch: left out 2 files (.s3torch-....part) of downloads that were killed, or are under way"
+    assert figures.startswith("copied 2 files, ")
+    assert _files(s3_server.folder / bucket / "x") == ["a", "a/.s3torch-mine.part", "b"]

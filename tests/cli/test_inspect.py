@@ -430,6 +430,16 @@ def test_a_model_that_is_not_as_its_index_says(folder: Path, bucket: str) -> Non
     ]
 
 
+@pytest.mark.parametrize("file", ["../x", "", "/etc/x", "a//b", "./x", "a/../../x"])
+def test_an_index_that_names_no_file_of_its_folder_is_damaged(folder: Path, bucket: str, file: str) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": file}}))
+    for uri in (f"s3://{bucket}/", f"s3://{bucket}/model.safetensors.index.json"):
+        done = call("inspect", uri)
+        assert done.returncode == 1
+        assert f"s3://{bucket}/model.safetensors.index.json cannot be inspected" in done.stderr
+        assert f"the tensor w is in the file {file!r}" in done.stderr
+
+
 def test_ctrl_c_does_not_wait_for_files_that_do_not_come(folder: Path, bucket: str, proxy: RecordingProxy) -> None:
     _model(folder / "hf")
     release = threading.Event()

@@ -11,6 +11,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from s3torchconnector._cli._connection import Connection, connects
+from s3torchconnector._cli._file_errors import STANDARD_OUTPUT, named_in_errors
 from s3torchconnector._cli._location import Location, Objects
 from s3torchconnector._config import MIB
 from s3torchconnector._s3client import S3Client
@@ -57,10 +58,16 @@ def cat(
             raise typer.BadParameter(f"{each} names no object: write s3://{each.bucket}/key")
     with connection.opened() as client:
         if byte_range is None:
-            pour_all(client, objects, sys.stdout.buffer.write)
+            pour_all(client, objects, write_output)
         else:
             for each in objects:
-                _pour_range(client, each, byte_range, sys.stdout.buffer.write)
+                _pour_range(client, each, byte_range, write_output)
+
+
+def write_output(data: memoryview) -> None:
+    """Write to standard output."""
+    with named_in_errors(STANDARD_OUTPUT):
+        sys.stdout.buffer.write(data)
 
 
 def pour_all(client: S3Client, objects: list[Location], write: Callable[[memoryview], object]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from s3torchconnector._cli._file_errors import STANDARD_OUTPUT, named_in_errors
 from s3torchconnector._cli._output import printable, tell
 from s3torchconnector._errors import S3Exception
 
@@ -28,17 +29,25 @@ def with_exit_code(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
-            sys.stdout.flush()
+            with named_in_errors(STANDARD_OUTPUT, unnamed=True):  # all other files are named where they are written
+                command(*args, **kwargs)
+                sys.stdout.flush()
         except KeyboardInterrupt:
             raise fail("interrupted", INTERRUPTED) from None
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes standard output again at exit
+            _give_up_output()
             raise typer.Exit(PIPE_CLOSED) from None
         except (S3Exception, OSError, ValueError) as error:
+            if getattr(error, "filename", None) == STANDARD_OUTPUT:
+                _give_up_output()
             raise fail(str(error)) from None
 
     return run
+
+
+def _give_up_output() -> None:
+    """What is still to be written to standard output goes nowhere: Python flushes it again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def fail(text: str, code: int = FAILED) -> typer.Exit:

@@ -116,6 +116,12 @@ class Report:
             if self._failed == _MOST_LINES:
                 self._print(tell, "s3torch: further failures are only counted, or listed by --json")
 
+    def remark(self, text: str) -> None:
+        """Something that a person should know, and that is no failure."""
+        with self._lock:
+            if not self._ended:
+                self._print(tell, f"s3torch: {text}")
+
     def __enter__(self) -> Report:
         return self
 

@@ -16,6 +16,7 @@ from s3torchconnector._cli._bench._measurement import Measurement, Requests, Set
 from s3torchconnector._cli._bench._reads import SmallReads
 from s3torchconnector._cli._bench._scratch import find, make_small, scratch
 from s3torchconnector._cli._connection import Connection
+from s3torchconnector._cli._file_errors import named_in_errors
 from s3torchconnector._cli._location import Location
 from s3torchconnector._wire import TracedRequest, tracing
 
@@ -40,7 +41,8 @@ class Epoch:
 
     def write(self, path: Path) -> None:
         """Write it as a Chrome trace."""
-        path.write_text(json.dumps(chrome_trace(self.requests, self.processes)), encoding="utf-8")
+        with named_in_errors(str(path)):
+            path.write_text(json.dumps(chrome_trace(self.requests, self.processes)), encoding="utf-8")
 
     def summary(self) -> str:
         """In one line."""

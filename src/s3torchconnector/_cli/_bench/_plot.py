@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from s3torchconnector._cli._bench._epoch import Epoch
 from s3torchconnector._cli._bench._measurement import Measurement
 from s3torchconnector._cli._bench._sweep import Result, describe_run, rate
+from s3torchconnector._cli._file_errors import named_in_errors
 from s3torchconnector._plural import counted
 from s3torchconnector._wire import TracedRequest
 
@@ -128,4 +129,5 @@ def _bare(axes: Axes, *, bottom: bool = False) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=_DPI, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
+    with named_in_errors(str(path)):
+        figure.savefig(path, dpi=_DPI, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from s3torchconnector._cli._cat import pour_all
+from s3torchconnector._cli._cat import pour_all, write_output
 from s3torchconnector._cli._connection import Connection, connects
 from s3torchconnector._cli._cp._items import Item, Request, items
 from s3torchconnector._cli._cp._places import Local, Place, Places
 from s3torchconnector._cli._cp._transfers import Options, Transfers, upload_stream, write_all
 from s3torchconnector._cli._endings import clean_when_terminated
+from s3torchconnector._cli._file_errors import named_in_errors
 from s3torchconnector._cli._location import Location
 from s3torchconnector._cli._output import DryRun, Json, Verbose
 from s3torchconnector._cli._report import Report, Words
@@ -95,7 +95,7 @@ def _to_stream(client: S3Client, request: Request) -> None:
     assert isinstance(source, Location)
     assert isinstance(target, Local)
     if target.text == "-":
-        pour_all(client, [source], sys.stdout.buffer.write)
+        pour_all(client, [source], write_output)
     else:
-        with open(target.text, "wb", buffering=0) as file:
+        with named_in_errors(target.text), open(target.text, "wb", buffering=0) as file:
             pour_all(client, [source], partial(write_all, file.fileno()))

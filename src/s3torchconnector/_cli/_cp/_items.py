@@ -12,6 +12,7 @@ import typer
 
 from s3torchconnector._cli._cp._files import files_below
 from s3torchconnector._cli._cp._names import NameRefusedError, key_of, path_of
+from s3torchconnector._cli._cp._partial_files import is_partial
 from s3torchconnector._cli._cp._places import Local, Place
 from s3torchconnector._cli._location import Location
 from s3torchconnector._cli._report import is_hopeless
@@ -29,12 +30,14 @@ class Item(NamedTuple):
         source, target: an object, or a path.
         info: what S3 told about an object that is the source.
         refused: why it cannot be copied; None if it can.
+        is_partial: whether it is a file that a killed download has left, and that nobody wants.
     """
 
     source: Place
     target: Place
     info: ObjectInfo | None = None
     refused: str | None = None
+    is_partial: bool = False
 
     @property
     def names(self) -> dict[str, str]:
@@ -175,7 +178,9 @@ def _item_of_tree(source: Location, target: Place, relative: str, info: ObjectIn
 
 def _tree_of_files(source: Local, target: Location, follow_links: bool) -> Iterator[Item]:
     for file in files_below(source.text, follow_links):
-        if file.refused is None:
+        if is_partial(file.names[-1]):
+            yield Item(Local(file.path), target, is_partial=True)
+        elif file.refused is None:
             try:
                 yield Item(Local(file.path), target._replace(key=target.key + key_of(file.names)))
             except NameRefusedError as error:

@@ -1,7 +1,7 @@
 """Files that get their names when they are complete, so that a partial file is never visible or kept.
 
 Bytes go to a temporary file in the same folder, named ``.s3torch-....part``. It is renamed at the end. If the command
-is interrupted, those that are not finished are removed.
+is interrupted, those that are not finished are removed. Only a command that is killed leaves some.
 """
 
 from __future__ import annotations
@@ -9,16 +9,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Callable
 from types import TracebackType
 
+from s3torchconnector._cli._file_errors import named_in_errors
 from s3torchconnector._cli._jobs import StoppedError
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES, errno.EINVAL)
-
+_NAME = re.compile(r"\.s3torch-[0-9a-f]{16}\.part")
 _EITHER = "In S3, a name can be both; in a file system, it cannot"
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file has the name of one that is not whole."""
+    return _NAME.fullmatch(name) is not None
 
 
 class PartialFiles:
@@ -46,6 +53,10 @@ class PartialFiles:
         Raises:
             OSError: it could not be stored. What ``fill`` raises is raised, too.
         """
+        with named_in_errors(path):
+            return self._write(path, fill, modified)
+
+    def _write(self, path: str, fill: Callable[[int], object], modified: float) -> bool:
         folder = os.path.dirname(path)
         temporary = os.path.join(folder, f".s3torch-{secrets.token_hex(8)}.part")
         self._unfinished.add(temporary)

@@ -29,6 +29,7 @@ from s3torchconnector._cli._report import Report
 from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3NotFoundError, S3ObjectExistsError
 from s3torchconnector._etag import bare
+from s3torchconnector._plural import counted
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer import look_ahead, start_over_if_refused
 from s3torchconnector._types import ObjectInfo
@@ -86,11 +87,17 @@ class Transfers:
                     self._submit(item)
 
     def _possible(self, items: Iterable[Item]) -> Iterator[Item]:
+        partial_files = 0
         for item in items:
-            if item.refused is None:
+            if item.is_partial:
+                partial_files += 1
+            elif item.refused is None:
                 yield item
             else:
                 self._report.failed(item.names, item.refused)
+        if partial_files:
+            count = counted(partial_files, "file")
+            self._report.remark(f"left out {count} (.s3torch-....part) of downloads that were killed, or are under way")
 
     # -- downloads ----------------------------------------------------------------------------------------------------
 

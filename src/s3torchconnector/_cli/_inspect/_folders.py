@@ -76,6 +76,12 @@ class Folder:
         if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
             uri = display_uri(self._bucket, self._prefix + name)
             raise S3FormatError(f"{uri} cannot be inspected: it has no weight_map, as an index of files of tensors has")
+        for tensor, file in places.items():
+            if not {"", ".", ".."}.isdisjoint(file.split("/")):
+                raise S3FormatError(
+                    f"{display_uri(self._bucket, self._prefix + name)} cannot be inspected: it says that the tensor "
+                    f"{tensor} is in the file {file!r}, but names of files are relative to its folder, and stay in it"
+                )
         found = self._describe_files(sorted(set(places.values())), "model of several files, with an index")
         there = {tensor.name: tensor.file for tensor in found.tensors}
         unknown = {*places.values()} - {*there.values()}  # files that are missing or damaged, which was said already

@@ -86,7 +86,8 @@ def create(
     index = {"use_index": False} if no_index else {}
     manifest = _made(source, sources, {**chosen.arguments(), **of_kinds, **index}, connection)
     with contextlib.closing(manifest._client):
-        if not len(manifest):
+        was_said = source is Source.prefix and not manifest.archived  # by a warning of each prefix
+        if not len(manifest) and not was_said:
             tell(f"s3torch: warning: the manifest of {', '.join(map(str, sources))} has no samples")
         if not dry_run:
             manifest.save(str(to), overwrite=overwrite)
