@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 import pytest
 
@@ -53,6 +54,26 @@ def test_workers_and_the_collector_have_names() -> None:
     release.set()
     client.close()
     wait_until(lambda: not [each for each in set(threading.enumerate()) - before if " worker " in each.name])
+
+
+def test_an_idle_thread_keeps_none_of_its_jobs_alive() -> None:
+    """Neither the first, with which it was started, nor a later one: a job has the bytes and errors of its object."""
+
+    class Job:
+        def __call__(self) -> None:
+            started.append(threading.current_thread())
+
+    workers, started, jobs = Workers(1), [], []
+    for count in (1, 2):
+        job = Job()
+        jobs.append(weakref.ref(job))
+        workers.submit(job)
+        del job
+        wait_until(lambda count=count: len(started) == count and "1 idle" in repr(workers))
+    wait_until(lambda: [job() for job in jobs] == [None, None])
+    assert "1 idle" in repr(workers)  # it has not ended
+    assert started[0] is started[1]
+    workers.close()
 
 
 def test_the_budget_shows_used_and_reserved_bytes() -> None:

@@ -115,7 +115,7 @@ class Workers:
             elif len(self._alive) < self.limit:
                 entry = object()
                 try:
-                    start_thread(f"worker {next(_numbers)}", self._work, entry, job)
+                    start_thread(f"worker {next(_numbers)}", self._work, entry, [job])
                 except RuntimeError:  # no more threads can be started: one that is there does it later
                     if not self._alive:
                         raise
@@ -141,7 +141,8 @@ class Workers:
             while self._alive - own:
                 self._ended.wait()
 
-    def _work(self, entry: object, job: _Job | None) -> None:
+    def _work(self, entry: object, first: list[_Job]) -> None:
+        job: _Job | None = first.pop()  # the interpreter keeps a thread's arguments until the thread ends
         self._own.entry = entry
         with self._lock:
             self._alive.add(entry)  # also if ``submit`` was interrupted
