@@ -129,11 +129,11 @@ class CachedBytes:
     def size(self) -> int:
         return self._place._size
 
-    def prefetch(self, likely_size: int | None = None) -> None:
+    def prefetch(self, likely_size: int | None = None, most: int | None = None) -> None:
         if self._found is not None:
             self._place._cache._expect(self._found)
         elif self._data is None:
-            self._remote().prefetch(likely_size)
+            self._remote().prefetch(likely_size, most)
 
     def await_head(self) -> None:
         if self._found is None and self._data is None:

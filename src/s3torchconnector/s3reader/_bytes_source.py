@@ -26,7 +26,7 @@ class StreamedBytes:
         self._take_until(None)
         return len(self._content)
 
-    def prefetch(self, likely_size: int | None = None) -> None:
+    def prefetch(self, likely_size: int | None = None, most: int | None = None) -> None:
         if self._stream is None:
             self._stream = iter(self._get_stream())
 

@@ -14,7 +14,7 @@ from operator import index
 from typing import Any
 
 from s3torchconnector._config import KIB, MIB
-from s3torchconnector._transfer import ADAPTIVE, BytesByPosition, ObjectSource, ReadPolicy
+from s3torchconnector._transfer import ADAPTIVE, FIRST_BYTES, BytesByPosition, ObjectSource, ReadPolicy
 from s3torchconnector._types import HeadObjectResult, ObjectInfo, WriteableBuffer
 from s3torchconnector._uri import display_uri
 from s3torchconnector.s3reader._bytes_source import StreamedBytes
@@ -113,7 +113,10 @@ class S3Reader(io.BufferedIOBase):
         """Start fetching, for a loop that will read this object later (see ``look_ahead``). Whether it can."""
         source = self._source()
         if source is not None:
-            source.prefetch(likely_size)
+            if likely_size is None:
+                source.prefetch(FIRST_BYTES, FIRST_BYTES)
+            else:
+                source.prefetch(likely_size)
         return source is not None
 
     def _hand_out(self) -> int | None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
+from s3torchconnector._transfer.reading._read_policy import FIRST_BYTES
 
 _SECONDS_IN_FLIGHT = 0.1  # what the target throughput brings in the time that a slow first byte takes
 _FEWEST = 2  # however little the target throughput asks for
@@ -27,7 +28,10 @@ class Prefetchable(Protocol):
     """What look-ahead asks of a reader; see ``ObjectReader``."""
 
     def _start_early(self, likely_size: int | None) -> bool:
-        """Begin fetching, and take memory for it from the budget. Whether it is of a kind that can."""
+        """Begin fetching, and take memory for it from the budget. Whether it is of a kind that can.
+
+        ``likely_size`` is the mean of objects seen before; None: none was.
+        """
 
     def _hand_out(self) -> int | None:
         """The program gets the reader, and its memory counts as the program's. Returns its size, if that is known."""
@@ -66,7 +70,11 @@ class Window:
         most = self._most
         if most is None:
             most = max([open_runtime().requests for open_runtime in self._open_runtimes])
-        return min(most, max(_FEWEST, math.ceil(self._bytes / (self.mean_size or self._part_size))))
+        return min(most, max(_FEWEST, math.ceil(self._bytes / self._likely_size)))
+
+    @property
+    def _likely_size(self) -> int:
+        return self.mean_size or min(FIRST_BYTES, self._part_size)
 
     def has_room(self, in_flight: int) -> bool:
         """Whether there is memory for one more, and it may be begun."""
@@ -74,7 +82,7 @@ class Window:
             return False
         if not in_flight:
             return True
-        first = min(self.mean_size or self._part_size, self._part_size)
+        first = min(self._likely_size, self._part_size)
         for open_runtime in self._open_runtimes:
             budget = open_runtime().budget
             if not budget.has_room(first, budget.limit // 2):

@@ -123,17 +123,19 @@ class ObjectReader:
         assert self._version.size is not None
         return self._version.size
 
-    def prefetch(self, likely_size: int | None = None) -> None:
+    def prefetch(self, likely_size: int | None = None, most: int | None = None) -> None:
         """Start fetching the beginning of what will be read, unless bytes have arrived or are being fetched. Does not
         wait.
 
         Args:
             likely_size: bytes to reserve of the budget until the response tells the size, if no listing has told it.
+            most: bytes to fetch at most, if no listing has told the size.
         """
         self._leave_parent()
         if not self._index and self._version.size is None:
             start, likely = self._start or 0, likely_size if self._expected_size is None else self._expected_size
-            stop = start + self._part_size
+            first = self._part_size if most is None or self._expected_size is not None else min(most, self._part_size)
+            stop = start + first
             if self._start is not None and self._limit is not None:
                 likely, stop = self._limit - start, min(stop, self._limit)
             reserved = self._part_size if likely is None else min(self._part_size, likely)

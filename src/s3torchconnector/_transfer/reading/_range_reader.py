@@ -29,7 +29,7 @@ class RangeReader:
         """How many bytes the range has. Makes no request."""
         return self._range.size
 
-    def prefetch(self, likely_size: int | None = None) -> None:
+    def prefetch(self, likely_size: int | None = None, most: int | None = None) -> None:
         """See ``ObjectReader.prefetch``."""
         if self._range:
             self._reader.prefetch()

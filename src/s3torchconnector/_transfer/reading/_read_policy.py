@@ -11,6 +11,9 @@ _TIMES_AHEAD = 16
 # So many reads in a row are no accident. After each shorter run that ends with a jump, less is read ahead: a reader of
 # a record's head, its body, and then another record was sent seventeen times what it read.
 _PROVEN = 4
+# Bytes that are fetched early of an object of which, and of others of which, no size is known: all of most objects, and
+# of large ones no more than there is memory for.
+FIRST_BYTES = 1 * MIB
 _PROVEN_BACKWARDS = 2  # an archive's directory lies in front of its end, and is read after that: once
 
 
