@@ -41,7 +41,7 @@ the documents and docs/images/benchmark.png. A part of it (names, --quick, --buc
 
 @dataclass(frozen=True)
 class Place:
-    """Where the work happens: who talks to it and how, by case."""
+    """Where the work happens: the contenders and their calls, by case."""
 
     cases: tuple[Case, ...]
     contenders: Contenders
@@ -97,7 +97,7 @@ def _publish(results: Results) -> list[str]:
 
 
 def _keep(results: Results) -> list[str]:
-    """Those of a part stay outside of it."""
+    """The results of some rows are not written into it."""
     path = Path("build/bench.json")
     table, picture = path.with_suffix(".md"), path.with_suffix(".png")
     results.write(objects.root() / path)

@@ -1,6 +1,6 @@
 """What is measured: one case a row, with the goal that it has to meet.
 
-Goals are ratios measured side by side in one run, and costs of ours; they are why this benchmark exists.
+Goals are ratios measured side by side in one run, and costs of this version; they are why this benchmark exists.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Goal:
         return measured <= self.value if self.at_most else measured >= self.value
 
     def words(self, measured: float) -> str:
-        """What was measured, in the goal's unit and with enough digits to compare it."""
+        """The measured value, in the goal's unit and with enough digits to compare it."""
         return {
             "versus_peer": f"{measured:.2f}x",
             "versus_litdata": f"{measured:.2f}x",

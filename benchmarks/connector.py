@@ -1,8 +1,7 @@
 """The same work by either connector, through the public API that both share.
 
-The client is created and has read one small object before the clock starts, so that the start-up, which has
-a row of its own, is not counted again in every other row. Start-up starts the clock before the connector is
-imported.
+The client is created and has read one small object before the clock starts. So the start-up, which has its own row, is
+not counted again in every other row. Start-up starts the clock before the connector is imported.
 """
 
 from __future__ import annotations

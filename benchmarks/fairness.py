@@ -72,7 +72,7 @@ class Outcome(NamedTuple):
 
     @property
     def share(self) -> float:
-        """That of the client that was served least, of the median's."""
+        """The share of the client that was served least, divided by the median."""
         return self.served[0] / max(1.0, statistics.median(self.served))
 
     @property
@@ -212,5 +212,5 @@ class _Simulation:
 
 
 def simulate(scenario: Scenario, seed: int = 1) -> Outcome:
-    """What becomes of ``scenario``; the same for the same ``seed``."""
+    """The outcome of ``scenario``; the same for the same ``seed``."""
     return _Simulation(scenario, seed).run()

@@ -1,8 +1,8 @@
 """`python -m benchmarks.figures`: put what the last whole run found into the documents.
 
-A passage stands between `<!-- figures:NAME -->` and `<!-- /figures -->`, each on a line of its own; passages.py says
-which names there are. With `--check` nothing is written. Instead, each passage that is not what the results say is an
-error, and so is each speed that was written into the README or a guide by hand.
+A passage is between `<!-- figures:NAME -->` and `<!-- /figures -->`, each on a separate line; passages.py says which
+names there are. With `--check` nothing is written. Instead, each passage that is not what the results say is an error,
+and so is each speed that was written into the README or a guide by hand.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def write(folder: Path) -> list[str]:
 
 
 def check(folder: Path) -> list[str]:
-    """What is wrong below `folder`, a line for each; empty if all is well."""
+    """The problems below `folder`, one line each; empty if all is well."""
     try:
         results = record.read(folder / RESULTS)
     except RecordError as error:

@@ -1,4 +1,5 @@
-"""Speeds that somebody wrote into a document by hand. They are right on the day they are written, and then never again.
+"""Finds speeds that were written into a document by hand. They are right on the day they are written, and then never
+again.
 
 What is found: a rate of data (`2.5 GB/s`, `40 objects a second`), and a ratio of speeds (`5x`, `twice as fast`, `20 %
 faster`). What is not: settings and facts about others, if their sentence says so: the speed of a network or the setting

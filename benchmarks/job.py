@@ -1,4 +1,4 @@
-"""What one worker process is told to do; travels as JSON on its command line."""
+"""The job of one worker process; travels as JSON on its command line."""
 
 from __future__ import annotations
 

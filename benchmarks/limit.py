@@ -96,7 +96,7 @@ WORK: dict[str, Callable[[Job, Meter], int]] = {
 
 
 def ready_memory(size: int) -> memoryview:
-    """Writable memory whose pages exist already, as those of a model in training do."""
+    """Writable memory whose pages already exist, like those of a model in training."""
     memory = memoryview(bytearray(size))
     memory[::4096] = b"\1" * len(memory[::4096])
     return memory
@@ -160,7 +160,7 @@ class _Line:
         self._flags = 0 if isinstance(self._socket, ssl.SSLSocket) else socket.MSG_WAITALL
 
     def exchange(self, request: bytes, body: memoryview) -> None:
-        """Send one request and receive its body into `body`, whose length is that of the body."""
+        """Send one request and receive its body into `body`, which has the same length."""
         self._socket.sendall(request)
         head = b""
         while (end := head.find(b"\r\n\r\n")) < 0:

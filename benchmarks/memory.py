@@ -115,7 +115,7 @@ def measure(name: str, endpoint: str, bucket: str) -> float:
 
 
 def measured(name: str, endpoint: str, bucket: str) -> float:
-    """`measure` in a process of its own."""
+    """`measure` in a separate process."""
     command = [sys.executable, "-m", __spec__.name, name, endpoint, bucket]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=600)
     return float(json.loads(done.stdout))

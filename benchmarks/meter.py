@@ -18,7 +18,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.seconds = self.cpu_seconds = self.growth_mib = 0.0
-        self.transferred = 0  # bytes sent by the server, where somebody counts them
+        self.transferred = 0  # bytes sent by the server, if they are counted
 
     def __enter__(self) -> Meter:
         # The garbage of the imports is collected at some moment: 80 ms, at random in one contender's measurement.

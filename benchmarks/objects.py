@@ -49,7 +49,7 @@ def mark(number: int) -> int:
 
 
 def write_checkpoint(path: Path, size: int) -> None:
-    """`torch.save` in a process of its own: the benchmark itself stays small."""
+    """`torch.save` in a separate process: the benchmark itself stays small."""
     code = f"import torch; from benchmarks.objects import tensors; torch.save(tensors({size}), {str(path)!r})"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root())
 

@@ -1,6 +1,6 @@
 """The passages of the documents that hold measured figures, as Markdown. figures.py puts them where they belong.
 
-A passage has no links and no headings: the same text may stand in several folders.
+A passage has no links and no headings: the same text may be used in several folders.
 """
 
 from __future__ import annotations

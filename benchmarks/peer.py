@@ -1,4 +1,4 @@
-"""The environment of the peer: the native connector in a virtual environment of its own."""
+"""The environment of the peer: the native connector in its own virtual environment."""
 
 from __future__ import annotations
 

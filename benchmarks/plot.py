@@ -1,6 +1,6 @@
 """The picture in the README: what this version and 1.5.0 do, row by row, beside the limit.
 
-Each row has a scale of its own, from nothing to the fastest of the three, so that a bar half as long is half as fast.
+Each row has its own scale, from zero to the fastest of the three, so that a bar half as long is half as fast.
 """
 
 from __future__ import annotations

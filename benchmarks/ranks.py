@@ -60,7 +60,7 @@ def be_rank(rank: int, store: Path, work: Work, job: Job, meter: Meter | None = 
 
 
 def ready() -> None:
-    """Return when all ranks are here."""
+    """Return when all ranks have arrived."""
     import torch.distributed as dist
 
     dist.barrier()

@@ -18,7 +18,7 @@ class RecordError(Exception):
 
 @dataclass(frozen=True)
 class Judged:
-    """A goal and what was measured, both in words."""
+    """A goal and its measured value, both in words."""
 
     goal: str
     measured: str
@@ -42,7 +42,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Record:
-    """One row. `ratios` are our speed divided by that of each other contender."""
+    """One row. `ratios` are our speed divided by the speed of each other contender."""
 
     name: str
     work: str

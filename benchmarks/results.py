@@ -35,7 +35,7 @@ class Row:
         return median(ratios) if any(ratios) else None
 
     def ratio(self, who: str) -> float | None:
-        """Median over the rounds of our speed divided by that of `who` in the same round."""
+        """Median over the rounds of our speed divided by the speed of `who` in the same round."""
         pairs = zip(self.samples.get(OURS, []), self.samples.get(who, []), strict=False)
         ratios = [ours.speed / theirs.speed for ours, theirs in pairs]
         return median(ratios) if ratios else None

@@ -1,8 +1,8 @@
 """Interleaved runs: in every round each contender works once, in a fresh process, before the next round.
 
-Interleaving makes ratios fair on a machine whose speed drifts; a fresh process makes memory, warm pools and
-imports comparable. A worker is a process group of its own that is killed as a whole when it is late, fails
-or the benchmark is interrupted, so that DataLoader workers never outlive it.
+Interleaving makes ratios fair on a machine whose speed drifts; a fresh process makes memory, warm pools and imports
+comparable. A worker is its own process group. The whole group is killed when the worker is late or fails, or when the
+benchmark is interrupted, so that DataLoader workers never outlive it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MeasurementError(Exception):
 
 @dataclass(frozen=True)
 class Sample:
-    """One measurement. `amount` is in the unit of its case; `transferred` is in bytes, 0 where nobody counts."""
+    """One measurement. `amount` is in the unit of its case; `transferred` is in bytes, 0 if it is not counted."""
 
     seconds: float
     amount: float

@@ -1,7 +1,7 @@
 """The tail of small reads: ``python -m benchmarks.tail``.
 
-A server of its own (asyncio, one process) holds one response in a hundred back for 2 seconds. Eight threads read
-objects of 10 KB from it through one client, with hedged requests and without; what is timed is one ``read()``.
+A separate server (asyncio, one process) delays one response in a hundred by 2 seconds. Eight threads read objects of 10
+KB from it through one client, with hedged requests and without; the timed operation is one ``read()``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`python -m benchmarks.timeline`: draws docs/images/epoch-timeline.png, which the guide shows.
 
-It is what `s3torch bench --trace` finds with two workers at a local server, whose responses begin after 20 to 30 ms, as
-those of S3 do, but for two that are late. Few connections make a picture that can be read.
+It is the trace of `s3torch bench --trace` with two workers and a local server. Its responses begin after 20 to 30 ms,
+like those of S3, except two late ones. Few connections make a picture that can be read.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ Run it with ``make demo``. It needs no AWS account: it starts a real S3 server o
 everything below talks to that as it would to AWS. On AWS, leave out the server and name your own bucket and region;
 credentials are found as the AWS command line finds them.
 
-The job runs in a process of its own, which is killed by SIGKILL, as a node that fails would be, after it has saved a
-checkpoint in the middle of an epoch. A second process finds the newest checkpoint in S3 and goes on with the images
-that the first one has not had. Both write down which images they trained on, so that the demo can tell.
+The job runs in a separate process. After it has saved a checkpoint in the middle of an epoch, it is killed by SIGKILL,
+like a job on a node that fails. A second process finds the newest checkpoint in S3 and goes on with the images that the
+first one has not had. Both record which images they trained on, so that the demo can check it.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ def save_metrics(epoch: int, **metrics: float) -> None:
 
 
 def run_job(job: Job) -> int:
-    """Run ``train`` in a process of its own. Return 0 if it succeeded, or minus the signal if it was killed."""
+    """Run ``train`` in a separate process. Return 0 if it succeeded, or minus the signal if it was killed."""
     command = [sys.executable, __file__, f"--job={job.seen}", f"--epochs={job.epochs}", f"--workers={job.workers}"]
     if job.killed_in is not None:
         command.append(f"--killed-in={job.killed_in}")

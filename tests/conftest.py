@@ -42,7 +42,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave the collected tests out of garbage collections, of which each would take 0.2 s, in forked children, too."""
+    """Leave the collected tests out of garbage collections: each would take 0.2 s, in forked children, too."""
     gc.collect()
     gc.freeze()
 
@@ -81,7 +81,7 @@ def bucket(s3_server: S3Server) -> Iterator[str]:
 
 @pytest.fixture
 def proxy(s3_server: S3Server) -> Iterator[RecordingProxy]:
-    """Counts the requests to ``s3_server``, and misbehaves when told to; use ``proxy.endpoint``."""
+    """Counts the requests to ``s3_server``, and misbehaves on demand; use ``proxy.endpoint``."""
     with RecordingProxy(s3_server.endpoint) as proxy:
         yield proxy
 
@@ -109,7 +109,7 @@ def s3_server_tls(private_ca: PrivateCA, s3_server: S3Server) -> Iterator[S3Serv
 
 @pytest.fixture(scope="session")
 def moto_server(_surroundings: None) -> Iterator[MotoServer]:
-    """moto in a process of its own, for what rclone ignores; any keys are good."""
+    """moto in a separate process, for features that rclone ignores; any keys are good."""
     with MotoServer() as server:
         yield server
 

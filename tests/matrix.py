@@ -1,4 +1,4 @@
-"""`make matrix`: the tests on every interpreter at hand, each in a virtual environment of its own.
+"""`make matrix`: the tests on every installed interpreter, each in its own virtual environment.
 
 Looks for the interpreters of ``VERSIONS`` on PATH and among pyenv's. Each gets build/matrix/<version> with the
 development requirements. If PyTorch cannot be installed there, the tests of the layers that do not need it run alone.

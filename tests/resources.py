@@ -1,4 +1,4 @@
-"""What this process has open, and settings that let a test tell what its own client has opened."""
+"""Open resources of this process, and settings by which a test finds those of its own client."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ the standard library's events, conditions and futures. There is garbage to be fo
 made with a reference to themselves, so that only a collection ends those that are dropped. What the tests have made
 before is frozen, so that a collection takes microseconds.
 
-``strikes()`` tells how many there were.
+``strikes()`` returns their number.
 """
 
 from __future__ import annotations

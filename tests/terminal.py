@@ -81,7 +81,7 @@ class Terminal:
         return self.wait_for("\r *\r$")
 
     def suspend(self) -> None:
-        """Take no output any more, as after Ctrl-S: who writes waits."""
+        """Take no output any more, as after Ctrl-S: the writer waits."""
         termios.tcflow(self._line, termios.TCOOFF)
 
     def resume(self) -> None:

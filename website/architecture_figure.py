@@ -107,7 +107,7 @@ def _arrow(x: int, start: int, end: int, color: str) -> str:
 
 
 def _words() -> str:
-    """What is read and what is written, and what the arrows mean."""
+    """The labels for reading and writing, and the meaning of the arrows."""
     words = [(20, 32, "title", _READ, "Reading"), (510, 32, "title", _WRITTEN, "Writing")]
     words += [(40, 674, "", _INK, "requests"), (160, 674, "", _INK, "bytes that are read")]
     words += [(350, 674, "", _INK, "bytes that are written")]

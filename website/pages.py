@@ -1,4 +1,4 @@
-"""Which file of the repository becomes which page of the site, and in which order the pages stand. Pure."""
+"""The page of the site for each file of the repository, and the order of the pages. Pure."""
 
 from __future__ import annotations
 

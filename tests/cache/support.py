@@ -1,4 +1,4 @@
-"""Stored bytes that tell by themselves whether they are right, and processes that store them."""
+"""Stored bytes that can be checked by themselves, and processes that store them."""
 
 from __future__ import annotations
 

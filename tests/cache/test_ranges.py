@@ -1,4 +1,4 @@
-"""Samples of archives and groups, from a cache: ranges are entries of their own, and wrong bytes do not stay."""
+"""Samples of archives and groups, from a cache: ranges are separate entries, and wrong bytes do not stay."""
 
 from __future__ import annotations
 

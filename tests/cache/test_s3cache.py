@@ -1,4 +1,4 @@
-"""``S3Cache`` below the datasets: the same bytes with fewer requests, and never an error of its own."""
+"""``S3Cache`` below the datasets: the same bytes with fewer requests, and never an additional error."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _objects(s3_server: S3Server) -> str:
 
 @pytest.fixture
 def manifest(_objects: str, s3_server: S3Server, proxy: RecordingProxy) -> S3Manifest:
-    """Of objects that are read through the proxy, by clients of their own."""
+    """Of objects that are read through the proxy, by separate clients."""
     config = S3ClientConfig(max_attempts=1, part_size=5 * MIB + id(proxy) % 1000)
     manifest = S3Manifest.from_prefix(
         _objects, region=s3_server.region, endpoint=proxy.endpoint, s3client_config=config

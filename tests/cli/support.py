@@ -1,4 +1,4 @@
-"""Runs ``s3torch``: as a shell would, in a process of its own, or in this one; with output that is no terminal."""
+"""Runs ``s3torch``: as a shell would, in a separate process, or in this one; with output that is no terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from s3torchconnector._cli._app import make_app
 from tests.reading.support import wait_until
 
 _TIMEOUT = 60.0  # seconds
-# The process gets a session and a terminal of its own, so that Ctrl-C there is a signal.
+# The process gets its own session and terminal, so that Ctrl-C there is a signal.
 _AT_TERMINAL = (
     "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from s3torchconnector._cli import main; main()"
 )
@@ -70,7 +70,7 @@ def call(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def peak_memory(*arguments: str) -> tuple[subprocess.CompletedProcess[bytes], int]:
-    """Run the command, which has to succeed, in a process of its own. Return also the most memory of it, in bytes."""
+    """Run the command, which has to succeed, in a separate process. Return also the most memory of it, in bytes."""
     with tempfile.TemporaryFile() as file:
         command = [sys.executable, "-c", _WITH_PEAK, str(file.fileno()), *arguments]
         done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=True, pass_fds=[file.fileno()])

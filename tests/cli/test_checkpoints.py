@@ -1,4 +1,4 @@
-"""``s3torch checkpoints``: steps are listed, verified, cleaned and deleted, and nobody loses one by accident."""
+"""``s3torch checkpoints``: steps are listed, verified, cleaned and deleted, and none is lost by accident."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_bytes_that_changed_at_rest_are_found(s3_server: S3Server, run: str) -> 
     data = bytearray(file.read_bytes())
     data[1000] ^= 1
     file.write_bytes(data)
-    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # so that the server tells no other ETag
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # so that the server returns no other ETag
     assert _call("verify", run, "--step", "2", "--no-read").startswith("ok")
     assert "has other content" in _call("verify", run, "--step", "2", status=1)
 

@@ -25,7 +25,7 @@ def client(s3_server: S3Server) -> S3Client:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A folder of files, of which one is large and one is empty."""
+    """A folder of files. One is large and one is empty."""
     folder = tmp_path / "tree"
     for name, size in (("a", 1), ("empty", 0), ("sub/large", _LARGE), ("sub/deep/b c", 1000), ("sub.x", 3)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""``s3torch cp`` when something goes wrong, or somebody ends it: no half file, no open upload, the right exit code."""
+"""``s3torch cp`` after errors, or when a person ends it: no half file, no open upload, the right exit code."""
 
 from __future__ import annotations
 

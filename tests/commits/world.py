@@ -1,10 +1,10 @@
 """Real programs whose every request waits until the test has it carried out, so that a test chooses their order.
 
-An actor is a function on a thread of its own, with a server of its own before the one bucket that all share. When all
-actors wait (for a response) or have ended, the test chooses what happens next: a request is carried out and answered;
-or its connection is closed without a response, and then it may still be carried out, at any later time or never, as
-the client's retry goes on (``detach``, as often as a scenario says). ``explore`` tries everything: it runs the actors
-again and again, each time with other choices, and leaves out what leads to a state that was seen.
+An actor is a function on its own thread, with its own server in front of the one bucket that all share. When all actors
+wait (for a response) or have ended, the test chooses what happens next: a request is carried out and answered; or its
+connection is closed without a response, and then it may still be carried out, at any later time or never, as the
+client's retry goes on (``detach``, as often as a scenario says). ``explore`` tries everything: it runs the actors again
+and again, each time with other choices, and leaves out what leads to a state that was seen.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Run:
 
     Attributes:
         results: what an actor returned, or raised.
-        history: what each actor has asked and was told, in words that are alike in all runs.
+        history: the requests and responses of each actor, in words that are the same in all runs.
         commits: each time an object that matters was replaced: by whom, and whose it was before.
         choices: what happened, in order.
     """
@@ -64,12 +64,12 @@ class Run:
     choices: list[Choice] = field(default_factory=list)
 
     def owner(self, key: str) -> str:
-        """Who stored what is there."""
+        """The actor that stored the current object."""
         there = self.s3.objects.get(key)
         return "nobody" if there is None else there.owner
 
     def told(self, request: ReceivedRequest) -> str:
-        """What a response tells of what is there."""
+        """The stored object according to a response."""
         if key := _key(request):
             return self.owner(key)
         prefix = request.query.get("prefix", "")

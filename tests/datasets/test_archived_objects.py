@@ -1,4 +1,4 @@
-"""Objects in archives: an error of their own, and datasets that leave them out."""
+"""Objects in archives: a separate error, and datasets that leave them out."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ENTRY = (
 
 
 def listing(request: ReceivedRequest) -> bytes:
-    """A page that tells of restored objects if it is asked to."""
+    """A page that contains the restore status if it is requested."""
     asked = request.headers.get("x-amz-optional-object-attributes") == "RestoreStatus"
     entries = "".join(
         ENTRY.format(key, storage_class, status if asked else "") for key, (storage_class, status) in ENTRIES.items()

@@ -31,7 +31,7 @@ _QUOTED = _INFOS.map(lambda info: info._replace(etag=f'"{info.etag}"'))
 
 
 def _items(infos: st.SearchStrategy[ObjectInfo]) -> st.SearchStrategy[list[S3BucketKeyData]]:
-    """Objects of which some were listed, by a server that quotes all of its ETags or none."""
+    """Objects, some of them listed, by a server that quotes all of its ETags or none."""
     buckets = st.sampled_from(["a", "b", "another-bucket"])
     listed = st.builds(lambda bucket, info: S3BucketKeyData(bucket, info.key, info), buckets, infos)
     named = st.tuples(buckets, _KEYS).map(lambda place: S3BucketKeyData(*place))

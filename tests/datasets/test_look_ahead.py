@@ -1,4 +1,4 @@
-"""Look-ahead: objects in flight before they are asked for, in order, within bounds, cancelled if nobody wants them.
+"""Look-ahead: objects in flight before they are asked for, in order, within bounds, cancelled if they are not needed.
 
 No test waits for time to pass. The server holds responses until the test has seen what it wants to see.
 """

@@ -1,4 +1,4 @@
-"""What ranks do in the tests: functions of a module, since ranks are processes of their own. All assert."""
+"""What ranks do in the tests: functions of a module, since ranks are separate processes. All assert."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def prefixes_for_the_group(rank: int, path: str) -> None:
 
 
 def save_for_ever(rank: int, path: str, first: int, reports: Connection) -> None:
-    """Save step after step to the same path, and tell which are complete. Ends by being killed."""
+    """Save step after step to the same path, and report the complete ones. Ends by being killed."""
     warnings.simplefilter("ignore")
     for step in itertools.count(first):
         state = {f"of rank {rank}": torch.full((1000, 500), step), "step": step, "mixed": mixed_state(step)["small"]}

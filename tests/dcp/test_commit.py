@@ -78,7 +78,7 @@ def test_the_commit_to_replace_is_looked_up_during_the_upload(bucket: str, proxy
 
 
 def test_at_most_thread_count_files_are_written_at_a_time(bucket: str, proxy: RecordingProxy) -> None:
-    """Looking for what will be replaced has a thread of its own, and no file gets it."""
+    """Looking for the previous commit has its own thread, and no file gets that thread."""
     writing: list[int] = []
     most: list[int] = []
     begun = threading.Event()

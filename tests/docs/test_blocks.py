@@ -1,6 +1,6 @@
 """README.md and docs/guide: their Python blocks run as they are printed.
 
-Each block is a program of its own. What they take for granted is the fixture ``my_bucket``: the bucket ``my-bucket`` on
+Each block is a separate program. What they take for granted is the fixture ``my_bucket``: the bucket ``my-bucket`` on
 the test suite's S3 server, which the environment names, with the objects that the examples read.
 """
 

@@ -1,6 +1,6 @@
 """docs/guide/getting-started.md: the first run without AWS goes as the page says.
 
-The server's command has a test of its own (``tests/test_testing_server.py``).
+The server's command has its own test (``tests/test_testing_server.py``).
 """
 
 from __future__ import annotations

@@ -315,7 +315,7 @@ def test_a_proxy_that_wants_other_credentials(keys: None, monkeypatch: pytest.Mo
 
 
 def forwarded(endpoint: str) -> Iterator[Finding]:
-    """The findings, of which the later one about the proxy counts: that responds to requests, and does not forward."""
+    """The findings. Of two about the proxy, the later one counts: that responds to requests, and does not forward."""
     from s3torchconnector._doctor import Target, examine
 
     return examine(Target("bucket", endpoint=endpoint, seconds=0.0, step_seconds=2.0))

@@ -56,7 +56,7 @@ def stalling(**settings: Any) -> Iterator[tuple[S3Client, StallingServer]]:
 
 
 def in_background(act: Callable[[], object]) -> threading.Thread:
-    """A thread called ``busy``, whatever becomes of it."""
+    """A thread called ``busy``; how it ends does not matter."""
 
     def run() -> None:
         with contextlib.suppress(Exception):

@@ -3,7 +3,7 @@
     python -m tests.every_server.table
 
 A column is a test with the fixture ``server``, a row is a server. If a test fails, nothing is written. With
-``--collect``, no test runs: which test there is of which server is printed as JSON.
+``--collect``, no test runs: the tests of each server are printed as JSON.
 """
 
 from __future__ import annotations

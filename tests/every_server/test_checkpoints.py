@@ -21,7 +21,7 @@ SUMLESS = S3ClientConfig(part_size=PART, max_attempts=3, checksum="off")
 
 
 def config_of(server: Server) -> S3ClientConfig:
-    """RustFS tells wrong checksums, which only a client that does not ask for them can live with."""
+    """RustFS returns wrong checksums; only a client that does not ask for them works with it."""
     if server.name != "RustFs":
         return CONFIG
     server.limit("by setting", 'with `checksum="off"`')

@@ -1,4 +1,6 @@
-"""Checksums of uploads: who takes them, in which form, and what is remembered of a bucket that does not."""
+"""Checksums of uploads: which servers take them, in which form, and what the client remembers about a bucket that does
+not.
+"""
 
 from __future__ import annotations
 

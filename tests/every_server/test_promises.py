@@ -1,6 +1,6 @@
 """What S3 promises and not every server keeps: conditions of writes, and checksums.
 
-Only on servers of which something is known: the real ones, and stand-ins that have a rule about it.
+Only on servers about which something is known: the real ones, and stand-ins that have a rule about it.
 """
 
 from __future__ import annotations

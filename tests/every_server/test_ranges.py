@@ -1,4 +1,4 @@
-"""Servers that answer ranges in ways of their own: s3rver, and Google's, which decompresses."""
+"""Servers that respond to ranges in their own ways: s3rver, and Google's, which decompresses."""
 
 from __future__ import annotations
 

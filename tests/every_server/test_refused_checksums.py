@@ -1,4 +1,4 @@
-"""Servers that refuse checksums without saying so: asked once more without, remembered, told once."""
+"""Servers that refuse checksums without saying so: requested once more without, remembered, logged once."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The property: with faults in a fifth of all responses, every byte is right, or a clear error comes in time.
 
-Nothing hangs, and no upload is left over except those of which the client cannot know. A failure can be repeated with
-the seed that it names (``FAULT_SEED``).
+Nothing hangs, and no upload remains except those that the client cannot know about. A failure can be repeated with the
+seed that it names (``FAULT_SEED``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The signature against AWS's published examples and, for everything else, against botocore's signer."""
+"""Compares signatures with AWS's published examples and, for everything else, with botocore's signer."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from tests.servers.scripted import ScriptedServer
 
 SMALL = content(0, 300 * KIB)
 LARGE = content(0, 3 * PART + 1234)  # four ranges
-MUCH = bytes(MIB + 1)  # too much to be kept until S3 has told what to sum with
+MUCH = bytes(MIB + 1)  # too much to be kept until S3 has named the algorithm
 
 pytestmark = pytest.mark.usefixtures("s3_server")  # for its keys
 

@@ -1,4 +1,4 @@
-"""What cannot be compared: an error under ``required``, or told in the log, once for each bucket, with the reason."""
+"""What cannot be compared: an error with ``required``, or logged once for each bucket, with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""An object that was handed out whole was compared, however it was read, or that is an error, or the log tells why."""
+"""An object that was handed out whole has been compared, however it was read. Otherwise it is an error, or the log says
+why.
+"""
 
 from __future__ import annotations
 

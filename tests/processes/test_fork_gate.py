@@ -12,7 +12,7 @@ from s3torchconnector import _fork_gate
 from s3torchconnector._threads import start_thread
 from tests.servers.processes import run
 
-# The thread has ended in Python, and not yet in the system: it does so a moment after somebody wants to fork.
+# The thread has ended in Python, and not yet in the system: it does so a moment after a thread wants to fork.
 _PROGRAM = """
 import os, threading
 from s3torchconnector import _fork_gate

@@ -165,7 +165,7 @@ def test_a_forked_child_continues_iterating_a_dataset() -> None:
 
 
 def test_races_between_reading_and_closing(client: S3Client, filled: str) -> None:
-    """Readers are closed by other threads than those who read: what they return is right, and the budget is whole."""
+    """Readers are closed by other threads than those that read: what they return is right, and the budget is whole."""
     budget = client._runtime().budget
     opened = Opened()
 

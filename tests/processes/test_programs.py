@@ -30,7 +30,7 @@ from tests.writing.support import assert_no_upload_remains, is_part, read_back
 
 _ROOT = Path(__file__).parents[2]
 _START_SECONDS = 60.0
-_END_SECONDS = 25.0  # the read timeout is 30 s: nobody waits for that
+_END_SECONDS = 25.0  # the read timeout is 30 s: nothing waits for that
 
 
 class Program:

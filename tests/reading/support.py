@@ -120,7 +120,7 @@ def fetched_again(ranges: list[tuple[int, int]]) -> int:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """For what nobody announces: only memory tells that a receive into it is under way."""
+    """For what nobody announces: only the memory shows that a receive into it is running."""
     deadline = time.monotonic() + _TIMEOUT
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.001)

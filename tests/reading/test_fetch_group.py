@@ -1,4 +1,4 @@
-"""``FetchGroup``: fetches into the memory of a caller who has it back the moment the block is left."""
+"""``FetchGroup``: fetches into the memory of a caller that owns it again as soon as the block ends."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def test_a_change_of_a_weak_etag_is_noticed(virtual: VirtualObject, client: S3Cl
 
 
 def test_an_object_of_another_size_than_listed(virtual: VirtualObject, client: S3Client) -> None:
-    """An old listing costs nothing as long as nobody counts on it."""
+    """An old listing costs nothing as long as nothing depends on it."""
     info = ObjectInfo("key", '"zero"', SIZE - 5, 0)
     with open_object(client, "bucket", object_info=info) as reader:
         assert reader.read(10) == content(0, 10)

@@ -1,4 +1,4 @@
-"""What goes wrong while nobody waits for it: what was fetched early is asked for again when a read comes to it."""
+"""Errors while no thread waits for the result: what was fetched early is asked for again when a read comes to it."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ def test_only_torch_archives_are_read_ahead_from_a_first_read(
 
 
 def test_a_look_into_a_torch_archive_keeps_no_memory(s3_server: S3Server, bucket: str, client: S3Client) -> None:
-    """And what was fetched ahead, though nobody read it, is within the budget."""
+    """And bytes that were fetched ahead and never read are within the budget."""
     data = archive_of_torch(content(0, 4 * PART) * 3)
     (s3_server.folder / bucket / "key").write_bytes(data[:-1])
     budget = client._runtime().budget

@@ -46,7 +46,7 @@ class ForwardProxy(TcpServer):
                     self._forward(connection, request)
 
     def _forward(self, connection: socket.socket, request: ReceivedRequest) -> None:
-        """Pass on one request, on a connection of its own, with the target in origin form."""
+        """Pass on one request, on a separate connection, with the target in origin form."""
         url = urlsplit(request.target)
         target = request.target.removeprefix(f"{url.scheme}://{url.netloc}") or "/"
         head = request.head.raw.replace(request.target.encode(), target.encode(), 1)

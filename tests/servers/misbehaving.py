@@ -4,9 +4,9 @@
         ...  # clients of proxy.endpoint
         proxy.report().lost_uploads
 
-It runs in a process of its own, on asyncio, so that its threads, sockets, memory and use of the interpreter lock are
-not the client's. It ends with its standard input, so also if the test process is killed; for each line on standard
-input it prints a report.
+It runs in a separate process, on asyncio, so that it shares no threads, sockets, memory and interpreter lock with the
+client. It ends with its standard input, so also if the test process is killed; for each line on standard input it
+prints a report.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class _Conversation:
         return head, body
 
     def _note_upload(self, request: ReceivedRequest, fault: Fault | None, answer: Head, body: bytes) -> None:
-        """Note an upload that the server has just created and of which the client will not learn."""
+        """Note an upload that the server has just created and that the client will not know about."""
         if request.method == "POST" and "uploads" in request.query and answer.status == 200:
             upload = re.search(rb"<UploadId>(.*?)</UploadId>", body)
             if upload and (fault not in HARMLESS or self._is_gone()):

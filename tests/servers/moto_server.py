@@ -1,4 +1,4 @@
-"""moto's S3 in a process of its own, so that forks of the test process do not inherit its threads and sockets.
+"""moto's S3 in a separate process, so that forks of the test process do not inherit its threads and sockets.
 
 Contract: the process prints its port when it serves, and ends with its standard input, so also if the test process is
 killed.

@@ -38,7 +38,7 @@ def read_in_place(uris: Any, server: S3Server, **arguments: Any) -> list[Sample]
 
 
 def test_the_same_samples_as_webdataset(s3_server: S3Server, bucket: str) -> None:
-    """One bucket, many archives in it: each example has names of its own."""
+    """One bucket, many archives in it: each example has its own names."""
     uri, examples = f"s3://{bucket}/", iter(range(10_000))
     client = S3Client(s3_server.region, endpoint=s3_server.endpoint)
 

@@ -1,4 +1,4 @@
-"""Samples of this process, once a second, on a thread of its own."""
+"""Samples of this process, once a second, on a separate thread."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """``on_error="replace"``: bad content is replaced, counted and bounded; trouble is not hidden. And ``stats``.
 
-Without it, an error says of which sample it is, by a note.
+Without it, a note of the error names the sample.
 """
 
 from __future__ import annotations

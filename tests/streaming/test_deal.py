@@ -1,4 +1,6 @@
-"""Who gets which positions: exactly once, equal batches, and the same samples a step on any number of ranks."""
+"""The division of positions among ranks: exactly once, equal batches, and the same samples a step on any number of
+ranks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers in memory, each of which enforces what one real server enforces, and names the source of its rule.
+"""Servers in memory. Each enforces a rule of one real server, and names the source of that rule.
 
     with Minio().serve() as server: ...
 

@@ -1,4 +1,5 @@
-"""s3rver 3.7: ranges of empty objects and from the end are answered in ways of its own, uploads cannot be listed.
+"""s3rver 3.7: it responds to ranges of empty objects and to ranges from the end in its own way, and uploads cannot be
+listed.
 
 https://github.com/jamhall/s3rver (``lib/controllers/object.js``)
 """
