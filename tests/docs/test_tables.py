@@ -80,6 +80,7 @@ _ACTIONS = {
     "CompleteMultipartUpload": ["s3:PutObject"],
     "CopyObject": ["s3:GetObject", "s3:PutObject"],
     "CreateMultipartUpload": ["s3:PutObject"],
+    "DeleteObjects": ["s3:DeleteObject"],
     "GetObjectTagging": ["s3:GetObjectTagging", "s3:PutObjectTagging"],
     "UploadPartCopy": ["s3:GetObject", "s3:PutObject"],
     "CreateSession": ["s3express:CreateSession"],
