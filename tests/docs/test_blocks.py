@@ -42,6 +42,7 @@ _PRINTED = {
     },
     "docs/guide/datasets.md": {
         "S3Trainer": "",
+        "TorchTrainer": "2 images, then the state is 2\n2 images, then the state is 4\n2 images, then the state is 6\n",
         "S3StreamingDataset.mix": "500 of 2000 500\n",
         "transform_threads": "(3, 32, 32, 3)\n(3, 32, 32, 3)\n",
         "balance=": "6 images\n",

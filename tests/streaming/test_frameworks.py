@@ -1,4 +1,4 @@
-"""Lightning and distributed checkpoints keep the loader's state, with the real packages."""
+"""Lightning, Ray Train and distributed checkpoints keep the loader's state, with the real packages."""
 
 from __future__ import annotations
 
@@ -60,6 +60,23 @@ def test_lightning_goes_on_in_the_middle_of_an_epoch(manifest: S3Manifest, tmp_p
     assert first.seen == epochs[0][:12]
     fit(second, S3DataLoader(dataset_of(manifest)), tmp_path, max_epochs=2, ckpt_path=tmp_path / "step=3.ckpt")
     assert first.seen + second.seen == epochs[0] + epochs[1]
+
+
+def test_a_loader_that_ray_has_prepared_is_a_batch_ahead_of_the_loop(manifest: S3Manifest) -> None:
+    """Which is why the guide says not to. With no workers, Ray calls the function here, and starts no process."""
+    from ray.train import ScalingConfig
+    from ray.train.torch import TorchTrainer, prepare_data_loader
+
+    positions = []
+
+    def train() -> None:
+        loader = S3DataLoader(dataset_of(manifest))
+        for each in (loader, prepare_data_loader(loader)):
+            next(iter(each))
+            positions.append(loader.state_dict()["position"])
+
+    TorchTrainer(train, scaling_config=ScalingConfig(num_workers=0)).fit()
+    assert positions == [4, 8]
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
