@@ -25,6 +25,7 @@ from tests.servers.moto_server import MotoServer
 from tests.servers.processes import no_process_left_behind
 from tests.servers.proxy import RecordingProxy
 from tests.servers.tls import PrivateCA
+from tests.servers.warm import WarmPython
 
 # How long an example takes says nothing on a busy machine. The examples of a test share its client and its bucket.
 settings.register_profile(
@@ -112,6 +113,13 @@ def moto_server(_surroundings: None) -> Iterator[MotoServer]:
     """moto in a separate process, for features that rclone ignores; any keys are good."""
     with MotoServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def warm_python(_surroundings: None) -> Iterator[WarmPython]:
+    """For programs of tests that import PyTorch."""
+    with WarmPython() as python:
+        yield python
 
 
 @pytest.fixture

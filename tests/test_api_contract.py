@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import io
-import subprocess
-import sys
 import typing
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -49,6 +47,7 @@ from s3torchconnector.dcp import (
 )
 from s3torchconnector.lightning import S3LightningCheckpoint
 from s3torchconnector.s3reader import S3ReaderConstructorProtocol
+from tests.servers.warm import WarmPython
 
 _Parameters = list[tuple[str, Any, Any]]
 
@@ -363,8 +362,9 @@ assert not {f"s3torchconnector.{name}" for name in unwanted} & set(sys.modules)
 """
 
 
-def test_names_bring_only_what_they_need() -> None:
-    subprocess.run([sys.executable, "-c", _USES], check=True)
+def test_names_bring_only_what_they_need(warm_python: WarmPython) -> None:
+    done = warm_python.run("-c", _USES)
+    assert (done.returncode, done.stderr) == (0, "")
     with pytest.raises(AttributeError, match="has no attribute 'S3Chekpoint'"):
         s3torchconnector.S3Chekpoint  # noqa: B018
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from s3torchconnector.testing import S3Server
 from tests.cli.support import call
 from tests.docs.pages import GUIDE, Block
+from tests.servers.warm import WarmPython
 
 _TITLE = "A first run, without AWS"
 _PAGE = GUIDE["getting-started"]
@@ -40,7 +40,7 @@ def _type(block: Block) -> str:
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 def test_it_is_killed_and_continues(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], warm_python: WarmPython
 ) -> None:
     _, upload, look = _blocks("sh")
     (train,) = _blocks("python")
@@ -49,10 +49,12 @@ def test_it_is_killed_and_continues(
     with S3Server() as server, server.exported():
         server.make_bucket("my-bucket")
         _type(upload)
-        with subprocess.Popen([sys.executable, "train.py"], stdout=subprocess.PIPE, text=True) as killed:
-            assert killed.stdout is not None
+        killed = warm_python.start("train.py")
+        try:
             assert killed.stdout.readline() == "saved step 5 in epoch 0\n"
+        finally:
             killed.kill()
+            killed.communicate(60)
         assert "step" in _type(look)
         exec(train.text.replace("time.sleep(0.2)", "pass"), {"__name__": "__main__"})
     resuming, *saved, figures = capsys.readouterr().out.splitlines()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import re
-import subprocess
-import sys
 
 from tests.docs.pages import GUIDE, ROOT
 from tests.every_server.table import BEGIN, END, FEATURES, NOT_TRIED, SERVERS
+from tests.servers.warm import WarmPython
 
 _PAGE = GUIDE["servers"]
 _TABLE = _PAGE.text.partition(BEGIN)[2].partition(END)[0]
@@ -20,10 +19,10 @@ def _rows() -> list[list[str]]:
     return [line.strip("| ").split(" | ") for line in _TABLE.splitlines() if line.startswith("| ")]
 
 
-def test_the_table_has_the_servers_and_features_of_the_tests() -> None:
-    command = [sys.executable, "-m", "tests.every_server.table", "--collect"]
-    answer = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=100)
-    tested = {(server, test) for server, test in json.loads(answer.stdout)}
+def test_the_table_has_the_servers_and_features_of_the_tests(warm_python: WarmPython) -> None:
+    done = warm_python.run("-m", "tests.every_server.table", "--collect", seconds=100, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    tested = {(server, test) for server, test in json.loads(done.stdout)}
     assert {test for _, test in tested} == set(FEATURES), "name the column of each test in tests/every_server/table.py"
     assert {server for server, _ in tested} == set(SERVERS) - {"Swift"}
     head, *rows = _rows()

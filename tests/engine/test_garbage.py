@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 from s3torchconnector.testing import S3Server
 from tests.reading.support import KIB, client_of, content, put
+from tests.servers.warm import WarmPython
 
 COUNT = 20
 SIZE = 100 * KIB
@@ -30,13 +29,13 @@ print(json.dumps([sizes, kinds]))
 """
 
 
-def test_a_small_object_leaves_no_cycle(s3_server: S3Server, bucket: str) -> None:
+def test_a_small_object_leaves_no_cycle(s3_server: S3Server, bucket: str, warm_python: WarmPython) -> None:
     with client_of(s3_server.endpoint) as client:
         for i in range(COUNT):
             put(client, bucket, f"{i}", content(i, i + SIZE))
     uris = json.dumps([f"s3://{bucket}/{i}" for i in range(COUNT)])
-    program = [sys.executable, "-c", PROGRAM, uris, s3_server.endpoint]
-    done = subprocess.run(program, capture_output=True, text=True, check=True, timeout=120)
+    done = warm_python.run("-c", PROGRAM, uris, s3_server.endpoint)
+    assert done.returncode == 0, done.stderr
     sizes, left = json.loads(done.stdout)
     assert sizes == [SIZE] * COUNT
     # What a client leaves when it ends, once, does not count.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +21,7 @@ from s3torchconnector.lightning import S3LightningCheckpoint
 from s3torchconnector.testing import S3Server
 from tests.servers.http_messages import s3_error
 from tests.servers.proxy import RecordingProxy, Replace
+from tests.servers.warm import WarmPython
 
 # Lightning from 2.6 on; tests/lightning/test_older_versions.py runs this file with older ones.
 _PASSES_WEIGHTS_ONLY = "weights_only" in inspect.signature(CheckpointIO.load_checkpoint).parameters
@@ -315,22 +314,22 @@ sys.meta_path.insert(0, Missing())
 """
 
 
-def _run(program: str, *missing: str) -> str:
-    code = _PROGRAM.format(missing=missing, program=program)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+def _run(python: WarmPython, program: str, *missing: str) -> str:
+    done = python.run("-c", _PROGRAM.format(missing=missing, program=program))
     return done.stdout + done.stderr
 
 
-def test_without_lightning_the_error_says_what_to_install() -> None:
-    said = _run("import s3torchconnector; import s3torchconnector.lightning", "lightning", "lightning_fabric")
+def test_without_lightning_the_error_says_what_to_install(warm_python: WarmPython) -> None:
+    program = "import s3torchconnector; import s3torchconnector.lightning"
+    said = _run(warm_python, program, "lightning", "lightning_fabric")
     assert "\nModuleNotFoundError: s3torchconnector.lightning needs Lightning" in said
     assert "pip install '.[lightning]'" in said
 
 
-def test_both_packages_of_lightning_know_the_plugin() -> None:
+def test_both_packages_of_lightning_know_the_plugin(warm_python: WarmPython) -> None:
     program = (
         "import pytorch_lightning as pl; from s3torchconnector.lightning import S3LightningCheckpoint as C; "
         "pl.Trainer(plugins=[C('us-east-1')], accelerator='cpu', logger=False)\nprint('fine')"
     )
-    assert "\nfine\n" in "\n" + _run(program)  # beside the package that it was made for
-    assert "\nfine\n" in "\n" + _run(program, "lightning")
+    assert "\nfine\n" in "\n" + _run(warm_python, program)  # beside the package that it was made for
+    assert "\nfine\n" in "\n" + _run(warm_python, program, "lightning")

@@ -17,6 +17,7 @@ from s3torchconnector import _fork_gate
 from s3torchconnector._late_imports import no_fork
 from tests.interrupts import interrupted_at
 from tests.servers.processes import run
+from tests.servers.warm import WarmPython
 
 _SOURCES = Path(s3torchconnector.__file__).parent
 
@@ -171,8 +172,9 @@ os._exit(0)
     ("name", "module"),
     [("S3MapDataset", "s3torchconnector.s3map_dataset"), ("S3CheckpointManager", "s3torchconnector.dcp")],
 )
-def test_first_use_of_a_name_on_two_threads(tmp_path: Path, name: str, module: str) -> None:
-    assert _run_program(_RACE.format(name=name, module=module), tmp_path) == "[False, False]"
+def test_first_use_of_a_name_on_two_threads(warm_python: WarmPython, name: str, module: str) -> None:
+    done = warm_python.run("-c", _RACE.format(name=name, module=module))
+    assert (done.returncode, done.stdout) == (0, "[False, False]\n"), done.stderr
 
 
 # A hook that runs between ours and the fork lets another thread begin an import: that has to wait for the fork.

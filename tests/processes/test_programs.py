@@ -26,6 +26,7 @@ from tests.processes.programs import SIZE, SMALL, distributed
 from tests.reading.support import content
 from tests.servers.http_messages import ReceivedRequest
 from tests.servers.proxy import RecordingProxy, StallBody
+from tests.servers.warm import WarmProgram, WarmPython
 from tests.writing.support import assert_no_upload_remains, is_part, read_back
 
 _ROOT = Path(__file__).parents[2]
@@ -36,14 +37,27 @@ _END_SECONDS = 25.0  # the read timeout is 30 s: nothing waits for that
 class Program:
     """One run of a program; see ``programs``."""
 
-    def __init__(self, name: str, endpoint: str, bucket: str, *options: str, argument: str | None = None) -> None:
-        command = [sys.executable, *options, "-m", "tests.processes.programs", name, endpoint, bucket]
+    def __init__(
+        self,
+        name: str,
+        endpoint: str,
+        bucket: str,
+        *options: str,
+        argument: str | None = None,
+        warm: WarmPython | None = None,
+    ) -> None:
+        command = ["-m", "tests.processes.programs", name, endpoint, bucket]
         if argument is not None:
             command.append(argument)
+        self._process: WarmProgram | subprocess.Popen[str]
+        if warm is not None:
+            self._process = warm.start(*command, cwd=_ROOT)
+            return
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=_ROOT, start_new_session=True
-        )
+            [sys.executable, *options, *command],
+            stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=_ROOT, start_new_session=True,
+        )  # fmt: skip
 
     def expect(self, word: str) -> None:
         assert self._process.stdout is not None
@@ -179,9 +193,12 @@ def test_an_end_with_transfers_under_way(
     "name", ["a_distributed_save", "an_asynchronous_distributed_save", "a_save_of_a_manager_in_the_background"]
 )
 def test_sigterm_during_a_save_on_other_threads(
-    proxy: RecordingProxy, s3_server: S3Server, bucket: str, name: str
+    proxy: RecordingProxy, s3_server: S3Server, bucket: str, warm_python: WarmPython, name: str
 ) -> None:
-    with stalling(proxy, "part", 2) as stalls, Program(name, proxy.endpoint, bucket) as program:
+    with (
+        stalling(proxy, "part", 2) as stalls,
+        Program(name, proxy.endpoint, bucket, warm=warm_python) as program,
+    ):
         program.expect("under way")
         stalls.wait()
         program.terminate()
@@ -222,25 +239,32 @@ def test_an_end_while_s3_is_silent(
     assert errors.count("AbortIncompleteMultipartUpload") == count, errors
 
 
-def test_sigterm_is_handled_while_something_is_saved(proxy: RecordingProxy, bucket: str) -> None:
-    with Program("sigterm_is_handled_while_something_is_saved", proxy.endpoint, bucket) as program:
+def test_sigterm_is_handled_while_something_is_saved(
+    proxy: RecordingProxy, bucket: str, warm_python: WarmPython
+) -> None:
+    name = "sigterm_is_handled_while_something_is_saved"
+    with Program(name, proxy.endpoint, bucket, warm=warm_python) as program:
         program.end(_START_SECONDS)
 
 
-def test_a_program_that_handles_sigterm_decides(proxy: RecordingProxy, bucket: str, s3_server: S3Server) -> None:
-    with Program("its_own_sigterm_handler_calls_the_one_before", proxy.endpoint, bucket) as program:
+def test_a_program_that_handles_sigterm_decides(
+    proxy: RecordingProxy, bucket: str, s3_server: S3Server, warm_python: WarmPython
+) -> None:
+    name = "its_own_sigterm_handler_calls_the_one_before"
+    with Program(name, proxy.endpoint, bucket, warm=warm_python) as program:
         program.end(_START_SECONDS)
     assert (s3_server.folder / bucket / "saved").stat().st_size > 0
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 @pytest.mark.xfail((3, 12, 0) <= sys.version_info[:3] < (3, 12, 2), reason="starts no thread at its end", strict=True)
-def test_an_end_before_a_distributed_save_begins(proxy: RecordingProxy, bucket: str) -> None:
+def test_an_end_before_a_distributed_save_begins(proxy: RecordingProxy, bucket: str, warm_python: WarmPython) -> None:
     """It is carried out to the end: its data, its commit, and the deletion of what it replaces."""
     path = f"s3://{bucket}/distributed"
     dcp.save(distributed(1.0), storage_writer=writer_of(path, thread_count=2))
     before = set(keys_of(bucket))
-    with Program("it_ends_before_a_distributed_save_begins", proxy.endpoint, bucket) as program:
+    name = "it_ends_before_a_distributed_save_begins"
+    with Program(name, proxy.endpoint, bucket, warm=warm_python) as program:
         program.end(_START_SECONDS)
     assert same(load(path, distributed(0.0)), distributed(2.0))
     assert set(keys_of(bucket)) & before == {"distributed/.metadata"}
@@ -248,9 +272,14 @@ def test_an_end_before_a_distributed_save_begins(proxy: RecordingProxy, bucket: 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_childs_end_during_a_distributed_save(proxy: RecordingProxy, bucket: str, method: str) -> None:
+def test_a_childs_end_during_a_distributed_save(
+    proxy: RecordingProxy, bucket: str, warm_python: WarmPython, method: str
+) -> None:
     name = "a_child_ends_during_a_distributed_save"
-    with stalling(proxy, "part") as stalls, Program(name, proxy.endpoint, bucket, argument=method) as program:
+    with (
+        stalling(proxy, "part") as stalls,
+        Program(name, proxy.endpoint, bucket, argument=method, warm=warm_python) as program,
+    ):
         program.expect("under way")
         stalls.wait()
         program.go_on()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import socket
-import sys
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
@@ -14,7 +13,7 @@ from s3torchconnector._uri import path_text
 from s3torchconnector._wire._polling import POLLIN, POLLOUT, PipeWakeup, Poll, SelectPoll, SocketWakeup
 from s3torchconnector.dcp import S3FileSystem
 from s3torchconnector.testing import S3Server
-from tests.servers.processes import run
+from tests.servers.warm import WarmPython
 
 _PROGRAM = Path(__file__).parent / "without_posix.py"
 
@@ -24,13 +23,13 @@ _PROGRAM = Path(__file__).parent / "without_posix.py"
     [("s3_server", ["objects", "datasets", "checkpoints", "limits"]), ("s3_server_tls", ["objects"])],
 )
 def test_readers_writers_datasets_and_checkpoints_need_no_posix(
-    server: str, parts: list[str], request: pytest.FixtureRequest
+    server: str, parts: list[str], request: pytest.FixtureRequest, warm_python: WarmPython
 ) -> None:
     s3: S3Server = request.getfixturevalue(server)
     name = f"without-posix-{server.replace('_', '-')}"
     s3.make_bucket(name)
     environment = {**os.environ, **s3.env()}
-    ended = run([sys.executable, "-W", "ignore", _PROGRAM, s3.endpoint, name, *parts], 150, env=environment)
+    ended = warm_python.run("-W", "ignore", str(_PROGRAM), s3.endpoint, name, *parts, seconds=150, env=environment)
     assert ended.stdout.split() == parts, ended.stderr
     assert ended.returncode == 0
     assert ended.stderr == ""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +9,7 @@ from hypothesis import strategies as st
 
 from s3torchconnector._datasets import _order
 from s3torchconnector._datasets._order import Order, mix
+from tests.servers.warm import WarmPython
 
 SEEDS = st.integers(0, 2**64 - 1)
 EPOCHS = st.integers(0, 10_000)
@@ -132,7 +130,7 @@ assert psutil.Process().num_threads() == before, "operations of PyTorch have sta
 """
 
 
-def test_no_order_starts_threads_of_pytorch() -> None:
+def test_no_order_starts_threads_of_pytorch(warm_python: WarmPython) -> None:
     """They would hang in a child that is forked later."""
-    run = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=100, check=False)
+    run = warm_python.run("-c", _PROGRAM)
     assert (run.returncode, run.stderr) == (0, "")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import itertools
 import signal
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ from s3torchconnector.s3streaming_dataset import S3StreamingDataset
 from s3torchconnector.testing import S3Server
 from tests.reading.support import wait_until
 from tests.reading.test_reader_fork import Child
+from tests.servers.warm import WarmPython
 from tests.streaming.support import loading, number, numbered, options
 
 COUNT = 53
@@ -250,11 +249,9 @@ print(next(samples), flush=True)
 """
 
 
-def test_an_exit_in_the_middle_is_quiet(manifest: S3Manifest, s3_server: S3Server) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, "s3://threads/data/", s3_server.endpoint],
-        capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+@pytest.mark.usefixtures("manifest")
+def test_an_exit_in_the_middle_is_quiet(s3_server: S3Server, warm_python: WarmPython) -> None:
+    run = warm_python.run("-c", _PROGRAM, "s3://threads/data/", s3_server.endpoint)
     assert (run.returncode, run.stdout, run.stderr) == (0, "1\n", "")
 
 
