@@ -17,7 +17,6 @@ from tests.compat import programs
 from tests.servers.moto_server import MotoServer
 from tests.servers.processes import run
 
-_PEER = peer.interpreter(Path(peer.__file__).parents[1] / ".venv-peer")
 _SECONDS = 180.0
 
 EXPECTED: dict[str, Any] = {
@@ -75,11 +74,17 @@ def test_here(moto_bucket: str, moto_server: MotoServer, monkeypatch: pytest.Mon
     assert json.loads(json.dumps(programs.PROGRAMS[name](moto_bucket))) == EXPECTED[name]
 
 
+@pytest.fixture(scope="module")
+def native() -> Path:
+    """The interpreter that has 1.5.0."""
+    return peer.interpreter(Path(peer.__file__).parents[1] / ".venv-peer")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
-def test_with_1_5_0(moto_bucket: str, moto_server: MotoServer, name: str) -> None:
+def test_with_1_5_0(native: Path, moto_bucket: str, moto_server: MotoServer, name: str) -> None:
     endpoint = dict.fromkeys(("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"), moto_server.endpoint)
     variables = peer.environment({**os.environ, **endpoint})
-    done = run([_PEER, programs.__file__, name, moto_bucket], _SECONDS, env=variables)
+    done = run([native, programs.__file__, name, moto_bucket], _SECONDS, env=variables)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == EXPECTED[name]
