@@ -332,7 +332,7 @@ def test_only_the_main_thread_of_rank_0_shows_something(terminal: Terminal, monk
 @on_terminal
 def test_workers_show_nothing(terminal: Terminal) -> None:
     assert Child(lambda: repr(_progress._is_shown_here(True)).encode()).result() == b"False"
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
         assert pool.apply(_progress._is_shown_here, (True,)) is False
 
 

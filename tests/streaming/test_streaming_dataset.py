@@ -76,9 +76,7 @@ def test_seeds_and_epochs_have_orders_of_their_own(manifest: S3Manifest) -> None
     assert list(dataset_of(manifest, shuffle=False)) == list(range(COUNT))
 
 
-@pytest.mark.parametrize(
-    ("method", "persistent"), [("fork", False), ("fork", True), ("spawn", True), ("forkserver", True)]
-)
+@pytest.mark.parametrize(("method", "persistent"), [("fork", False), ("fork", True), ("forkserver", True)])
 def test_a_new_order_each_pass_without_a_call(manifest: S3Manifest, method: str, persistent: bool) -> None:
     expected = [list(dataset) for dataset in [dataset_of(manifest)] for _ in range(4)]
     with loading(

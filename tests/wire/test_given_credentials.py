@@ -115,7 +115,7 @@ def content(reader: S3Reader) -> bytes:
     return reader.read()
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", "forkserver"])
 def test_workers_ask_the_function_themselves(context: str, s3_server: S3Server, bucket: str, tmp_path: Path) -> None:
     for i in range(4):
         (s3_server.folder / bucket / f"{i}").write_bytes(b"%d" % i)
