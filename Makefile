@@ -28,6 +28,9 @@ browser:  # what tests/docs/test_site.py looks at the pages with; apt-get can in
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	else echo "tests/docs/test_site.py needs Chromium, and will fail. To install it: sudo apt-get install chromium"; fi
 
+# Tests start hundreds of interpreters, each of which would compile the sources again.
+unexport PYTHONDONTWRITEBYTECODE
+
 test: $(READY) browser ## run the tests (T="-k name" passes options to pytest)
 	@$(BIN)/python -m pytest -q $(T)
 
