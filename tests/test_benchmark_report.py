@@ -55,7 +55,7 @@ def test_a_row_without_a_peer_has_a_line_and_no_bar(tmp_path: Path, alone: bool)
     assert path.exists() is not alone
 
 
-def test_goals_are_judged_beside_what_was_measured() -> None:
+def test_goals_are_compared_with_the_measured_values() -> None:
     met, missed = _row("torch-save", **{OURS: 3e9, PEER: 1e9}), _row("torch-save", **{OURS: 2.4e9, PEER: 1e9})
     assert passages.goals(_results(met)).startswith("All goals are met.\n")
     lines = passages.goals(_results(met, missed)).splitlines()
@@ -66,7 +66,7 @@ def test_goals_are_judged_beside_what_was_measured() -> None:
     ]
 
 
-def test_litdata_has_a_table_of_its_own_and_a_line_in_the_wide_one() -> None:
+def test_litdata_has_its_own_table_and_a_line_in_the_wide_one() -> None:
     results = _results(_row("shuffled-raw", **{OURS: 4e3, LITDATA: 2.5e3}), _row("manager-save", **{OURS: 2e9}))
     assert passages.passage("litdata", results).splitlines() == [
         "|  | this version | litdata 0.2.76 | times litdata | CPU |",

@@ -10,7 +10,7 @@ from tests.docs.pages import ROOT
 _PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
-def test_the_floors_are_those_that_are_tried() -> None:
+def test_the_floors_are_the_tested_versions() -> None:
     project = _PROJECT.partition("\ndev = [")[0]  # what development needs is not declared to users
     declared = dict(re.findall(r'"([\w-]+)>=([\d.]+)[",<]', project))
     tried = dict(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "requirements-floors.txt").read_text(), re.MULTILINE))
@@ -20,7 +20,7 @@ def test_the_floors_are_those_that_are_tried() -> None:
     }
 
 
-def test_the_interpreters_are_those_that_are_tried() -> None:
+def test_the_interpreters_are_the_tested_ones() -> None:
     classified = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', _PROJECT)
     assert tuple(classified) == matrix.VERSIONS
     assert f'requires-python = ">={matrix.VERSIONS[0]}"' in _PROJECT

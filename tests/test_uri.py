@@ -15,7 +15,7 @@ _BUCKETS = st.text(st.characters(blacklist_characters="/"), min_size=1)
 
 
 @given(_BUCKETS, st.text())
-def test_bucket_and_key_come_back_as_they_are(bucket: str, key: str) -> None:
+def test_bucket_and_key_round_trip_unchanged(bucket: str, key: str) -> None:
     assert parse_s3_uri(f"s3://{bucket}/{key}") == (bucket, key)
     if key:
         assert parse_object_uri(f"s3://{bucket}/{key}") == (bucket, key)

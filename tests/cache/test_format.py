@@ -60,7 +60,7 @@ def test_a_state_is_read_as_written_and_not_if_a_byte_differs(state: State, data
 
 
 @given(st.lists(st.tuples(DIGESTS, ENTRIES), max_size=60), st.integers(0, 2**22))
-def test_a_bucket_holds_what_was_entered_last_in_its_places(entered: list[tuple[bytes, Entry]], chance: int) -> None:
+def test_a_bucket_holds_the_latest_entries(entered: list[tuple[bytes, Entry]], chance: int) -> None:
     bucket, expected = bytearray(BUCKET_SIZE), dict[bytes, Entry]()
     for digest, entry in entered:
         place = place_for(bytes(bucket), digest, chance)
@@ -105,7 +105,7 @@ def test_a_bucket_of_anything_has_nothing(bucket: bytes, digest: bytes, place: i
 
 
 @given(DIGESTS, DIGESTS, st.binary(max_size=100), U64)
-def test_a_record_is_of_its_own_digest_and_bytes(digest: bytes, other: bytes, data: bytes, boot: int) -> None:
+def test_a_record_matches_only_its_own_digest_and_bytes(digest: bytes, other: bytes, data: bytes, boot: int) -> None:
     encoded = encode_record_head(digest, data, boot)
     head = read_record_head(encoded, digest)
     assert head is not None

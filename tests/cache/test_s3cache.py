@@ -274,7 +274,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("is_open", [True, False])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_training_goes_on_whatever_becomes_of_the_disk(
+def test_training_goes_on_whatever_happens_to_the_disk(
     manifest: S3Manifest,
     cache: S3Cache,
     caplog: pytest.LogCaptureFixture,

@@ -259,7 +259,7 @@ def test_a_stopped_process_with_the_lock_stops_no_other(tmp_path: Path) -> None:
     assert add(Store(str(tmp_path), LIMIT), 2)
 
 
-def test_a_forked_child_writes_to_a_segment_of_its_own(tmp_path: Path) -> None:
+def test_a_forked_child_writes_to_its_own_segment(tmp_path: Path) -> None:
     store = Store(str(tmp_path), LIMIT)
     assert add(store, 0)
 

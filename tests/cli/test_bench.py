@@ -53,9 +53,7 @@ def left_behind(folder: Path) -> list[Path]:
 # -- against a server -----------------------------------------------------------------------------------------------
 
 
-def test_the_figures_are_those_of_the_server(
-    s3_server: S3Server, bucket: str, proxy: RecordingProxy, tmp_path: Path
-) -> None:
+def test_the_figures_match_the_server(s3_server: S3Server, bucket: str, proxy: RecordingProxy, tmp_path: Path) -> None:
     folder, picture = s3_server.folder / bucket, tmp_path / "runs.png"
     store(folder, 60)
     (folder / "large").write_bytes(bytes(16 * _MIB))
@@ -334,7 +332,7 @@ def test_runs_share_the_rest(took: list[float]) -> None:
     assert shares[0].divided(4) == Share(6.0, 25_000_000, 25)
 
 
-def test_the_cost_is_that_of_the_price_list() -> None:
+def test_the_cost_matches_the_price_list() -> None:
     cost = estimate(10**9, 8 * 10**7, mean_size=1000, part_size=8_000_000, most_requests=10**7, fixed_writes=20)
     assert (cost.reads, cost.writes) == (10**6 + 1, 30)
     assert cost.requests == pytest.approx(0.4 + 30 * 0.005 / 1000, rel=1e-5)

@@ -32,7 +32,7 @@ def test_objects_are_written_in_the_order_of_the_arguments(letters: str) -> None
     ("given", "expected"),
     [("0-0", "a"), ("2-4", "cde"), ("bytes=7-", "hij"), ("-3", "hij"), ("-99", "abcdefghij"), ("8-99", "ij")],
 )
-def test_a_range_is_that_of_http(letters: str, given: str, expected: str) -> None:
+def test_a_range_has_the_form_of_http(letters: str, given: str, expected: str) -> None:
     assert _cat("--range", given, f"{letters}/a") == expected
     assert _cat(f"--range={given}", f"{letters}/a", f"{letters}/a") == 2 * expected
 

@@ -58,7 +58,7 @@ def _file(s3_server: S3Server, uri: str, step: int, pattern: str) -> Path:
     return file
 
 
-def test_steps_are_listed_with_what_they_are(run: str) -> None:
+def test_steps_are_listed_with_their_states(run: str) -> None:
     found = [
         [each[name] for name in ("step", "state", "format", "files", "latest", "leftover_bytes")]
         for each in _steps(run)

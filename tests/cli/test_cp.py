@@ -195,7 +195,7 @@ def test_a_dry_run_copies_nothing(tree: Path, bucket: str, client: S3Client, tmp
     assert "would copy 4 files" in left.stderr
 
 
-def test_json_says_what_became_of_each(tree: Path, bucket: str, client: S3Client) -> None:
+def test_json_has_the_outcome_of_each_object(tree: Path, bucket: str, client: S3Client) -> None:
     _put(client, bucket, "x/a")
     done = call("cp", "-r", "-n", "--json", str(tree), f"s3://{bucket}/x")
     lines = {line["source"]: line for line in map(json.loads, done.stdout.splitlines())}
@@ -226,7 +226,7 @@ def test_links_are_followed_but_not_in_a_circle(bucket: str, client: S3Client, t
     assert [info.key for page in client.list_all(bucket, "y") for info in page] == ["y/real/file"]
 
 
-def test_a_link_is_replaced_by_a_file_and_what_it_names_stays(bucket: str, client: S3Client, tmp_path: Path) -> None:
+def test_a_link_is_replaced_by_a_file_and_its_target_stays(bucket: str, client: S3Client, tmp_path: Path) -> None:
     _put(client, bucket, "a", b"new")
     (tmp_path / "old").write_bytes(b"old")
     (tmp_path / "a").symlink_to("old")
@@ -264,7 +264,7 @@ def test_a_key_that_is_a_file_and_a_folder_is_an_error(
     assert (tmp_path / "y/c").read_bytes() == b"data"
 
 
-def test_a_name_that_is_no_text_does_not_stop_the_others(tree: Path, bucket: str, client: S3Client) -> None:
+def test_an_undecodable_name_does_not_stop_other_files(tree: Path, bucket: str, client: S3Client) -> None:
     (tree / os.fsdecode(b"\xff")).write_bytes(b"1")
     assert "not valid UTF-8" in _fails("-r", tree, f"s3://{bucket}/x")
     assert sum(len(page) for page in client.list_all(bucket)) == 5

@@ -197,7 +197,7 @@ def test_a_file_that_the_system_does_not_take_is_named(objects: str, tmp_path: P
     assert ".part" not in done.stderr
 
 
-def test_a_full_disk_is_told_with_the_file_and_what_to_do(objects: str, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_the_file_and_advice(objects: str, tmp_path: Path) -> None:
     advice = f"[Errno {errno.ENOSPC}] No space left on device. Free some space, or write to another disk"
     with (
         PartialFiles(replace=True, sync=False) as files,

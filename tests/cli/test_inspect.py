@@ -505,7 +505,7 @@ def test_numbered_checkpoints_are_listed_and_described(bucket: str) -> None:
 # -- types, imports ---------------------------------------------------------------------------------------------------
 
 
-def test_sizes_of_types_are_those_of_torch() -> None:
+def test_sizes_of_types_match_torch() -> None:
     types = {each for each in vars(torch).values() if isinstance(each, torch.dtype)}
     assert len(types) > 20
     for dtype in types:

@@ -57,7 +57,7 @@ def _created(bucket: str, *options: str) -> str:
     return uri
 
 
-def test_that_there_is_nothing_is_said_once(bucket: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_empty_prefix_is_reported_once(bucket: str, caplog: pytest.LogCaptureFixture) -> None:
     done = call("manifest", "create", f"s3://{bucket}/none/", "--to", f"s3://{bucket}/m", "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
     assert len(caplog.messages) == 1

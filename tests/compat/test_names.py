@@ -75,7 +75,7 @@ def _has(module: str, name: str) -> bool:
 
 
 @pytest.mark.slow
-def test_the_list_is_that_of_1_5_0() -> None:
+def test_the_list_matches_1_5_0() -> None:
     python = peer.interpreter(Path(peer.__file__).parents[1] / ".venv-peer")
     done = run([python, "-W", "ignore", names.__file__], 180, env=peer.environment(os.environ))
     assert done.returncode == 0, done.stderr

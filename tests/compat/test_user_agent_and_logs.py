@@ -93,7 +93,7 @@ _CASES: dict[str, tuple[Callable[[str, str], Any], str | None]] = {
 
 
 @pytest.mark.parametrize("name", _CASES)
-def test_each_class_says_what_it_is(s3_server: S3Server, bucket: str, proxy: RecordingProxy, name: str) -> None:
+def test_each_class_is_named_in_the_header(s3_server: S3Server, bucket: str, proxy: RecordingProxy, name: str) -> None:
     (s3_server.folder / bucket / "k").write_bytes(b"x")
     use, comment = _CASES[name]
     with contextlib.suppress(S3Exception):  # the response does not matter

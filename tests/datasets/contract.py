@@ -65,7 +65,7 @@ class DatasetContract:
 
         return make
 
-    def test_from_prefix_yields_what_begins_with_it_in_key_order(self, uri: str, from_prefix: Any) -> None:
+    def test_from_prefix_yields_its_objects_in_key_order(self, uri: str, from_prefix: Any) -> None:
         assert list(from_prefix(f"{uri}/data/")) == SAMPLES
         assert list(from_prefix(f"{uri}/data/0")) == SAMPLES[:10]
         assert list(from_prefix(f"{uri}/da")) == SAMPLES

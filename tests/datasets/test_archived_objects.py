@@ -47,7 +47,7 @@ def key_of(reader: S3Reader) -> str:
 
 
 @pytest.mark.parametrize("kind", [S3MapDataset, S3IterableDataset])
-def test_datasets_leave_out_what_cannot_be_read(kind: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_datasets_leave_out_unreadable_objects(kind: Any, caplog: pytest.LogCaptureFixture) -> None:
     with ScriptedServer(handler=listing) as server:
         where = {"region": "us-east-1", "endpoint": server.endpoint, "transform": key_of}
         assert list(kind.from_prefix("s3://bucket/", **where)) == list(ENTRIES)
@@ -84,7 +84,7 @@ def test_a_tier_that_archives_is_named_by_reads_and_heads() -> None:
         assert (head.storage_class, head.archive_status) == ("INTELLIGENT_TIERING", "DEEP_ARCHIVE_ACCESS")
 
 
-def test_datasets_cannot_leave_out_what_a_tier_has_archived() -> None:
+def test_datasets_cannot_leave_out_objects_archived_by_a_tier() -> None:
     """The listing of such an object looks like that of any other."""
     entry = ENTRY.format("key", "INTELLIGENT_TIERING", "")
     page = f"<ListBucketResult><EncodingType>url</EncodingType>{entry}</ListBucketResult>".encode()
@@ -100,7 +100,7 @@ def test_datasets_cannot_leave_out_what_a_tier_has_archived() -> None:
             dataset[0]
 
 
-def test_reading_an_archived_object_is_an_error_of_its_own() -> None:
+def test_reading_an_archived_object_is_a_separate_error() -> None:
     refusal = s3_error(403, "InvalidObjectState", f"{REFUSAL}storage class")
     with ScriptedServer(handler=lambda _: refusal) as server, client_of(server.endpoint) as client:
         with client.get_object("bucket", "key") as reader, pytest.raises(S3ObjectArchivedError) as caught:

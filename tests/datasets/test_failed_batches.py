@@ -99,7 +99,7 @@ def test_a_subclass_is_not_called_twice_for_a_sample() -> None:
         assert _requests(server) == {i: 1 + (i in (0, _BAD)) for i in range(_COUNT)}
 
 
-def test_another_transform_gets_samples_of_its_own() -> None:
+def test_another_transform_gets_its_own_samples() -> None:
     with HeldObjects(_COUNT) as server:
         dataset = server.map_dataset(_failing(server))
         with pytest.raises(ValueError, match="cannot decode"):

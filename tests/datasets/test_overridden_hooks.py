@@ -133,7 +133,7 @@ class OwnIndices(S3MapDataset):
         return [super(OwnIndices, self).__getitem__(each) for each in i]
 
 
-def test_indices_of_a_kind_of_its_own_are_left_to_the_subclass() -> None:
+def test_special_indices_are_left_to_the_subclass() -> None:
     with HeldObjects(8) as server:
         dataset = OwnIndices.from_objects(server.uris, **_place(server, read))
         pairs: Any = [(0, 1), (2, 3), (6, 7)]

@@ -78,7 +78,7 @@ def _metadata_of(**more: Any) -> Metadata:
 
 
 @pytest.mark.parametrize("protocol", _PROTOCOLS)
-def test_descriptions_of_checkpoints_come_back(protocol: int) -> None:
+def test_descriptions_of_checkpoints_round_trip(protocol: int) -> None:
     described = _metadata_of()
     read = _metadata.parse_metadata(pickle.dumps(described, protocol))
     assert isinstance(read.storage_meta, StorageMeta)
@@ -88,7 +88,7 @@ def test_descriptions_of_checkpoints_come_back(protocol: int) -> None:
     assert read == described
 
 
-def test_properties_of_old_releases_come_back() -> None:
+def test_properties_of_old_releases_round_trip() -> None:
     old = sharded.TensorProperties(torch.float16)
     read = _metadata.parse_metadata(pickle.dumps(Metadata({}, planner_data=[old, torch.strided, torch.device("cpu")])))
     assert read.planner_data == [old, torch.strided, torch.device("cpu")]

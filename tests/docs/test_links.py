@@ -24,7 +24,7 @@ def _exists(page: Page, link: str) -> bool:
     return not anchor or anchor in Page(target).anchors
 
 
-def test_a_link_to_a_heading_that_is_not_there_is_found() -> None:
+def test_a_link_to_a_missing_heading_is_found() -> None:
     assert _exists(README, "docs/guide/errors.md#the-tree")
     assert not _exists(README, "docs/guide/errors.md#no-such-heading")
     assert not _exists(README, "docs/guide/no-such-page.md")

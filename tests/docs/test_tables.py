@@ -65,7 +65,7 @@ def test_the_results_have_their_place() -> None:
 # -- getting started ---------------------------------------------------------------------------------------------------
 
 
-def test_the_extras_are_those_of_the_package() -> None:
+def test_the_extras_match_the_package() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     extras = project.partition("[project.optional-dependencies]\n")[2].partition("\n[")[0]
     documented = {name for cell, _ in _START.rows("Install") for name in _names(cell)}
@@ -114,7 +114,7 @@ def test_the_variables_for_proxies_and_cas_are_read() -> None:
 # -- datasets, checkpoints ---------------------------------------------------------------------------------------------
 
 
-def test_the_ways_of_reading_are_those_of_the_code() -> None:
+def test_the_ways_of_reading_match_the_code() -> None:
     documented = [name for cell, _ in _DATASETS.rows("How readers fetch: S3ReaderConstructor") for name in _names(cell)]
     methods = [name for name, each in vars(S3ReaderConstructor).items() if isinstance(each, staticmethod)]
     assert {name.partition("(")[0] for name in documented} == set(methods) - {"get_reader_type_string"}
@@ -169,7 +169,7 @@ def test_each_error_has_advice() -> None:
     assert all(advice for _, advice, _ in rows)
 
 
-def test_the_attributes_of_errors_are_those_of_the_code() -> None:
+def test_the_attributes_of_errors_match_the_code() -> None:
     documented = [name for cell, _ in _ERRORS.rows("What each carries") for name in _names(cell)]
     assert documented == list(errors.S3Exception.__annotations__)
     text = _ERRORS.section("What each carries")
@@ -187,7 +187,7 @@ def test_the_errors_that_are_an_oserror_are_named() -> None:
 # -- troubleshooting ---------------------------------------------------------------------------------------------------
 
 
-def test_the_messages_to_look_for_are_those_of_the_code() -> None:
+def test_the_messages_to_look_for_match_the_code() -> None:
     quoted = re.findall(r'\*\*"([^"]+)"\*\*', GUIDE["troubleshooting"].prose)
     assert len(quoted) >= 3
     assert [text for text in quoted if text not in _SOURCES] == []

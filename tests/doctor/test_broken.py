@@ -271,7 +271,7 @@ def test_a_key_of_kms_that_may_not_be_used(keys: None) -> None:
         (400, "InvalidRequest", "The object was stored using a form of Server Side Encryption.", "customer_key"),
     ],
 )
-def test_an_object_that_cannot_be_read_for_what_it_is(
+def test_an_object_that_cannot_be_read_because_of_its_state(
     keys: None, status: int, code: str, message: str, fix: str
 ) -> None:
     refusal = s3_error(status, code, message)

@@ -22,7 +22,7 @@ MIB = 1024**2
 JOB = Target("bucket", workers=8, ranks=8)
 
 
-def test_the_floors_are_those_of_the_package() -> None:
+def test_the_floors_match_the_package() -> None:
     declared = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     for name, floor in FLOORS.items():
         assert set(re.findall(rf'"{name}>=([\d.]+)"', declared)) == {".".join(map(str, floor))}

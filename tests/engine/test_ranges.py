@@ -22,7 +22,7 @@ def test_split_on_grid(start: int, stop: int, step: int) -> None:
 
 
 @given(st.integers(0, 10**18), st.integers(0, 10**18), st.integers(1, 10**18))
-def test_a_content_range_comes_back(first: int, more: int, behind: int) -> None:
+def test_a_content_range_round_trips(first: int, more: int, behind: int) -> None:
     stop, size = first + more + 1, first + more + behind
     assert parse_content_range(f"bytes {first}-{stop - 1}/{size}") == ContentRange(first, stop, size)
 

@@ -47,7 +47,7 @@ FEATURES = {
     "test_an_aborted_upload_leaves_nothing": "abort",
     "test_create_only_refuses_an_object_that_is_there": "`overwrite=False`",
     "test_one_of_two_writers_succeeds": "`overwrite=False`, two writers",
-    "test_required_checksums_are_there_or_an_error": '`checksum="required"`',
+    "test_required_checksums_are_present_or_it_is_an_error": '`checksum="required"`',
     "test_torch_saves_and_loads": "`torch.save`, `torch.load`",
     "test_a_distributed_checkpoint_is_saved_and_loaded": "distributed checkpoint",
     "test_safetensors_are_saved_and_loaded": "safetensors",

@@ -41,7 +41,9 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
-def test_an_upload_to_aws_costs_what_it_did(aws: tuple[AwsLike, S3Client], caplog: pytest.LogCaptureFixture) -> None:
+def test_an_upload_to_aws_costs_no_more_requests(
+    aws: tuple[AwsLike, S3Client], caplog: pytest.LogCaptureFixture
+) -> None:
     memory, client = aws
     put(client, "bucket", "key", DATA)
     with client.get_object("bucket", "key") as reader:

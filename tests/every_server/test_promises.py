@@ -41,7 +41,7 @@ def test_one_of_two_writers_succeeds(server: Server, size: int) -> None:
 
 @pytest.mark.parametrize("server", KNOWN, indirect=True)
 @pytest.mark.parametrize("size", [SMALL, SEVERAL])
-def test_required_checksums_are_there_or_an_error(server: Server, size: int) -> None:
+def test_required_checksums_are_present_or_it_is_an_error(server: Server, size: int) -> None:
     with server.client(checksum="required") as client:
         if server.name in REFUSE_CHECKSUMS:
             server.limit("refused", "the server takes no such checksums, so every upload is an error")

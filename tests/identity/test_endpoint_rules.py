@@ -53,7 +53,7 @@ def without_default_port(text: str) -> str:
 
 
 @given(bucket=BUCKETS, endpoint=ENDPOINTS, region=REGIONS)
-def test_path_style_is_that_of_the_rules(rules: EndpointProvider, bucket: str, endpoint: str, region: str) -> None:
+def test_path_style_follows_the_rules(rules: EndpointProvider, bucket: str, endpoint: str, region: str) -> None:
     oracle = rules.resolve_endpoint(Bucket=bucket, Region=region, Endpoint=endpoint, ForcePathStyle=True)
     [scheme] = oracle.properties["authSchemes"]
 

@@ -164,7 +164,7 @@ def test_use_arn_region(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve(ACCESS_POINT)
 
 
-def test_settings_are_those_of_the_profile(aws_files: AwsFiles) -> None:
+def test_settings_match_the_profile(aws_files: AwsFiles) -> None:
     aws_files.config.write_text("[profile lab]\nendpoint_url = http://lab:9000\n")
 
     assert resolve("train", config=S3ClientConfig(profile="lab")).host == "lab"

@@ -72,7 +72,7 @@ def provider_of(given: Any) -> Any:
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_value_comes_before_all_other_places(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_value_overrides_all_other_places(monkeypatch: pytest.MonkeyPatch) -> None:
     set_environment(monkeypatch, AWS_ACCESS_KEY_ID="A", AWS_SECRET_ACCESS_KEY="S")
     provider = provider_of(STATIC)
     assert provider.valid() == provider.get() == Credentials("AKIDGIVEN", SECRET, TOKEN)

@@ -20,7 +20,7 @@ _LARGEST = {64: 2**64 - 1, 32: 2**32 - 1}
 _PUBLISHED = {"CRC64NVME": 0xAE8B14860A799888, "CRC32C": 0xE3069283, "CRC32": 0xCBF43926}
 
 
-def test_the_best_comes_first() -> None:
+def test_the_best_is_first() -> None:
     assert list(_BY_NAME) == ["CRC64NVME", "CRC32C", "CRC32"]
 
 
@@ -30,7 +30,9 @@ class TestEach:
         assert algorithm.of([b"1234", bytearray(b"567"), memoryview(b"89")]) == _PUBLISHED[algorithm.name]
 
     @given(st.binary(max_size=300), st.binary(max_size=300))
-    def test_combined_is_that_of_the_concatenation(self, algorithm: Algorithm, first: bytes, second: bytes) -> None:
+    def test_a_combined_checksum_is_that_of_the_concatenation(
+        self, algorithm: Algorithm, first: bytes, second: bytes
+    ) -> None:
         one = _NATIVE[algorithm.name]
         assert algorithm.combine(one(first), one(second), len(second)) == one(first + second)
 
@@ -54,12 +56,12 @@ class TestEach:
         assert algorithm.decode(algorithm.encode(crc)) == crc
 
     @given(st.text() | st.binary().map(lambda data: base64.b64encode(data).decode()))
-    def test_decodes_only_what_it_would_encode(self, algorithm: Algorithm, text: str) -> None:
+    def test_only_encodable_texts_are_decoded(self, algorithm: Algorithm, text: str) -> None:
         crc = algorithm.decode(text)
         assert crc is None or algorithm.encode(crc) == text
 
 
-def test_headers_are_those_of_s3() -> None:
+def test_headers_match_those_of_s3() -> None:
     assert CRC32.header == "x-amz-checksum-crc32"
     # From the API reference: the CRC32 of "Hello world" in big-endian base64.
     assert CRC32.encode(zlib.crc32(b"Hello world")) == "i9aeUg=="

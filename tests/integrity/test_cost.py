@@ -59,7 +59,7 @@ def test_nothing_is_summed_for_a_server_without_checksums(summed: list[tuple[int
     assert summed == []
 
 
-def test_of_a_file_read_in_part_nothing_is_summed(summed: list[tuple[int, str]]) -> None:
+def test_nothing_is_summed_for_a_file_read_in_part(summed: list[tuple[int, str]]) -> None:
     """Nothing can be compared with the checksum of the whole."""
     file = ChecksummedObject(safetensors())
     with serving({"f": file}) as endpoint:

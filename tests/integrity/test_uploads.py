@@ -95,7 +95,7 @@ def test_one_put_has_a_checksum_and_is_resent_when_damaged(damaged: int) -> None
 
 
 @pytest.mark.parametrize("damaged", [0, 2])
-def test_a_multipart_upload_carries_those_of_parts_and_whole(damaged: int) -> None:
+def test_a_multipart_upload_carries_checksums_of_parts_and_whole(damaged: int) -> None:
     bucket = Bucket(damaged)
     with ScriptedServer(handler=bucket) as server, client_of(server.endpoint) as client:
         save(client, LARGE)

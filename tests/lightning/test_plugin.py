@@ -93,7 +93,7 @@ def test_a_directory_is_removed_whole(
     assert _keys(s3_server, bucket) == ["epoch=10/0.distcp"]
 
 
-def test_removing_nothing_is_no_error(plugin: S3LightningCheckpoint, bucket: str) -> None:
+def test_removing_nothing_is_not_an_error(plugin: S3LightningCheckpoint, bucket: str) -> None:
     plugin.remove_checkpoint(f"s3://{bucket}/none.ckpt")
 
 

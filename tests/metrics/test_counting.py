@@ -141,7 +141,7 @@ def test_clients_and_threads_add_up_in_the_process(s3_server: S3Server, bucket: 
     assert since.received_bytes == 1000
 
 
-def test_memory_and_connections_are_those_of_now(s3_server: S3Server, bucket: str) -> None:
+def test_memory_and_connections_are_current(s3_server: S3Server, bucket: str) -> None:
     config = S3ClientConfig(memory_budget=32 << 20, max_connections=3)
     with S3Client(REGION, s3client_config=config) as client:
         assert client.metrics().memory_limit == 0  # nothing is open

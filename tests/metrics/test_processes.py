@@ -80,7 +80,7 @@ def test_the_workers_of_any_dataset_add_up(s3_server: S3Server, bucket: str, met
         assert since.first_byte["GetObject"].count == gets
 
 
-def test_a_loader_counts_what_the_process_counts(s3_server: S3Server, bucket: str) -> None:
+def test_a_loader_and_the_process_count_the_same(s3_server: S3Server, bucket: str) -> None:
     prefix = numbered(s3_server, bucket, COUNT)
     dataset = S3StreamingDataset(prefix, region=REGION, transform=read, batch_size=4)
     before = metrics.process()

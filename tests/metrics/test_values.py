@@ -108,13 +108,15 @@ def test_figures_by_name() -> None:
         *[(name, 0.0) for name in ("DeleteObject", "DeleteObjects", "AbortMultipartUpload")],
     ],
 )
-def test_a_million_requests_cost_what_amazon_publishes(operation: str, dollars: float) -> None:
+def test_a_million_requests_cost_the_price_that_amazon_publishes(operation: str, dollars: float) -> None:
     assert Metrics(requests={operation: {200: 1_000_000}}).cost() == pytest.approx(dollars)
 
 
 def test_all_operations_have_a_price() -> None:
     (marker,) = [
-        mark for mark in test_a_million_requests_cost_what_amazon_publishes.pytestmark if mark.name == "parametrize"
+        mark
+        for mark in test_a_million_requests_cost_the_price_that_amazon_publishes.pytestmark
+        if mark.name == "parametrize"
     ]
     assert {operation for operation, _ in marker.args[1]} == operations_of_the_source()
 

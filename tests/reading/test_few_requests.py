@@ -96,7 +96,7 @@ def _seconds(read: Callable[[], Any]) -> float:
     return time.process_time() - before
 
 
-def test_lines_cost_about_what_they_cost_of_a_text_wrapper(s3_server: S3Server, bucket: str) -> None:
+def test_lines_cost_about_as_much_as_those_of_a_text_wrapper(s3_server: S3Server, bucket: str) -> None:
     lines = [b"%060d\n" % number for number in range(40_000)]
     (s3_server.folder / bucket / "key").write_bytes(b"".join(lines))
     with client_of(s3_server.endpoint) as client:

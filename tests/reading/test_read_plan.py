@@ -145,7 +145,7 @@ def test_an_object_that_is_read_whole_keeps_its_blocks() -> None:
     assert (plan.discard, plan.expected) == ([], None)
 
 
-def test_of_what_was_read_at_random_the_oldest_is_discarded() -> None:
+def test_the_oldest_of_random_reads_is_discarded() -> None:
     reader = Reader()
     blocks = [reader.block(start, start + MIB) for start in range(0, 80 * MIB, 2 * MIB)]
     assert reader.plan(90 * MIB, 90 * MIB + 10).discard == blocks[:24]  # a quarter of the budget is left

@@ -114,7 +114,7 @@ def test_a_late_destination_is_copied_to_by_the_receiver(client: S3Client, strea
     discard([block for block in streamed.blocks if block is not coming])
 
 
-def test_a_late_destination_taken_back_is_left_alone(streamed: StreamedRange, slow: Slow) -> None:
+def test_a_withdrawn_late_destination_is_not_written(streamed: StreamedRange, slow: Slow) -> None:
     memory = memoryview(bytearray(BUFFER_SIZE))
     slow.first.set()
     coming = streamed.blocks[2]

@@ -128,7 +128,7 @@ def test_a_missing_version_is_not_found(versioned: VersionedBucket) -> None:
         client.get_object(versioned.name, "k", version_id="0123456789abcdef").read()
 
 
-def test_a_version_needs_a_right_of_its_own(versioned: VersionedBucket, moto_proxy: RecordingProxy) -> None:
+def test_a_version_needs_a_separate_permission(versioned: VersionedBucket, moto_proxy: RecordingProxy) -> None:
     version_id = versioned.put("k", b"first")
     moto_proxy.misbehave = lambda request: (
         Replace(s3_error(403, "AccessDenied")) if "versionId" in request.query else None

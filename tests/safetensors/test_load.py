@@ -111,7 +111,7 @@ _slices = st.builds(slice, _bounds, _bounds, st.none() | st.integers(1, 3))
 
 @settings(max_examples=60)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=3), st.lists(_slices, max_size=3), st.booleans())
-def test_slices_are_those_of_torch(
+def test_slices_match_torch(
     checkpoint: S3Checkpoint,
     bucket: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -62,15 +62,13 @@ def test_both_ways(
     assert same(checkpoint.load_safetensors(uri), tensors)
 
 
-def test_types_that_the_library_cannot_write_come_back(checkpoint: S3Checkpoint, bucket: str) -> None:
+def test_types_that_the_library_cannot_write_round_trip(checkpoint: S3Checkpoint, bucket: str) -> None:
     tensors = {str(dtype): tensor_of(dtype, 3, 2) for dtype in DTYPES}
     checkpoint.save_safetensors(tensors, f"s3://{bucket}/key")
     assert same(checkpoint.load_safetensors(f"s3://{bucket}/key"), tensors)
 
 
-def test_metadata_is_that_of_the_library(
-    checkpoint: S3Checkpoint, bucket: str, tmp_path: pytest.TempPathFactory
-) -> None:
+def test_metadata_matches_the_library(checkpoint: S3Checkpoint, bucket: str, tmp_path: pytest.TempPathFactory) -> None:
     checkpoint.save_safetensors({"a": torch.ones(2)}, f"s3://{bucket}/key", {"format": "pt"})
     path = f"{tmp_path}/file"
     with open(path, "wb") as file:

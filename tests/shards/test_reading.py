@@ -236,7 +236,7 @@ def ranges(server: S3Server, uri: str, places: list[tuple[int, int]], endpoint: 
     return S3Manifest(build_samples(RANGES, samples), client)
 
 
-def test_a_range_is_read_as_a_file_of_its_own(s3_server: S3Server, bucket: str, proxy: RecordingProxy) -> None:
+def test_a_range_is_read_like_a_separate_file(s3_server: S3Server, bucket: str, proxy: RecordingProxy) -> None:
     memory = io.BytesIO()
     with zipfile.ZipFile(memory, "w") as archive:
         archive.writestr("a.txt", "hello")

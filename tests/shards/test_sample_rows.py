@@ -69,7 +69,7 @@ def opened(data: bytes) -> Samples:
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=80)
 @given(ALL)
-def test_any_samples_come_back(kind_and_samples: Any) -> None:
+def test_any_samples_round_trip(kind_and_samples: Any) -> None:
     kind, samples = kind_and_samples
     built = build_samples(kind, samples, ["s3://b/"], created=1)
     data = bytes(built.memory.view)

@@ -11,7 +11,7 @@ from s3torchconnector._samples._sums import UNKNOWN, Sums
 CHECK = Sums(0xCBF43926, 0xE3069283)
 
 
-def test_sums_are_those_of_the_catalogue() -> None:
+def test_sums_match_the_published_check_values() -> None:
     assert Sums().and_of(b"12345").and_of(b"6789") == CHECK
     assert CHECK.are_of(b"123456789")
     assert not CHECK.are_of(b"123456780")

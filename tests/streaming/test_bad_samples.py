@@ -122,7 +122,7 @@ def of_trouble(reader: S3Reader) -> int:
     return value
 
 
-def test_trouble_with_s3_is_not_replaced(manifest: S3Manifest) -> None:
+def test_errors_of_s3_are_not_replaced(manifest: S3Manifest) -> None:
     with pytest.raises(ValueError, match="cannot identify image file"):
         list(dataset_of(manifest, transform=of_trouble))
 

@@ -36,7 +36,7 @@ def test_each_pass_is_another_epoch_and_each_index_comes_once() -> None:
     assert list(sampler_of(shuffle=False)) == list(range(COUNT))
 
 
-def test_its_order_is_that_of_the_streaming_dataset(s3_server: S3Server, bucket: str) -> None:
+def test_its_order_equals_that_of_the_streaming_dataset(s3_server: S3Server, bucket: str) -> None:
     manifest = S3Manifest.from_prefix(numbered(s3_server, bucket, COUNT), **options(s3_server))
     streamed = S3StreamingDataset(manifest, transform=number, batch_size=4, seed=3)
     mapped = S3MapDataset.from_manifest(manifest, transform=number)

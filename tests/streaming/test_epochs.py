@@ -97,7 +97,7 @@ def test_the_main_process_and_workers_share_the_count(monkeypatch: pytest.Monkey
     assert epochs.begin() == Start(4)
 
 
-def test_a_copy_has_epochs_of_its_own() -> None:
+def test_a_copy_has_its_own_epochs() -> None:
     epochs = Epochs()
     epochs.set(Start(3, 5))
     copy = pickle.loads(pickle.dumps(epochs))
@@ -112,7 +112,7 @@ def test_an_epoch_is_a_number(epoch: int) -> None:
         Epochs().set(Start(epoch))
 
 
-def test_any_slot_comes_back() -> None:
+def test_any_slot_round_trips() -> None:
     for slot in (_epochs._Slot(1023, 2**26 - 1, LAST_EPOCH), _epochs._Slot(0, 0, 0), _epochs._Slot(0, 0, -1)):
         assert _epochs._Slot.unpacked(slot.packed()) == slot
         assert slot.packed() < 2**63

@@ -120,7 +120,7 @@ def in_parquet(server: S3Server, rows: list[Row]) -> str:
 
 
 @pytest.mark.parametrize("stored", [in_csv, in_parquet])
-def test_a_report_is_what_a_listing_is(
+def test_a_report_gives_the_same_objects_as_a_listing(
     stored: Callable[..., str], s3_server: S3Server, listed: S3Manifest, caplog: pytest.LogCaptureFixture
 ) -> None:
     uri = stored(s3_server, rows_of(listed))

@@ -60,7 +60,7 @@ def opened(data: bytes) -> Rows:
 
 
 @given(ROWS)
-def test_any_rows_come_back(rows: list[Row]) -> None:
+def test_any_rows_round_trip(rows: list[Row]) -> None:
     data = file_of(rows)
     found = opened(data)
     assert list(found) == [row._replace(etag=_etag.quoted(row.etag)) for row in rows]

@@ -20,7 +20,7 @@ def state(**changes: Any) -> dict[str, Any]:
     return {**state_of(SETTINGS, 3, 5_734_400, 32, 64), **changes}
 
 
-def test_a_state_is_the_documented_one_and_comes_back() -> None:
+def test_a_state_is_as_documented_and_round_trips() -> None:
     assert state() == {
         "version": 1, "epoch": 3, "position": 5_734_400, "seed": 2**63 + 1, "order": "feistel-1", "shuffle": True,
         "samples": 12_811_670, "manifest": "0123456789abcdef" * 2, "batch_size": 32, "num_replicas": 64,

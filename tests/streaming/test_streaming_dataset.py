@@ -203,7 +203,7 @@ def test_drop_last_ends_an_epoch_with_its_last_whole_batch(manifest: S3Manifest)
     assert loader.state_dict()["position"] == COUNT
 
 
-def test_a_dataset_alone_counts_what_it_has_handed_out(manifest: S3Manifest) -> None:
+def test_a_dataset_alone_counts_its_returned_samples(manifest: S3Manifest) -> None:
     expected = list(dataset_of(manifest))
     dataset = dataset_of(manifest)
     samples = iter(dataset)

@@ -68,7 +68,7 @@ def transform_threads() -> list[str]:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("on_error", ["raise", "replace"])
-def test_samples_and_errors_are_those_of_one_thread(manifest: S3Manifest, workers: int, on_error: str) -> None:
+def test_samples_and_errors_are_the_same_as_with_one_thread(manifest: S3Manifest, workers: int, on_error: str) -> None:
     found = []
     most = 3 if not workers else 100  # which of two workers is the one that exceeds it is chance
     for threads in (0, 1, 5):
@@ -88,7 +88,7 @@ def test_samples_and_errors_are_those_of_one_thread(manifest: S3Manifest, worker
         assert any(isinstance(each, str) for each in found[0])  # there were errors
 
 
-def test_stats_are_those_of_one_thread(manifest: S3Manifest) -> None:
+def test_stats_are_the_same_as_with_one_thread(manifest: S3Manifest) -> None:
     found = []
     for threads in (0, 3):
         loader = S3DataLoader(
@@ -195,7 +195,7 @@ def test_no_thread_is_left(manifest: S3Manifest, how: str) -> None:
     assert (kept is None) == (how != "error")
 
 
-def test_a_forked_child_has_threads_of_its_own(manifest: S3Manifest) -> None:
+def test_a_forked_child_has_its_own_threads(manifest: S3Manifest) -> None:
     gate = Gate(4)
     samples = iter(dataset_of(manifest, transform=gate, shuffle=False))
     assert [next(samples), next(samples)] == [0, 1]

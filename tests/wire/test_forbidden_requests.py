@@ -93,7 +93,7 @@ def test_a_missing_key_is_missing_although_head_is_forbidden(
     assert len(proxy.of("HEAD")) == 1
 
 
-def test_if_get_is_forbidden_too_the_error_is_that_of_head(
+def test_if_get_is_also_forbidden_the_error_is_the_one_of_head(
     client: S3Client, proxy: RecordingProxy, bucket: str
 ) -> None:
     proxy.misbehave = forbid(is_head, lambda request: request.method == "GET")

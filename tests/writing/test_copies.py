@@ -175,7 +175,7 @@ def assert_copied(memory: AwsLike, *, tags: bool = True) -> None:
     assert memory.uploads == {}
 
 
-def test_a_large_object_is_copied_in_parts_with_what_it_has(memory: Small, client: S3Client) -> None:
+def test_a_large_object_is_copied_in_parts_with_its_properties(memory: Small, client: S3Client) -> None:
     copy_in_parts(client)
     assert_copied(memory)
     parts = ["copy PUT partNumber uploadId"] * 3

@@ -170,7 +170,7 @@ def test_a_lost_response_is_no_failure_though_etags_are_no_md5(memory: CustomerK
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
-def test_errors_say_what_the_key_may_have_to_do_with_them(memory: CustomerKeys, server: ScriptedServer) -> None:
+def test_errors_say_how_the_key_may_be_the_cause(memory: CustomerKeys, server: ScriptedServer) -> None:
     with client_of(server) as client, client_of(server, OTHER) as other, client_of(server, None) as plain:
         with client.put_object("bucket", "key") as writer:
             writer.write(b"data")
@@ -230,7 +230,7 @@ def test_a_key_has_32_bytes(size: int, kind: type) -> None:
 
 
 @given(st.binary(min_size=32, max_size=32))
-def test_the_headers_are_those_of_s3(key: bytes) -> None:
+def test_the_headers_match_s3(key: bytes) -> None:
     headers = S3CustomerKey(key)._headers()
     assert base64.b64decode(headers["x-amz-server-side-encryption-customer-key"]) == key
     md5 = base64.b64decode(headers["x-amz-server-side-encryption-customer-key-md5"])
@@ -362,7 +362,7 @@ def test_directory_buckets_have_neither() -> None:
             client.head_object(memory.bucket, "key")
 
 
-def test_clients_that_differ_in_what_requests_say_share_their_threads(server: ScriptedServer) -> None:
+def test_clients_that_differ_in_request_options_share_threads(server: ScriptedServer) -> None:
     settings = {"memory_budget": 7 * 1024**2 + os.getpid()}
     with client_of(server, **settings) as one, client_of(server, OTHER, **settings) as two:
         assert one._runtime().budget is two._runtime().budget

@@ -65,7 +65,7 @@ _ARRAYS = {
     ],
     ids=["bytes", "a view of bytes", "bytearray", "a read-only view of a bytearray"],
 )
-def test_only_what_may_change_is_copied(client: S3Client, bucket: str, kind: Any, taken: int) -> None:
+def test_only_mutable_memory_is_copied(client: S3Client, bucket: str, kind: Any, taken: int) -> None:
     """Of ``bytes``, also in a view, the budget holds their own size; of anything else, a buffer for the copy."""
     data = noise(MIB)
     with writer_of(client, bucket) as writer:

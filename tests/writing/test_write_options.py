@@ -146,7 +146,7 @@ tag_texts = st.text(st.sampled_from("aé語 1_.:/=+-@"), max_size=9)
 
 
 @given(st.dictionaries(tag_texts.map(lambda text: f"t{text}"), tag_texts, max_size=10))
-def test_tags_come_back_from_their_header(tags: dict[str, str]) -> None:
+def test_tags_round_trip_through_their_header(tags: dict[str, str]) -> None:
     header = S3WriteOptions(tags=tags)._headers().get("x-amz-tagging", "")
     assert header.isascii()
     assert dict(parse_qsl(header, keep_blank_values=True, errors="strict")) == tags
