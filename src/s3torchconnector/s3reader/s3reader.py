@@ -1,7 +1,6 @@
 """``S3Reader``: a binary file on top of random access to an object.
 
-There is one reader. Ways of reading differ in their policy (see ``S3ReaderConstructor``); ``seek``, ``tell``, ``read``
-and ``readinto`` are the same for all of them.
+There is one reader for all ways of reading, which differ only in their policy (see ``S3ReaderConstructor``).
 """
 
 from __future__ import annotations
@@ -106,8 +105,7 @@ class S3Reader(io.BufferedIOBase):
         self._object.prefetch()
         self._object.await_head()
 
-    # These work also in subclasses that never call this constructor: in 1.5.0, where this class is abstract, they
-    # need not.
+    # These also work in subclasses that never call this constructor, as in 1.5.0, where this class is abstract.
 
     def _start_early(self, likely_size: int | None = None) -> bool:
         """Start fetching, for a loop that will read this object later (see ``look_ahead``). Whether it can."""
