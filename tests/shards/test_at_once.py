@@ -58,3 +58,21 @@ def test_no_job_is_begun_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError):
         list(in_order(job, range(1000), 1, 2))
     assert len(begun) < 10
+
+
+def test_a_job_that_does_not_end_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3torchconnector._datasets._at_once._SECONDS_TO_STOP", 0.01)
+    release, ended = threading.Event(), threading.Event()
+
+    def job(i: int) -> int:
+        if i:
+            release.wait(_LONG)
+            ended.set()
+        return i
+
+    results = in_order(job, range(2), 2, 2)
+    assert next(results) == 0
+    results.close()  # type: ignore[attr-defined]
+    assert not ended.is_set()
+    release.set()
+    assert ended.wait(_LONG)

@@ -64,9 +64,23 @@ def fetch(client: S3Client, uri: str, directory: str | None) -> Samples:
     with _named_in_errors(display_uri(bucket, key)):
         if directory is None:
             with client.get_object(bucket, key) as reader:
-                size = _size(reader)
-                return samples_of(MappedBytes.filled(size, lambda view: _receive(reader, view)))
+                return _received(reader)
         return _fetch_once(client, bucket, key, directory)
+
+
+def received(reader: S3Reader, uri: str) -> Samples:
+    """The manifest of an object that is open already.
+
+    Raises:
+        S3FormatError: it is no manifest, or a damaged one.
+        S3Exception: an error occurred accessing S3.
+    """
+    with _named_in_errors(uri):
+        return _received(reader)
+
+
+def _received(reader: S3Reader) -> Samples:
+    return samples_of(MappedBytes.filled(_size(reader), lambda view: _receive(reader, view)))
 
 
 def _fetch_once(client: S3Client, bucket: str, key: str, directory: str) -> Samples:

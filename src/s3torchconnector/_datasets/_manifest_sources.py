@@ -149,8 +149,9 @@ class _ManifestSources:
             s3_uris: archives (``"s3://bucket/train-{000..127}.tar"``), and prefixes below which all ``.tar`` are taken.
             region, endpoint, s3client_config: see ``S3Client``.
             use_index: whether to use Energon's index where there is one.
-            progress_at: the URI of a prefix. What is found in an archive is stored there as an object, and an archive
-                whose object is there is not read: a process that was killed goes on where it was.
+            progress_at: the URI of a prefix. What is found in an archive of more than 1 MiB is stored there as an
+                object, and an archive whose object is there is not read: a process that was killed goes on where it
+                was. The prefix is listed once.
 
         Raises:
             S3FormatError: there is no archive, or it is compressed, truncated, sparse, or has one file twice.

@@ -33,19 +33,37 @@ def files_of(
         S3FormatError: there is no file below a prefix.
         S3NotFoundError: there is no such file.
     """
+    for _, rows in runs_of(client, uris, suffixes, hint, more):
+        yield from rows
+
+
+def runs_of(
+    client: S3Client,
+    uris: Iterable[str],
+    suffixes: tuple[str, ...],
+    hint: str,
+    more: tuple[str, ...] = (),
+    beside: tuple[str, ...] = (),
+) -> Iterator[tuple[bool, Iterator[Row]]]:
+    """``files_of``, in runs: whether the files are named, and these files. A run of others is what lies below a prefix.
+
+    Args:
+        client, uris, suffixes, hint, more: see ``files_of``.
+        beside: what other keys end with that are to be found below prefixes, too.
+    """
     every = (each for uri in uris for each in expanded(uri))
     for is_file, some in groupby(every, lambda uri: parse_s3_uri(uri)[1].endswith((*suffixes, *more))):
         if is_file:
-            yield from named(client, some)
+            yield True, named(client, some)
         else:
             for uri in some:
-                yield from _below(client, uri, suffixes, hint)
+                yield False, _below(client, uri, suffixes, hint, beside)
 
 
-def _below(client: S3Client, uri: str, suffixes: tuple[str, ...], hint: str) -> Iterator[Row]:
+def _below(client: S3Client, uri: str, suffixes: tuple[str, ...], hint: str, beside: tuple[str, ...]) -> Iterator[Row]:
     found = False
-    for row in Listed(client, [uri], Filter(suffixes=suffixes)):
-        found = True
+    for row in Listed(client, [uri], Filter(suffixes=(*suffixes, *beside))):
+        found = found or row.key.endswith(suffixes)
         yield row
     if not found:
         ends = " or ".join(suffixes)
