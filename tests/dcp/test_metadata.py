@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import gc
 import io
 import os
 import pickle
@@ -192,3 +193,18 @@ def test_a_planner_that_describes_by_its_own_class(bucket: str) -> None:
         load(path, state)
     with torch.serialization.safe_globals([Key]):
         assert same(load(path, state), state)
+
+
+def test_nothing_searches_for_garbage_while_a_description_is_read() -> None:
+    description = Metadata({f"x{number}": BytesStorageMetadata() for number in range(20_000)})
+    data = pickle.dumps(description)
+    searches: list[str] = []
+    note = lambda phase, _: searches.append(phase)  # noqa: E731
+    gc.callbacks.append(note)
+    try:
+        read = _metadata.parse_metadata(data)
+    finally:
+        gc.callbacks.remove(note)
+    assert len(read.state_dict_metadata) == 20_000
+    assert len(searches) <= 4  # one may begin before, and one after
+    assert gc.isenabled()

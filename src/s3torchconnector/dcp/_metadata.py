@@ -25,6 +25,8 @@ import torch
 from torch.distributed._shard.sharded_tensor import metadata as sharded
 from torch.distributed.checkpoint import filesystem, metadata
 
+from s3torchconnector._garbage import no_garbage_collection
+
 _BUILTINS = frozenset(
     {"bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "range", "set", "slice",
      "str", "tuple"}
@@ -63,7 +65,8 @@ def parse_storage_data(data: bytes) -> Mapping[Any, Any]:
 
 
 def _described(unpickler: pickle.Unpickler) -> metadata.Metadata:
-    described = unpickler.load()
+    with no_garbage_collection():
+        described = unpickler.load()
     if not isinstance(described, metadata.Metadata):
         raise pickle.UnpicklingError(f"it is a {type(described).__name__}, not a description of a checkpoint")
     return described

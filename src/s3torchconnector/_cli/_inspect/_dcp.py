@@ -10,6 +10,7 @@ from s3torchconnector._cli._inspect._description import Description, Tensor, ite
 from s3torchconnector._cli._inspect._pickles import Made, attribute, described, dtype_in, path_of, shortened, sizes_in
 from s3torchconnector._cli._inspect._remote_file import RemoteFile
 from s3torchconnector._errors import S3FormatError
+from s3torchconnector._garbage import no_garbage_collection
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._uri import display_uri
 
@@ -30,11 +31,9 @@ def describe_checkpoint(client: S3Client, bucket: str, folder: str, file: Remote
         S3Exception: an error occurred accessing S3.
     """
     try:
-        metadata = described(file.read_range(0, file.size))
-        if path_of(metadata) != f"{_METADATA}Metadata":
-            raise S3FormatError(f"it is a {path_of(metadata) or type(metadata).__name__}, no metadata of a checkpoint")
-        tensors, others = _tensors(attribute(metadata, "state_dict_metadata", 0))
-        sizes = _files(attribute(metadata, "storage_data", 2))
+        data = file.read_range(0, file.size)
+        with no_garbage_collection():
+            tensors, others, sizes = _parsed(data)
     except S3FormatError as error:
         raise S3FormatError(f"{file.uri} cannot be inspected: {error}") from error
     uri = display_uri(bucket, folder)
@@ -42,6 +41,14 @@ def describe_checkpoint(client: S3Client, bucket: str, folder: str, file: Remote
     found.problems += _compare(sizes, _listed(client, bucket, folder))
     found.facts = {"files": len(sizes), "size": sum(sizes.values()), "other_values": others}
     return found
+
+
+def _parsed(data: bytes) -> tuple[list[Tensor], list[str], dict[str, int]]:
+    """The tensors, the names of what else there is, and the files."""
+    metadata = described(data)
+    if path_of(metadata) != f"{_METADATA}Metadata":
+        raise S3FormatError(f"it is a {path_of(metadata) or type(metadata).__name__}, no metadata of a checkpoint")
+    return (*_tensors(attribute(metadata, "state_dict_metadata", 0)), _files(attribute(metadata, "storage_data", 2)))
 
 
 def _tensors(described_state: Any) -> tuple[list[Tensor], list[str]]:

@@ -14,15 +14,14 @@ and numbers are short enough to print.
 
 from __future__ import annotations
 
-import gc
 import io
 import pickle
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 from s3torchconnector._errors import S3FormatError
+from s3torchconnector._garbage import no_garbage_collection
 
 _LONGEST_NUMBER = 1024  # bytes; Python prints numbers of up to 1785
 _MOST_SIZES = 64  # of a shape, so that their product is a number that can be printed
@@ -106,6 +105,11 @@ def _load_long_number(unpickler: Any) -> None:
     unpickler.append(int.from_bytes(data, "little", signed=True) if is_short else Made(f"{len(data)} bytes"))
 
 
+def _load_frame(unpickler: Any) -> None:
+    """A frame says only how many bytes may be read at a time, and all are here."""
+    unpickler.read(8)
+
+
 class _Unpickler(pickle._Unpickler):
     dispatch: ClassVar = {
         **pickle._Unpickler.dispatch,
@@ -115,12 +119,30 @@ class _Unpickler(pickle._Unpickler):
         pickle.TUPLE3[0]: partial(_load_last, count=3),
         pickle.BYTEARRAY8[0]: _load_bytearray,
         pickle.LONG4[0]: _load_long_number,
+        pickle.FRAME[0]: _load_frame,
     }
 
     def __init__(self, data: bytes, persistent: Callable[[Any], Any] | None) -> None:
-        super().__init__(io.BytesIO(data))
+        file = io.BytesIO(data)
+        super().__init__(file)
+        self.read, self.readline = file.read, file.readline
         self._persistent = persistent
         self._classes: dict[str, type[Made]] = {}
+
+    def load(self) -> Any:
+        """As the standard library's, whose reading of frames takes a third of the time."""
+        self.metastack: list[list[Any]] = []
+        self.stack: list[Any] = []
+        self.append = self.stack.append
+        self.proto = 0
+        read: Callable[[int], bytes] = self.read
+        dispatch: dict[int, Callable[[Any], None]] = self.dispatch
+        try:
+            while code := read(1):
+                dispatch[code[0]](self)
+        except pickle._Stop as stop:  # type: ignore[attr-defined]
+            return stop.value
+        raise EOFError("it ends early")
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in (("builtins", "getattr"), ("__builtin__", "getattr")):
@@ -161,24 +183,12 @@ def described(data: bytes, persistent: Callable[[Any], Any] | None = None) -> An
         S3FormatError: it is damaged, or no pickle.
     """
     try:
-        with _no_garbage_collection():
+        with no_garbage_collection():
             return _Unpickler(data, persistent).load()
     except S3FormatError:
         raise
     except Exception as error:  # whatever unpickling any bytes may raise
         raise S3FormatError(f"its pickle cannot be read ({type(error).__name__}: {error!s:.200})") from error
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Millions of objects are made, and none is garbage: collecting again and again takes twice as long."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def path_of(value: Any) -> str:
