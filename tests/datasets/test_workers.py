@@ -48,7 +48,7 @@ def epochs(dataset: Any, method: str, workers: int) -> list[list[Any]]:
 
 @pytest.mark.parametrize(
     ("method", "workers", "used"),
-    [("fork", 4, False), ("fork", 4, True), ("spawn", 1, True), ("forkserver", 2, True)],
+    [("fork", 2, False), ("fork", 2, True), ("spawn", 1, True), ("forkserver", 2, True)],
 )
 def test_three_epochs_in_persistent_workers(
     bucket: str, options: Options, method: str, workers: int, used: bool
