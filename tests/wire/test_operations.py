@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,3 +126,36 @@ def test_user_agents_that_cannot_be_sent_are_refused_at_once(agent: str) -> None
 
 def test_request_says_what_it_is_on_one_line() -> None:
     assert str(operations.get_object("b", "a\nb")) == "GetObject s3://b/a\\nb"
+
+
+class CountingSigner(Signer):
+    """A signer that counts the forms it has prepared."""
+
+    prepared = 0
+
+    def prepare(self, *arguments: Any) -> Any:
+        self.prepared += 1
+        return super().prepare(*arguments)
+
+
+def test_requests_that_differ_in_their_ranges_share_a_form() -> None:
+    """Samples of archives: a form for each would be a tenth of what a sample costs."""
+    builder, signer, credentials = HeadBuilder("agent/1"), CountingSigner("us-east-1"), Credentials("A", "secret", "t")
+    for start in range(20):
+        for stop in (start + 5, None):
+            request = operations.get_object("b", f"k{start % 3}", start, stop)
+            built = builder.build(request, ENDPOINT, signer, credentials, TIMESTAMP)
+            alone = HeadBuilder("agent/1").build(request, ENDPOINT, Signer("us-east-1"), credentials, TIMESTAMP)
+            assert built == alone
+    assert signer.prepared == 2
+
+
+def test_a_form_of_ranges_is_not_used_once_a_bucket_is_asked_otherwise() -> None:
+    builder, signer, credentials = HeadBuilder("a", checksums=True), Signer("us-east-1"), Credentials("A", "secret")
+
+    def built(start: int) -> bytes:
+        return builder.build(operations.get_object("b", "k", start, 9), ENDPOINT, signer, credentials, TIMESTAMP)
+
+    assert all(b"x-amz-checksum-mode" in built(start) for start in (0, 1))
+    builder.stop_asking("b")
+    assert all(b"x-amz-checksum-mode" not in built(start) for start in (2, 3))
