@@ -19,7 +19,7 @@ import torch.distributed.checkpoint as dcp
 from tests.dcp import jobs
 from tests.dcp.support import arguments_of_group, in_group, mixed_state, reader_of, same
 
-_KILLS = 20
+_KILLS = 50
 _SURVIVALS = 10
 _SECONDS_TO_NOTICE = 60.0  # until a rank that waits for a killed one must have ended; it takes a second
 

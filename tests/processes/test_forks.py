@@ -80,7 +80,7 @@ def read_something(client: S3Client, bucket: str, dice: random.Random) -> None:
             assert data == content(start, min(LARGE, start + len(data)))
 
 
-@pytest.mark.parametrize("forks", [8, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("forks", [8, pytest.param(500, marks=pytest.mark.slow)])
 def test_forks_while_many_threads_read(client: S3Client, filled: str, forks: int) -> None:
     """Each child reads on with the readers that it inherited, and with new ones; no byte of the parent's goes to it."""
     stop = threading.Event()
