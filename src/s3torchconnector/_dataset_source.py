@@ -161,7 +161,8 @@ class DatasetSource:
         if self.cache is not None:
             source = cached(self.cache, source, self.endpoint, item, self.client, is_wrong=again)
         reader = construct(bucket=item.bucket, key=item.key, get_object_info=partial(copy, listed), get_stream=source)
-        self.hits.count += self.cache is not None and is_hit(reader)
+        if self.cache is not None:
+            self.hits.count += is_hit(reader)
         return reader
 
 

@@ -65,7 +65,7 @@ class KeyTable(Sequence[S3BucketKeyData]):
         return len(self._sizes)
 
     def __iter__(self) -> Iterator[S3BucketKeyData]:
-        return map(self.__getitem__, range(len(self)))
+        return map(self._at, range(len(self)))
 
     @overload
     def __getitem__(self, i: int) -> S3BucketKeyData: ...
@@ -84,7 +84,9 @@ class KeyTable(Sequence[S3BucketKeyData]):
             return [self[each] for each in range(*i.indices(count))]
         if not -count <= i < count:
             raise IndexError(f"index {i} is out of range for a dataset of {count} objects")
-        i %= count
+        return self._at(i % count)
+
+    def _at(self, i: int) -> S3BucketKeyData:
         key = self._keys[self._ends[i] : self._ends[i + 1]].decode("utf-8", "surrogatepass")
         size = self._sizes[i]
         info = None if size == _UNKNOWN else self._listed.info(i, key, size)

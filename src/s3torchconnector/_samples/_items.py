@@ -142,16 +142,20 @@ class GroupItem(S3BucketKeyData):
         return self.name
 
 
+# A tuple: a union in ``isinstance`` would be made anew for each sample.
+_NAMED = (RangeItem, GroupItem)
+
+
 def size_of(item: S3BucketKeyData) -> int:
     """How many bytes a transform gets, as far as that is known."""
-    if isinstance(item, RangeItem | GroupItem):
+    if isinstance(item, _NAMED):
         return item.sample_size
     return 0 if item.object_info is None else item.object_info.size
 
 
 def name_of(item: S3BucketKeyData) -> str:
     """The name of a sample in its bucket: the key of an object, or of an archive and the sample's name in it."""
-    return item.sample_name if isinstance(item, RangeItem | GroupItem) else item.key
+    return item.sample_name if isinstance(item, _NAMED) else item.key
 
 
 def name_sample(error: BaseException, item: S3BucketKeyData) -> None:

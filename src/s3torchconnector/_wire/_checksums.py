@@ -154,7 +154,7 @@ def algorithm_of(description: str) -> Algorithm | None:
 
 def offered(headers: Mapping[str, str]) -> dict[Algorithm, int]:
     """The checksums of the whole object in the headers of a response that can be computed in this environment."""
-    if headers.get(TYPE_HEADER, "FULL_OBJECT") != "FULL_OBJECT":
+    if _BY_HEADER.keys().isdisjoint(headers) or headers.get(TYPE_HEADER, "FULL_OBJECT") != "FULL_OBJECT":
         return {}
     found = {}
     for header, algorithm in _BY_HEADER.items():

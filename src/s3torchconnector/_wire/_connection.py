@@ -171,11 +171,12 @@ class Connection(TimedSocket):
             data, self._leftover = bytes(self._leftover), memoryview(b"")
         else:
             # The usual case: the head and the first bytes of the body arrive at once, and are parsed in place.
-            count = self._receive(memoryview(buffer), self._flags)
+            view = memoryview(buffer)
+            count = self._receive(view, self._flags)
             end = buffer.find(b"\r\n\r\n", 0, count)
             if end >= 0:
-                self._leftover = memoryview(buffer)[end + 4 : count]
-                return bytes(memoryview(buffer)[:end])
+                self._leftover = view[end + 4 : count]
+                return bytes(view[:end])
             data = bytes(buffer[:count])
             if not count:
                 raise S3ConnectionError(f"{self._description} closed the connection without a response")

@@ -24,17 +24,17 @@ class Decompressed(S3ProtocolError):
 class Response:
     """One response on a connection. Its body is read in order, once, by one thread."""
 
+    received = 0  # bytes of body read so far
+    waited = 0.0  # seconds, from when the request was begun to be sent
+    _decoded = memoryview(b"")
+
     def __init__(self, connection: Connection, *, bodyless: bool = False) -> None:
         self._connection = connection
         self.head: ResponseHead = connection.receive_head()
-        self.status = self.head.status
-        self.headers = self.head.headers
-        self.received = 0  # bytes of body read so far
-        self.waited = 0.0  # seconds, from when the request was begun to be sent
-        self._left = 0 if bodyless else self.head.length
-        self._ends_with_connection = self._left is None and not self.head.chunked
-        self._decoder = ChunkedDecoder() if self.head.chunked and not bodyless else None
-        self._decoded = memoryview(b"")
+        self.status, _, self.headers, length, chunked, _ = self.head
+        self._left = 0 if bodyless else length
+        self._ends_with_connection = self._left is None and not chunked
+        self._decoder = ChunkedDecoder() if chunked and not bodyless else None
         if self._left != 0:
             connection.acknowledge_head()
 

@@ -60,10 +60,11 @@ def parse_content_range(text: str) -> ContentRange:
     match = _CONTENT_RANGE.fullmatch(text)
     if match is None:
         raise S3ProtocolError(f"the response has a malformed Content-Range: {text[:60]!r}")
-    size = int(match[3])
-    if match[1] is None:
+    first_text, last_text, size_text = match.groups()
+    size = int(size_text)
+    if first_text is None:
         return ContentRange(0, 0, size)
-    first, last = int(match[1]), int(match[2])
+    first, last = int(first_text), int(last_text)
     if not first <= last < size:
         raise S3ProtocolError(f"the response has an impossible Content-Range: {text[:60]!r}")
     return ContentRange(first, last + 1, size)

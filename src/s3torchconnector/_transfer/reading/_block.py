@@ -34,19 +34,20 @@ class Block:
         age: the larger, the later it was asked for.
     """
 
+    ready = False
+    received_in_place = False
+    released = False
+    sums = NOT_SUMMED
+    ledger: Ledger | None = None
+    age = 0
+    _reserved = 0  # bytes of the budget
+    _buffer: LargeBuffer | None = None  # goes back to the budget, to be used again
+    _data: memoryview | bytes | None = b""  # None: others needed the memory
+
     def __init__(self, budget: ByteBudget, wanted: Range) -> None:
         self.start, self.stop = wanted
-        self.ready = False
-        self.received_in_place = False
-        self.released = False
         self.outcome = Outcome()
-        self.sums = NOT_SUMMED
-        self.ledger: Ledger | None = None
-        self.age = 0
         self._budget = budget
-        self._reserved = 0  # bytes of the budget
-        self._buffer: LargeBuffer | None = None  # goes back to the budget, to be used again
-        self._data: memoryview | bytes | None = b""  # None: others needed the memory
 
     def inherited(self, budget: ByteBudget) -> Block:
         """For a forked child: the bytes of the parent's block, which is ready, without the parent's locks."""

@@ -21,14 +21,15 @@ class BlockIndex(Layout):
         has_grown: whether blocks were added since ``tidy``.
     """
 
+    used = math.inf
+    expected: tuple[int, float] = (0, math.inf)
+    lost = 0
+    has_grown = False
+    _added = 0  # blocks so far
+
     def __init__(self, budget: ByteBudget) -> None:
         super().__init__([])
-        self.used = math.inf
-        self.expected: tuple[int, float] = 0, math.inf
-        self.lost = 0
-        self.has_grown = False
         self._budget = budget
-        self._added = 0  # blocks so far
 
     def add(self, block: Block) -> None:
         """Put a block in its place; it must not overlap another."""

@@ -5,7 +5,7 @@ A block is in the index before memory is reserved for it, so its reservation is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from s3torchconnector._config import KIB, MIB
 from s3torchconnector._transfer.engine._memory import copy
@@ -26,19 +26,16 @@ _LITTLE = 256 * KIB  # fetched if there is no room for more
 
 
 class Blocks:
-    """An index of blocks, and the threads that fill them. ``inherited`` are those that a parent process had."""
+    """An index of blocks, and the threads that fill them."""
 
-    def __init__(
-        self, runtime: Runtime, version: ObjectVersion, verification: Verification, inherited: Iterable[Block] = ()
-    ) -> None:
+    _own_lane: Lane | None = None
+    _own_ahead_lane: Lane | None = None
+
+    def __init__(self, runtime: Runtime, version: ObjectVersion, verification: Verification) -> None:
         self.index = BlockIndex(runtime.budget)
         self._verification = verification
         self._runtime = runtime
         self._version = version
-        self._own_lane: Lane | None = None
-        self._own_ahead_lane: Lane | None = None
-        for block in inherited:
-            self.index.add(block)
 
     # Made when they are needed, by a small object never. Not by ``cached_property``, whose lock (before Python 3.12)
     # another thread may hold while this process is forked.

@@ -43,6 +43,16 @@ class RangeFetch:
     time more have arrived, and ``fetch`` does the rest if that fails.
     """
 
+    _range: Range | None = None  # known from the first response on
+    _memory = _FULL  # what was allocated last
+    _view = _FULL  # what is left of it
+    _sum: Sum | None = None  # begun when bytes have come, and the response may have told what to sum with
+    _done = 0  # bytes received, over all attempts
+    _sent: tuple[Request, Exchange] | None = None  # by ``send``
+    _checked: Response | None = None  # the response being received, once its head was found right
+    _size_is_untold = False
+    _is_beginning = False
+
     def __init__(
         self,
         version: ObjectVersion,
@@ -56,15 +66,6 @@ class RangeFetch:
         self._stop = stop
         self._allocate = allocate
         self._accept = accept
-        self._range: Range | None = None  # known from the first response on
-        self._memory = _FULL  # what was allocated last
-        self._view = _FULL  # what is left of it
-        self._sum: Sum | None = None
-        self._done = 0  # bytes received, over all attempts
-        self._sent: tuple[Request, Exchange] | None = None  # by ``send``
-        self._checked: Response | None = None  # the response being received, once its head was found right
-        self._size_is_untold = False
-        self._is_beginning = False
 
     def send(self, caller: Caller, cancel: CancelToken, *, wait: bool, connect: bool) -> Exchange:
         """Send the first request; its response is received later.
@@ -134,9 +135,8 @@ class RangeFetch:
 
     def take_sums(self) -> Sums:
         """The checksums of what has come since the last call, up to the end of the last memory that is full."""
-        sums = NOT_SUMMED if self._sum is None else self._sum.sums()
-        self._sum = Sum(cast(ObjectIntegrity, self._version.integrity))
-        return sums
+        taken, self._sum = self._sum, None
+        return NOT_SUMMED if taken is None else taken.sums()
 
     def _call(self, caller: Caller, cancel: CancelToken | None, sent: Exchange | None = None) -> Range | None:
         return self._version.call(caller, self._request, self._receive, cancel, sent)
@@ -188,8 +188,6 @@ class RangeFetch:
             if self._accept is not None and wanted.start == content.start and self._take_whole(response, wanted):
                 return True
             self._allocate_all(wanted)
-        if not self._done:  # only now, after the response may have told what to sum with
-            self._sum = Sum(cast(ObjectIntegrity, self._version.integrity))
         if wanted and wanted.start + self._done > content.start:  # nothing precedes an empty range, as at the end
             discard(response, wanted.start + self._done - content.start)
         self._checked = response
@@ -206,7 +204,8 @@ class RangeFetch:
         full, size = self._memory[: len(self._memory) - len(self._view)], wanted.stop - wanted.start
         # No view of the memory may be left when its owner is told that it is full.
         self._memory = self._view = _FULL
-        assert self._sum is not None
+        if self._sum is None:
+            self._sum = Sum(cast(ObjectIntegrity, self._version.integrity))
         self._sum.add(full)
         if self._done < size:
             return
@@ -217,7 +216,7 @@ class RangeFetch:
         except S3ChecksumError:
             # The next attempt receives it again.
             self._memory = self._view = full
-            self._done, self._checked = 0, None
+            self._done, self._checked, self._sum = 0, None, None
             raise
 
     def _is_all(self, wanted: Range) -> bool:
@@ -229,11 +228,12 @@ class RangeFetch:
         if data is None or self._accept is None:
             return False
         assert self._version.integrity is not None
-        received = Sum(self._version.integrity)
-        received.add(data)
-        if self._is_all(wanted):
-            received.check(wanted)
-        self._sum = received
+        if self._version.integrity.algorithms:
+            received = Sum(self._version.integrity)
+            received.add(data)
+            if self._is_all(wanted):
+                received.check(wanted)
+            self._sum = received
         self._range, self._done = wanted, len(data)
         self._accept(wanted, data)
         return True
@@ -241,20 +241,20 @@ class RangeFetch:
     def _check(self, response: Response, content: ContentRange) -> Range:
         """Compare the head of a response with the request and with the version. Returns which bytes are expected."""
         etag = response.headers.get("etag") if response.status != 416 else None
-        self._version.compare(content.size, etag)
-        expected = self._expected(content.size)
-        got = Range(content.start, content.stop)
+        start, stop, size = content
+        expected, wrong = self._expected(size), ""
         # A server that ignores ranges sends everything; the bytes before the wanted ones are discarded.
-        whole = got == (0, content.size) and response.status == 200
-        if not whole and got != expected and (got or expected):
-            raise S3ProtocolError(
-                f"the response has bytes {got.start} to {got.stop}, but {expected.start} to {expected.stop} were "
-                "requested"
-            )
-        if response.status != 416 and response.length not in (None, got.size):
-            raise S3ProtocolError(f"the response has {response.length} bytes, but its Content-Range says {got.size}")
+        whole = response.status == 200 and stop - start == size
+        if (start, stop) != expected and not whole and (stop > start or expected):
+            wrong = f"the response has bytes {start} to {stop}, but {expected.start} to {expected.stop} were requested"
+        length = response.length
+        if length is not None and length != stop - start and response.status != 416:
+            wrong = wrong or f"the response has {length} bytes, but its Content-Range says {stop - start}"
+        if wrong:
+            self._version.compare(size, etag)  # if it is another version, that says more
+            raise S3ProtocolError(wrong)
         # Last: a wrong response must not be believed.
-        self._version.hold_to(content.size, etag, response.headers.get(_VERSION_HEADER))
+        self._version.hold_to(size, etag, response.headers.get(_VERSION_HEADER))
         return expected
 
     def _learn_checksum(self, response: Response, content: ContentRange) -> None:

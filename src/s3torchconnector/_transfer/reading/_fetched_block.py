@@ -29,12 +29,13 @@ class FetchedBlock(Block):
         cancel: ends the request when the block is discarded.
     """
 
+    _small: FillableBytes | None = None
+    _has_head = False  # the head of a response is here
+    _on_head: Latch | None = None
+
     def __init__(self, budget: ByteBudget, wanted: Range) -> None:
         super().__init__(budget, wanted)
         self.cancel = CancelToken()
-        self._small: FillableBytes | None = None
-        self._has_head = False  # the head of a response is here
-        self._on_head: Latch | None = None
 
     def allocate(self, actual: Range) -> memoryview:
         """The head of a response is here: memory for these bytes, which will come.
@@ -94,11 +95,12 @@ class FetchedBlock(Block):
             head_is_here.wait()
 
     def discard(self) -> None:
-        self.cancel.cancel()
-        if self.outcome.claim():
-            self.unreserve()
-        else:
-            super().discard()
+        if not self.ready:  # or else the request has ended
+            self.cancel.cancel()
+            if self.outcome.claim():
+                self.unreserve()
+                return
+        super().discard()
 
 
 class BlockRequest:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3ChecksumError, S3Exception
 from s3torchconnector._transfer.engine._ranges import Range
-from s3torchconnector._transfer.reading._ledger import Sums
+from s3torchconnector._transfer.reading._ledger import NOT_SUMMED, Sums
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Algorithm, Buffer, ChecksumSupport, offered, why_none
 
@@ -36,20 +36,21 @@ class ObjectIntegrity:
         expected: the checksums of the whole object; None until S3 has told.
     """
 
+    expected: dict[Algorithm, int] | None = None
+    _told: threading.Event | None = None  # while S3 is asked in the background
+    _about: tuple[int, str | None] | None = None  # size and ETag of the version that S3 told them of
+    _reason = "the last objects of its bucket had no checksum, so none was requested for this one"
+    _is_read_whole = True
+    _found: int | None = None  # the last wrong checksum of the whole
+
     def __init__(self, support: ChecksumSupport, bucket: str, key: str) -> None:
         self.algorithms = support.candidates(bucket)
-        self.expected: dict[Algorithm, int] | None = None
         self._support = support
         self._bucket = bucket
         self._key = key
         self._lock = threading.Lock()
         self._asking = threading.Lock()
-        self._told: threading.Event | None = None  # while S3 is asked in the background
-        self._about: tuple[int, str | None] | None = None  # size and ETag of the version that S3 told them of
-        self._reason = "the last objects of its bucket had no checksum, so none was requested for this one"
         self._room = _MOST_KEPT if len(self.algorithms) > 1 else 0
-        self._is_read_whole = True
-        self._found: int | None = None  # the last wrong checksum of the whole
 
     def fork(self) -> ObjectIntegrity:
         """What is known, for a forked child or for another reader; its locks are new, so nobody holds them."""
@@ -76,9 +77,11 @@ class ObjectIntegrity:
         self._support.note(self._bucket, found)
         with self._lock:
             self._about, self.expected = about, found
-            if not found and self.matters:  # not for each small object of a bucket that was logged already
-                self._reason = why_none(headers)
-            if self._is_read_whole:
+            if not found:
+                if self.matters:  # not for each small object of a bucket that was logged already
+                    self._reason = why_none(headers)
+                self.algorithms = ()
+            elif self._is_read_whole:
                 self.algorithms = tuple([each for each in self.algorithms if each in found] or found)[:1]
             self._room = 0
 
@@ -260,7 +263,7 @@ class Sum:
 
     def sums(self) -> Sums:
         """The checksums of all that has come."""
-        return Sums(self._crcs, self._kept)
+        return Sums(self._crcs, self._kept) if self._crcs or self._kept is not None else NOT_SUMMED
 
     def check(self, received: Range) -> None:
         """All of the object has come, and nothing of it was handed out yet: compare it.
@@ -269,8 +272,10 @@ class Sum:
             S3ChecksumError: it is wrong.
         """
         expected = self._integrity.expected
+        if not expected:
+            return
         sums = self.sums()
-        for algorithm in self._integrity.algorithms if expected else ():
+        for algorithm in self._integrity.algorithms:
             crc = sums.of(algorithm)
-            if expected and crc is not None and expected.get(algorithm, crc) != crc:
+            if crc is not None and expected.get(algorithm, crc) != crc:
                 raise self._integrity.mismatch(received, crc)

@@ -70,15 +70,16 @@ class ObjectReader:
         self._set_up_in_process()
 
     def _set_up_in_process(self, parents: Iterable[Block] = ()) -> None:
-        self._runtime = self._open_runtime()
-        budget = self._runtime.budget
-        inherited = [each.inherited(budget) for each in parents if each.ready and not each.received_in_place]
+        self._runtime = runtime = self._open_runtime()
         if self._start is not None:  # S3's checksum is of all of the object
             self._version.integrity = not_compared(self._runtime.caller.checksums, self._version.bucket)
-        self._verification = Verification(self._version, self._runtime)
-        self._blocks = Blocks(self._runtime, self._version, self._verification, inherited)
-        self._index = self._blocks.index
-        self._part_size = self._runtime.config.part_size
+        self._verification = Verification(self._version, runtime)
+        self._blocks = blocks = Blocks(runtime, self._version, self._verification)
+        for each in parents:
+            if each.ready and not each.received_in_place:
+                blocks.index.add(each.inherited(runtime.budget))
+        self._index = blocks.index
+        self._part_size = runtime.config.part_size
         self._own_executor: PlanExecutor | None = None
         self._pid = os.getpid()  # last: before, there is nothing to close
 
@@ -185,7 +186,7 @@ class ObjectReader:
         self._enter()
         if self._version.size is None:
             return self._read_unsized(position, None)
-        size = self.size()
+        size = self._version.size
         first = self._index.at(0)
         if first is not None and position == 0 and first.stop == size:
             data = self._blocks.data_of(first)

@@ -128,8 +128,8 @@ class ObjectVersion:
         """
         if size > _LARGEST:
             raise S3ProtocolError(f"the response tells a size of {size} bytes, larger than any object can be")
-        same_size, same_etag = self.size in (None, size), self.etag in (None, etag) or etag is None
-        if same_size and same_etag:
+        same_etag = self.etag is None or etag is None or self.etag == etag
+        if same_etag and (self.size is None or self.size == size):
             return
         uri = display_uri(self.bucket, self.key)
         if etag is not None and etag == self.etag:

@@ -67,14 +67,15 @@ class ReadPattern:
             reads that have not come to them yet.
     """
 
+    run = 0
+    expects_all = False
+    _start = _end = 0  # of the last read
+    _reads = 0  # reads in order so far
+    _times_ahead = _TIMES_AHEAD
+    _reads_back = 0  # reads so far that each ended where the one before it began
+
     def __init__(self, policy: ReadPolicy) -> None:
         self.policy = policy
-        self.run = 0
-        self.expects_all = False
-        self._start = self._end = 0  # of the last read
-        self._reads = 0  # reads in order so far
-        self._times_ahead = _TIMES_AHEAD
-        self._reads_back = 0  # reads so far that each ended where the one before it began
 
     def note(self, start: int, stop: int) -> None:
         """A read of these bytes begins."""

@@ -21,12 +21,13 @@ _PARTS_OF_A_LONG_READ = 2  # read or read ahead: by a reader of everything, not 
 class Verification:
     """What one reader hands out, compared with the checksum of its object."""
 
+    _asked = False
+    _own_ledger: Ledger | None = None
+    _earlier: Ledger | None = None  # from before the read of the whole object that is under way
+
     def __init__(self, version: ObjectVersion, runtime: Runtime) -> None:
         self._version = version
         self._runtime = runtime
-        self._asked = False
-        self._own_ledger: Ledger | None = None
-        self._earlier: Ledger | None = None  # from before the read of the whole object that is under way
 
     @property
     def _ledger(self) -> Ledger:
