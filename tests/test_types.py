@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3torchconnector._types import ObjectInfo, ObjectInfos
+from s3torchconnector._listing_results import ObjectInfos
+from s3torchconnector._types import ObjectInfo
 
 infos = st.lists(
     st.builds(ObjectInfo, st.text(max_size=3), st.text(max_size=2), st.integers(0, 9), st.integers(0, 9)), max_size=12

@@ -3,12 +3,18 @@
 import math
 from dataclasses import KW_ONLY, dataclass, fields
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from s3torchconnector._customer_key import S3CustomerKey
 from s3torchconnector._errors import S3ConfigurationError
-from s3torchconnector._s3credentials import GivenCredentials, S3Credentials, name_of, refuse_unpicklable
-from s3torchconnector._write_options import S3WriteOptions
+from s3torchconnector._late_imports import no_fork
+from s3torchconnector._sendable import name_of
+
+if TYPE_CHECKING:
+    from s3torchconnector._customer_key import S3CustomerKey
+    from s3torchconnector._s3credentials import GivenCredentials
+    from s3torchconnector._write_options import S3WriteOptions
+else:  # for typing.get_type_hints; a configuration without them does not wait for their imports
+    S3CustomerKey = GivenCredentials = S3WriteOptions = Any
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -31,11 +37,10 @@ _TYPES = (
     (("progress",), (bool, type(None)), "True, False or None"),
     (("profile",), (str, type(None)), "the name of a profile, or None"),
     (("proxy_ca_bundle",), (str, type(None)), "the path of a file, or None"),
-    (("write_options",), (S3WriteOptions, type(None)), "S3WriteOptions, or None"),
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class S3ClientConfig:
     """The settings of a client: a frozen dataclass that is validated when it is made.
 
@@ -139,9 +144,9 @@ class S3ClientConfig:
     equal_parts: bool = False
     verify_tls: bool = True
     proxy_ca_bundle: str | None = None
-    write_options: S3WriteOptions | None = None
-    credentials: GivenCredentials | None = None
-    customer_key: S3CustomerKey | None = None
+    write_options: "S3WriteOptions | None" = None
+    credentials: "GivenCredentials | None" = None
+    customer_key: "S3CustomerKey | None" = None
     expected_bucket_owner: str | None = None
     keep_version: bool = False
     progress: bool | None = None
@@ -181,11 +186,13 @@ class S3ClientConfig:
             for name in names:
                 value = getattr(self, name)
                 if not isinstance(value, kind) or (isinstance(value, bool) and kind in (Integral, Real)):
-                    raise S3ConfigurationError(f"invalid configuration: {name} must be {wanted}: {name}={value!r}")
+                    raise _wrong_type(name, wanted, value)
+        if self.write_options is not None and not isinstance(self.write_options, options_class()):
+            raise _wrong_type("write_options", "S3WriteOptions, or None", self.write_options)
 
     def _check_account(self) -> None:
         key: object = self.customer_key
-        if not isinstance(key, (S3CustomerKey, type(None))):
+        if key is not None and not _is_customer_key(key):
             kind = type(key).__name__  # its value may be the key
             raise S3ConfigurationError(
                 f"invalid configuration: customer_key must be S3CustomerKey, or None, not {kind}"
@@ -198,11 +205,12 @@ class S3ClientConfig:
                 "invalid configuration: expected_bucket_owner must be the id of an account, 12 digits, or None: "
                 f"expected_bucket_owner={owner!r}"
             )
-        self._options_of_write(None)
+        if self.write_options is not None:
+            self._options_of_write(None)
 
-    def _options_of_write(self, given: S3WriteOptions | None) -> S3WriteOptions:
+    def _options_of_write(self, given: "S3WriteOptions | None") -> "S3WriteOptions":
         """The options of one write: what is ``given``, and what the configuration says of the rest."""
-        of_client = self.write_options or S3WriteOptions()
+        of_client = self.write_options or options_class()()
         options = of_client if given is None else given._over(of_client)
         if self.customer_key is not None and options.encryption is not None:
             raise S3ConfigurationError(
@@ -214,7 +222,7 @@ class S3ClientConfig:
     def _check_credentials(self) -> None:
         if self.credentials is None:
             return
-        if not isinstance(self.credentials, S3Credentials) and not callable(self.credentials):
+        if not _are_credentials(self.credentials) and not callable(self.credentials):
             raise S3ConfigurationError(  # without the value, which may be a secret
                 "invalid configuration: credentials must be S3Credentials, or a function that returns them, not "
                 f"{type(self.credentials).__name__}"
@@ -228,11 +236,15 @@ class S3ClientConfig:
     def __repr__(self) -> str:
         values = [(field.name, getattr(self, field.name)) for field in fields(self)]
         given = self.credentials
-        shown = {} if given is None or isinstance(given, S3Credentials) else {"credentials": f"<{name_of(given)}>"}
+        shown = {} if given is None or _are_credentials(given) else {"credentials": f"<{name_of(given)}>"}
         return f"S3ClientConfig({', '.join([f'{name}={shown.get(name, repr(value))}' for name, value in values])})"
 
     def __getstate__(self) -> dict[str, Any]:
-        refuse_unpicklable(self.credentials)
+        if self.credentials is not None:
+            with no_fork:
+                from s3torchconnector._s3credentials import refuse_unpicklable
+
+            refuse_unpicklable(self.credentials)
         return self.__dict__
 
     def __copy__(self) -> "S3ClientConfig":
@@ -245,3 +257,31 @@ class S3ClientConfig:
     def _bytes_per_second(self) -> float:
         """``throughput_target_gbps`` in bytes per second."""
         return self.throughput_target_gbps * 1e9 / 8
+
+
+def _wrong_type(name: str, wanted: str, value: object) -> S3ConfigurationError:
+    return S3ConfigurationError(f"invalid configuration: {name} must be {wanted}: {name}={value!r}")
+
+
+# These import what most configurations do without.
+
+
+def options_class() -> "type[S3WriteOptions]":
+    with no_fork:
+        from s3torchconnector import _write_options
+
+    return _write_options.S3WriteOptions
+
+
+def _is_customer_key(value: object) -> bool:
+    with no_fork:
+        from s3torchconnector import _customer_key
+
+    return isinstance(value, _customer_key.S3CustomerKey)
+
+
+def _are_credentials(value: object) -> bool:
+    with no_fork:
+        from s3torchconnector import _s3credentials
+
+    return isinstance(value, _s3credentials.S3Credentials)

@@ -14,9 +14,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from s3torchconnector._errors import S3ConfigurationError, S3Exception
-from s3torchconnector._s3credentials import name_of
+from s3torchconnector._sendable import name_of
 
 _SIZE = 32  # bytes, of AES-256
 _ALGORITHM = "AES256"
@@ -92,6 +93,12 @@ class S3CustomerKey:
                 ) from error
             self._found = _checked(key, _name_of(self._source))
         return self._found
+
+    @staticmethod
+    def _refuse_unencrypted(url: str) -> None:
+        """``refuse_unencrypted`` for an endpoint's URL."""
+        parts = urlsplit(url)
+        refuse_unencrypted(parts.scheme, parts.hostname or "")
 
     def _redacted(self, text: bytes) -> bytes:
         """What a server said, without the key."""

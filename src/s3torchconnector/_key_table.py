@@ -15,8 +15,9 @@ from operator import attrgetter, ne
 from typing import Any, overload
 
 from s3torchconnector._etag_columns import EtagColumns
+from s3torchconnector._listing_results import ObjectInfos, make_info
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
-from s3torchconnector._types import ObjectInfo, ObjectInfos, make_info
+from s3torchconnector._types import ObjectInfo
 
 _UNKNOWN = -1
 _BATCH = 1000

@@ -12,21 +12,23 @@ from s3torchconnector._fork_gate import no_fork
 __all__ = ["names_from", "no_fork"]
 
 
-def names_from(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's ``__getattr__`` (PEP 562): imports each name's module when the name is first used.
+def names_from(module: str, modules: Mapping[str, str], package: str | None = None) -> Callable[[str], Any]:
+    """A module's ``__getattr__`` (PEP 562): imports what has a name when the name is first used.
 
     Args:
-        package: the package's name.
+        module: the module's name.
         modules: the module of the package that has each name.
+        package: the package's name; by default it is the module itself.
     """
+    package = package or module
 
     def find(name: str) -> Any:
         if name not in modules and name not in modules.values():
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
         with no_fork:
-            module = import_module(f"{package}.{modules.get(name, name)}")
-        value = getattr(module, name) if name in modules else module
-        setattr(sys.modules[package], name, value)
+            found = import_module(f"{package}.{modules.get(name, name)}")
+        value = getattr(found, name) if name in modules else found
+        setattr(sys.modules[module], name, value)
         return value
 
     return find

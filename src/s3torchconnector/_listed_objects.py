@@ -8,10 +8,11 @@ from operator import attrgetter
 from typing import Any
 
 from s3torchconnector._key_table import KeyTable
+from s3torchconnector._listing_results import ObjectInfos
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer import is_listed_in_order, list_after, list_all
-from s3torchconnector._types import ObjectInfo, ObjectInfos
+from s3torchconnector._types import ObjectInfo
 from s3torchconnector._uri import display_uri
 
 _ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")  # the others of S3's archival storage classes can be read at once

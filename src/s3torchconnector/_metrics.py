@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, TypeVar
 
-NO_RESPONSE = 0  # as the status of a request
-# Four to the power of two, so that a quantile is at most 19 % too large; all that is sooner or later is in the ends.
-BOUNDS = tuple(2.0 ** (exponent / 4) for exponent in range(-56, 25))
-BUCKETS = len(BOUNDS) + 1
+from s3torchconnector._time_buckets import BOUNDS, BUCKETS
+
 _MIDDLES = (BOUNDS[0], *(math.sqrt(lower * upper) for lower, upper in pairwise(BOUNDS)), BOUNDS[-1])
 
 _NEITHER_LISTS_NOR_WRITES = ("GetObject", "HeadObject", "GetObjectTagging", "CreateSession")

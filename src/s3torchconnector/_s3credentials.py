@@ -11,9 +11,10 @@ from numbers import Real
 from typing import Any
 
 from s3torchconnector._errors import S3ConfigurationError
+from s3torchconnector._sendable import flaw_of, name_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class S3Credentials:
     """Keys of an AWS account or of another S3 server, for ``S3ClientConfig(credentials=...)``.
 
@@ -92,25 +93,6 @@ class S3Credentials:
 
 GivenCredentials = S3Credentials | Callable[[], S3Credentials]
 """What ``S3ClientConfig(credentials=...)`` takes."""
-
-
-def flaw_of(value: str) -> str:
-    """What keeps a request from carrying ``value`` in its head, without the value; "" if nothing does.
-
-    A line break in it would forge headers.
-    """
-    if value.isascii() and (not value or value.isprintable()):
-        return ""
-    wrong = next(i for i, letter in enumerate(value) if not (letter.isascii() and letter.isprintable()))
-    kind = "a line break" if value[wrong] in "\r\n" else "a character that cannot be sent"
-    return f"{kind} at character {wrong + 1} of {len(value)}"
-
-
-def name_of(given: object) -> str:
-    """The name of a function, or of the type of another callable, whose ``repr`` might show what it was made of."""
-    inner = getattr(given, "func", given)  # of a functools.partial
-    named = inner if hasattr(inner, "__qualname__") else type(inner)
-    return f"{getattr(named, '__module__', '?')}.{named.__qualname__}"
 
 
 def refuse_unpicklable(given: Any) -> None:

@@ -12,7 +12,7 @@ import re
 from pathlib import PurePath
 
 _SCHEME = "s3://"
-_ARN = re.compile(
+_ARN = (  # compiled when it is needed: few buckets are named so
     r"arn:[^:/]+:(?:s3|s3-object-lambda):[^:/]*:[^:/]*:accesspoint[:/][^:/]+(?=/|\Z)"
     r"|arn:[^:/]+:s3-outposts:[^:/]*:[^:/]*:outpost[:/][^:/]+[:/]accesspoint[:/][^:/]+(?=/|\Z)"
 )
@@ -49,13 +49,13 @@ def parse_s3_uri(uri: str) -> tuple[str, str]:
 
 def without_slash_in_arn(path: str) -> str:
     """``bucket/key``, with colons in place of the slashes of an ARN that is the bucket."""
-    arn = _ARN.match(path) if path.startswith("arn:") else None
+    arn = re.match(_ARN, path) if path.startswith("arn:") else None
     return path if arn is None else arn[0].replace("/", ":") + path[arn.end() :]
 
 
 def is_arn(bucket: str) -> bool:
     """Whether the bucket is named by the ARN of an access point."""
-    return bucket.startswith("arn:") and _ARN.fullmatch(bucket) is not None
+    return bucket.startswith("arn:") and re.fullmatch(_ARN, bucket) is not None
 
 
 def parse_object_uri(uri: str) -> tuple[str, str]:

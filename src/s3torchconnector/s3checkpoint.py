@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._s3client import S3Client
-from s3torchconnector._transfer import start_over_if_refused
 from s3torchconnector._uri import parse_object_uri, parse_s3_uri  # noqa: F401 (1.5.0 has the latter here)
-from s3torchconnector._write_options import S3WriteOptions
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructorProtocol
 from s3torchconnector.s3reader._shown import shown
 from s3torchconnector.s3writer import S3Writer
+
+if TYPE_CHECKING:
+    from s3torchconnector._write_options import S3WriteOptions
+else:  # for typing.get_type_hints; programs that only read need not wait for the import
+    S3WriteOptions = Any
 
 __all__ = ["S3Checkpoint"]
 
@@ -134,6 +138,7 @@ class S3Checkpoint:
         """
         with no_fork:
             from s3torchconnector import _safetensors  # here, so that programs without safetensors do not wait for it
+            from s3torchconnector._transfer import start_over_if_refused
 
         def store() -> None:
             with self.writer(uri, options=options) as writer:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from s3torchconnector._config import MIB, S3ClientConfig
 from s3torchconnector._errors import S3Exception
+from s3torchconnector._listing_results import ListObjectResult
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer import GetObjectStream, ListObjectStream, ObjectSource, PutObjectStream
-from s3torchconnector._types import HeadObjectResult, ListObjectResult, ObjectInfo, RestoreStatus
+from s3torchconnector._types import HeadObjectResult, ObjectInfo, RestoreStatus
 from s3torchconnector._version import __version__
 from s3torchconnector.testing import MockS3Client
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3torchconnector._key_table import KeyTable
+from s3torchconnector._listing_results import ObjectInfos
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
-from s3torchconnector._types import ObjectInfo, ObjectInfos, RestoreStatus
+from s3torchconnector._types import ObjectInfo, RestoreStatus
 
 _KEYS = st.text(st.characters(exclude_categories=()))  # lone surrogates among them
 _SUMS = st.text("0123456789abcdef", min_size=32, max_size=32)

@@ -17,8 +17,10 @@ from s3torchconnector._errors import S3Exception, S3FormatError, S3ProtocolError
 from s3torchconnector._safetensors import _header
 from s3torchconnector._transfer.engine._ranges import parse_content_range
 from s3torchconnector._wire import _list_page, parse_http_date
-from s3torchconnector._wire._documents import parse_error, parse_session, parse_upload_id, parse_uploads_page
+from s3torchconnector._wire._documents import parse_error
 from s3torchconnector._wire._framing import ChunkedDecoder, parse_head
+from s3torchconnector._wire._sessions import parse_session
+from s3torchconnector._wire._upload_documents import parse_upload_id, parse_uploads_page
 
 _NAMESPACE = b' xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 

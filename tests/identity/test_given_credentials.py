@@ -21,7 +21,7 @@ from s3torchconnector import S3ClientConfig, S3Credentials
 from s3torchconnector._errors import S3ConfigurationError, S3CredentialsError
 from s3torchconnector._identity import Credentials, credentials_provider, lookup_attempts
 from s3torchconnector._identity._given_credentials import _Issuer
-from s3torchconnector._s3credentials import flaw_of, name_of
+from s3torchconnector._sendable import flaw_of, name_of
 from tests.identity.support import set_environment
 
 SECRET, TOKEN = "hush-this-is-the-secret", "hush-this-is-the-token"

@@ -13,8 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from s3torchconnector._errors import S3ProtocolError
+from s3torchconnector._listing_results import ObjectInfos
 from s3torchconnector._transfer.listing._segments import PageRequest, Segments
-from s3torchconnector._types import ObjectInfo, ObjectInfos
+from s3torchconnector._types import ObjectInfo
 from s3torchconnector._wire import ListPage
 
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from s3torchconnector import S3Client, metrics
-from s3torchconnector._metrics import BOUNDS
+from s3torchconnector._time_buckets import BOUNDS
 from s3torchconnector.metrics import Prices
 from s3torchconnector.metrics.otel import instrument
 from s3torchconnector.metrics.prometheus import MetricsCollector

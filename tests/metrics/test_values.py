@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3torchconnector._metrics import BOUNDS, bucket_of
+from s3torchconnector._metrics import bucket_of
+from s3torchconnector._time_buckets import BOUNDS
 from s3torchconnector.metrics import Histogram, Metrics, Prices
 from tests.metrics.support import operations_of_the_source
 

@@ -16,7 +16,8 @@ from s3torchconnector._datasets import _chosen_objects, _manifest_object
 from s3torchconnector._datasets._build import build
 from s3torchconnector._datasets._chosen_objects import Filter, Listed
 from s3torchconnector._datasets._origin import refuse_other
-from s3torchconnector._types import ObjectInfo, ObjectInfos, RestoreStatus
+from s3torchconnector._listing_results import ObjectInfos
+from s3torchconnector._types import ObjectInfo, RestoreStatus
 from s3torchconnector.errors import (
     S3ChecksumError,
     S3ConfigurationError,

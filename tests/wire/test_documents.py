@@ -10,17 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3torchconnector._errors import S3ProtocolError
-from s3torchconnector._types import ObjectInfo, RestoreStatus, UploadInfo
+from s3torchconnector._listing_results import UploadInfo
+from s3torchconnector._types import ObjectInfo, RestoreStatus
 from s3torchconnector._wire import CompletedPart, parse_http_date, parse_list_page, parse_upload_id, parse_uploads_page
-from s3torchconnector._wire._documents import (
-    complete_multipart_document,
-    find_text,
-    local_name,
-    parse,
-    parse_error,
-    parse_session,
-    parse_timestamp,
-)
+from s3torchconnector._wire._documents import find_text, local_name, parse, parse_error, parse_timestamp
+from s3torchconnector._wire._sessions import parse_session
+from s3torchconnector._wire._upload_documents import complete_multipart_document
 
 quickly = settings(max_examples=80)
 # Every key S3 can have: any Unicode but surrogates, control characters too.
@@ -163,7 +158,7 @@ def test_error_document() -> None:
 def test_session() -> None:
     fields = {"SessionToken": "t", "SecretAccessKey": "s", "AccessKeyId": "a", "Expiration": "1970-01-01T01:00:00Z"}
     credentials = "".join(f"<{name}>{value}</{name}>" for name, value in fields.items())
-    assert parse_session(f"<R><Credentials>{credentials}</Credentials></R>".encode()) == ("a", "s", "t", 3600)
+    assert parse_session(f"<R><Credentials>{credentials}</Credentials></R>".encode()) == (("a", "s", "t"), 3600)
 
 
 @quickly

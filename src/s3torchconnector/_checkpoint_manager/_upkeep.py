@@ -11,7 +11,7 @@ from s3torchconnector._checkpoint_manager._manifest import StoredObject, differe
 from s3torchconnector._checkpoint_manager._store import Store
 from s3torchconnector._config import MIB
 from s3torchconnector._errors import S3ChecksumError, S3FormatError, S3NotFoundError, S3ProtocolError, S3ServiceError
-from s3torchconnector._types import UploadInfo
+from s3torchconnector._listing_results import UploadInfo
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import Response, algorithm_of, operations, parse_http_date, read_document
 

@@ -12,7 +12,7 @@ from s3torchconnector._cli._connection import Connection, connects
 from s3torchconnector._cli._endings import nothing_at
 from s3torchconnector._cli._location import Location, Prefix
 from s3torchconnector._cli._output import Human, Json, print_json, print_line, printable, readable
-from s3torchconnector._types import ObjectInfos
+from s3torchconnector._listing_results import ObjectInfos
 
 
 @connects

@@ -4,6 +4,8 @@ Credentials and endpoints come from botocore, which is imported only if it is ne
 request. The signature is computed here, by pure functions.
 """
 
+from typing import TYPE_CHECKING
+
 from s3torchconnector._identity._credentials import (
     NO_CREDENTIALS_ADVICE,
     CredentialsProvider,
@@ -25,8 +27,11 @@ from s3torchconnector._identity._sigv4 import (
     signing_key,
     string_to_sign,
 )
-from s3torchconnector._identity._sigv4a import AsymmetricSignature, AsymmetricSigner
 from s3torchconnector._identity._trust import Bundle, ca_bundle
+from s3torchconnector._late_imports import names_from
+
+if TYPE_CHECKING:
+    from s3torchconnector._identity._sigv4a import AsymmetricSignature, AsymmetricSigner
 
 __all__ = [
     "EMPTY_SHA256",
@@ -52,3 +57,5 @@ __all__ = [
     "signing_key",
     "string_to_sign",
 ]
+
+__getattr__ = names_from(__name__, {"AsymmetricSignature": "_sigv4a", "AsymmetricSigner": "_sigv4a"})

@@ -21,8 +21,8 @@ from s3torchconnector._late_imports import no_fork
 if TYPE_CHECKING:
     from s3torchconnector._identity._endpoint_rules import EndpointRules
 
-_REGION = re.compile(r"[A-Za-z0-9_.-]+")
-_PLAIN_BUCKET = re.compile(r"[A-Za-z0-9_.-]{1,255}")
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
+_LONGEST_BUCKET = 255
 # Directory buckets, their access points, Outposts, and the aliases of access points and of Object Lambda.
 _MEANINGFUL_SUFFIXES = ("--x-s3", "--xa-s3", "--op-s3", "--ol-s3", "-s3alias")
 
@@ -42,7 +42,7 @@ class EndpointResolver:
     """
 
     def __init__(self, region: str, endpoint: str | None, config: S3ClientConfig) -> None:
-        if not isinstance(region, str) or not _REGION.fullmatch(region):
+        if not isinstance(region, str) or not _PLAIN.fullmatch(region):
             raise S3ConfigurationError(f"invalid configuration: region={region!r} is not a region like 'eu-west-1'")
         self._region = region
         self._config = config
@@ -88,7 +88,8 @@ class EndpointResolver:
 
 
 def _is_plain(bucket: str) -> bool:
-    return _PLAIN_BUCKET.fullmatch(bucket) is not None and not bucket.endswith(_MEANINGFUL_SUFFIXES)
+    is_name = len(bucket) <= _LONGEST_BUCKET and _PLAIN.fullmatch(bucket) is not None
+    return is_name and not bucket.endswith(_MEANINGFUL_SUFFIXES)
 
 
 def _from_environment() -> EndpointUrl | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from s3torchconnector._errors import S3CredentialsError
 from s3torchconnector._identity._sigv4 import Credentials
-from s3torchconnector._s3credentials import flaw_of
+from s3torchconnector._sendable import flaw_of
 
 _log = logging.getLogger(__name__)
 

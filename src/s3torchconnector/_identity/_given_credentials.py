@@ -10,10 +10,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 from s3torchconnector._identity._found_credentials import FoundCredentials
 from s3torchconnector._identity._sigv4 import Credentials
-from s3torchconnector._s3credentials import GivenCredentials, S3Credentials, name_of
+from s3torchconnector._late_imports import no_fork
+from s3torchconnector._sendable import name_of
+
+if TYPE_CHECKING:
+    from s3torchconnector._s3credentials import GivenCredentials, S3Credentials
 
 _EARLIEST = 900.0  # seconds before their end that credentials are renewed, as botocore does; half their life, if less
 
@@ -35,8 +40,9 @@ class _Issuer:
             TypeError: it has returned something else.
             Exception: whatever it raises.
         """
+        own: Future[S3Credentials] = Future()
         with self._lock:
-            call, own = self._call, Future[S3Credentials]()
+            call = self._call
             if call is None:
                 self._call = own
         if call is None:
@@ -51,6 +57,9 @@ class _Issuer:
 
     def _issued(self) -> S3Credentials:
         found = self._function()
+        with no_fork:
+            from s3torchconnector._s3credentials import S3Credentials  # here: most programs give none
+
         if not isinstance(found, S3Credentials):
             raise TypeError(f"{name_of(self._function)} must return S3Credentials, but returned {type(found).__name__}")
         if found != self._latest:  # the same again lasts no longer than it did
@@ -76,7 +85,7 @@ def given_credentials(
         given: the credentials, or the function that returns them.
         clock: the time in seconds, to space the checks whether to renew.
     """
-    if isinstance(given, S3Credentials):
+    if not callable(given):
         # Their expiry is left to S3, whose clock is right. It refuses them then, and the error names their source.
         static = Credentials(given.access_key, given.secret_key, given.session_token or None)
         until = "" if given.expiry is None else f" until {given.expiry}"

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._debug_logs import follow_environment
-from s3torchconnector._metrics import Metrics
 from s3torchconnector._s3client._early_readers import EarlyReaders
 from s3torchconnector._s3client._lifetime import close_when_dropped, watch
 from s3torchconnector._transfer import Runtime
 from s3torchconnector._user_agent import UserAgent
 from s3torchconnector._wire import Figures, counts
+
+if TYPE_CHECKING:
+    from s3torchconnector._metrics import Metrics
+else:  # for typing.get_type_hints; programs that only read need not wait for the import
+    Metrics = Any
 
 _COUNTED_IN = "counted_in"  # in the state that goes to a process that is being spawned
 

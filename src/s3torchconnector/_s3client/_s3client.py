@@ -13,24 +13,24 @@ from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
 
 from s3torchconnector import _transfer
-from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._customer_key import S3CustomerKey, refuse_unencrypted
+from s3torchconnector._config import S3ClientConfig, options_class
 from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError
 from s3torchconnector._s3client._head_result import head_result
 from s3torchconnector._s3client._opens_runtime import _OpensRuntime
 from s3torchconnector._transfer import ObjectSource
-from s3torchconnector._types import HeadObjectResult, ObjectInfo, ObjectInfos, UploadInfo
+from s3torchconnector._types import HeadObjectResult, ObjectInfo
 from s3torchconnector._user_agent import UserAgent, check_printable
 from s3torchconnector._wire import describe, operations, read_document
-from s3torchconnector._write_options import S3WriteOptions
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
 from s3torchconnector.s3writer import S3Writer
 
 if TYPE_CHECKING:
+    from s3torchconnector._customer_key import S3CustomerKey
+    from s3torchconnector._listing_results import ObjectInfos, UploadInfo
     from s3torchconnector._transfer import ListObjectStream
+    from s3torchconnector._write_options import S3WriteOptions
 
 
 class S3Client(_OpensRuntime):
@@ -74,8 +74,7 @@ class S3Client(_OpensRuntime):
         self._user_agent = user_agent
         self._config = s3client_config or S3ClientConfig()
         if self._config.customer_key is not None and endpoint is not None:
-            parts = urlsplit(endpoint)
-            refuse_unencrypted(parts.scheme, parts.hostname or "")
+            self._config.customer_key._refuse_unencrypted(endpoint)
         self._start_afresh()
 
     @property
@@ -156,7 +155,7 @@ class S3Client(_OpensRuntime):
             S3ObjectExistsError: (a ``FileExistsError``) the object exists, and ``overwrite`` is false.
         """
         if storage_class:
-            options = replace(options or S3WriteOptions(), storage_class=storage_class)
+            options = replace(options or options_class()(), storage_class=storage_class)
         open_stream = partial(_transfer.PutObjectStream, self._runtime, bucket, key)
         return S3Writer(open_stream(overwrite=overwrite, summed=summed, options=options))
 

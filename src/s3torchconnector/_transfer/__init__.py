@@ -22,7 +22,14 @@ from s3torchconnector._transfer.reading._fetch_group import FetchGroup
 from s3torchconnector._transfer.reading._object_reader import ObjectReader
 from s3torchconnector._transfer.reading._object_source import BytesByPosition, GetObjectStream, ObjectSource
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
-from s3torchconnector._transfer.reading._read_policy import ADAPTIVE, FIRST_BYTES, SEQUENTIAL, ReadPolicy, range_based
+from s3torchconnector._transfer.reading._read_policy import (
+    ADAPTIVE,
+    DEFAULT_MAX_GAP_SIZE,
+    FIRST_BYTES,
+    SEQUENTIAL,
+    ReadPolicy,
+    range_based,
+)
 
 if TYPE_CHECKING:
     from s3torchconnector._transfer._commit_object import CommitObject, Seen, refused_for_sure
@@ -44,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADAPTIVE",
+    "DEFAULT_MAX_GAP_SIZE",
     "FIRST_BYTES",
     "MOST_TOGETHER",
     "SEQUENTIAL",

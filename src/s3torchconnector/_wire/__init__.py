@@ -24,15 +24,7 @@ from s3torchconnector._wire._deletions import can_be_named, delete_document, par
 from s3torchconnector._wire._describe import Described, describe, is_of_head
 from s3torchconnector._wire._descriptors import open_descriptors
 from s3torchconnector._wire._dialer import NoIdleConnection
-from s3torchconnector._wire._documents import (
-    CompletedPart,
-    UploadsPage,
-    parse_copied_part,
-    parse_http_date,
-    parse_tags,
-    parse_upload_id,
-    parse_uploads_page,
-)
+from s3torchconnector._wire._documents import parse_http_date
 from s3torchconnector._wire._exchange import Exchange
 from s3torchconnector._wire._figures import Figures, process_metrics
 from s3torchconnector._wire._hedging import Hedging
@@ -47,6 +39,14 @@ from s3torchconnector._wire._trace import TracedRequest, tracing
 
 if TYPE_CHECKING:
     from s3torchconnector._wire._list_page import ListPage, parse_list_page
+    from s3torchconnector._wire._upload_documents import (
+        CompletedPart,
+        UploadsPage,
+        parse_copied_part,
+        parse_tags,
+        parse_upload_id,
+        parse_uploads_page,
+    )
 
 __all__ = [
     "ALGORITHMS",
@@ -106,4 +106,16 @@ __all__ = [
     "why_none",
 ]
 
-__getattr__ = names_from(__name__, {"ListPage": "_list_page", "parse_list_page": "_list_page"})
+__getattr__ = names_from(
+    __name__,
+    {
+        "CompletedPart": "_upload_documents",
+        "ListPage": "_list_page",
+        "UploadsPage": "_upload_documents",
+        "parse_copied_part": "_upload_documents",
+        "parse_list_page": "_list_page",
+        "parse_tags": "_upload_documents",
+        "parse_upload_id": "_upload_documents",
+        "parse_uploads_page": "_upload_documents",
+    },
+)

@@ -10,13 +10,17 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.htm
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._customer_key import S3CustomerKey, refuse_unencrypted
 from s3torchconnector._errors import S3AccessDeniedError, S3ConfigurationError, S3Exception
 from s3torchconnector._identity import Endpoint
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._service_errors import service_error
+
+if TYPE_CHECKING:
+    from s3torchconnector._customer_key import S3CustomerKey
 
 _READING = frozenset({"GetObject", "HeadObject"})
 _WRITING = frozenset({"PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"})
@@ -45,6 +49,9 @@ class AccountHeaders:
         """
         headers = self._keys(request)
         if headers:
+            with no_fork:
+                from s3torchconnector._customer_key import refuse_unencrypted  # here: few clients have a key
+
             refuse_unencrypted(endpoint.scheme, endpoint.host)
         if self._owner and request.operation != "CreateSession":
             headers["x-amz-expected-bucket-owner"] = self._owner

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3CredentialsError, S3Exception, S3TimeoutError
 from s3torchconnector._identity import (
-    AsymmetricSigner,
     Credentials,
     Endpoint,
     FoundCredentials,
@@ -18,12 +17,16 @@ from s3torchconnector._identity import (
     credentials_provider,
     lookup_attempts,
 )
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._documents import parse_http_date
 from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._service_errors import EXPIRED_CODES
 from s3torchconnector._wire._sessions import Sessions
 from s3torchconnector._wire._shared_lookup import SharedLookup
+
+if TYPE_CHECKING:
+    from s3torchconnector._identity import AsymmetricSigner
 
 _TOKEN_HEADER = "x-amz-security-token"
 _TRUSTED_SECONDS = 60.0  # for which credentials are not suspected again after a search found no others
@@ -62,7 +65,7 @@ class Authenticator:
         self._forced_lookup: SharedLookup[Credentials | None] = SharedLookup("new AWS credentials", attempts)
         # Credentials that a search on mere suspicion confirmed, and until when they are trusted.
         self._trusted: tuple[Credentials | None, float] = (None, 0.0)
-        encryption = config._options_of_write(None)._encryption_headers()
+        encryption = config.write_options._encryption_headers() if config.write_options else None
         self._sessions = Sessions(request_session, lambda: self._clock() + self._clock_offset, encryption=encryption)
         self._clock = clock
         self._clock_offset = 0.0  # in use
@@ -175,12 +178,19 @@ class Authenticator:
         signer = self._signers.get((region, service, token_header))  # no region has the name of a set of regions
         if signer is None:
             signer = (
-                AsymmetricSigner(region, service)
+                _asymmetric_signer(region, service)
                 if endpoint.asymmetric
                 else Signer(region, service, token_header=token_header)
             )
             self._signers[region, service, token_header] = signer
         return signer
+
+
+def _asymmetric_signer(regions: str, service: str) -> AsymmetricSigner:
+    with no_fork:
+        from s3torchconnector._identity import AsymmetricSigner  # here: few buckets need it
+
+    return AsymmetricSigner(regions, service)
 
 
 def _attempts(error: S3Exception, most: int) -> int:

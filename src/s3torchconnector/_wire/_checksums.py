@@ -13,7 +13,6 @@ import binascii
 import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache, lru_cache, reduce
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +26,6 @@ TYPE_HEADER = "x-amz-checksum-type"
 ALGORITHM_HEADER = "x-amz-checksum-algorithm"
 
 
-@dataclass(frozen=True, eq=False)
 class Algorithm:
     """One kind of CRC.
 
@@ -38,10 +36,11 @@ class Algorithm:
         update: continues a CRC: takes a buffer and the CRC of the bytes before it.
     """
 
-    name: str
-    bits: int
-    polynomial: int
-    update: Callable[[Buffer, int], int]
+    def __init__(self, name: str, bits: int, polynomial: int, update: Callable[[Buffer, int], int]) -> None:
+        self.name = name
+        self.bits = bits
+        self.polynomial = polynomial
+        self.update = update
 
     @property
     def header(self) -> str:

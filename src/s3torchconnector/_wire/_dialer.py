@@ -16,14 +16,13 @@ from s3torchconnector._activity import activity
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError, S3Exception, S3TimeoutError
 from s3torchconnector._identity import Bundle, ca_bundle
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._wire import _descriptors
 from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._proxy import Proxy, open_tunnel
 from s3torchconnector._wire._sockets import AddressInfo, TlsSocket, connect
-from s3torchconnector._wire._socks import open_socks
 from s3torchconnector._wire._tls_connection import TlsConnection
-from s3torchconnector._wire._tls_in_tls import InnerTls, TlsInTlsConnection
 
 # Seconds. A connection that opens this quickly costs less than having another thread open it. A thread that must not
 # wait for a connection tries no longer than briefly.
@@ -107,6 +106,9 @@ class Dialer:
             if proxy is not None and proxy.scheme == "https":
                 sock = self._shake_hands_with_proxy(sock, route, proxy, left)
             elif proxy is not None and not proxy.speaks_http:
+                with no_fork:
+                    from s3torchconnector._wire._socks import open_socks  # here: few clients have such a proxy
+
                 open_socks(sock, proxy, route.host, route.port, left)
             if route.scheme == "https":
                 if proxy is not None and proxy.speaks_http:
@@ -123,6 +125,9 @@ class Dialer:
         with self._explained(str(route), "endpoint", "set AWS_CA_BUNDLE"):
             context, session = self._tls_context(None), self._tls_sessions.get(route)
             if isinstance(sock, ssl.SSLSocket):
+                with no_fork:
+                    from s3torchconnector._wire._tls_in_tls import InnerTls, TlsInTlsConnection
+
                 inner = InnerTls(sock, context, route.host, session, left)
                 return TlsInTlsConnection(inner, self._config.read_timeout, str(route))
             sock.settimeout(left())

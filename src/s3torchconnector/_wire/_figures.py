@@ -6,11 +6,16 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from s3torchconnector._metrics import BOUNDS, BUCKETS, NO_RESPONSE, Histogram, Metrics
+from s3torchconnector._late_imports import no_fork
+from s3torchconnector._time_buckets import BOUNDS, BUCKETS, NO_RESPONSE
 from s3torchconnector._wire._counts import counts
 from s3torchconnector._wire._operations import OPERATIONS, Request
 from s3torchconnector._wire._response import Response
+
+if TYPE_CHECKING:
+    from s3torchconnector._metrics import Metrics
 
 # The codes of an operation: its number, plus the HTTP status; and plus a thousand and the number of a bucket for how
 # often a first byte took how long.
@@ -89,6 +94,9 @@ def process_metrics(*, children: bool) -> Metrics:
 
 def metrics_of(values: Mapping[int, int], seconds: float) -> Metrics:
     """What values by code say."""
+    with no_fork:
+        from s3torchconnector._metrics import Histogram, Metrics  # here: a program that only reads does without
+
     requests: dict[str, dict[int, int]] = {}
     times: dict[str, list[int]] = {}
     for code, value in sorted(values.items()):

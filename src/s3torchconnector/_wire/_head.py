@@ -7,14 +7,12 @@ of every uploaded byte would cost more than sending it, and the checksum headers
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._identity import (
     EMPTY_SHA256,
     UNSIGNED_PAYLOAD,
-    AsymmetricSignature,
-    AsymmetricSigner,
     Credentials,
     Endpoint,
     Signature,
@@ -25,6 +23,9 @@ from s3torchconnector._identity import (
 from s3torchconnector._wire._account_headers import AccountHeaders
 from s3torchconnector._wire._operations import CHECKSUM_MODE, UNASKED, Request
 from s3torchconnector._wire._proxy import Proxy
+
+if TYPE_CHECKING:
+    from s3torchconnector._identity import AsymmetricSignature, AsymmetricSigner
 
 _METHODS_WITH_BODY = ("PUT", "POST")
 _METHODS_OF_READING = ("GET", "HEAD")
@@ -140,7 +141,7 @@ class HeadBuilder:
         """The form of a request that differs from the one before: only in its range, or in more."""
         range_ = request.headers.get("range", "")
         # Samples of archives differ in their ranges. (An asymmetric signature is made of all headers each time.)
-        if _SIMPLE_RANGE.fullmatch(range_) and not isinstance(signer, AsymmetricSigner):
+        if _SIMPLE_RANGE.fullmatch(range_) and isinstance(signer, (Signer, type(None))):
             any_range = request._replace(headers={**request.headers, "range": _ANY_RANGE})
             key_of_ranges = (*key[:8], any_range.headers, *key[9:])
             form = self._form_of_ranges

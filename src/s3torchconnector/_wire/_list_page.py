@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_plus
 
 from s3torchconnector._errors import S3ProtocolError
-from s3torchconnector._types import ObjectInfo, ObjectInfos, RestoreStatus
+from s3torchconnector._listing_results import ObjectInfos
+from s3torchconnector._types import ObjectInfo, RestoreStatus
 from s3torchconnector._wire._documents import find_text, local_name, parse, parse_timestamp
 
 if TYPE_CHECKING:

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import quote
 
-from s3torchconnector._customer_key import S3CustomerKey
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._uri import display_uri, is_arn
 from s3torchconnector._wire._checksums import md5_of
 from s3torchconnector._wire._connection import Buffer
-from s3torchconnector._wire._documents import (
-    CompletedPart,
-    UploadMarker,
-    complete_multipart_document,
-    create_bucket_document,
-)
+
+if TYPE_CHECKING:
+    from s3torchconnector._customer_key import S3CustomerKey
+    from s3torchconnector._wire._upload_documents import CompletedPart, UploadMarker
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _WITHOUT_CONSTRAINT = "us-east-1"
@@ -219,6 +217,9 @@ def get_object_tagging(bucket: str, key: str) -> Request:
 
 def create_bucket(bucket: str, region: str) -> Request:
     """A bucket in ``region``; the document is left out for us-east-1, which it may not name."""
+    with no_fork:
+        from s3torchconnector._wire._upload_documents import create_bucket_document
+
     body = [] if region == _WITHOUT_CONSTRAINT else [create_bucket_document(region)]
     return Request("CreateBucket", "PUT", bucket, headers={"content-type": "application/xml"}, body=body)
 
@@ -238,6 +239,9 @@ def complete_multipart_upload(
 
 def completion_body(parts: Iterable[CompletedPart]) -> tuple[bytes]:
     """The document that names the parts, as the body of a request."""
+    with no_fork:
+        from s3torchconnector._wire._upload_documents import complete_multipart_document  # here: reading needs none
+
     return (complete_multipart_document(parts),)
 
 

@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from s3torchconnector._errors import S3AccessDeniedError, S3Exception
+from s3torchconnector._errors import S3AccessDeniedError, S3Exception, S3ProtocolError
 from s3torchconnector._identity import Credentials, refuse_unsendable
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire._deadline import Deadline
-from s3torchconnector._wire._documents import parse_http_date, parse_session
+from s3torchconnector._wire._documents import parse, parse_http_date, parse_timestamp, required_text
 from s3torchconnector._wire._operations import Request, create_session
 from s3torchconnector._wire._shared_lookup import SharedLookup
 
@@ -94,10 +94,9 @@ class Sessions:
     def _create(self, bucket: str) -> Credentials:
         began = self._clock()
         document, headers = self._document(bucket)
-        session = parse_session(document)
-        credentials = Credentials(session.access_key, session.secret_key, session.token)
+        credentials, expires = parse_session(document)
         refuse_unsendable(credentials, f"of the session of {display_uri(bucket)}")
-        lasts = max(_SHORTEST, session.expires - (parse_http_date(headers.get("date", "")) or self._now()))
+        lasts = max(_SHORTEST, expires - (parse_http_date(headers.get("date", "")) or self._now()))
         due, end = began + max(lasts / 2.0, lasts - _EARLY), began + lasts - _MARGIN
         self._sessions[bucket] = _Session(credentials, due, end)
         return credentials
@@ -114,3 +113,15 @@ class Sessions:
                 _log.info("%s: S3 grants these credentials a read-only session only", display_uri(bucket))
                 return response
             raise
+
+
+def parse_session(document: bytes) -> tuple[Credentials, float]:
+    """The credentials of a new session, and when they end, in seconds since 1970."""
+    root = parse(document)
+    names = ("AccessKeyId", "SecretAccessKey", "SessionToken")
+    access_key, secret_key, token = (required_text(root, name) for name in names)
+    try:
+        expires = parse_timestamp(required_text(root, "Expiration"))
+    except ValueError as error:
+        raise S3ProtocolError(f"the session's Expiration is malformed: {error}") from error
+    return Credentials(access_key, secret_key, token), expires

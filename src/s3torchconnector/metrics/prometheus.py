@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from s3torchconnector._metrics import BOUNDS, Histogram, Metrics, Prices
+from s3torchconnector._metrics import Histogram, Metrics, Prices
+from s3torchconnector._time_buckets import BOUNDS
 from s3torchconnector.metrics import process
 
 try:

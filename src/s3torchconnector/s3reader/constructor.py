@@ -6,24 +6,26 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from s3torchconnector._transfer import ADAPTIVE, SEQUENTIAL
+from s3torchconnector._late_imports import names_from, no_fork
+from s3torchconnector._transfer import ADAPTIVE, DEFAULT_MAX_GAP_SIZE, SEQUENTIAL
 from s3torchconnector._types import HeadObjectResult, ObjectInfo
-from s3torchconnector.s3reader.dcp_optimized import DEFAULT_MAX_GAP_SIZE, DCPOptimizedS3Reader, ItemRange
 from s3torchconnector.s3reader.protocol import DCPS3ReaderConstructorProtocol, S3ReaderConstructorProtocol
-from s3torchconnector.s3reader.ranged import RangedS3Reader
 from s3torchconnector.s3reader.s3reader import S3Reader
 from s3torchconnector.s3reader.sequential import SequentialS3Reader
 
+if TYPE_CHECKING:
+    from s3torchconnector.s3reader.dcp_optimized import ItemRange
+
 __all__ = ["DCPOptimizedConstructor", "S3ReaderConstructor", "S3ReaderConstructorProtocol"]
 
-_NAMES: dict[object, str] = {
-    S3Reader: "sequential",
-    SequentialS3Reader: "sequential",
-    RangedS3Reader: "range_based",
-    DCPOptimizedS3Reader: "dcp_optimized",
-}
+# 1.5.0 has them here, too. Programs that read in another way need not wait for their imports.
+__getattr__ = names_from(
+    __name__,
+    {"DCPOptimizedS3Reader": "dcp_optimized", "ItemRange": "dcp_optimized", "RangedS3Reader": "ranged"},
+    "s3torchconnector.s3reader",
+)
 
 
 class DCPOptimizedConstructor:
@@ -60,6 +62,9 @@ class DCPOptimizedConstructor:
             storage_data: where each ``MetadataIndex`` is stored.
             base_path: the checkpoint, ``s3://bucket/prefix``.
         """
+        with no_fork:
+            from s3torchconnector.s3reader.dcp_optimized import ItemRange
+
         ranges: defaultdict[str, list[ItemRange]] = defaultdict(list)
         for item in plan_items:
             info = storage_data[item.storage_index]
@@ -75,6 +80,9 @@ class DCPOptimizedConstructor:
         get_stream: Callable[..., Iterable[bytes]],
     ) -> S3Reader:
         """Make the reader of one object."""
+        with no_fork:
+            from s3torchconnector.s3reader.dcp_optimized import DCPOptimizedS3Reader
+
         ranges = self._item_ranges_by_file.get(f"s3://{bucket}/{key}", [])
         return DCPOptimizedS3Reader(bucket, key, ranges, get_object_info, get_stream, self.max_gap_size)
 
@@ -112,6 +120,9 @@ class S3ReaderConstructor:
             buffer_size: a smaller read fetches this number of bytes, so that small reads close to each other share a
                 request. By default 8 MiB; 0 or less fetches exactly what is read.
         """
+        with no_fork:
+            from s3torchconnector.s3reader.ranged import RangedS3Reader
+
         return partial(RangedS3Reader, buffer_size=buffer_size)
 
     @staticmethod
@@ -138,4 +149,10 @@ class S3ReaderConstructor:
             return "sequential"
         if isinstance(constructor, DCPOptimizedConstructor):
             return "dcp_optimized"
-        return _NAMES.get(constructor.func, "unknown") if isinstance(constructor, partial) else "unknown"
+        kind = constructor.func if isinstance(constructor, partial) else None
+        if kind in (S3Reader, SequentialS3Reader):
+            return "sequential"
+        with no_fork:
+            from s3torchconnector.s3reader.ranged import RangedS3Reader
+
+        return "range_based" if kind is RangedS3Reader else "unknown"

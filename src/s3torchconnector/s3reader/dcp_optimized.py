@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from s3torchconnector._config import MIB
-from s3torchconnector._transfer import GetObjectStream, ReadPolicy  # noqa: F401 (1.5.0 has the former here)
+from s3torchconnector._transfer import DEFAULT_MAX_GAP_SIZE, GetObjectStream, ReadPolicy  # noqa: F401 (names of 1.5.0)
 from s3torchconnector._types import HeadObjectResult, ObjectInfo
 from s3torchconnector.s3reader.s3reader import S3Reader
 
 __all__ = ["DCPOptimizedS3Reader", "ItemRange", "RangeGroup"]
 
-DEFAULT_MAX_GAP_SIZE = 32 * MIB
 _NO_LIMIT = 1 << 62  # bytes
 
 

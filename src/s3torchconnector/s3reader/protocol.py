@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from s3torchconnector._late_imports import names_from
 from s3torchconnector._transfer import GetObjectStream
-from s3torchconnector._types import HeadObjectResult, ObjectInfo  # noqa: F401 (1.5.0 has these and the next here)
-from s3torchconnector.s3reader.dcp_optimized import ItemRange  # noqa: F401
+from s3torchconnector._types import HeadObjectResult, ObjectInfo  # noqa: F401 (1.5.0 has these here)
 from s3torchconnector.s3reader.s3reader import S3Reader
 
 __all__ = ["DCPS3ReaderConstructorProtocol", "GetStreamCallable", "S3ReaderConstructorProtocol"]
@@ -73,3 +73,7 @@ class DCPS3ReaderConstructorProtocol(S3ReaderConstructorProtocol, Protocol):
             storage_data: where each ``MetadataIndex`` is stored.
             base_path: the checkpoint, which the paths of files are relative to.
         """
+
+
+# 1.5.0 has it here.
+__getattr__ = names_from(__name__, {"ItemRange": "dcp_optimized"}, "s3torchconnector.s3reader")

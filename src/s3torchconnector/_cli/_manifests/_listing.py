@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 
 from s3torchconnector._cli._location import Location
 from s3torchconnector._datasets._rows import Rows
+from s3torchconnector._listing_results import ObjectInfos
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer import list_all
-from s3torchconnector._types import ObjectInfos
 from s3torchconnector._uri import parse_s3_uri
 
 

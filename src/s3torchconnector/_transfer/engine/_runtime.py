@@ -9,9 +9,9 @@ import contextlib
 import math
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._metrics import Metrics
 from s3torchconnector._transfer.engine._collector import prepare_collector
 from s3torchconnector._transfer.engine._multiplexer import Multiplexer
 from s3torchconnector._transfer.engine._node import share_of_node
@@ -19,6 +19,9 @@ from s3torchconnector._transfer.engine._shared import add_gauges, leave, share
 from s3torchconnector._transfer.engine._worker_share import WorkerShare
 from s3torchconnector._transfer.engine._workers import Lane
 from s3torchconnector._wire import Caller, Figures
+
+if TYPE_CHECKING:
+    from s3torchconnector._metrics import Metrics
 
 # What one connection to S3 transfers at worst. The average is 70 MB/s: 90 MB/s while bytes flow, and 25 ms of waiting
 # before 8 MiB. But some are slow, and a stream too many costs little. Measured, see docs/performance.md.

@@ -16,14 +16,17 @@ import threading
 import weakref
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._metrics import Metrics
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._platform import at_fork
 from s3torchconnector._transfer.engine._budget import ByteBudget
 from s3torchconnector._transfer.engine._workers import Workers
 from s3torchconnector._wire import ConnectionPool, process_metrics
+
+if TYPE_CHECKING:
+    from s3torchconnector._metrics import Metrics
 
 _TRUST = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_PROFILE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -102,6 +105,9 @@ def leave(shared: Shared, user: object) -> None:
 
 def add_gauges(metrics: Metrics, of: Iterable[Shared]) -> Metrics:
     """``metrics`` with the connections and the memory that these have now."""
+    with no_fork:
+        from s3torchconnector._metrics import Metrics
+
     # Without locks, which a stalled thread might hold: the figures may be of slightly different moments.
     for shared in of:
         metrics += Metrics(

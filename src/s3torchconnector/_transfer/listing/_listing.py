@@ -11,8 +11,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from s3torchconnector._errors import S3NotFoundError, S3ProtocolError
+from s3torchconnector._listing_results import ListObjectResult, UploadInfo
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
-from s3torchconnector._types import ListObjectResult, UploadInfo
 from s3torchconnector._wire import (
     Caller,
     Continuation,

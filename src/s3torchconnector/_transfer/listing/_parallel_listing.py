@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from functools import partial
 from queue import SimpleQueue
 
+from s3torchconnector._listing_results import ObjectInfos
 from s3torchconnector._progress import Progress
 from s3torchconnector._transfer.engine._runtime import OpenRuntime, Runtime
 from s3torchconnector._transfer.listing._listing import listed_prefix
 from s3torchconnector._transfer.listing._segments import PageRequest, Segments
-from s3torchconnector._types import ObjectInfos
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire import CancelToken, ListPage, Response, operations, parse_list_page, read_document
 

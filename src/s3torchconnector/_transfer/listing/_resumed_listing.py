@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from s3torchconnector._errors import S3NotFoundError
+from s3torchconnector._listing_results import ObjectInfos
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
 from s3torchconnector._transfer.listing._listing import is_listed_in_order
 from s3torchconnector._transfer.listing._parallel_listing import list_all
-from s3torchconnector._types import ObjectInfos
 from s3torchconnector._uri import display_uri
 
 

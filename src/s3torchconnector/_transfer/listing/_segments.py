@@ -29,8 +29,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from s3torchconnector._listing_results import ObjectInfos
 from s3torchconnector._transfer.listing._split_points import SegmentEstimate, SplitPlanner
-from s3torchconnector._types import ObjectInfos
 from s3torchconnector._wire import Continuation, ListPage
 
 _MISMATCHES = 1  # at boundaries, before keys are taken to be out of order: some may have been written in the meantime

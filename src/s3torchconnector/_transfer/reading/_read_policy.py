@@ -14,6 +14,7 @@ _PROVEN = 4
 # Bytes that are fetched early of an object of which, and of others of which, no size is known: all of most objects, and
 # of large ones no more than there is memory for.
 FIRST_BYTES = 1 * MIB
+DEFAULT_MAX_GAP_SIZE = 32 * MIB  # of ``ReadPolicy.max_gap``, for distributed checkpoints
 _PROVEN_BACKWARDS = 2  # an archive's directory lies in front of its end, and is read after that: once
 
 
