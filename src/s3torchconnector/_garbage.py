@@ -1,4 +1,4 @@
-"""Python's search for garbage, which is in vain while millions of objects are made that are all kept."""
+"""Pauses Python's garbage collection, which finds nothing while millions of objects are made and kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """In the block, the process does not look for garbage: that would take longer than to make the objects."""
+    """In the block, this process collects no garbage: that would take longer than making the objects."""
     enabled = gc.isenabled()
     gc.disable()
     try:

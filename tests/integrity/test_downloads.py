@@ -7,7 +7,6 @@ import math
 import pickle
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -151,7 +150,7 @@ def headers_of(algorithm: Algorithm, data: bytes) -> dict[str, str]:
 
 def counting(summed: list[int]) -> Algorithm:
     """A kind of checksum that notes how much is summed with it."""
-    return replace(CRC32, update=lambda data, crc: summed.append(len(data)) or 0)
+    return Algorithm(CRC32.name, CRC32.bits, CRC32.polynomial, lambda data, _: summed.append(len(data)) or 0)
 
 
 def test_an_algorithm_that_is_new_to_a_bucket_is_compared() -> None:
