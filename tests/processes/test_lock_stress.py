@@ -59,13 +59,15 @@ def test_readers_collected_under_their_own_locks(tmp_path: Path) -> None:
 
 
 # Not those that interrupt at any moment, since a finaliser swallows what strikes there; nor those that read once for
-# each of some hundred moments, which takes minutes under stress; nor one whose server waits for an order of requests
-# that a slow client does not keep.
+# each of some hundred moments, which takes minutes under stress; nor those whose servers wait for requests, in an
+# order or at a time, that a slow client does not send.
 _NOT_UNDER_STRESS = [
     "-k",
     "not interrupt and not at_any_moment",
     "--deselect",
     "tests/engine/test_multiplexer.py::test_a_stalled_response_delays_no_other_object[in what follows an error]",
+    "--deselect",
+    "tests/listing/test_list_all.py::test_pages_of_one_prefix_are_fetched_at_a_time",
 ]
 
 
