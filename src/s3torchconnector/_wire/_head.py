@@ -7,6 +7,7 @@ of every uploaded byte would cost more than sending it, and the checksum headers
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from s3torchconnector._config import S3ClientConfig
@@ -30,16 +31,28 @@ if TYPE_CHECKING:
 _METHODS_WITH_BODY = ("PUT", "POST")
 _METHODS_OF_READING = ("GET", "HEAD")
 _DECOMPRESSING = "storage.googleapis.com"  # sends objects with Content-Encoding: gzip decompressed, if it may
-
-
 _SIMPLE_RANGE = re.compile(r"bytes=[0-9]*-[0-9]*")
 _ANY_RANGE = "bytes=\0"  # stands for the range in a form of requests that differ in their ranges, too
+
+
+# What a form depends on: the timestamp, the endpoint, the proxy, the signer and its credentials, the size of the body,
+# other parts of the request, and last its headers.
+_Key = tuple[
+    str,
+    Endpoint,
+    "Proxy | None",
+    "Signer | AsymmetricSigner | None",
+    "Credentials | None",
+    int,
+    tuple[object, ...],
+    Mapping[str, str],
+]
 
 
 class _Form(NamedTuple):
     """A head without its path: requests of the same second often differ in nothing else."""
 
-    key: tuple[object, ...]
+    key: _Key
     before_path: str
     after_path: str  # up to the signature
     signature: Signature | AsymmetricSignature | None
@@ -112,58 +125,34 @@ class HeadBuilder:
             proxy,
             signer,
             credentials,
-            request.operation,
-            request.method,
-            request.query,
-            request.headers,
-            request.source_key,
             size,
-            not request.body,
+            (not request.body, request.operation, request.method, request.query, request.source_key),
+            request.headers,
         )
         form = self._form
         if form is None or form.key != key:
-            form = self._other_form(key, request, size, endpoint, signer, credentials, timestamp, proxy)
+            form = self._other_form(key, request)
         path = endpoint.path + ("/" + quote_path(request.key) if request.key else "") or "/"
         signed = f"authorization: {form.signature.authorization(path)}\r\n" if form.signature else ""
         return f"{form.before_path}{path}{form.after_path}{signed}\r\n".encode("latin-1")
 
-    def _other_form(
-        self,
-        key: tuple[object, ...],
-        request: Request,
-        size: int,
-        endpoint: Endpoint,
-        signer: Signer | AsymmetricSigner | None,
-        credentials: Credentials | None,
-        timestamp: str,
-        proxy: Proxy | None,
-    ) -> _Form:
+    def _other_form(self, key: _Key, request: Request) -> _Form:
         """The form of a request that differs from the one before: only in its range, or in more."""
         range_ = request.headers.get("range", "")
         # Samples of archives differ in their ranges. (An asymmetric signature is made of all headers each time.)
+        _, _, _, signer, *_ = key
         if _SIMPLE_RANGE.fullmatch(range_) and isinstance(signer, (Signer, type(None))):
             any_range = request._replace(headers={**request.headers, "range": _ANY_RANGE})
-            key_of_ranges = (*key[:8], any_range.headers, *key[9:])
+            key_of_ranges: _Key = (*key[:-1], any_range.headers)
             form = self._form_of_ranges
             if form is not None and form.key == key_of_ranges:
                 return form.with_range(range_)
-            self._form_of_ranges = self._new_form(
-                key_of_ranges, any_range, size, endpoint, signer, credentials, timestamp, proxy
-            )
-        self._form = form = self._new_form(key, request, size, endpoint, signer, credentials, timestamp, proxy)
+            self._form_of_ranges = self._new_form(key_of_ranges, any_range)
+        self._form = form = self._new_form(key, request)
         return form
 
-    def _new_form(
-        self,
-        key: tuple[object, ...],
-        request: Request,
-        size: int,
-        endpoint: Endpoint,
-        signer: Signer | AsymmetricSigner | None,
-        credentials: Credentials | None,
-        timestamp: str,
-        proxy: Proxy | None,
-    ) -> _Form:
+    def _new_form(self, key: _Key, request: Request) -> _Form:
+        timestamp, endpoint, proxy, signer, credentials, size, *_ = key
         query = canonical_query(request.query)
         headers = {"host": endpoint.host_header, **request.headers, **self.account.of(request, endpoint)}
         if self.may_ask(request) and request.bucket not in self._unasked:
