@@ -149,6 +149,15 @@ def test_a_bucket_without_order_is_listed_in_the_one_it_has(
     scarce=st.sampled_from([0.0, 0.5]),
     seed=st.integers(0, 1000),
 )
+@example(
+    keys={"00101.jpg", "00100.jpg", "00000.jpg"},
+    order=lambda key: key[::-1],
+    page=1,
+    width=2,
+    most_waiting=1,
+    scarce=0.5,
+    seed=0,
+).via("a page requested again was shorter, and its last key, returned before, came in a later one")
 def test_a_bucket_in_any_other_order_is_listed_in_that(
     keys: set[str], order: Callable[[str], Any], page: int, width: int, most_waiting: int, scarce: float, seed: int
 ) -> None:

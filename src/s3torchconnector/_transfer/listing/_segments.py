@@ -25,6 +25,7 @@ deleted at a boundary in the meantime looks the same: so the first time, segment
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -48,24 +49,30 @@ class Boundary(NamedTuple):
 
     Attributes:
         page: where the page begins.
+        keys: those of the page that belong to the segment.
         until: the last key of the segment, or a later one that does not exist.
         following: the key after that in the page, which must come next; None at the end of the listing.
     """
 
     page: PageStart
+    keys: frozenset[str]
     until: str
     following: str | None
 
 
 class Segment:
-    """Keys above ``low`` (exclusive), up to ``high`` (inclusive; None: to the end)."""
+    """Keys above ``low`` (exclusive), up to ``high`` (inclusive; None: to the end).
 
-    def __init__(
-        self, low: str, high: str | None, next_page: PageStart | None = None, skip_through: str | None = None
-    ) -> None:
+    Args:
+        low, high: see above.
+        returned: the boundary after which it continues, if its first page is one that was requested before.
+    """
+
+    def __init__(self, low: str, high: str | None, returned: Boundary | None = None) -> None:
         self.estimate = SegmentEstimate(low, high)
-        self.next_page = next_page or PageStart(None, low or None)
-        self.skip_through = skip_through  # the keys of that page up to this one were returned already
+        self.next_page = returned.page if returned else PageStart(None, low or None)
+        self.returned = returned  # until a key has come that is after it
+        self.last_seen = "" if returned else low  # the last key that has come, if it was returned before, too
         self.continuation = Continuation()
         self.pages: deque[ObjectInfos] = deque()  # that have come and not been returned
         self.requested = False
@@ -165,16 +172,15 @@ class Segments:
         segment.requested = False
         page = page if segment.high is None else page.until(segment.high)
         objects = page.objects
-        begins_later = segment.skip_through is not None or not objects or segment.low < objects.keys[0]
+        begins_later = not objects or segment.last_seen < objects.keys[0]
         if self._in_order and not (page.in_order and begins_later):
             self.disordered, self._in_order = True, False
             self._restart()
             return
-        if segment.skip_through is not None:
-            returned = next((i for i, key in enumerate(objects.keys) if key > segment.skip_through), len(objects))
-            objects = objects[returned:]
-            if objects or not self._in_order:  # or so many keys were written meanwhile that the page has no others
-                segment.skip_through = None
+        if objects:
+            segment.last_seen = objects.keys[-1]
+        if segment.returned is not None:
+            objects = self._not_returned(segment, segment.returned, objects)
         if objects:
             self._full_responses += 1
             segment.pages.append(objects)
@@ -189,10 +195,21 @@ class Segments:
             until = objects.keys[-1] if objects else segment.low
             if page.following is not None and segment.high is not None:
                 until = segment.high
-            segment.boundary = Boundary(PageStart(request.token, request.start_after), until, page.following)
+            start = PageStart(request.token, request.start_after)
+            segment.boundary = Boundary(start, frozenset(page.objects.keys), until, page.following)
         else:
             segment.continuation.advance(page.next_token)
             segment.next_page = PageStart(page.next_token, None)
+
+    def _not_returned(self, segment: Segment, returned: Boundary, objects: ObjectInfos) -> ObjectInfos:
+        """What was not returned of a page that was requested before, or of one after it: pages may be shorter then."""
+        if not self._in_order:
+            last = max((i for i, key in enumerate(objects.keys) if key in returned.keys), default=-1)
+            return objects[last + 1 :]
+        objects = objects[bisect_right(objects.keys, returned.until) :]
+        if objects:
+            segment.returned = None
+        return objects
 
     def ready(self) -> Iterator[ObjectInfos]:
         """The next pages of the listing, as far as they have come."""
@@ -221,7 +238,7 @@ class Segments:
     def _restart(self) -> None:
         """Discard what came after the last key returned, and continue from there in one segment."""
         if self._boundary is not None:
-            segment = Segment(self._boundary.until, None, self._boundary.page, self._boundary.until)
+            segment = Segment(self._boundary.until, None, self._boundary)
         else:
             segment = self._segments[0]
             segment.estimate.high, segment.requested = None, False
