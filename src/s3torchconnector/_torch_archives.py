@@ -82,35 +82,47 @@ class ArchiveWriter(S3Writer):
         self._lendable = lendable
         self._when_written = when_written
         self._gathered = bytearray()  # small writes since the last large one: PyTorch makes forty for each tensor
+        self._room = WORTH_LENDING  # bytes that may be gathered; 0 if it is closed
 
     def close(self) -> None:
         """Store the object, see ``S3Writer.close``."""
         if not self.closed:
             self._send_gathered()
             self._when_written()
+            self._room = 0
         super().close()
 
     def write(self, data: ReadableBuffer) -> int:
         """Write bytes. They may be changed when this returns, unless they were lent."""
-        self._check_open()
         view = memoryview(data)
-        if view.nbytes < WORTH_LENDING:
+        size = view.nbytes
+        if size < self._room:  # all of this holds up the other threads, which send
             self._gathered += view
-            if len(self._gathered) >= WORTH_LENDING:
-                self._send_gathered()
-        else:
-            self._send_gathered()
-            lent = self._lendable.find(view)
-            if lent is None:
-                return super().write(view)
-            self.stream.write(lent, lent=True)
-        self._position += view.nbytes
-        return view.nbytes
+            self._room -= size
+            return size
+        self._check_open()
+        self._send_gathered()
+        lent = self._lendable.find(view) if size >= WORTH_LENDING else None
+        if lent is None:
+            return super().write(view)
+        self.stream.write(lent, lent=True)
+        self._position += size
+        return size
+
+    def tell(self) -> int:
+        """Return the number of bytes written."""
+        return self._position + len(self._gathered)
 
     def _send_gathered(self) -> None:
         if self._gathered:
             self.stream.write(self._gathered)  # copied
+            self._position += len(self._gathered)
             self._gathered.clear()
+            self._room = WORTH_LENDING
+
+    def _close_with(self, abort: Callable[[], object] | None) -> None:
+        self._room = 0
+        super()._close_with(abort)
 
 
 def save_archive(state: Any, stream: PutObjectStream) -> int:
