@@ -26,11 +26,13 @@ from s3torchconnector._transfer.writing._multipart import (
 from s3torchconnector._types import HeadObjectResult
 from s3torchconnector._wire import CompletedPart
 from s3torchconnector.testing import S3Server
+from tests.reading.support import wait_until
 from tests.servers.http_messages import ReceivedRequest
 from tests.servers.moto_server import MotoServer
 from tests.servers.proxy import Fault, RecordingProxy, StallBody
 from tests.writing.support import (
     PART,
+    Begun,
     assert_no_upload_remains,
     client_of,
     is_create,
@@ -169,6 +171,44 @@ def test_parts_go_up_while_the_program_goes_on(bucket: str, proxy: RecordingProx
         assert writer.tell() == 3 * PART + 1
         gate.opened.set()
     assert len(matching(proxy, is_create)) == 1
+
+
+@pytest.mark.parametrize("ends", ["close", "abort"])
+def test_an_upload_that_expects_several_parts_begins_with_its_first_byte(
+    bucket: str, proxy: RecordingProxy, ends: str
+) -> None:
+    begun = Begun("large")
+    proxy.misbehave = begun
+    with client_of(proxy.endpoint) as client:
+        stream = client.put_object(bucket, "key").stream
+        stream.expect(3 * PART)
+        stream.write(b"1")
+        begun.wait()
+        getattr(stream, ends)()
+        if ends == "close":  # fewer came than were expected
+            assert read_back(client, bucket) == b"1"
+        assert_no_upload_remains(client, bucket, proxy)
+
+
+def test_an_expected_upload_of_nothing_is_one_request(bucket: str, proxy: RecordingProxy) -> None:
+    with client_of(proxy.endpoint) as client:
+        with client.put_object(bucket, "key") as writer:
+            writer.stream.expect(3 * PART)
+        assert read_back(client, bucket) == b""
+    assert not matching(proxy, is_create)
+
+
+def test_parts_are_summed_while_the_response_with_the_id_is_on_its_way(bucket: str, proxy: RecordingProxy) -> None:
+    release = threading.Event()
+    proxy.misbehave = lambda request: StallBody(release) if is_create(request) else None
+    with client_of(proxy.endpoint) as client, writer_of(client, bucket) as writer:
+        writer.write(noise(2 * PART + 1))
+        summed = writer.stream._requests._checksums._parts
+        try:
+            wait_until(lambda: set(summed) == {1, 2})
+            assert not matching(proxy, is_part)
+        finally:
+            release.set()
 
 
 def test_parts_that_never_started_do_not_hide_the_reason(bucket: str, proxy: RecordingProxy, gate: Gate) -> None:

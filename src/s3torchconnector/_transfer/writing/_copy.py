@@ -16,7 +16,7 @@ takes all metadata of the source or all of the request. So the source is looked 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -188,11 +188,11 @@ class ObjectCopy:
         etag: str | None,
         span: tuple[int, int],
         checksums: CopiedChecksums,
-        upload_id: str,
+        upload_id: Callable[[], str],
         number: int,
         cancel: CancelToken,
     ) -> CompletedPart:
-        request = operations.upload_part_copy(*self._source.names, etag, span, *self._target.names, upload_id, number)
+        request = operations.upload_part_copy(*self._source.names, etag, span, *self._target.names, upload_id(), number)
         request = self._of_source(request)
         try:
             document = self._caller.call(request, partial(refuse_late_error, request), cancel)

@@ -1,7 +1,7 @@
 """The program's end of one upload: what it writes is cut into parts, which go up while it goes on writing.
 
-What fits into one part is a single PUT. A multipart upload begins when more is written. A stream that the program drops
-without an end is aborted.
+What fits into one part is a single PUT. A multipart upload begins when more is written, or with the first byte if more
+is expected. A stream that the program drops without an end is aborted.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class PutObjectStream:
         self._switch = runtime.config.progress
         self._demands_equal_parts = runtime.caller.demands_equal_parts(bucket)
         self._equal_size = equal_part_size(self._part_size) if self._demands_equal_parts else None
+        self._expects_parts = False
         headers = runtime.config._options_of_write(options)._headers()
         self._requests = UploadRequests(runtime.caller, bucket, key, headers, condition, summed=summed)
         self._upload = Upload(open_runtime, self._requests, self._equal_size)
@@ -61,6 +62,7 @@ class PutObjectStream:
     def expect(self, size: int) -> None:
         """About ``size`` bytes will be written, so that all parts can have one size. For before the first ``write``."""
         self._equal_size = equal_part_size(self._part_size, size)
+        self._expects_parts = size > self._equal_size
         if self._upload.progress is not None and self._upload.ends_progress:
             self._upload.progress.total = size
         if self._demands_equal_parts:
@@ -129,6 +131,9 @@ class PutObjectStream:
         if not view.nbytes:
             return
         upload, immutable = self._upload, isinstance(view.obj, bytes)
+        if self._expects_parts:  # now, and not with the first full part: S3 responds while that is filled
+            self._expects_parts = False
+            upload.begin_parts()
         size, view = view.nbytes, view.cast("B")
         while len(view):
             room = (self._equal_size or size_of_part(upload.number, self._part_size)) - upload.filling.size

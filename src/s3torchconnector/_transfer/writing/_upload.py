@@ -51,7 +51,7 @@ class State(Enum):
     COMPLETED = "completed"
 
 
-SendPart = Callable[[str, int, CancelToken], CompletedPart]
+SendPart = Callable[[Callable[[], str], int, CancelToken], CompletedPart]
 _OPEN, _IN_USE = State.OPEN, State.IN_USE  # looking a member up takes 0.1 us, at every write (CPython 3.11)
 
 
@@ -81,7 +81,7 @@ class Upload:
         self._error: BaseException | None = None  # why it was aborted
         self._cancel = CancelToken()
         self._cancel_creation = CancelToken()
-        self._upload_id: Future[str] | None = None  # None until there is a second part
+        self._upload_id: Future[str] | None = None  # None unless there will be a second part
         self._parts: list[Future[CompletedPart]] = []
         self._failures: list[BaseException] = []  # of parts
         self._least = least
@@ -184,6 +184,11 @@ class Upload:
         self._least = size
         self.filling = self._new_part()
 
+    def begin_parts(self) -> None:
+        """Have a worker ask for the id of a multipart upload, unless that has happened."""
+        if self._upload_id is None:
+            self._upload_id = self._lane.submit(self._create)
+
     def send_part(self) -> None:
         """Have a worker send the part that is being filled, and begin the next one."""
         full = self.filling  # until the callback below is set: if this is interrupted before, ``abort`` releases it
@@ -192,10 +197,13 @@ class Upload:
         self.filling = self._new_part()
 
     def add_part(self, send: SendPart) -> Future[CompletedPart]:
-        """Have a worker call ``send`` with the id of the upload and the number of the next part."""
-        if self._upload_id is None:
-            self._upload_id = self._lane.submit(self._create)
-        part = self._lane.submit(partial(self._send, self.number, send, self._upload_id))
+        """Have a worker call ``send`` with what returns the id of the upload, once there is one, and the number of the
+        next part.
+        """
+        self.begin_parts()
+        assert self._upload_id is not None
+        identifier = partial(self._identifier, self._upload_id)
+        part = self._lane.submit(partial(send, identifier, self.number, self._cancel))
         part.add_done_callback(partial(_note_failure, self._failures))
         self._parts.append(part)
         self.number += 1
@@ -227,10 +235,10 @@ class Upload:
         # Not with the token of the parts: if S3 may have begun an upload, its id must be known, to abort it.
         return self._requests.create(self._cancel_creation)
 
-    def _send(self, number: int, send: SendPart, upload_id: Future[str]) -> CompletedPart:
+    def _identifier(self, upload_id: Future[str]) -> str:
         identifier = upload_id.result()
         self._cancel.check()  # memory that was lent may be the program's again
-        return send(identifier, number, self._cancel)
+        return identifier
 
     # -- its end without an object --------------------------------------------------------------------------------
 
@@ -254,7 +262,7 @@ class Upload:
 
 
 def _send_body(
-    requests: UploadRequests, part: PartBuffer, upload_id: str, number: int, cancel: CancelToken
+    requests: UploadRequests, part: PartBuffer, upload_id: Callable[[], str], number: int, cancel: CancelToken
 ) -> CompletedPart:
     return requests.send_part(upload_id, number, part.body(), cancel)
 

@@ -51,17 +51,18 @@ class UploadChecksums:
         algorithm = self._carried
         return {} if algorithm is None else {ALGORITHM_HEADER: algorithm.name, TYPE_HEADER: "FULL_OBJECT"}
 
+    def sum_part(self, number: int, body: Sequence[Buffer]) -> None:
+        """Sum the bytes of a part, or of the whole object, as part 1."""
+        if self._algorithm is not None:
+            self._parts[number] = self._algorithm.of(body), sum(map(len, body))
+
     def of_part(self, number: int, body: Sequence[Buffer]) -> Mapping[str, str]:
-        """The headers for the request that sends a part, or the whole object: sums its bytes."""
-        algorithm = self._algorithm
+        """The headers for the request that sends a part that was summed."""
+        algorithm = self._carried
         if algorithm is None:
             return {}
-        crc = algorithm.of(body)
-        self._parts[number] = crc, sum(map(len, body))
-        if self._carried is None:
-            return {}
         md5 = {"content-md5": md5_of(body)} if self._caller.checksums.takes_md5(self._bucket) else {}
-        return {algorithm.header: algorithm.encode(crc), **md5}
+        return {algorithm.header: algorithm.encode(self._parts[number][0]), **md5}
 
     @property
     def are_carried(self) -> bool:

@@ -11,7 +11,7 @@ The first and the last of the second line tell S3 about the object; the one that
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from s3torchconnector._errors import S3Exception, S3NotFoundError, S3ProtocolError, S3ServiceError
@@ -87,6 +87,7 @@ class UploadRequests:
             S3ObjectExistsError: the condition demands that there be no object, and there is one.
             S3Exception: the object was not stored, or nobody can tell.
         """
+        self._checksums.sum_part(1, body)
         checksum = self._checksums.of_part(1, body)
         request = operations.put_object(self.bucket, self.key, body, options=self._options, checksum=checksum)
         marked = self._condition.marked(request)
@@ -101,10 +102,14 @@ class UploadRequests:
         )
         return self._checksums.call(self._condition.marked(request), self._note_creation, cancel)
 
-    def send_part(self, upload_id: str, number: int, body: Sequence[Buffer], cancel: CancelToken) -> CompletedPart:
-        """Send part ``number`` (from 1)."""
+    def send_part(
+        self, upload_id: Callable[[], str], number: int, body: Sequence[Buffer], cancel: CancelToken
+    ) -> CompletedPart:
+        """Send part ``number`` (from 1). It is summed while the id of the upload is on its way."""
+        self._checksums.sum_part(number, body)
+        identifier = upload_id()
         checksum = self._checksums.of_part(number, body)
-        request = operations.upload_part(self.bucket, self.key, upload_id, number, body, checksum=checksum)
+        request = operations.upload_part(self.bucket, self.key, identifier, number, body, checksum=checksum)
         etag = self._checksums.call(request, _etag_of, cancel)
         return CompletedPart(number, etag, self._checksums.told_of_part(number))
 
