@@ -38,7 +38,7 @@ from tests.servers.proxy import CutBody, Drop, RecordingProxy, first
 @pytest.mark.parametrize(
     "options",
     [{}, {"thread_count": 3}, {"single_file_per_rank": False}, {"prefix_strategy": HexPrefixStrategy(4)}],
-    ids=str,
+    ids=["default", "three threads", "a file for each item", "hexadecimal prefix"],
 )
 def test_a_saved_state_is_loaded(bucket: str, options: dict[str, Any]) -> None:
     state = mixed_state()
