@@ -7,7 +7,6 @@ botocore's module ``useragent``: https://github.com/boto/botocore/blob/develop/b
 from __future__ import annotations
 
 import platform
-import re
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,7 +15,7 @@ from s3torchconnector._errors import S3ConfigurationError
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._version import __version__
 
-_NOT_IN_TOKENS = re.compile(r"[^0-9A-Za-z!$%&'*+.^_`|~,-]")
+_SYMBOLS_IN_TOKENS = "!$%&'*+.^_`|~,-"
 _SYSTEMS = {"darwin": "macos"}
 
 
@@ -78,7 +77,7 @@ def _own(torch: str | None) -> str:
 
 
 def _token(text: str) -> str:
-    return _NOT_IN_TOKENS.sub("-", text)
+    return "".join(each if (each.isascii() and each.isalnum()) or each in _SYMBOLS_IN_TOKENS else "-" for each in text)
 
 
 def _torch_version() -> str | None:

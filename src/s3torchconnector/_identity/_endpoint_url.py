@@ -18,10 +18,8 @@ from s3torchconnector._errors import S3ConfigurationError
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # Underscores are no part of DNS host names, but container networks resolve them.
-_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_WHITE_SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f]")
-_BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_IN_LABELS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
+_BROKEN_ESCAPE = r"%(?![0-9A-Fa-f]{2})"
 
 
 class Endpoint(NamedTuple):
@@ -113,7 +111,7 @@ def environment_endpoint(environ: Mapping[str, str]) -> EndpointUrl | None:
 
 
 def _checked_url(text: str, parts: SplitResult) -> EndpointUrl:
-    if _WHITE_SPACE_OR_CONTROL.search(text):
+    if any(each.isspace() or each < " " or each == "\x7f" for each in text):
         # urlsplit would silently remove some of them.
         raise ValueError("it contains white space or control characters")
     if parts.scheme not in _DEFAULT_PORTS:
@@ -131,7 +129,7 @@ def _checked_url(text: str, parts: SplitResult) -> EndpointUrl:
 
 def _base_path(path: str) -> str:
     segments = [segment for segment in path.split("/") if segment]
-    if "." in segments or ".." in segments or _BROKEN_ESCAPE.search(path):
+    if "." in segments or ".." in segments or ("%" in path and re.search(_BROKEN_ESCAPE, path)):
         raise ValueError(f"{path!r} is not a base path")
     return "".join([f"/{quote(segment, safe='%')}" for segment in segments])
 
@@ -139,7 +137,11 @@ def _base_path(path: str) -> str:
 def _is_host(host: str) -> bool:
     if ":" in host or host.replace(".", "").isdecimal():
         return _is_ip(host)
-    return len(host) <= 253 and _HOST_NAME.fullmatch(host) is not None
+    return len(host) <= 253 and all(map(_is_label, host.split(".")))
+
+
+def _is_label(text: str) -> bool:
+    return 0 < len(text) <= 63 and _IN_LABELS.issuperset(text) and "-" not in (text[0], text[-1])
 
 
 def _is_ip(host: str) -> bool:

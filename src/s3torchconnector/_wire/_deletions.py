@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 
 from s3torchconnector._errors import S3Exception, S3NotFoundError
@@ -19,7 +20,13 @@ from s3torchconnector._wire._service_errors import late_error, refuse_late_error
 
 # XML 1.0 has no such characters, or takes some as another: https://www.w3.org/TR/xml/#charsets. A parser that removes
 # white space at the ends of a key would delete another object.
-_NOT_IN_XML = re.compile("[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|^\\s|\\s$")
+_NOT_IN_XML = "[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|^\\s|\\s$"
+
+
+@cache
+def _not_in_xml() -> re.Pattern[str]:
+    """Takes 2 ms to compile."""
+    return re.compile(_NOT_IN_XML)
 
 
 class Deleted(NamedTuple):
@@ -31,7 +38,7 @@ class Deleted(NamedTuple):
 
 def can_be_named(key: str) -> bool:
     """Whether a document can name the object, for every server that may read it."""
-    return bool(key) and _NOT_IN_XML.search(key) is None
+    return bool(key) and _not_in_xml().search(key) is None
 
 
 def delete_document(keys: Iterable[str]) -> bytes:
