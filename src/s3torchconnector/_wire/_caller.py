@@ -41,8 +41,8 @@ from s3torchconnector._wire._request_log import log_request
 from s3torchconnector._wire._response import Decompressed, Response, read_document
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
 from s3torchconnector._wire._throttle import Overloaded, Throttle
-from s3torchconnector._wire._trace import sends_by
 
+senders: list[Callable[..., Exchange]] = [Exchange]  # the last one sends for the callers that are made; see ``_trace``
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _ERROR_LIMIT = 1024 * 1024  # bytes of an error document
@@ -75,7 +75,7 @@ class Caller:
         self._heads = HeadBuilder(user_agent, AccountHeaders(config), not self.checksums.off)
         self._routes: dict[tuple[str, str, int], tuple[Route, Throttle]] = {}
         self._config = config
-        self._send = sends_by()
+        self._send = senders[-1]
         self.hedging = Hedging(config.hedge)
         self.figures = figures or Figures()
         self._rule = rule or RetryRule(RetryPolicy(config.max_attempts), RetryQuota())

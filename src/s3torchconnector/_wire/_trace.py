@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 from s3torchconnector._errors import S3Exception, S3ServiceError
 from s3torchconnector._wire._attempt import Attempt
+from s3torchconnector._wire._caller import senders
 from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._exchange import Exchange
@@ -65,29 +66,16 @@ class TracedRequest(NamedTuple):
     failure: str = ""
 
 
-class _Send(Protocol):
-    def __call__(
-        self, pool: ConnectionPool, figures: Figures, attempt: Attempt, head: bytes, deadline: Deadline, *, fresh: bool
-    ) -> Exchange: ...
-
-
-_records: list[TracedRequest] | None = None
-
-
 @contextmanager
 def tracing() -> Iterator[list[TracedRequest]]:
     """Trace what clients send that open their connections in this block: a list that grows whenever a request ends."""
-    global _records
-    before, _records = _records, []
+    records: list[TracedRequest] = []
+    sender = partial(_TracedExchange, records)
+    senders.append(sender)
     try:
-        yield _records
+        yield records
     finally:
-        _records = before
-
-
-def sends_by() -> _Send:
-    """What sends the requests of a client that opens its connections now."""
-    return Exchange if _records is None else partial(_TracedExchange, _records)
+        senders.remove(sender)
 
 
 class _TracedExchange(Exchange):
