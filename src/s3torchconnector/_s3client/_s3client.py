@@ -14,15 +14,15 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from s3torchconnector import _transfer
+from s3torchconnector import _transfer, _wire
 from s3torchconnector._config import S3ClientConfig, options_class
 from s3torchconnector._errors import S3ConfigurationError, S3NotFoundError
-from s3torchconnector._s3client._head_result import head_result
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._s3client._opens_runtime import _OpensRuntime
 from s3torchconnector._transfer import ObjectSource
 from s3torchconnector._types import HeadObjectResult, ObjectInfo
 from s3torchconnector._user_agent import UserAgent, check_printable
-from s3torchconnector._wire import describe, operations, read_document
+from s3torchconnector._wire import operations, read_document
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
 from s3torchconnector.s3writer import S3Writer
 
@@ -192,8 +192,11 @@ class S3Client(_OpensRuntime):
         Raises:
             S3NotFoundError: (a ``FileNotFoundError``) there is no such object.
         """
+        with no_fork:
+            from s3torchconnector._s3client._head_result import head_result
+
         head = operations.of_version(operations.head_object(bucket, key), version_id)
-        return head_result(*describe(self._runtime().caller, head))
+        return head_result(*_wire.describe(self._runtime().caller, head))
 
     def delete_object(self, bucket: str, key: str) -> None:
         """Delete an object. It is no error if there is none."""

@@ -20,8 +20,6 @@ from s3torchconnector._wire._checksums import (
 from s3torchconnector._wire._connection import Buffer, NotYet, WouldBlock
 from s3torchconnector._wire._continuation import Continuation
 from s3torchconnector._wire._counts import counts
-from s3torchconnector._wire._deletions import can_be_named, delete_document, parse_deleted
-from s3torchconnector._wire._describe import Described, describe, is_of_head
 from s3torchconnector._wire._descriptors import open_descriptors
 from s3torchconnector._wire._dialer import NoIdleConnection
 from s3torchconnector._wire._documents import parse_http_date
@@ -35,10 +33,12 @@ from s3torchconnector._wire._quirks import Quirk
 from s3torchconnector._wire._response import Response, check_not_decompressed, read_document
 from s3torchconnector._wire._retry import is_retryable
 from s3torchconnector._wire._service_errors import demands_equal_parts, is_too_large_to_copy, refuse_late_error
-from s3torchconnector._wire._trace import TracedRequest, tracing
 
 if TYPE_CHECKING:
+    from s3torchconnector._wire._deletions import can_be_named, delete_document, parse_deleted
+    from s3torchconnector._wire._describe import Described, describe, is_of_head
     from s3torchconnector._wire._list_page import ListPage, parse_list_page
+    from s3torchconnector._wire._trace import TracedRequest, tracing
     from s3torchconnector._wire._upload_documents import (
         CompletedPart,
         UploadsPage,
@@ -110,12 +110,20 @@ __getattr__ = names_from(
     __name__,
     {
         "CompletedPart": "_upload_documents",
+        "Described": "_describe",
         "ListPage": "_list_page",
+        "TracedRequest": "_trace",
         "UploadsPage": "_upload_documents",
+        "can_be_named": "_deletions",
+        "delete_document": "_deletions",
+        "describe": "_describe",
+        "is_of_head": "_describe",
         "parse_copied_part": "_upload_documents",
+        "parse_deleted": "_deletions",
         "parse_list_page": "_list_page",
         "parse_tags": "_upload_documents",
         "parse_upload_id": "_upload_documents",
         "parse_uploads_page": "_upload_documents",
+        "tracing": "_trace",
     },
 )

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from s3torchconnector._errors import S3Exception
-from s3torchconnector._transfer.engine._budget import ByteBudget
+from s3torchconnector._transfer.engine._budget import BUFFER_SIZE, ByteBudget
 from s3torchconnector._transfer.engine._memory import LargeBuffer
 from s3torchconnector._transfer.engine._outcome import Outcome
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.reading._ledger import NOT_SUMMED, Ledger
 from s3torchconnector._transfer.reading._memory_guard import MemoryGuard
 from s3torchconnector._wire import CancelledByCaller, is_retryable
+
+LARGE = BUFFER_SIZE // 2 + 1
+"""Bytes from which a block is not kept for reads that go back a little."""
 
 
 class Released(CancelledByCaller):

@@ -6,20 +6,23 @@ A block is in the index before memory is reserved for it, so its reservation is 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from s3torchconnector._config import KIB, MIB
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._transfer.engine._memory import copy
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import Runtime
 from s3torchconnector._transfer.engine._workers import Lane
-from s3torchconnector._transfer.reading._block import Block, Destinations, Released
+from s3torchconnector._transfer.reading._block import LARGE, Block, Destinations, Released
 from s3torchconnector._transfer.reading._block_index import BlockIndex
 from s3torchconnector._transfer.reading._fetch import RangeFetch, direct
 from s3torchconnector._transfer.reading._fetched_block import BlockRequest, FetchedBlock
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
-from s3torchconnector._transfer.reading._request_planner import LARGE, Gap
-from s3torchconnector._transfer.reading._streamed_range import StreamedRange, reservation
 from s3torchconnector._transfer.reading._verify import Verification
+
+if TYPE_CHECKING:
+    from s3torchconnector._transfer.reading._request_planner import Gap
 
 _MULTIPLEXED = 1 * MIB  # objects up to here are fetched by the multiplexer, many on one thread
 _LITTLE = 256 * KIB  # fetched if there is no room for more
@@ -99,6 +102,9 @@ class Blocks:
 
     def read_ahead(self, wanted: Range) -> bool:
         """Have a range streamed into blocks before any thread waits for them; False if there is no memory for that."""
+        with no_fork:
+            from s3torchconnector._transfer.reading._streamed_range import StreamedRange, reservation
+
         size, reserved, streamed = reservation(wanted.size), False, None
         try:
             reserved = self._runtime.budget.try_take(size, reserved=True, unread=self.index.lost <= 0)

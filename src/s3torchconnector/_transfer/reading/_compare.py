@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from s3torchconnector import _wire
 from s3torchconnector._errors import S3AccessDeniedError, S3ChecksumError, S3Exception, S3ServiceError
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import Runtime
@@ -17,7 +18,7 @@ from s3torchconnector._transfer.reading._integrity import ObjectIntegrity
 from s3torchconnector._transfer.reading._ledger import Ledger
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
 from s3torchconnector._transfer.reading._read_again import read_again
-from s3torchconnector._wire import Algorithm, Caller, Quirk, is_of_head
+from s3torchconnector._wire import Algorithm, Caller, Quirk
 
 
 def ask_for_checksum(version: ObjectVersion, caller: Caller) -> None:
@@ -35,7 +36,7 @@ def _ask(version: ObjectVersion, caller: Caller, integrity: ObjectIntegrity) -> 
     try:
         version.call(caller, head, lambda response: integrity.learn(response.headers, response.length or 0))
     except S3ServiceError as error:
-        if is_of_head(error):  # of an object that is being read
+        if _wire.is_of_head(error):  # of an object that is being read
             caller.quirks.note(version.bucket, Quirk.NO_HEAD)
         raise
 

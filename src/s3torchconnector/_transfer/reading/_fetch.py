@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
+from s3torchconnector import _wire
 from s3torchconnector._errors import S3ChecksumError, S3ProtocolError
 from s3torchconnector._transfer.engine._memory import populate
 from s3torchconnector._transfer.engine._ranges import ContentRange, Range, parse_content_range
@@ -13,17 +14,10 @@ from s3torchconnector._transfer.reading._integrity import ObjectIntegrity, Sum
 from s3torchconnector._transfer.reading._ledger import NOT_SUMMED, Sums
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
 from s3torchconnector._uri import display_uri
-from s3torchconnector._wire import (
-    Caller,
-    CancelToken,
-    Described,
-    Exchange,
-    Quirk,
-    Request,
-    Response,
-    check_not_decompressed,
-    describe,
-)
+from s3torchconnector._wire import Caller, CancelToken, Exchange, Quirk, Request, Response, check_not_decompressed
+
+if TYPE_CHECKING:
+    from s3torchconnector._wire import Described
 
 _FULL = memoryview(b"")
 _VERSION_HEADER = "x-amz-version-id"
@@ -116,7 +110,7 @@ class RangeFetch:
             if self._is_beginning:
                 caller.quirks.note(self._version.bucket, Quirk.NO_SUFFIX_RANGES)
             # 416 without the object's size, which RFC 9110 only recommends: one more request asks for it.
-            self._allocate_all(self._learn_size(describe(caller, self._version.head(), cancel)))
+            self._allocate_all(self._learn_size(_wire.describe(caller, self._version.head(), cancel)))
             received = self._range if not self._range else self._call(caller, cancel)
         if received is None:
             uri = display_uri(self._version.bucket, self._version.key)

@@ -18,9 +18,10 @@ import os
 import time
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s3torchconnector._activity import activity
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._transfer.engine._memory import FillableBytes
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
@@ -30,11 +31,12 @@ from s3torchconnector._transfer.reading._fetch import RangeFetch
 from s3torchconnector._transfer.reading._fetch_group import FetchGroup
 from s3torchconnector._transfer.reading._integrity import not_compared
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
-from s3torchconnector._transfer.reading._plan_executor import PlanExecutor
 from s3torchconnector._transfer.reading._read_policy import ReadPattern, ReadPolicy
-from s3torchconnector._transfer.reading._request_planner import RequestPlanner
 from s3torchconnector._transfer.reading._unsized import UnsizedRead
 from s3torchconnector._transfer.reading._verify import Verification
+
+if TYPE_CHECKING:
+    from s3torchconnector._transfer.reading._plan_executor import PlanExecutor
 
 
 class ObjectReader:
@@ -87,6 +89,10 @@ class ObjectReader:
     def _executor(self) -> PlanExecutor:
         """Made when it is needed, by a small object never; not by ``cached_property``, see ``Blocks``."""
         if self._own_executor is None:
+            with no_fork:
+                from s3torchconnector._transfer.reading._plan_executor import PlanExecutor
+                from s3torchconnector._transfer.reading._request_planner import RequestPlanner
+
             planner = RequestPlanner(
                 self._pattern,
                 part_size=self._part_size,

@@ -9,15 +9,11 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from s3torchconnector._transfer.engine._budget import BUFFER_SIZE
 from s3torchconnector._transfer.engine._ranges import Range, split_on_grid
-from s3torchconnector._transfer.reading._block import Block
+from s3torchconnector._transfer.reading._block import LARGE, Block
 from s3torchconnector._transfer.reading._block_index import BlockIndex
 from s3torchconnector._transfer.reading._layout import Layout
 from s3torchconnector._transfer.reading._read_policy import ReadPattern
-
-LARGE = BUFFER_SIZE // 2 + 1
-"""Bytes from which a block is not kept for reads that go back a little."""
 
 
 class Gap(NamedTuple):
