@@ -40,6 +40,7 @@ WHOLE = response(206, BODY, FOUND)
 CHUNKS = f"{SIZE:x}\r\n".encode() + BODY + b"\r\n0\r\n\r\n"
 CHUNKED = response(206, CHUNKS, {**FOUND, "Transfer-Encoding": "chunked"})
 SLOW_DOWN = s3_error(503, "SlowDown")
+ERROR = s3_error(500, "InternalError")  # after SlowDown, the next request may have to wait until others are done
 
 
 def cut(place: int, reply: bytes) -> list[bytes]:
@@ -53,7 +54,7 @@ STALLS: dict[str, list[list[bytes]]] = {
     "after the head": [cut(-SIZE, WHOLE)],
     "in the body": [cut(-1000, WHOLE)],
     "in a chunked body": [cut(-1000, CHUNKED)],
-    "in what follows an error": [[SLOW_DOWN], cut(0, WHOLE)],
+    "in what follows an error": [[ERROR], cut(0, WHOLE)],
     "in the document of an error": [cut(-20, SLOW_DOWN), [WHOLE]],
 }
 
@@ -64,19 +65,19 @@ class StallingServer(ScriptedServer):
     def __init__(self, replies: Sequence[list[bytes]]) -> None:
         super().__init__(handler=self._reply)
         self.release = threading.Event()
-        self._stalled = threading.Event()
+        self.stalled = threading.Event()
         self._replies = list(replies)
 
     def _reply(self, request: ReceivedRequest) -> Reply | Iterator[Step]:
         if request.path.endswith("/0"):
             return self._steps(*self._replies.pop(0))
-        self.stall(self._stalled)
+        self.stall(self.stalled)
         return WHOLE
 
     def _steps(self, first: bytes, rest: bytes = b"") -> Iterator[Step]:
         yield Send(first)
         if rest:
-            self._stalled.set()
+            self.stalled.set()
             yield Stall(self.release)
             yield Send(rest)
 
@@ -103,6 +104,7 @@ def test_a_stalled_response_delays_no_other_object(stall: str) -> None:
             assert not server.release.is_set()
         finally:
             server.release.set()
+            server.stalled.set()  # if that has failed, so that nothing waits for it
         assert first.read() == BODY
 
 
