@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from tqdm import tqdm
 
 from s3torchconnector import S3Checkpoint, S3CheckpointManager, S3ClientConfig, S3Manifest, _progress
 from s3torchconnector._progress import Progress
@@ -368,6 +369,25 @@ def test_an_output_that_takes_nothing_does_not_matter(terminal: Terminal) -> Non
             assert line.is_cleared.wait(30.0)
             progress.advance(1)
         assert _progress._display._lines == {}
+    lock = tqdm.get_lock().mp_lock  # which a program's own bars take, too
+    assert lock.acquire(timeout=30.0)
+    lock.release()
+
+
+@on_terminal
+def test_no_fork_waits_for_a_program_that_keeps_tqdms_lock(terminal: Terminal) -> None:
+    """Such as one whose own bar is written to a suspended terminal."""
+    with Progress(None, "doing it", "steps") as progress:
+        progress.advance(1)
+        assert terminal.wait_for("doing it")
+        with tqdm.get_lock():
+            progress.advance(1)
+            thread = _progress._display._thread
+            assert thread is not None
+            wait_until(lambda: sys._current_frames()[thread].f_code.co_name == "acquire")
+            began = time.monotonic()
+            assert Child(lambda: b"forked").result() == b"forked"
+            assert time.monotonic() - began < 5.0  # and not the ten seconds that a fork waits for others at most
 
 
 @on_terminal

@@ -19,7 +19,8 @@ import time
 from _thread import get_ident
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import cache
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
@@ -147,13 +148,32 @@ class _Line:
             bar.close()
 
 
-def _new_bar(progress: Progress) -> Any:
+@cache
+def _bars() -> type[Any]:
+    """tqdm, without its thread, and with its lock, which all bars of the process share, released after an error."""
     with no_fork:
         from tqdm import tqdm
 
+    class Bar(tqdm):  # type: ignore[misc]  # it has no types
+        monitor_interval = 0
+
+        def refresh(self, nolock: bool = False, lock_args: Any = None) -> Any:
+            with self.get_lock():
+                return super().refresh(nolock=True)
+
+    return Bar
+
+
+def _lock_of_bars() -> AbstractContextManager[object]:
+    """tqdm's lock, if there is one yet. A program that draws may hold it for long, and no fork must wait for that."""
+    module = sys.modules.get("tqdm.std")
+    return getattr(getattr(module, "tqdm", None), "_lock", None) or nullcontext()
+
+
+def _new_bar(progress: Progress) -> Any:
     every = _EVERY / 2 if sys.stderr.isatty() else _EVERY_IN_A_FILE
     is_bytes = progress.unit == "B"
-    bar = tqdm(
+    bar = _bars()(
         desc=progress.description, unit=progress.unit if is_bytes else f" {progress.unit}", leave=False,
         unit_scale=is_bytes or progress.total is None, dynamic_ncols=True, mininterval=every, miniters=0, delay=1e-9,
         smoothing=0,
@@ -214,8 +234,8 @@ class _Display:
         while True:
             with suppress(Empty):
                 self._wake.get(timeout=_EVERY)
-            lines = {} if self._ends else self._lines.copy()
-            with no_fork:  # a child must not inherit a lock of tqdm, or of stderr, that this thread holds
+            with _lock_of_bars(), no_fork:  # a child must not inherit tqdm's, or stderr's, while this thread holds it
+                lines = {} if self._ends else self._lines.copy()
                 _clear([line for key, line in shown.items() if key not in lines])
                 shown = {key: line for key, line in lines.items() if self._is_drawn(key, line)}
             if lines:
@@ -232,8 +252,8 @@ class _Display:
         if not line.progress.is_long and not line.is_visible:
             return False
         line.is_visible = True
-        if key not in self._lines:  # it has ended meanwhile, and nobody waits for this
-            return False
+        if key not in self._lines:  # it has ended meanwhile
+            return line.bar is not None  # then it is cleared the next time
         try:
             line.draw()
         except Exception as error:  # such as OSError: the terminal is gone
