@@ -8,7 +8,6 @@ that has only path style. The result is the same as that of the rules, which a p
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from s3torchconnector._late_imports import no_fork
 if TYPE_CHECKING:
     from s3torchconnector._identity._endpoint_rules import EndpointRules
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 _LONGEST_BUCKET = 255
 # Directory buckets, their access points, Outposts, and the aliases of access points and of Object Lambda.
 _MEANINGFUL_SUFFIXES = ("--x-s3", "--xa-s3", "--op-s3", "--ol-s3", "-s3alias")
@@ -42,7 +41,7 @@ class EndpointResolver:
     """
 
     def __init__(self, region: str, endpoint: str | None, config: S3ClientConfig) -> None:
-        if not isinstance(region, str) or not _PLAIN.fullmatch(region):
+        if not isinstance(region, str) or not region or not _PLAIN.issuperset(region):
             raise S3ConfigurationError(f"invalid configuration: region={region!r} is not a region like 'eu-west-1'")
         self._region = region
         self._config = config
@@ -88,7 +87,7 @@ class EndpointResolver:
 
 
 def _is_plain(bucket: str) -> bool:
-    is_name = len(bucket) <= _LONGEST_BUCKET and _PLAIN.fullmatch(bucket) is not None
+    is_name = 0 < len(bucket) <= _LONGEST_BUCKET and _PLAIN.issuperset(bucket)
     return is_name and not bucket.endswith(_MEANINGFUL_SUFFIXES)
 
 
