@@ -15,8 +15,6 @@ Before Python 3.13, a function whose variable is shown keeps the values that all
 no function is marked with a variable that has to release what another of its variables had.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from threading import get_ident

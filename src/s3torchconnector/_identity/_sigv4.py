@@ -10,8 +10,6 @@ S3 differs from other services: the path is encoded once and never normalised, a
 Header" in the Amazon S3 API reference.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import re

@@ -1,7 +1,5 @@
 """Trusted certificates: those of the authorities that the environment or a profile names, as for botocore."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import NamedTuple

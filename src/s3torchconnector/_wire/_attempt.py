@@ -1,7 +1,5 @@
 """One attempt of a request: what it sends, its address and route, and who signs it."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from s3torchconnector._identity import Endpoint

@@ -4,8 +4,6 @@ No thread keeps time. Each place that blocks asks how much time is left and wait
 (``_timed_socket``), a queue by its latch (``_fair_queue``), a pause by the token.
 """
 
-from __future__ import annotations
-
 import time
 from typing import NamedTuple
 

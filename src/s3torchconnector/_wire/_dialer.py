@@ -1,7 +1,5 @@
 """How connections are opened: directly or through a proxy, with TLS or without."""
 
-from __future__ import annotations
-
 import logging
 import socket
 import ssl

@@ -6,8 +6,6 @@ data, byte by byte, and with trailing data. Bodies of known length, the hot path
 connection receives them straight into the caller's memory.
 """
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

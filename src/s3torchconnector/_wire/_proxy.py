@@ -4,8 +4,6 @@ The connection to a proxy named by ``https://`` uses TLS, so that nobody on the 
 https://urllib3.readthedocs.io/en/stable/advanced-usage.html#http-and-https-proxies
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import socket

@@ -11,8 +11,6 @@ throttles may be sent ``max_attempts`` times as often as one that fails. With th
 through to a server that refuses nine of ten.
 """
 
-from __future__ import annotations
-
 import random
 import threading
 from collections.abc import Callable

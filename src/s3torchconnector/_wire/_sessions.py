@@ -5,8 +5,6 @@ How long a session lasts is computed from the server's clock alone (its expirati
 because the local clock may be wrong. A session that ends soon is replaced while requests go on using it.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 import time

@@ -1,7 +1,5 @@
 """How reads become requests: a frozen value, and the pattern of a reader's recent reads."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from s3torchconnector._config import KIB, MIB
