@@ -53,8 +53,9 @@ class UploadChecksums:
 
     def sum_part(self, number: int, body: Sequence[Buffer]) -> None:
         """Sum the bytes of a part, or of the whole object, as part 1."""
-        if self._algorithm is not None:
-            self._parts[number] = self._algorithm.of(body), sum(map(len, body))
+        algorithm = self._algorithm  # another thread may note meanwhile that the server takes none
+        if algorithm is not None:
+            self._parts[number] = algorithm.of(body), sum(map(len, body))
 
     def of_part(self, number: int, body: Sequence[Buffer]) -> Mapping[str, str]:
         """The headers for the request that sends a part that was summed."""
