@@ -184,10 +184,11 @@ class Upload:
         self._least = size
         self.filling = self._new_part()
 
-    def begin_parts(self) -> None:
-        """Have a worker ask for the id of a multipart upload, unless that has happened."""
+    def begin_parts(self) -> Future[str]:
+        """Have a worker ask for the id of a multipart upload, unless that has happened. Returns what will be the id."""
         if self._upload_id is None:
             self._upload_id = self._lane.submit(self._create)
+        return self._upload_id
 
     def send_part(self) -> None:
         """Have a worker send the part that is being filled, and begin the next one."""
@@ -200,9 +201,7 @@ class Upload:
         """Have a worker call ``send`` with what returns the id of the upload, once there is one, and the number of the
         next part.
         """
-        self.begin_parts()
-        assert self._upload_id is not None
-        identifier = partial(self._identifier, self._upload_id)
+        identifier = partial(self._identifier, self.begin_parts())
         part = self._lane.submit(partial(send, identifier, self.number, self._cancel))
         part.add_done_callback(partial(_note_failure, self._failures))
         self._parts.append(part)
