@@ -18,7 +18,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from tqdm import tqdm
 
-from s3torchconnector import S3Checkpoint, S3CheckpointManager, S3ClientConfig, S3Manifest, _progress
+from s3torchconnector import S3Checkpoint, S3CheckpointManager, S3ClientConfig, S3Manifest, _progress, _progress_display
 from s3torchconnector._progress import Progress
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._transfer.listing import _parallel_listing
@@ -40,12 +40,12 @@ LARGE = {"weight": torch.arange(6_000_000, dtype=torch.float32)}  # 24 MB: three
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
     """For ``on_terminal``. Operations are shown at once."""
     monkeypatch.setattr(_progress, "_SHOWN_AFTER", -1.0)
-    monkeypatch.setattr(_progress, "_EVERY", 0.01)
+    monkeypatch.setattr(_progress_display, "_EVERY", 0.01)
     monkeypatch.setattr(_parallel_listing, "_SHOWN_AFTER", -1.0)
     with Terminal() as terminal:
         yield terminal
-        _progress._display.end()
-        _progress._display = _progress._Display()
+        _progress_display._display.end()
+        _progress_display._display = _progress_display.Display()
 
 
 def on_terminal(test: Callable[..., None]) -> Callable[..., None]:
@@ -226,7 +226,7 @@ def test_small_objects_start_no_thread(terminal: Terminal, bucket: str, s3_serve
             writer.write(bytes(100_000))
         with checkpoint.reader(f"s3://{bucket}/{number}") as reader:
             assert reader.read() == bytes(100_000)
-    assert _progress._display._thread is None
+    assert _progress_display._display._thread is None
     assert terminal.written == ""
 
 
@@ -284,10 +284,10 @@ def test_the_configuration_decides_then_the_environment_then_the_terminal(
             assert terminal.wait_for(r"doing it: 1.00 steps \[")
         elif expected:
             wait_until(lambda: "doing it: 1.00 steps [" in file.getvalue())
-            assert progress._line is not None
-            assert progress._line.bar.mininterval == 10.0  # seconds: a file keeps every line
+            assert progress.line is not None
+            assert progress.line.bar.mininterval == 10.0  # seconds: a file keeps every line
         else:
-            assert _progress._display._thread is None
+            assert _progress_display._display._thread is None
     if not expected:
         assert (terminal.written if is_terminal else file.getvalue()) == ""
 
@@ -296,7 +296,7 @@ def test_the_configuration_decides_then_the_environment_then_the_terminal(
 def test_the_configuration_reaches_the_operations(terminal: Terminal) -> None:
     with ScriptedServer(handler=page) as server, client_of(server.endpoint, unsigned=True, progress=False) as client:
         assert listed(client) == KEYS
-    assert _progress._display._thread is None
+    assert _progress_display._display._thread is None
     with pytest.raises(ValueError, match="progress must be True, False or None: progress=1"):
         S3ClientConfig(progress=1)  # type: ignore[arg-type]
 
@@ -314,7 +314,7 @@ def test_a_program_may_have_no_stderr(terminal: Terminal) -> None:
     sys.stderr = None  # type: ignore[assignment]
     with Progress(True, "doing it", "steps") as progress:
         progress.advance(1)
-    assert _progress._display._thread is None
+    assert _progress_display._display._thread is None
 
 
 @on_terminal
@@ -349,7 +349,7 @@ def test_a_forked_child_leaves_the_line_to_its_parent(terminal: Terminal) -> Non
         def in_child() -> bytes:
             progress.advance(1_000_000)
             progress.close()
-            return repr((progress._line is not None, _progress._display._thread)).encode()
+            return repr((progress.line is not None, _progress_display._display._thread)).encode()
 
         assert Child(in_child).result() == b"(True, None)"
         progress.advance(1000)
@@ -359,16 +359,27 @@ def test_a_forked_child_leaves_the_line_to_its_parent(terminal: Terminal) -> Non
 
 
 @on_terminal
+def test_a_forked_child_shows_nothing_of_what_its_parent_has_begun(terminal: Terminal) -> None:
+    progress = Progress(None, "doing it", "steps")
+
+    def in_child() -> bytes:
+        progress.advance(1)
+        return repr((progress.line, _progress_display._display._thread)).encode()
+
+    assert Child(in_child).result() == b"(None, None)"
+
+
+@on_terminal
 def test_an_output_that_takes_nothing_does_not_matter(terminal: Terminal) -> None:
     """Such as a terminal that was closed."""
     with suppress(OSError), open("/dev/full", "w") as sys.stderr:
         with Progress(True, "doing it", "steps") as progress:
             progress.advance(1)
-            line = progress._line
+            line = progress.line
             assert line is not None
             assert line.is_cleared.wait(30.0)
             progress.advance(1)
-        assert _progress._display._lines == {}
+        assert _progress_display._display._lines == {}
     lock = tqdm.get_lock().mp_lock  # which a program's own bars take, too
     assert lock.acquire(timeout=30.0)
     lock.release()
@@ -382,7 +393,7 @@ def test_no_fork_waits_for_a_program_that_keeps_tqdms_lock(terminal: Terminal) -
         assert terminal.wait_for("doing it")
         with tqdm.get_lock():
             progress.advance(1)
-            thread = _progress._display._thread
+            thread = _progress_display._display._thread
             assert thread is not None
             wait_until(lambda: sys._current_frames()[thread].f_code.co_name == "acquire")
             began = time.monotonic()
@@ -411,7 +422,7 @@ def test_the_end_of_the_process_clears_the_line(terminal: Terminal) -> None:
     progress = Progress(None, "doing it", "steps")
     progress.advance(1)
     assert terminal.wait_for("doing it")
-    _progress._display.end()
+    _progress_display._display.end()
     assert terminal.wait_until_cleared()
     progress.close()
 
