@@ -115,14 +115,7 @@ class HeldObjects(ScriptedServer):
         body = memoryview(self.content(number))[first : last + 1]
         content_range = f"bytes {first}-{first + len(body) - 1}/{self.size}"
         head = response(206, headers={"content-length": str(len(body)), "content-range": content_range, "etag": '"e"'})
-        return [Send(head), _SendView(body)]
-
-
-class _SendView(Send):
-    """Send a view without a copy."""
-
-    def __init__(self, view: memoryview) -> None:
-        self.pieces = [view]  # type: ignore[list-item]
+        return [Send(head, body)]
 
 
 __all__ = ["KIB", "MIB", "TIMEOUT", "HeldObjects", "config", "key_and_bytes", "read", "runtime_of",

@@ -13,6 +13,7 @@ from typing import Any
 from s3torchconnector import S3ClientConfig
 from s3torchconnector._s3client import S3Client
 from tests.servers.http_messages import ReceivedRequest, response, s3_error
+from tests.servers.scripted import Send
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -21,14 +22,20 @@ PART = 5 * MIB  # the smallest part size there is
 
 _PERIOD = 1_000_003  # prime, so that bytes from a wrong place never look right
 _MOST = 20 * MIB  # bytes of one response
+_ONE_PIECE = 64 * KIB  # to copy so many bytes costs less than to send twice
 _TIMEOUT = 30.0  # seconds
 _TILE = random.Random(1).randbytes(_PERIOD) * (_MOST // _PERIOD + 2)
 
 
 def content(start: int, stop: int) -> bytes:
     """Bytes ``start`` up to ``stop`` of an endless object that every test knows."""
+    return bytes(_view(start, stop))
+
+
+def _view(start: int, stop: int) -> memoryview:
+    """``content`` without a copy."""
     assert stop - start <= _MOST
-    return _TILE[start % _PERIOD : start % _PERIOD + max(0, stop - start)]
+    return memoryview(_TILE)[start % _PERIOD : start % _PERIOD + max(0, stop - start)]
 
 
 def client_of(endpoint: str, **settings: Any) -> S3Client:
@@ -103,7 +110,9 @@ class VirtualObject:
             self.served.append(selected)
         start, stop = selected
         headers = {"ETag": self.etag, "Content-Range": f"bytes {start}-{stop - 1}/{self.size}"}
-        return response(206, content(self.shift + start, self.shift + stop), headers)
+        body = _view(self.shift + start, self.shift + stop)
+        head = response(206, headers={"Content-Length": str(len(body)), **headers})
+        return head + body if len(body) < _ONE_PIECE else [Send(head, body)]
 
     @property
     def transferred(self) -> int:

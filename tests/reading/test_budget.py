@@ -84,7 +84,7 @@ def test_complete_blocks_are_used_while_others_arrive(client: S3Client, virtual:
     def stall_the_second_part(request: ReceivedRequest) -> Any:
         if request.method == "GET" and asked(request.range, virtual.size) == (PART, 2 * PART):
             virtual.before = lambda request: None
-            return [Stall(release), Send(virtual(request))]
+            return [Stall(release), *virtual(request)]
         return None
 
     virtual.before = stall_the_second_part
@@ -115,7 +115,7 @@ def test_what_a_failed_read_received_in_place_is_fetched_again(client: S3Client,
             return [Stall(bad), Send(s3_error(403, "AccessDenied")), Close()]
         if selected == (2 * PART, 3 * PART):
             virtual.before = lambda request: stall(request) if asked(request.range, virtual.size) != selected else None
-            return [Stall(good), Send(virtual(request))]
+            return [Stall(good), *virtual(request)]
         return None
 
     virtual.before = stall

@@ -32,9 +32,11 @@ class Receive:
 class Send:
     """Send the pieces one by one, or all of them cut into pieces of ``size`` bytes."""
 
-    def __init__(self, *pieces: bytes, size: int | None = None) -> None:
-        data = b"".join(pieces)
-        self.pieces = [data[i : i + size] for i in range(0, len(data), size)] if size else list(pieces)
+    def __init__(self, *pieces: bytes | memoryview, size: int | None = None) -> None:
+        self.pieces = list(pieces)
+        if size:
+            data = b"".join(pieces)
+            self.pieces = [data[i : i + size] for i in range(0, len(data), size)]
 
 
 @dataclass(frozen=True)
