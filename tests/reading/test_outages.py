@@ -94,7 +94,7 @@ class _Impatient(ScriptedServer):
 
     def _play(self, steps: Sequence[Step], connection: socket.socket, stream: io.BufferedReader) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-        connection.settimeout(0.2)
+        connection.settimeout(0.1)
         try:
             super()._play(steps, connection, stream)
         except TimeoutError:
@@ -118,7 +118,7 @@ def _drops_while_a_program_computes() -> int:
             end = reader.tell()
             assert data == content(end - len(data), end)
             if end % (4 * MIB) == 0 and drops < 3:
-                drops += server.gone.wait(0.5)  # while this program computes
+                drops += server.gone.wait(0.25)  # while this program computes
                 server.gone.clear()
         assert reader.tell() == served.size
         return drops

@@ -23,8 +23,8 @@ from tests.servers.tcp import TcpServer
 from tests.wire.support import get, open_caller
 
 pytestmark = pytest.mark.usefixtures("keys")
-TIMEOUT = 0.3
-PERIOD = 0.05
+TIMEOUT = 0.12
+PERIOD = 0.02
 HANGS = 15.0  # seconds after which the server releases the client, and the test fails
 CONFIG = S3ClientConfig(max_attempts=1, read_timeout=TIMEOUT, connect_timeout=TIMEOUT)
 LONG = response(200, headers={"Content-Length": "4000000"})
