@@ -43,7 +43,7 @@ class EndpointRules:
     def __init__(self, region: str, custom: EndpointUrl | None, config: S3ClientConfig) -> None:
         self._region = region
         try:
-            session = Session(profile=config.profile)
+            session = Session(profile=config.profile, include_builtin_handlers=False)  # they are for clients
             self._provider = _load(session)
             self._custom = custom or _configured_endpoint(session)
             self._params = self._parameters(session, config)
