@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from array import array
 from collections import Counter
 from pathlib import Path
@@ -28,6 +26,7 @@ from tests.cli.support import call
 from tests.reading.support import wait_until
 from tests.servers.http_messages import s3_error
 from tests.servers.proxy import RecordingProxy, Replace
+from tests.servers.warm import WarmPython
 
 _MIB = 1024**2
 _OPERATIONS = {
@@ -133,18 +132,25 @@ def test_scratch_objects_are_deleted_after_an_error(s3_server: S3Server, bucket:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_scratch_objects_are_deleted_after_a_signal(
-    s3_server: S3Server, bucket: str, proxy: RecordingProxy, number: signal.Signals, code: int
+    s3_server: S3Server,
+    bucket: str,
+    proxy: RecordingProxy,
+    warm_python: WarmPython,
+    number: signal.Signals,
+    code: int,
 ) -> None:
-    command = [sys.executable, "-m", "s3torchconnector", "bench", f"s3://{bucket}/", "--write", "--seconds", "300"]
-    command += ["--endpoint-url", proxy.endpoint]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as benchmark:
-        assert benchmark.stderr is not None
+    command = ["bench", f"s3://{bucket}/", "--write", "--seconds", "300", "--endpoint-url", proxy.endpoint]
+    benchmark = warm_python.start("-m", "s3torchconnector.__main__", *command)
+    try:
         said = [line for _, line in zip(range(3), benchmark.stderr, strict=False)]
         wait_until(lambda: any(each.range for each in proxy.of("GET")))  # a worker reads scratch objects
         assert len(left_behind(s3_server.folder / bucket)) == 256
         os.killpg(benchmark.pid, number)  # as a terminal does, and many a scheduler
-        _, errors = benchmark.communicate(timeout=60)
+        _, errors = benchmark.communicate()
+    finally:
+        if benchmark.returncode is None:
+            benchmark.kill()
+            benchmark.communicate()
     assert benchmark.returncode == code, errors
     assert "Traceback" not in errors
     assert "Scratch objects are below" in said[2]
