@@ -18,7 +18,6 @@ from s3torchconnector._datasets._build import build
 from s3torchconnector._datasets._rows import Row
 from s3torchconnector._transfer import start_over_if_refused
 from s3torchconnector.dcp import S3StorageReader, S3StorageWriter
-from s3torchconnector.lightning import S3LightningCheckpoint
 from tests.every_server.test_checksums import RefusesAtTheEnd
 from tests.every_server.test_equal_parts import sizes_of as sizes_of_parts_but_the_last
 from tests.reading.support import PART, client_of
@@ -56,6 +55,8 @@ def distributed(settings: Settings) -> dict[str, torch.Tensor]:
 
 
 def lightning(settings: Settings) -> dict[str, torch.Tensor]:
+    from s3torchconnector.lightning import S3LightningCheckpoint  # takes seconds, and tests/docs collects this file
+
     plugin = S3LightningCheckpoint("us-east-1", **settings)
     plugin.save_checkpoint(STATE, "s3://bucket/last.ckpt")
     return plugin.load_checkpoint("s3://bucket/last.ckpt", weights_only=True)
