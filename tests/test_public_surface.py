@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -103,7 +104,7 @@ def _annotation(annotation: Any) -> str:
     """As it is written in the source, also where Python has wrapped or evaluated it."""
     if isinstance(annotation, type) and annotation.__module__ == "builtins":
         return annotation.__name__
-    return str(getattr(annotation, "__forward_arg__", annotation))
+    return re.sub(r"\bs3torchconnector\.(\w+\.)*", "", str(getattr(annotation, "__forward_arg__", annotation)))
 
 
 def _default(default: Any) -> str:

@@ -1,7 +1,5 @@
 """The values that the layers pass to one another and, by their documented names, to programs."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
