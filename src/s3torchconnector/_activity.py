@@ -19,19 +19,14 @@ import sys
 from collections.abc import Callable
 from threading import get_ident
 from types import CodeType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from s3torchconnector._threads import thread_names
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-class _Activity(NamedTuple):
-    text: str  # with the variable's value as {}
-    variable: str
-
-
-_activities: dict[CodeType, _Activity] = {}
+_activities: dict[CodeType, tuple[str, str]] = {}  # text, with the variable's value as {}; the variable
 
 
 def activity(text: str, variable: str = "") -> Callable[[_F], _F]:
@@ -49,7 +44,7 @@ def activity(text: str, variable: str = "") -> Callable[[_F], _F]:
         code = function.__code__
         if variable and variable not in code.co_varnames + code.co_cellvars:
             raise ValueError(f"{function.__qualname__} has no variable {variable}")
-        _activities[code] = _Activity(text, variable)
+        _activities[code] = text, variable
         return function
 
     return mark
@@ -62,12 +57,13 @@ def activities() -> list[tuple[str, str]]:
     for identifier, frame in sys._current_frames().items():
         if identifier == get_ident():
             continue
-        marked: list[tuple[_Activity, Any]] = []
+        marked: list[tuple[str, Any]] = []
         current: Any = frame
         while current is not None:
             known = _activities.get(current.f_code)
             if known is not None:
-                marked.append((known, current.f_locals.get(known.variable) if known.variable else None))
+                text, variable = known
+                marked.append((text, current.f_locals.get(variable) if variable else None))
             current = current.f_back
         del frame, current
         if marked:
@@ -76,8 +72,8 @@ def activities() -> list[tuple[str, str]]:
     return sorted(found)
 
 
-def _told(known: _Activity, value: Any) -> str:
+def _told(text: str, value: Any) -> str:
     try:
-        return known.text.format(value)
+        return text.format(value)
     except Exception as error:  # it goes on meanwhile, and may be half made or half ended
-        return f"{known.text} ({type(error).__name__})"
+        return f"{text} ({type(error).__name__})"
