@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from s3torchconnector._identity import Credentials, EndpointResolver, Signer
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._wire import operations
 from s3torchconnector._wire._account_headers import AccountHeaders
-from s3torchconnector._wire._head import HeadBuilder
+from s3torchconnector._wire._head import HeadBuilder, _is_simple
 from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._proxy import Proxy
 
@@ -148,6 +149,12 @@ def test_requests_that_differ_in_their_ranges_share_a_form() -> None:
             alone = HeadBuilder("agent/1").build(request, ENDPOINT, Signer("us-east-1"), credentials, TIMESTAMP)
             assert built == alone
     assert signer.prepared == 2
+
+
+@given(st.text("bytes=", max_size=7) | st.just("bytes="), st.text("0123456789-, ²", max_size=9))
+def test_one_range_is_told_from_any_other_text(unit: str, values: str) -> None:
+    text = unit + values
+    assert _is_simple(text) == (re.fullmatch("bytes=[0-9]*-[0-9]*", text) is not None)
 
 
 def test_a_form_of_ranges_is_not_used_once_a_bucket_is_asked_otherwise() -> None:

@@ -5,8 +5,6 @@ of the setting it came from. The base path is separate from the authority, so th
 addressed the same way in path style and in virtual-hosted style.
 """
 
-from __future__ import annotations
-
 import re
 import socket
 from collections.abc import Mapping
@@ -73,7 +71,7 @@ class EndpointUrl(NamedTuple):
         subdomains no name server resolves."""
         return "." not in self.host or self.is_address
 
-    def with_bucket(self, bucket: str) -> EndpointUrl:
+    def with_bucket(self, bucket: str) -> "EndpointUrl":
         """Return the path-style address of ``bucket``."""
         return self._replace(path=f"{self.path}/{quote(bucket, safe='')}")
 

@@ -5,8 +5,6 @@ response to CreateMultipartUpload has another root than AWS's). A document type 
 S3 never sends one, and entity bombs need one.
 """
 
-from __future__ import annotations
-
 import datetime
 import re
 from functools import lru_cache
@@ -38,7 +36,7 @@ class ErrorDocument(NamedTuple):
     access_tier: str | None = None
 
 
-def parse(data: bytes) -> ElementTree.Element:
+def parse(data: bytes) -> "ElementTree.Element":
     """Parse a document.
 
     Raises:
@@ -79,7 +77,7 @@ def _stand_in(found: re.Match[bytes]) -> bytes:
     return chr(_STAND_INS[code]).encode() if code in _STAND_INS else found[0]
 
 
-def _restored(root: ElementTree.Element) -> ElementTree.Element:
+def _restored(root: "ElementTree.Element") -> "ElementTree.Element":
     """A document whose stand-ins are the characters again that they stand for."""
     characters = {stand_in: code for code, stand_in in _STAND_INS.items()}
     for element in root.iter():
@@ -87,11 +85,11 @@ def _restored(root: ElementTree.Element) -> ElementTree.Element:
     return root
 
 
-def local_name(element: ElementTree.Element) -> str:
+def local_name(element: "ElementTree.Element") -> str:
     return element.tag.rpartition("}")[2]
 
 
-def find_text(root: ElementTree.Element, name: str) -> str | None:
+def find_text(root: "ElementTree.Element", name: str) -> str | None:
     """The text of the first element with that local name, at any depth."""
     for element in root.iter():
         if local_name(element) == name:
@@ -99,7 +97,7 @@ def find_text(root: ElementTree.Element, name: str) -> str | None:
     return None
 
 
-def required_text(root: ElementTree.Element, name: str) -> str:
+def required_text(root: "ElementTree.Element", name: str) -> str:
     text = find_text(root, name)
     if not text:
         raise S3ProtocolError(f"the response has no {name} in its <{local_name(root)}> document")

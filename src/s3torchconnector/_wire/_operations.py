@@ -4,8 +4,6 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Sto
 Keys and query values are not encoded here; they are encoded and signed once, when a request is sent.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -45,7 +43,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str] = _NO_HEADERS
     body: Sequence[Buffer] = ()
     also_good: tuple[int, ...] = ()  # error statuses that are good responses to this request
-    source_key: S3CustomerKey | Literal["same"] | None = "same"  # of what is read or copied; "same": the client's
+    source_key: "S3CustomerKey | Literal['same'] | None" = "same"  # of what is read or copied; "same": the client's
 
     @property
     def stores_object(self) -> bool:
@@ -228,7 +226,7 @@ def complete_multipart_upload(
     bucket: str,
     key: str,
     upload_id: str,
-    parts: Iterable[CompletedPart],
+    parts: "Iterable[CompletedPart]",
     *,
     checksum: Mapping[str, str] = _NO_HEADERS,
 ) -> Request:
@@ -237,7 +235,7 @@ def complete_multipart_upload(
     return Request("CompleteMultipartUpload", "POST", bucket, key, (("uploadId", upload_id),), headers, body)
 
 
-def completion_body(parts: Iterable[CompletedPart]) -> tuple[bytes]:
+def completion_body(parts: "Iterable[CompletedPart]") -> tuple[bytes]:
     """The document that names the parts, as the body of a request."""
     with no_fork:
         from s3torchconnector._wire._upload_documents import complete_multipart_document  # here: reading needs none
@@ -250,7 +248,7 @@ def abort_multipart_upload(bucket: str, key: str, upload_id: str) -> Request:
 
 
 def list_multipart_uploads(
-    bucket: str, prefix: str = "", marker: UploadMarker | None = None, *, encoded: bool = False
+    bucket: str, prefix: str = "", marker: "UploadMarker | None" = None, *, encoded: bool = False
 ) -> Request:
     """One page of the multipart uploads that were started and not completed or aborted, after ``marker``.
 

@@ -8,8 +8,6 @@ A client calls ``share`` at its first use, and ``leave`` when it is closed; afte
 Nothing of it crosses a fork: a child forgets its parent's.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading
@@ -103,7 +101,7 @@ def leave(shared: Shared, user: object) -> None:
     shared.pool.close()
 
 
-def add_gauges(metrics: Metrics, of: Iterable[Shared]) -> Metrics:
+def add_gauges(metrics: "Metrics", of: Iterable[Shared]) -> "Metrics":
     """``metrics`` with the connections and the memory that these have now."""
     with no_fork:
         from s3torchconnector._metrics import Metrics
@@ -119,7 +117,7 @@ def add_gauges(metrics: Metrics, of: Iterable[Shared]) -> Metrics:
     return metrics
 
 
-def of_process(*, children: bool) -> Metrics:
+def of_process(*, children: bool) -> "Metrics":
     """What all clients of this process have done, and if wanted those of the processes that it has started."""
     with _lock:
         used = list(_all)
