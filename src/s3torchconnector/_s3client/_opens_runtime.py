@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
 from s3torchconnector._config import S3ClientConfig
-from s3torchconnector._debug_logs import follow_environment
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._s3client._early_readers import EarlyReaders
 from s3torchconnector._s3client._lifetime import close_when_dropped, watch
 from s3torchconnector._transfer import Runtime
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 else:  # for typing.get_type_hints; programs that only read need not wait for the import
     Metrics = Any
 
+_DEBUG_LOGS = "S3_TORCH_CONNECTOR_DEBUG_LOGS"  # 1.5.0's, see _debug_logs
 _COUNTED_IN = "counted_in"  # in the state that goes to a process that is being spawned
 
 
@@ -54,10 +56,10 @@ class _OpensRuntime:
         """Return the threads, connections and memory of this process. Made at the first call, dropped by ``close``."""
         runtime = self._opened
         if runtime is None:
+            _follow_debug_variables()
             with self._lock:
                 runtime = self._opened
                 if runtime is None:
-                    follow_environment()
                     runtime = Runtime(self._region, self._endpoint, self._config, self.user_agent, self._figures)
                     close_when_dropped(self, runtime)
                     self._opened = runtime
@@ -96,3 +98,10 @@ class _OpensRuntime:
             counts.count_in(counted_in)
         self.__dict__.update(state)
         self._start_afresh()
+
+
+def _follow_debug_variables() -> None:
+    if _DEBUG_LOGS in os.environ:
+        with no_fork:
+            from s3torchconnector._debug_logs import follow_environment  # here: few programs need it
+        follow_environment()
