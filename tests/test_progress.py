@@ -320,21 +320,21 @@ def test_a_program_may_have_no_stderr(terminal: Terminal) -> None:
 @on_terminal
 def test_only_the_main_thread_of_rank_0_shows_something(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[bool] = []
-    thread = threading.Thread(target=lambda: found.append(_progress._is_shown_here(True)))
+    thread = threading.Thread(target=lambda: found.append(_progress.is_shown_here(True)))
     thread.start()
     thread.join()
     assert found == [False]
     monkeypatch.setenv("RANK", "1")
-    assert not _progress._is_shown_here(True)
+    assert not _progress.is_shown_here(True)
     monkeypatch.setenv("RANK", "0")
-    assert _progress._is_shown_here(True)
+    assert _progress.is_shown_here(True)
 
 
 @on_terminal
 def test_workers_show_nothing(terminal: Terminal) -> None:
-    assert Child(lambda: repr(_progress._is_shown_here(True)).encode()).result() == b"False"
+    assert Child(lambda: repr(_progress.is_shown_here(True)).encode()).result() == b"False"
     with multiprocessing.get_context("forkserver").Pool(1) as pool:
-        assert pool.apply(_progress._is_shown_here, (True,)) is False
+        assert pool.apply(_progress.is_shown_here, (True,)) is False
 
 
 # -- what may go wrong -------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class Progress:
         self.description = _shortened(description)
         self.unit = unit
         self.total = total
-        self._is_shown_here = _is_shown_here(switch)
+        self._is_shown_here = is_shown_here(switch)
         self._shown_after = _SHOWN_AFTER if shown_after is None else shown_after
         self._started = time.monotonic()
         self._steps: deque[int] = deque()  # not added up here, which would take a lock
@@ -135,7 +135,7 @@ def _after_fork_in_child() -> None:
 at_fork(after_in_child=_after_fork_in_child)
 
 
-def _is_shown_here(switch: bool | None) -> bool:
+def is_shown_here(switch: bool | None) -> bool:
     """Whether this process and this thread show progress: by the switch, otherwise by the environment or the
     terminal.
     """

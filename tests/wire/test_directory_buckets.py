@@ -13,6 +13,7 @@ import pytest
 from s3torchconnector import S3ClientConfig, S3WriteOptions
 from s3torchconnector._errors import S3AccessDeniedError, S3CredentialsError, S3Exception, S3TimeoutError
 from s3torchconnector._wire import Caller, CancelToken, Request, operations, read_document
+from s3torchconnector._wire._authenticator import Authenticator
 from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.scripted import Reply, ScriptedServer, Stall
 from tests.wire.support import open_caller
@@ -175,6 +176,11 @@ class Giving:
         assert self.may.wait(20)
         document = session(1300.0, token=f"session-{self.asked}").partition(b"\r\n\r\n")[2]
         return document, {"date": formatdate(1000.0, usegmt=True)}
+
+
+def test_threads_that_come_at_the_same_time_share_sessions() -> None:
+    authenticator = Authenticator(S3ClientConfig(), "us-west-2", lambda request: (b"", {}))
+    assert authenticator._new_sessions() is authenticator._new_sessions()
 
 
 def test_a_session_is_replaced_while_requests_still_use_it() -> None:

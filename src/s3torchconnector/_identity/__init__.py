@@ -27,11 +27,11 @@ from s3torchconnector._identity._sigv4 import (
     signing_key,
     string_to_sign,
 )
-from s3torchconnector._identity._trust import Bundle, ca_bundle
 from s3torchconnector._late_imports import names_from
 
 if TYPE_CHECKING:
     from s3torchconnector._identity._sigv4a import AsymmetricSignature, AsymmetricSigner
+    from s3torchconnector._identity._trust import Bundle, ca_bundle
 
 __all__ = [
     "EMPTY_SHA256",
@@ -58,4 +58,12 @@ __all__ = [
     "string_to_sign",
 ]
 
-__getattr__ = names_from(__name__, {"AsymmetricSignature": "_sigv4a", "AsymmetricSigner": "_sigv4a"})
+__getattr__ = names_from(
+    __name__,
+    {
+        "AsymmetricSignature": "_sigv4a",
+        "AsymmetricSigner": "_sigv4a",
+        "Bundle": "_trust",
+        "ca_bundle": "_trust",
+    },
+)

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3CredentialsError
 from s3torchconnector._identity._found_credentials import FoundCredentials, guarded
-from s3torchconnector._identity._given_credentials import given_credentials
 from s3torchconnector._identity._lookup_failures import metadata_service_is_late
 from s3torchconnector._identity._sigv4 import Credentials
 from s3torchconnector._latch import Latch
@@ -96,6 +95,9 @@ def credentials_provider(
     if config.unsigned:
         return _Unsigned()
     if config.credentials is not None:
+        with no_fork:
+            from s3torchconnector._identity._given_credentials import given_credentials  # here: most programs give none
+
         return _LookedUp(*given_credentials(config.credentials, clock))
     return _LookedUp(_Search(config.profile, region, clock), lambda: _at_hand(config.profile, clock))
 

@@ -15,8 +15,6 @@ from s3torchconnector._transfer.engine._runtime import OpenRuntime, Runtime
 from s3torchconnector._transfer.engine._shared import of_process
 from s3torchconnector._transfer.engine._workers import Lane, Workers
 from s3torchconnector._transfer.reading._compare import Loaded, prepare_verification
-from s3torchconnector._transfer.reading._counted_object import CountedVersion
-from s3torchconnector._transfer.reading._discard import discarded
 from s3torchconnector._transfer.reading._fetch import RangeFetch
 from s3torchconnector._transfer.reading._fetch_group import FetchGroup
 from s3torchconnector._transfer.reading._object_reader import ObjectReader
@@ -36,6 +34,8 @@ if TYPE_CHECKING:
     from s3torchconnector._transfer.listing._listing import ListObjectStream, is_listed_in_order, list_uploads
     from s3torchconnector._transfer.listing._parallel_listing import list_all
     from s3torchconnector._transfer.listing._resumed_listing import list_after
+    from s3torchconnector._transfer.reading._counted_object import CountedVersion
+    from s3torchconnector._transfer.reading._discard import discarded
     from s3torchconnector._transfer.reading._look_ahead import look_ahead
     from s3torchconnector._transfer.reading._pieces import Piece, PiecesReader
     from s3torchconnector._transfer.reading._pinned_object import PinnedObject, PinnedRange
@@ -109,10 +109,12 @@ __getattr__ = names_from(
     __name__,
     {
         "CommitObject": "_commit_object",
+        "CountedVersion": "reading._counted_object",
         "Seen": "_commit_object",
         "MOST_TOGETHER": "writing._deletions",
         "check_deleted": "writing._deletions",
         "delete_objects": "writing._deletions",
+        "discarded": "reading._discard",
         "ListObjectStream": "listing._listing",
         "ObjectCopy": "writing._copy",
         "Piece": "reading._pieces",

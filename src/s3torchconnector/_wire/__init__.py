@@ -18,7 +18,6 @@ from s3torchconnector._wire._checksums import (
     why_none,
 )
 from s3torchconnector._wire._connection import Buffer, NotYet, WouldBlock
-from s3torchconnector._wire._continuation import Continuation
 from s3torchconnector._wire._counts import counts
 from s3torchconnector._wire._descriptors import open_descriptors
 from s3torchconnector._wire._dialer import NoIdleConnection
@@ -35,6 +34,7 @@ from s3torchconnector._wire._retry import is_retryable
 from s3torchconnector._wire._service_errors import demands_equal_parts, is_too_large_to_copy, refuse_late_error
 
 if TYPE_CHECKING:
+    from s3torchconnector._wire._continuation import Continuation
     from s3torchconnector._wire._deletions import can_be_named, delete_document, parse_deleted
     from s3torchconnector._wire._describe import Described, describe, is_of_head
     from s3torchconnector._wire._list_page import ListPage, parse_list_page
@@ -110,6 +110,7 @@ __getattr__ = names_from(
     __name__,
     {
         "CompletedPart": "_upload_documents",
+        "Continuation": "_continuation",
         "Described": "_describe",
         "ListPage": "_list_page",
         "TracedRequest": "_trace",

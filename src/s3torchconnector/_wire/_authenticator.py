@@ -1,7 +1,5 @@
 """What requests are signed with: credentials, sessions of directory buckets, and the time by the server's clock."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -22,11 +20,11 @@ from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._documents import parse_http_date
 from s3torchconnector._wire._operations import Request
 from s3torchconnector._wire._service_errors import EXPIRED_CODES
-from s3torchconnector._wire._sessions import Sessions
 from s3torchconnector._wire._shared_lookup import SharedLookup
 
 if TYPE_CHECKING:
     from s3torchconnector._identity import AsymmetricSigner
+    from s3torchconnector._wire._sessions import Sessions
 
 _TOKEN_HEADER = "x-amz-security-token"
 _TRUSTED_SECONDS = 60.0  # for which credentials are not suspected again after a search found no others
@@ -39,7 +37,7 @@ _SESSION_TOKEN_HEADER = "x-amz-s3session-token"
 class Identity(NamedTuple):
     """A signer and the credentials to sign with; both None for unsigned requests."""
 
-    signer: Signer | AsymmetricSigner | None
+    signer: "Signer | AsymmetricSigner | None"
     credentials: Credentials | None
 
 
@@ -49,6 +47,8 @@ class NoCredentialsYet(S3Exception):
 
 class Authenticator:
     """Gives each request its signer, credentials and timestamp. Thread-safe."""
+
+    _sessions: "Sessions | None" = None  # of directory buckets
 
     def __init__(
         self,
@@ -65,8 +65,8 @@ class Authenticator:
         self._forced_lookup: SharedLookup[Credentials | None] = SharedLookup("new AWS credentials", attempts)
         # Credentials that a search on mere suspicion confirmed, and until when they are trusted.
         self._trusted: tuple[Credentials | None, float] = (None, 0.0)
-        encryption = config.write_options._encryption_headers() if config.write_options else None
-        self._sessions = Sessions(request_session, lambda: self._clock() + self._clock_offset, encryption=encryption)
+        self._request_session = request_session
+        self._encryption = config.write_options._encryption_headers() if config.write_options else None
         self._clock = clock
         self._clock_offset = 0.0  # in use
         self._server_offset = 0.0  # in the latest refusal
@@ -74,7 +74,8 @@ class Authenticator:
         self._timestamp = (0, "")
 
     def __repr__(self) -> str:
-        lookups: list[SharedLookup[Any]] = [self._lookup, self._forced_lookup, *self._sessions.lookups]
+        sessions = self._sessions.lookups if self._sessions else []
+        lookups: list[SharedLookup[Any]] = [self._lookup, self._forced_lookup, *sessions]
         return f"<Authenticator [{', '.join([repr(each) for each in lookups if each.is_under_way]) or 'ready'}]>"
 
     def identity_for(self, request: Request, endpoint: Endpoint, deadline: Deadline | None) -> Identity:
@@ -89,7 +90,7 @@ class Authenticator:
             return Identity(None, None)
         token_header = _TOKEN_HEADER
         if endpoint.session_auth and request.operation not in _WITHOUT_SESSION:
-            credentials = self._sessions.credentials(request.bucket, deadline)
+            credentials = (self._sessions or self._new_sessions()).credentials(request.bucket, deadline)
             token_header = _SESSION_TOKEN_HEADER
         else:
             credentials = self._provider.valid()
@@ -142,9 +143,18 @@ class Authenticator:
         is_suspicion = error.code is None and error.status == 400
         if identity.credentials is None or not (is_suspicion or error.code in EXPIRED_CODES):
             return False
-        if request.operation not in _WITHOUT_SESSION and self._sessions.reject(request.bucket, identity.credentials):
+        sessions = self._sessions if request.operation not in _WITHOUT_SESSION else None
+        if sessions is not None and sessions.reject(request.bucket, identity.credentials):
             return True
         return self._find_others(identity.credentials, deadline, insist=not is_suspicion)
+
+    def _new_sessions(self) -> "Sessions":
+        with no_fork:
+            from s3torchconnector._wire._sessions import Sessions  # here: few buckets are directory buckets
+
+        made = Sessions(self._request_session, lambda: self._clock() + self._clock_offset, encryption=self._encryption)
+        first: Sessions = self.__dict__.setdefault("_sessions", made)  # another thread may have made some meanwhile
+        return first
 
     def _find_others(self, rejected: Credentials, deadline: Deadline, *, insist: bool) -> bool:
         """Look for other credentials. If there are none: raise if ``insist``, else return False."""
@@ -173,7 +183,7 @@ class Authenticator:
             self._trusted = rejected, now + _TRUSTED_SECONDS
         return found is not None
 
-    def _signer(self, endpoint: Endpoint, token_header: str) -> Signer | AsymmetricSigner:
+    def _signer(self, endpoint: Endpoint, token_header: str) -> "Signer | AsymmetricSigner":
         region, service = endpoint.region, endpoint.service
         signer = self._signers.get((region, service, token_header))  # no region has the name of a set of regions
         if signer is None:
@@ -186,7 +196,7 @@ class Authenticator:
         return signer
 
 
-def _asymmetric_signer(regions: str, service: str) -> AsymmetricSigner:
+def _asymmetric_signer(regions: str, service: str) -> "AsymmetricSigner":
     with no_fork:
         from s3torchconnector._identity import AsymmetricSigner  # here: few buckets need it
 

@@ -13,14 +13,12 @@ from typing import NamedTuple
 from s3torchconnector._activity import activity
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3ConfigurationError, S3ConnectionError, S3Exception, S3TimeoutError
-from s3torchconnector._identity import Bundle, ca_bundle
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._wire import _descriptors
 from s3torchconnector._wire._connection import Connection
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._proxy import Proxy, open_tunnel
 from s3torchconnector._wire._sockets import AddressInfo, TlsSocket, connect
-from s3torchconnector._wire._tls_connection import TlsConnection
 
 # Seconds. A connection that opens this quickly costs less than having another thread open it. A thread that must not
 # wait for a connection tries no longer than briefly.
@@ -113,7 +111,7 @@ class Dialer:
                     open_tunnel(sock, proxy, route.host, route.port, left)
                 return self._shake_hands_with_endpoint(sock, route, left)
             if isinstance(sock, ssl.SSLSocket):
-                return TlsConnection(sock, self._config.read_timeout, str(route))
+                return self._encrypted(sock, route)
             return Connection(sock, self._config.read_timeout, str(route))
         except BaseException:
             sock.close()
@@ -130,7 +128,7 @@ class Dialer:
                 return TlsInTlsConnection(inner, self._config.read_timeout, str(route))
             sock.settimeout(left())
             tls = context.wrap_socket(sock, server_hostname=route.host, session=session)
-            return TlsConnection(tls, self._config.read_timeout, str(route))
+            return self._encrypted(tls, route)
 
     def _shake_hands_with_proxy(
         self, sock: socket.socket, route: Route, proxy: Proxy, left: Callable[[], float]
@@ -141,6 +139,12 @@ class Dialer:
             session = self._tls_sessions.get(route) if route.scheme == "http" else None  # else it is the endpoint's
             sock.settimeout(left())
             return context.wrap_socket(sock, server_hostname=proxy.host, session=session)
+
+    def _encrypted(self, sock: ssl.SSLSocket, route: Route) -> Connection:
+        with no_fork:
+            from s3torchconnector._wire._tls_connection import TlsConnection  # here: plain HTTP needs none
+
+        return TlsConnection(sock, self._config.read_timeout, str(route))
 
     @contextmanager
     def _explained(self, name: str, what: str, advice: str) -> Iterator[None]:
@@ -197,6 +201,9 @@ def _until(end: float) -> float:
 
 def _new_tls_context(config: S3ClientConfig, path: str | None) -> ssl.SSLContext:
     """A context that trusts the CAs in the file at ``path``; None: those that botocore would, or the system's."""
+    with no_fork:
+        from s3torchconnector._identity import Bundle, ca_bundle  # here, for the same reason
+
     bundle = ca_bundle(config.profile) if path is None else Bundle(path, "proxy_ca_bundle")
     try:
         _descriptors.check_descriptors()  # OpenSSL ignores a trust store that it cannot open

@@ -20,9 +20,8 @@ def debug_state(client: str, runtime: Runtime | None) -> str:
     if runtime is None:
         lines.append("  not in use: it has made no request in this process, or was closed")
     else:
-        parts = (runtime.budget, runtime.workers, runtime.caller, runtime.multiplexer)
-        lines += [f"  {part!r}" for part in parts]
-        lines += _listed("small objects:", runtime.multiplexer.requests())
+        lines += [f"  {part!r}" for part in runtime.parts]
+        lines += _listed("small objects:", runtime.multiplexer.requests() if runtime.multiplexer else [])
     lines += _listed("threads:", [f"{name}: {does}" for name, does in activities()])
     return "\n".join(lines)
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from s3torchconnector._config import S3ClientConfig
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._transfer.engine._collector import prepare_collector
-from s3torchconnector._transfer.engine._multiplexer import Multiplexer
 from s3torchconnector._transfer.engine._node import share_of_node
 from s3torchconnector._transfer.engine._shared import add_gauges, leave, share
 from s3torchconnector._transfer.engine._worker_share import WorkerShare
@@ -22,6 +22,8 @@ from s3torchconnector._wire import Caller, Figures
 
 if TYPE_CHECKING:
     from s3torchconnector._metrics import Metrics
+    from s3torchconnector._transfer.engine._multiplexer import Multiplexer
+    from s3torchconnector._transfer.engine._poll_loop import MultiplexedRequest
 
 # What one connection to S3 transfers at worst. The average is 70 MB/s: 90 MB/s while bytes flow, and 25 ms of waiting
 # before 8 MiB. But some are slow, and a stream too many costs little. Measured, see docs/performance.md.
@@ -40,7 +42,10 @@ class Runtime:
 
     Attributes:
         config: the client's, or this process's share of it if it is a data worker.
+        multiplexer: of small objects; None until there is one.
     """
+
+    multiplexer: Multiplexer | None = None
 
     def __init__(
         self, region: str, endpoint: str | None, config: S3ClientConfig, user_agent: str, figures: Figures
@@ -56,12 +61,15 @@ class Runtime:
         except BaseException:
             leave(shared, self)
             raise
-        silence = min(config.read_timeout, config.operation_timeout)
         self.disordered_buckets: set[str] = set()  # whose listings are not in the order of keys
-        self.multiplexer = Multiplexer(self.workers, config.max_connections, silence, self.caller.hedging)
 
     def __repr__(self) -> str:
-        return f"<Runtime [{self.budget!r} | {self.workers!r} | {self.multiplexer!r} | {self.caller!r}]>"
+        return f"<Runtime [{' | '.join(map(repr, self.parts))}]>"
+
+    @property
+    def parts(self) -> list[object]:
+        """What describes itself to a person who looks at a stalled job."""
+        return [self.budget, self.workers, *([self.multiplexer] if self.multiplexer else []), self.caller]
 
     @property
     def streams(self) -> int:
@@ -79,6 +87,19 @@ class Runtime:
         """How many small objects are in flight at a time: few until the server is known to be far."""
         is_far = (self.caller.hedging.typical or 0.0) >= _NEARBY
         return self.config.max_connections if is_far else min(self.config.max_connections, _REQUESTS_NEARBY)
+
+    def multiplex(self, request: MultiplexedRequest) -> None:
+        """Have ``request`` sent and received on a thread that does so for many. See ``Multiplexer.submit``."""
+        (self.multiplexer or self._new_multiplexer()).submit(request)
+
+    def _new_multiplexer(self) -> Multiplexer:
+        with no_fork:
+            from s3torchconnector._transfer.engine._multiplexer import Multiplexer  # here: large objects need none
+
+        silence = min(self.config.read_timeout, self.config.operation_timeout)
+        made = Multiplexer(self.workers, self.config.max_connections, silence, self.caller.hedging)
+        first: Multiplexer = self.__dict__.setdefault("multiplexer", made)  # another thread may have made one meanwhile
+        return first
 
     def lane(self) -> Lane:
         """A share of the threads for one large object."""
@@ -105,7 +126,8 @@ class Runtime:
     def forget(self) -> None:
         """In a forked child: forget what belongs to the parent."""
         self.caller.forget()
-        self.multiplexer.forget()
+        if self.multiplexer is not None:
+            self.multiplexer.forget()
 
 
 def _processors() -> int:

@@ -69,7 +69,7 @@ class Blocks:
                 return None
             request = BlockRequest(self._runtime, self._version, block)
             if multiplexed:
-                self._runtime.multiplexer.submit(request)
+                self._runtime.multiplex(request)
             else:
                 self.lane.submit(request.fetch)
         except BaseException:  # also an interrupt

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, cast
 
 from s3torchconnector import _wire
 from s3torchconnector._errors import S3ChecksumError, S3ProtocolError
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._transfer.engine._memory import populate
 from s3torchconnector._transfer.engine._ranges import ContentRange, Range, parse_content_range
-from s3torchconnector._transfer.reading._discard import discard
 from s3torchconnector._transfer.reading._integrity import ObjectIntegrity, Sum
 from s3torchconnector._transfer.reading._ledger import NOT_SUMMED, Sums
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
@@ -183,6 +183,9 @@ class RangeFetch:
                 return True
             self._allocate_all(wanted)
         if wanted and wanted.start + self._done > content.start:  # nothing precedes an empty range, as at the end
+            with no_fork:
+                from s3torchconnector._transfer.reading._discard import discard  # here: few servers ignore ranges
+
             discard(response, wanted.start + self._done - content.start)
         self._checked = response
         return True

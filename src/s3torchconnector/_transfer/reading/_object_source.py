@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from s3torchconnector._config import MIB
-from s3torchconnector._progress import Progress
+from s3torchconnector._late_imports import no_fork
+from s3torchconnector._progress import Progress, is_shown_here
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
-from s3torchconnector._transfer.reading._counted_object import CountedReader, CountedVersion
 from s3torchconnector._transfer.reading._object_reader import ObjectReader
 from s3torchconnector._transfer.reading._object_version import ObjectVersion
 from s3torchconnector._transfer.reading._read_policy import SEQUENTIAL, ReadPolicy
@@ -93,9 +93,12 @@ class ObjectSource:
 
     def open(self, policy: ReadPolicy, limit: int | None = None) -> BytesByPosition:
         """Random access; see ``ObjectReader``."""
-        if self.shows_progress:
-            what = f"reading {display_uri(self._bucket, self._key)}"
-            progress = Progress(self._open_runtime().config.progress, what)
+        switch = self._open_runtime().config.progress if self.shows_progress else False
+        if is_shown_here(switch):
+            with no_fork:
+                from s3torchconnector._transfer.reading._counted_object import CountedReader, CountedVersion
+
+            progress = Progress(switch, f"reading {display_uri(self._bucket, self._key)}")
             counted = CountedVersion(self._bucket, self._key, progress, self._version_id)
             return CountedReader(self._open_runtime, counted, policy, self._listed_size, limit)
         version = ObjectVersion(self._bucket, self._key, version_id=self._version_id)
