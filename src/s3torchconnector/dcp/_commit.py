@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 from torch.distributed.checkpoint.metadata import Metadata
 
 from s3torchconnector._errors import S3Exception, S3ObjectChangedError, S3ObjectExistsError
-from s3torchconnector._transfer import CommitObject, Seen, refused_for_sure
-from s3torchconnector._uri import parse_object_uri
+from s3torchconnector._transfer import CommitObject, Seen, delete_objects, refused_for_sure
+from s3torchconnector._uri import display_uri, parse_object_uri, parse_s3_uri
 from s3torchconnector.dcp._metadata import parse_storage_data
 from s3torchconnector.dcp.s3_file_system import S3FileSystem
 
@@ -140,14 +139,8 @@ def _files_in(storage_data: Mapping[Any, Any]) -> set[str]:
 
 def delete_files(file_system: S3FileSystem, folder: str, names: Iterable[str]) -> None:
     """Delete files below ``folder``. One that cannot be deleted is logged: it remains, and no reader uses it."""
-
-    def delete(name: str) -> None:
-        path = file_system.concat_path(folder, name)
-        try:
-            file_system.rm_file(path)
-        except S3Exception as error:
-            _log.warning("%s, which is not part of the checkpoint, could not be deleted: %s", path, error)
-
-    lane = file_system._client._runtime().lane()
-    for deleted in [lane.submit(partial(delete, name)) for name in names]:
-        deleted.result()
+    bucket, _ = parse_s3_uri(folder)
+    keys = [parse_object_uri(file_system.concat_path(folder, name))[1] for name in names]
+    for key, error in delete_objects(file_system._client._runtime(), bucket, keys).items():
+        uri = display_uri(bucket, key)
+        _log.warning("%s, which is not part of the checkpoint, could not be deleted: %s", uri, error)
