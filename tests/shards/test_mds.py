@@ -86,7 +86,7 @@ def test_the_rest_works_as_with_other_samples(uri: str, s3_server: S3Server) -> 
     seen = next(iter(loader))
     resumed = S3StreamingDataset(manifest, transform=label, batch_size=3)
     resumed.load_state_dict(loader.state_dict())
-    with loading(resumed, num_workers=1, multiprocessing_context="spawn") as loader:
+    with loading(resumed, num_workers=1, multiprocessing_context="forkserver") as loader:
         assert sorted([*seen, *(each for batch in loader for each in batch)]) == list(range(7))
 
 

@@ -129,7 +129,7 @@ def test_the_rest_works_as_with_other_samples(uri: str, s3_server: S3Server) -> 
     assert sorted(seen + rest) == FIRST
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", "forkserver"])
 def test_workers_decode(uri: str, s3_server: S3Server, context: str) -> None:
     manifest = S3Manifest.from_parquet(uri, **options(s3_server))
     assert first_number(next(iter(S3StreamingDataset(manifest, shuffle=False)))) == 0  # in the parent, too

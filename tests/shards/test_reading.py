@@ -260,8 +260,8 @@ def test_a_range_is_read_like_a_separate_file(s3_server: S3Server, bucket: str, 
     assert keys == [f"x[6:{place[1]}]", "x[0:6]", "x[3:3]"]
 
 
-def test_spawned_workers_share_the_index(uri: str, s3_server: S3Server) -> None:
+def test_workers_that_inherit_nothing_share_the_index(uri: str, s3_server: S3Server) -> None:
     manifest = S3Manifest.from_tar(uri, **options(s3_server))
     dataset = S3StreamingDataset(manifest, batch_size=2, transform=key_of)
-    with loading(dataset, num_workers=1, multiprocessing_context="spawn") as loader:
+    with loading(dataset, num_workers=1, multiprocessing_context="forkserver") as loader:
         assert sorted(key for batch in loader for key in batch) == [str(i) for i in range(8)]
