@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -74,27 +74,32 @@ def chromium() -> Iterator[Browser]:
 
 
 def _visited(site: Path, chromium: Browser, pages: Sequence[str], *, follow: bool = False) -> dict[str, Visit]:
-    """Visit pages, and those that they lead to."""
-    with served(site) as root, chromium.new_context(viewport=_TELEPHONE, color_scheme="light") as context:
+    """Visit pages, and those that they lead to: all in one tab, since a tab is a process with caches of its own."""
+    with served(site) as root, chromium.new_context(viewport=_TELEPHONE) as context, context.new_page() as tab:
         context.set_default_timeout(_PATIENCE)
         seen: dict[str, Visit] = {}
         waiting = list(pages)
         while waiting:
             path = waiting.pop()
             if path not in seen:
-                with context.new_page() as tab:
-                    seen[path] = _visit(tab, root, path)
+                seen[path] = _visit(tab, root, path)
                 waiting += [urldefrag(link).url for link in seen[path].links if follow]
         return seen
 
 
 def _visit(tab: Page, root: str, path: str) -> Visit:
     visit = Visit()
-    tab.on("console", lambda message: visit.errors.append(f"console: {message.text}"))
-    tab.on("pageerror", lambda error: visit.errors.append(f"script: {error}"))
-    tab.on("requestfailed", lambda request: visit.errors.append(f"failed: {request.url}"))
-    tab.on("response", lambda response: response.ok or visit.errors.append(f"{response.status}: {response.url}"))
-    tab.on("request", lambda request: request.url.startswith(root) or visit.errors.append(f"elsewhere: {request.url}"))
+    note = visit.errors.append
+    heard: dict[Any, Callable[[Any], object]] = {
+        "console": lambda message: note(f"console: {message.text}"),
+        "pageerror": lambda error: note(f"script: {error}"),
+        "requestfailed": lambda request: note(f"failed: {request.url}"),
+        "response": lambda response: response.status in (200, 304) or note(f"{response.status}: {response.url}"),
+        "request": lambda request: request.url.startswith(root) or note(f"elsewhere: {request.url}"),
+    }
+    for event, hear in heard.items():
+        tab.on(event, hear)
+    tab.emulate_media(color_scheme="light")
     tab.goto(root + path)
     for scheme in ("light", "dark"):
         tab.emulate_media(color_scheme=scheme)
@@ -105,6 +110,9 @@ def _visit(tab: Page, root: str, path: str) -> Visit:
         visit.errors += [f"{scheme}, page of {found['width']} px"] if found["width"] > _TELEPHONE["width"] else []
         visit.errors += [f"not rendered: {each}" for each in found["raw"]]
         visit.brightness[scheme] = sum(map(int, re.findall(r"\d+", found["background"])[:3])) // 3
+    for event, hear in heard.items():
+        tab.remove_listener(event, hear)
+    tab.goto("about:blank")  # what this page still asks for fails now, and is no error of the next page
     return visit
 
 
