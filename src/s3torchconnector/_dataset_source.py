@@ -14,6 +14,7 @@ from s3torchconnector._cached_object import Hits, cached, is_hit
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._key_table import KeyTable
 from s3torchconnector._listed_objects import ListedObjects
+from s3torchconnector._platform import at_fork
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._samples._dicts import ArchiveSample, GroupSample
@@ -24,6 +25,7 @@ from s3torchconnector._transfer import ObjectSource, PinnedObject, PinnedRange, 
 from s3torchconnector._types import ObjectInfo
 from s3torchconnector._uri import parse_object_uri, parse_s3_uri
 from s3torchconnector._user_agent import UserAgent
+from s3torchconnector._wire import import_for_workers
 from s3torchconnector.s3cache import S3Cache
 from s3torchconnector.s3reader import S3Reader, S3ReaderConstructor, S3ReaderConstructorProtocol
 
@@ -221,3 +223,4 @@ def _workers_of_this_loader() -> int:
 
 
 count_workers_by(_workers_of_this_loader)
+at_fork(before=import_for_workers)

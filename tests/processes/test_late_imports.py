@@ -15,6 +15,7 @@ import pytest
 import s3torchconnector
 from s3torchconnector import _fork_gate
 from s3torchconnector._late_imports import no_fork
+from s3torchconnector.testing import S3Server
 from tests.interrupts import interrupted_at
 from tests.servers.processes import run
 from tests.servers.warm import WarmPython
@@ -175,6 +176,41 @@ os._exit(0)
 def test_first_use_of_a_name_on_two_threads(warm_python: WarmPython, name: str, module: str) -> None:
     done = warm_python.run("-c", _RACE.format(name=name, module=module))
     assert (done.returncode, done.stdout) == (0, "[False, False]\n"), done.stderr
+
+
+_WORKERS = """
+import sys
+from torch.utils.data import DataLoader
+from s3torchconnector import S3MapDataset
+
+def note(number):
+    global before
+    before = set(sys.modules)
+
+def imported(samples):
+    return [name for name in sys.modules if name not in before and name.startswith(("s3torchconnector", "awscrt"))]
+
+dataset = S3MapDataset.from_prefix(
+    sys.argv[1], region="us-east-1", endpoint=sys.argv[2], transform=lambda reader: reader.read()
+)
+len(dataset)
+loader = DataLoader(
+    dataset, 8, num_workers=1, multiprocessing_context="fork", worker_init_fn=note, collate_fn=imported
+)
+assert "awscrt.checksums" not in sys.modules
+print(*[name for names in loader for name in names], flush=True)
+assert "awscrt.checksums" in sys.modules
+"""
+_WHAT_WAITS_MAY_NEED = ("_plan_executor", "_request_planner")  # an object that is read before it was fetched early
+
+
+def test_forked_workers_find_everything_imported(warm_python: WarmPython, bucket: str, s3_server: S3Server) -> None:
+    """Otherwise each worker of each epoch imports it anew, while the program waits for its first batch."""
+    for number in range(32):
+        (s3_server.folder / bucket / str(number)).write_bytes(bytes(1000))
+    done = warm_python.run("-c", _WORKERS, f"s3://{bucket}/", s3_server.endpoint)
+    assert done.returncode == 0, done.stderr
+    assert [name for name in done.stdout.split() if not name.endswith(_WHAT_WAITS_MAY_NEED)] == []
 
 
 # A hook that runs between ours and the fork lets another thread begin an import: that has to wait for the fork.

@@ -13,6 +13,7 @@ import binascii
 import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cache, lru_cache, reduce
 from importlib.util import find_spec
 from pathlib import Path
@@ -136,6 +137,13 @@ ALGORITHMS: tuple[Algorithm, ...] = (*_NATIVE, CRC32)
 """Those that can be computed in this environment, the best first."""
 _BY_HEADER = {algorithm.header: algorithm for algorithm in ALGORITHMS}
 _BY_NAME = {algorithm.name: algorithm for algorithm in ALGORITHMS}
+
+
+def import_for_workers() -> None:
+    """Import awscrt now, if it is there. Otherwise each process that is forked from this one would for itself."""
+    if _NATIVE:
+        with suppress(ImportError):  # whoever needs it will see
+            _awscrt()
 
 
 def md5_of(buffers: Iterable[Buffer]) -> str:

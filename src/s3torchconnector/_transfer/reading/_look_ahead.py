@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from s3torchconnector._transfer.engine import _multiplexer  # noqa: F401 (or each forked worker would import it)
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
 from s3torchconnector._transfer.reading._read_policy import FIRST_BYTES
 
