@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from datetime import datetime, timezone
-from functools import lru_cache
 from pathlib import Path
 
 FILTER = "S3_TORCH_CONNECTOR_DEBUG_LOGS"
@@ -22,11 +22,13 @@ _LEVELS = {
 }  # fmt: skip
 _OURS = ("s3torchconnector", "s3torchconnectorclient", "mountpoint_s3_client", "_mountpoint_s3_client")
 _log = logging.getLogger("s3torchconnector")
+_first = threading.Lock()  # taken by the first call, of any thread, and never released
 
 
-@lru_cache
 def follow_environment() -> None:
     """Write the log that the environment asks for. Only the first call in a process looks."""
+    if not _first.acquire(blocking=False):
+        return
     text = os.environ.get(FILTER, "")
     level = level_of(text)
     if level is None:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from s3torchconnector import (
     S3MapDataset,
     S3Reader,
     S3ReaderConstructor,
+    _debug_logs,
 )
 from s3torchconnector._debug_logs import level_of
 from s3torchconnector._user_agent import UserAgent
@@ -123,6 +125,28 @@ def test_a_user_agent_of_the_program() -> None:
 )  # fmt: skip
 def test_the_level_of_a_filter(text: str, level: int | None) -> None:
     assert level_of(text) == level
+
+
+def test_threads_that_come_together_write_one_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[logging.Handler] = []
+
+    def handler(_: str | None) -> logging.Handler:
+        made.append(logging.NullHandler())
+        _debug_logs.follow_environment()  # as another thread may at this moment
+        return made[-1]
+
+    monkeypatch.setenv(_debug_logs.FILTER, "off,s3torchconnector=error")
+    monkeypatch.setattr(_debug_logs, "_first", threading.Lock())
+    monkeypatch.setattr(_debug_logs, "_handler", handler)
+    log = logging.getLogger("s3torchconnector")
+    level = log.level
+    try:
+        _debug_logs.follow_environment()
+        assert log.handlers.count(made[0]) == len(made) == 1
+    finally:
+        for each in made:
+            log.removeHandler(each)
+        log.setLevel(level)
 
 
 _PROGRAM = """
