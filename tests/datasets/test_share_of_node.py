@@ -32,17 +32,20 @@ class OfWorker(Dataset[Aims]):
         return aims_of(runtime_of(self.readers))
 
 
-@pytest.mark.parametrize(("method", "ranks"), [("fork", None), ("fork", "4"), ("fork", "no number"), ("spawn", "4")])
+@pytest.mark.parametrize(
+    ("method", "workers", "ranks"),
+    [("fork", 3, None), ("fork", 3, "4"), ("fork", 3, "no number"), ("spawn", 2, "6")],  # each spawned one takes 3 s
+)
 def test_workers_divide_the_throughput_of_the_node(
-    method: str, ranks: str | None, monkeypatch: pytest.MonkeyPatch
+    method: str, workers: int, ranks: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if ranks is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
     with HeldObjects(3) as server:
         objects = server.map_dataset(max_connections=240, throughput_target_gbps=12.0, memory_budget=64 << 20)
         assert objects[0]
-        loader = DataLoader(OfWorker(objects), batch_size=None, num_workers=3, multiprocessing_context=method)
-        share = [1.0, 160, 64 << 20] if ranks == "4" else [4.0, 240, 64 << 20]
+        loader = DataLoader(OfWorker(objects), batch_size=None, num_workers=workers, multiprocessing_context=method)
+        share = [1.0, 160, 64 << 20] if ranks in ("4", "6") else [4.0, 240, 64 << 20]
         assert list(loader) == [share] * 3
         assert aims_of(runtime_of(objects)) == [12.0, 240, 64 << 20]
         assert objects._source.client.s3client_config.max_connections == 240
