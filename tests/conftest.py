@@ -86,6 +86,8 @@ def s3_server(_surroundings: None) -> Iterator[S3Server]:
     """The real S3 server (rclone); from here on ``os.environ`` holds its keys, region and endpoint."""
     with S3Server() as server, server.exported():
         yield server
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)  # for 10 s it would wait for connections that dropped readers have kept
 
 
 @pytest.fixture
