@@ -62,7 +62,7 @@ def test_failures_are_retried_by_a_worker() -> None:
 
     with (
         ScriptedServer(handler=answer) as server,
-        client_of(server.endpoint, unsigned=True, read_timeout=1.0) as client,
+        client_of(server.endpoint, unsigned=True, read_timeout=0.5) as client,
     ):
         readers = [open_object(client, "bucket", str(i)) for i in range(COUNT)]
         for reader in readers:
