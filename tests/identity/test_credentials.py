@@ -154,7 +154,8 @@ def test_precedence_is_botocores(aws_files: AwsFiles, variables: dict[str, str],
     write_keys(aws_files.credentials, default=("DEFAULT", "d"), work=("WORK", "w"))
     with mock.patch.dict(os.environ, variables):
         try:
-            expected = Session(profile=profile).get_credentials().get_frozen_credentials()[:3]
+            session = Session(profile=profile, include_builtin_handlers=False)  # those of clients
+            expected = session.get_credentials().get_frozen_credentials()[:3]
         except (BotoCoreError, RuntimeError):
             with pytest.raises(S3CredentialsError):
                 credentials_provider(S3ClientConfig(profile=profile)).get()
