@@ -57,7 +57,8 @@ def test_torch_load_of_a_gibibyte_makes_few_requests(
         loaded = torch.load(reader, weights_only=True, mmap=mmap)
     assert len(loaded) == _TENSORS
     assert all(torch.equal(loaded[str(number)], _tensor(number)) for number in range(_TENSORS))
-    assert len(proxy.exchanges) <= size / S3ClientConfig().part_size + 8
+    # Four more than its parts; twelve if read-ahead has all the memory when the zip file's end is read, piece by piece.
+    assert len(proxy.exchanges) <= size / S3ClientConfig().part_size + 14
     assert sum(get.body_bytes for get in proxy.of("GET")) <= size + MIB
 
 
