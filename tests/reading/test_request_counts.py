@@ -188,6 +188,37 @@ def test_a_torch_archive_is_read_ahead_during_its_directory(
     assert len(proxy.of("GET")) <= 12 + 2
 
 
+def test_the_directory_of_a_torch_archive_comes_at_once_while_read_ahead_has_all_memory(
+    s3_server: S3Server, bucket: str, proxy: RecordingProxy
+) -> None:
+    data = archive_of_torch(content(0, 4 * PART) * 3)
+    (s3_server.folder / bucket / "key").write_bytes(data)
+    was_read = threading.Event()
+    in_time: list[bool] = []
+
+    def hook(request: ReceivedRequest) -> None:
+        start, stop = asked(request.range, len(data)) or (0, 0)
+        if stop - start > MIB:
+            in_time.append(was_read.wait(30))  # what is read ahead comes after the directory was read
+
+    proxy.misbehave = hook
+    with client_of(proxy.endpoint, memory_budget=256 * KIB + 16 * MIB) as client, open_object(client, bucket) as reader:
+        assert reader.read(4) == b"PK\3\4"
+        assert client._runtime().budget.is_full
+        for before_end, length in ((22, 22), (98, 20), (5000, 46), (4954, 200), (4000, 1000)):
+            start = reader.seek(-before_end, os.SEEK_END)
+            assert reader.read(length) == data[start : start + length]
+        was_read.set()
+        reader.seek(0)
+        whole = bytearray(len(data))
+        assert reader.readinto(whole) == len(whole)
+        assert whole == data
+    assert in_time
+    assert all(in_time)
+    small = [start for start, stop in ranges_of(proxy, len(data)) if stop - start < MIB]
+    assert sorted(small) == [0, len(data) - 256 * KIB]
+
+
 @pytest.mark.parametrize(
     "beginning",
     [

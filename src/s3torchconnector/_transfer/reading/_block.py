@@ -61,10 +61,11 @@ class Block:
         block.outcome.set()
         return block
 
-    def reserve(self, size: int, *, unread: bool) -> bool:
-        """Reserve ``size`` bytes of the budget for it, if they are free; ``unread``: see ``ByteBudget.try_take``."""
+    def reserve(self, size: int, *, unread: bool, overdraw: bool = False) -> bool:
+        """Reserve ``size`` bytes of the budget for it, if they are free. The rest: see ``ByteBudget.try_take``."""
         before = self._reserved
-        self._reserved += size * self._budget.try_take(size, unread=unread)  # in one, between two interrupts
+        # In one, between two interrupts.
+        self._reserved += size * self._budget.try_take(size, unread=unread, overdraw=overdraw)
         return self._reserved > before
 
     def data(self) -> memoryview | bytes:

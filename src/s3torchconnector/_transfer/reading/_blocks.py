@@ -59,12 +59,14 @@ class Blocks:
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    def _fetch(self, wanted: Range, *, reserved: int, multiplexed: bool = False) -> Block | None:
+    def _fetch(
+        self, wanted: Range, *, reserved: int, multiplexed: bool = False, overdraw: bool = False
+    ) -> Block | None:
         """Have a block fetched by a separate request; None if there is no memory for ``reserved`` bytes."""
         block = FetchedBlock(self._runtime.budget, wanted)
         try:
             self.index.add(block)
-            if not block.reserve(reserved, unread=self.index.lost <= 0):
+            if not block.reserve(reserved, unread=self.index.lost <= 0, overdraw=overdraw):
                 self.index.remove(block)
                 return None
             request = BlockRequest(self._runtime, self._version, block)
@@ -99,6 +101,10 @@ class Blocks:
         start = before if wider.start < wanted.start else wanted.start
         less = Range(start, min(wider.stop, max(wanted.stop, start + _LITTLE)))
         return wanted.size < less.size < wider.size and self._fetch(less, reserved=less.size) is not None
+
+    def fetch_next(self, wanted: Range) -> None:
+        """Have the few bytes fetched that the next read waits for, also if read-ahead has taken the whole budget."""
+        self._fetch(wanted, reserved=wanted.size, overdraw=True)
 
     def read_ahead(self, wanted: Range) -> bool:
         """Have a range streamed into blocks before any thread waits for them; False if there is no memory for that."""
