@@ -17,10 +17,14 @@ checks the other after it has announced itself.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import os
+import sys
 import time
 from threading import get_ident, get_native_id
+from types import FrameType
+from typing import NamedTuple
 
 from s3torchconnector._latch import Latch
 from s3torchconnector._platform import at_fork
@@ -31,7 +35,23 @@ _MOST_TO_END = 1.0  # seconds that a fork waits for threads whose function has r
 _LOOK_FOR_END = 0.0002  # seconds after which it looks again: the system sends no notice
 _MANY = 256  # ended threads, after which those that are gone are forgotten
 _TASKS = "/proc/self/task"  # of Linux; elsewhere, programs are told not to fork
-_importing: list[int] = []  # the threads that import, once for each import
+
+
+class _Section(NamedTuple):
+    """A section that has begun: its thread, and the frame of its function."""
+
+    thread: int
+    frame: FrameType
+
+    def is_running(self) -> bool:
+        """Whether its function is. An interrupt can end the function before the section's end is noted."""
+        frame = sys._current_frames().get(self.thread)
+        while frame is not None and frame is not self.frame:
+            frame = frame.f_back
+        return frame is not None
+
+
+_importing: list[_Section] = []
 _forking: dict[int, Latch] = {}  # the threads that fork, and what is opened afterwards
 _waiting: dict[int, Latch] = {}  # the threads that want to fork, and what is opened after each import
 _ending: dict[int, None] = {}  # the threads whose function has returned, by the numbers that the system gives them
@@ -41,11 +61,11 @@ class _NoFork:
     """Keeps other threads from forking. If one forks already, waits for it as long as forks wait for imports."""
 
     def __enter__(self) -> None:
-        me, until = get_ident(), time.monotonic() + _TIMEOUT
+        me, until = _Section(get_ident(), sys._getframe(1)), time.monotonic() + _TIMEOUT
         while True:
             try:
                 _importing.append(me)
-                fork = next((over for thread, over in _forking.copy().items() if thread != me), None)
+                fork = next((over for thread, over in _forking.copy().items() if thread != me.thread), None)
                 if fork is None or (left := until - time.monotonic()) <= 0:
                     return
             except BaseException:  # an interrupt: without ``__enter__`` there is no ``__exit__``
@@ -55,7 +75,7 @@ class _NoFork:
             fork.wait(left)
 
     def __exit__(self, *_: object) -> None:
-        _end_import(get_ident())
+        _end_import(_Section(get_ident(), sys._getframe(1)))
 
 
 no_fork = _NoFork()
@@ -92,11 +112,24 @@ def _wait_for_ends() -> None:
     _ending.clear()  # a thread that took longer is another one, with its number
 
 
-def _end_import(thread: int) -> None:
-    if thread in _importing:
-        _importing.remove(thread)
+def _end_import(section: _Section) -> None:
+    _forget(section)
     for changed in list(_waiting.values()):
         changed.open()
+
+
+def _forget(section: _Section) -> None:
+    with contextlib.suppress(ValueError):
+        _importing.remove(section)
+
+
+def _others_import(me: int) -> bool:
+    for section in list(_importing):
+        if section.thread != me:
+            if section.is_running():
+                return True
+            _forget(section)
+    return False
 
 
 def _before_fork() -> None:
@@ -104,7 +137,7 @@ def _before_fork() -> None:
     while True:
         changed = _waiting[me] = Latch()
         over = _forking[me] = Latch()
-        if all(thread == me for thread in list(_importing)) or (left := until - time.monotonic()) <= 0:
+        if not _others_import(me) or (left := until - time.monotonic()) <= 0:
             _wait_for_ends()
             return
         del _forking[me]  # others may import while this waits: their imports may be what those wait for
@@ -122,7 +155,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     me = get_ident()
-    _importing[:] = [thread for thread in _importing if thread == me]  # the other threads are the parent's
+    _importing[:] = [section for section in _importing if section.thread == me]  # the other threads are the parent's
     _forking.clear()
     _waiting.clear()
     _ending.clear()

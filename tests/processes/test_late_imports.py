@@ -7,8 +7,9 @@ import itertools
 import os
 import signal
 import sys
-import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -285,16 +286,31 @@ def test_a_fork_does_not_wait_forever(tmp_path: Path) -> None:
     assert _run_program(_HELD, tmp_path) == "0"
 
 
-def test_an_interrupted_import_delays_no_fork() -> None:
-    kind = type(no_fork)
+def _import_nothing() -> None:
+    with no_fork:
+        pass
+
+
+@pytest.mark.parametrize(
+    "functions", [[_fork_gate._NoFork.__enter__], [_fork_gate._NoFork.__exit__, _fork_gate._end_import]]
+)
+def test_an_interrupted_import_delays_no_fork(functions: list[Callable[..., Any]]) -> None:
     for moment in itertools.count(1):
         interrupted = False
         try:
-            with interrupted_at(moment, kind.__enter__), no_fork:
-                pass
+            with interrupted_at(moment, *functions):
+                _import_nothing()
         except KeyboardInterrupt:
             interrupted = True
-        assert threading.get_ident() not in _fork_gate._importing, moment
+        assert not _fork_gate._others_import(0), moment
+        assert not _fork_gate._importing
         if not interrupted:
             break
     assert moment > 3
+
+
+def test_a_fork_waits_for_a_section_of_any_function_that_is_running() -> None:
+    """Also if that has called others meanwhile."""
+    with no_fork:
+        assert [_fork_gate._others_import(0) for _ in range(2)] == [True, True]
+    assert not _fork_gate._others_import(0)
