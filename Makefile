@@ -6,6 +6,8 @@ READY  := $(VENV)/.installed
 BENCH  ?=
 T      ?=
 SECONDS ?= 600
+# One process of pytest for each core, up to four: each has its own S3 server. T=-n0 runs all tests in one process.
+PARALLEL := -n auto --maxprocesses=4
 
 .DEFAULT_GOAL := help
 .PHONY: help install browser demo examples test test-slow soak simulate matrix check fmt docs bench figures dist clean
@@ -32,10 +34,10 @@ browser:  # what tests/docs/test_site.py looks at the pages with; apt-get can in
 unexport PYTHONDONTWRITEBYTECODE
 
 test: $(READY) browser ## run the tests (T="-k name" passes options to pytest)
-	@$(BIN)/python -m pytest -q $(T)
+	@$(BIN)/python -m pytest -q $(PARALLEL) --dist=loadfile $(T)
 
 test-slow: $(READY) browser ## run the tests that take minutes or gigabytes
-	@$(BIN)/python -m pytest -q -m slow --timeout=900 $(T)
+	@$(BIN)/python -m pytest -q -m slow --timeout=900 $(PARALLEL) --dist=worksteal $(T)
 
 soak: $(READY) ## read and save through a proxy that misbehaves, watching for leaks (SECONDS=600)
 	@$(BIN)/python -m tests.soak --seconds $(SECONDS)

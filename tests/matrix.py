@@ -68,7 +68,7 @@ def _run(version: str, arguments: list[str]) -> str:
     if not python.exists():
         subprocess.run([interpreter, "-m", "venv", _BUILD / version], check=True)
     has_torch = _install_floors(python) if version == FLOORS else _install(python)
-    command = [python, "-m", "pytest", "-q", *arguments]
+    command = [python, "-m", "pytest", "-q", "-n", "auto", "--maxprocesses=4", "--dist=loadfile", *arguments]
     if version == FLOORS:
         command += ["-o", "filterwarnings=default", *(_without(each) for each in _NEED_NEWER)]
     if not has_torch:
