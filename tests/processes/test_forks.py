@@ -154,7 +154,7 @@ def test_a_forked_child_continues_iterating_a_dataset() -> None:
         samples = iter(
             S3IterableDataset.from_prefix(
                 "s3://bucket", region="us-east-1", endpoint=server.endpoint, transform=key_and_bytes,
-                s3client_config=config(),
+                s3client_config=config(), look_ahead=Pages.SIZE // 4,  # objects of the second page
             )
         )  # fmt: skip
         expected = [(key, f"/bucket/{key}".encode()) for key in keys]

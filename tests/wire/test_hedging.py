@@ -18,6 +18,7 @@ from s3torchconnector import S3ClientConfig, S3IterableDataset, S3Reader
 from s3torchconnector._errors import S3TimeoutError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._types import ObjectInfo
+from s3torchconnector._wire import _dialer
 from s3torchconnector._wire._hedging import Hedging, Quantile
 from tests.conftest import PrivateCA
 from tests.reading.support import wait_until
@@ -292,6 +293,7 @@ def test_session_tickets_are_not_taken_for_a_late_response(
 ) -> None:
     """A server with TLS 1.3 sends them on each new connection: on the first and on that of the hedge."""
     monkeypatch.setenv("AWS_CA_BUNDLE", str(private_ca.bundle))
+    monkeypatch.setattr(_dialer, "_BRIEFLY", TIMEOUT)  # no slow handshake is left to a worker, which opens another
     answer = LateOnce()
     config = S3ClientConfig(read_timeout=TIMEOUT, max_attempts=1)
     with (
