@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._wire._connection import Buffer
+from s3torchconnector._wire._counts import IMPORTS_OF_AWSCRT, counts
 
 _PREFIX = "x-amz-checksum-"
 TYPE_HEADER = "x-amz-checksum-type"
@@ -99,6 +100,7 @@ def _awscrt() -> Any:
     with no_fork:
         from awscrt import checksums  # here: it takes 40 ms, for which a small object should not wait
 
+    counts.new_values(checksums)[counts.place(IMPORTS_OF_AWSCRT)] += 1
     return checksums
 
 
@@ -140,8 +142,8 @@ _BY_NAME = {algorithm.name: algorithm for algorithm in ALGORITHMS}
 
 
 def import_for_workers() -> None:
-    """Import awscrt now, if it is there. Otherwise each process that is forked from this one would for itself."""
-    if _NATIVE:
+    """Import awscrt now, if processes that were forked from this one have: each later one would for itself."""
+    if _NATIVE and not _awscrt.cache_info().currsize and IMPORTS_OF_AWSCRT in counts.of_children():
         with suppress(ImportError):  # whoever needs it will see
             _awscrt()
 
