@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from torch.utils.data import get_worker_info
 from s3torchconnector._cached_object import Hits, cached, is_hit
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._key_table import KeyTable
+from s3torchconnector._late_imports import no_fork
 from s3torchconnector._listed_objects import ListedObjects
 from s3torchconnector._platform import at_fork
 from s3torchconnector._s3bucket_key_data import S3BucketKeyData
@@ -222,5 +224,13 @@ def _workers_of_this_loader() -> int:
     return worker.num_workers if worker is not None else 0
 
 
+def _import_what_workers_use() -> None:
+    """Before a fork, so that no worker has to: those of a ``DataLoader`` seed NumPy, if it is there."""
+    import_for_workers()
+    if "numpy" in sys.modules:
+        with no_fork:
+            import numpy.random  # noqa: F401
+
+
 count_workers_by(_workers_of_this_loader)
-at_fork(before=import_for_workers)
+at_fork(before=_import_what_workers_use)
