@@ -229,7 +229,7 @@ def _import_what_workers_use() -> None:
     import_for_workers()
     if "numpy" in sys.modules:
         with no_fork:
-            import numpy.random  # noqa: F401
+            import numpy.random  # noqa: F401 (workers call it)
 
 
 count_workers_by(_workers_of_this_loader)

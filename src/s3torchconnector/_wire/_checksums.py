@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import mmap
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -21,11 +22,11 @@ from typing import Any, cast
 
 from s3torchconnector._late_imports import no_fork
 from s3torchconnector._wire._connection import Buffer
-from s3torchconnector._wire._counts import IMPORTS_OF_AWSCRT, counts
 
 _PREFIX = "x-amz-checksum-"
 TYPE_HEADER = "x-amz-checksum-type"
 ALGORITHM_HEADER = "x-amz-checksum-algorithm"
+_is_needed = mmap.mmap(-1, 1)  # whether awscrt was imported: by this process, or by one that was forked from it
 
 
 class Algorithm:
@@ -100,7 +101,7 @@ def _awscrt() -> Any:
     with no_fork:
         from awscrt import checksums  # here: it takes 40 ms, for which a small object should not wait
 
-    counts.new_values(checksums)[counts.place(IMPORTS_OF_AWSCRT)] += 1
+    _is_needed[0] = 1
     return checksums
 
 
@@ -143,7 +144,7 @@ _BY_NAME = {algorithm.name: algorithm for algorithm in ALGORITHMS}
 
 def import_for_workers() -> None:
     """Import awscrt now, if processes that were forked from this one have: each later one would for itself."""
-    if _NATIVE and not _awscrt.cache_info().currsize and IMPORTS_OF_AWSCRT in counts.of_children():
+    if _NATIVE and _is_needed[0]:
         with suppress(ImportError):  # whoever needs it will see
             _awscrt()
 

@@ -26,7 +26,6 @@ from s3torchconnector._platform import IS_POSIX, at_fork
 if TYPE_CHECKING:
     from s3torchconnector._mapped_bytes import SharedNumbers
 
-IMPORTS_OF_AWSCRT = 9_000  # a code that is no figure: processes that needed it
 CAPACITY = 1000  # codes; there may be twice as many in theory, and some hundreds are used
 _NOWHERE = CAPACITY - 1  # the place of any more codes, which is never read
 _ARRAYS = 64  # of a child; unused pages take no memory
@@ -159,13 +158,8 @@ class ProcessCounts:
     def with_children(self) -> dict[int, int]:
         """What this process and its children have counted, by code."""
         with self._lock:
-            return _sum([self.own(), self.of_children()])
-
-    def of_children(self) -> dict[int, int]:
-        """What the children of this process have counted, by code."""
-        with self._lock:
             self._fold()
-            totals = self._ended.copy()
+            totals = _sum([self._ended, self.own()])
             for row in self._children:
                 row.add_to(totals)
             return totals
