@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +98,18 @@ def test_throttling_costs_no_quota() -> None:
     rule = RetryRule(RetryPolicy(1000, longest_backoff=7.0), quota, lambda: 0.0)
     assert {rule.delay(S3ThrottledError("x", status=503), 1) for _ in range(1000)} == {0.0}
     assert quota.spend()
+
+
+def test_programs_with_the_same_seed_do_not_retry_in_step() -> None:
+    """Nor are their own draws others than without the retries."""
+    delays, draws = set(), set()
+    for _ in range(3):
+        random.seed(1)
+        rule = RetryRule(RetryPolicy(10), RetryQuota())
+        delays.add(rule.delay(S3ThrottledError("x", status=503), 1))
+        draws.add(random.random())
+    assert len(delays) == 3
+    assert len(draws) == 1
 
 
 def test_quota_never_grows_beyond_its_capacity() -> None:

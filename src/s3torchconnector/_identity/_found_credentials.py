@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any
 
 from s3torchconnector._errors import S3CredentialsError
 from s3torchconnector._identity._sigv4 import Credentials
+from s3torchconnector._jitter import uniform as jitter
 from s3torchconnector._sendable import flaw_of
 
 _log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class FoundCredentials:
             pause = _RENEWAL_CHECK_SECONDS
             if self._failures:
                 pause = min(_LONGEST_RENEWAL_PAUSE, pause * 2.0 ** min(self._failures - 1, 10))
-                pause *= random.uniform(0.5, 1.0)  # other processes of the node would ask at the same time
+                pause *= (1.0 + jitter()) / 2.0  # other processes of the node would ask at the same time
         self._check_at = self._clock() + pause
         self.is_due = self._expired = False
 

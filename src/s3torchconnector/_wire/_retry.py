@@ -11,7 +11,6 @@ throttles may be sent ``max_attempts`` times as often as one that fails. With th
 through to a server that refuses nine of ten.
 """
 
-import random
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,6 +22,7 @@ from s3torchconnector._errors import (
     S3ServiceError,
     S3ThrottledError,
 )
+from s3torchconnector._jitter import uniform as jitter
 
 RETRYABLE_STATUS = frozenset({429, 500, 502, 503, 504})
 WRONG_CHECKSUM_CODES = frozenset({"BadDigest", "XAmzContentChecksumMismatch"})  # an upload arrived wrong
@@ -113,7 +113,7 @@ class RetryRule(NamedTuple):
 
     policy: RetryPolicy
     quota: RetryQuota
-    uniform: Callable[[], float] = random.random
+    uniform: Callable[[], float] = jitter
 
     def delay(self, error: S3Exception, failures: int, in_a_row: int | None = None) -> float | None:
         """Seconds to wait before the next attempt, or None if there is none.

@@ -6,7 +6,6 @@ because the local clock may be wrong. A session that ends soon is replaced while
 """
 
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 from s3torchconnector._errors import S3AccessDeniedError, S3Exception, S3ProtocolError
 from s3torchconnector._identity import Credentials, refuse_unsendable
+from s3torchconnector._jitter import uniform as jitter
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._documents import parse, parse_http_date, parse_timestamp, required_text
@@ -76,7 +76,7 @@ class Sessions:
             what = f"the session of the directory bucket {display_uri(bucket)}"
             lookup = self._lookups.setdefault(bucket, SharedLookup(what))
         if session is not None and now < session.end:
-            later = now + _AGAIN * random.uniform(0.5, 1.0)
+            later = now + _AGAIN * (1.0 + jitter()) / 2.0
             self._sessions[bucket] = session._replace(due=min(session.end, later))  # in case it fails
             lookup.start(partial(self._create, bucket))
             return session.credentials

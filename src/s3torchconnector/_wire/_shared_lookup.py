@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import random
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Generic, TypeVar
 
 from s3torchconnector._activity import activity
 from s3torchconnector._errors import S3CredentialsError, S3Exception, S3TimeoutError
+from s3torchconnector._jitter import uniform as jitter
 from s3torchconnector._threads import start_thread
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._fair_queue import Waiter
@@ -52,7 +52,7 @@ class SharedLookup(Generic[_T]):
         self,
         what: str,
         attempts: Callable[[S3Exception], int] = lambda error: 1,
-        uniform: Callable[[], float] = random.random,
+        uniform: Callable[[], float] = jitter,
     ) -> None:
         self.what = what
         self._attempts = attempts

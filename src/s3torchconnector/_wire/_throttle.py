@@ -12,13 +12,13 @@ one client from sending too many requests at once; the second makes many clients
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable
 
 from s3torchconnector._activity import activity
 from s3torchconnector._errors import S3Exception, S3TimeoutError
+from s3torchconnector._jitter import uniform as jitter
 from s3torchconnector._wire._concurrency import ConcurrencyLimit
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._fair_queue import FairQueue, Waiter
@@ -47,7 +47,7 @@ class Throttle:
         self,
         most: int,
         clock: Callable[[], float] = time.perf_counter,
-        uniform: Callable[[], float] = random.random,
+        uniform: Callable[[], float] = jitter,
     ) -> None:
         self.active = False
         self._clock = clock
