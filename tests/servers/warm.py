@@ -47,8 +47,9 @@ class WarmProgram:
 
     def kill(self) -> None:
         """End it and its children, which would keep the pipes open."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        for kill in (os.killpg, os.kill):  # it leads no group yet when it has just begun
+            with contextlib.suppress(ProcessLookupError):
+                kill(self.pid, signal.SIGKILL)
 
     def communicate(self, timeout: float = 60.0) -> tuple[str, str]:
         """Wait for its end. Return the rest of what it says, the first time.
@@ -61,11 +62,14 @@ class WarmProgram:
         with contextlib.suppress(BrokenPipeError):
             self.stdin.close()
         files = (self.stdout, self.stderr, self._status)
+        waiting = None
         with concurrent.futures.ThreadPoolExecutor(len(files)) as pool:
             reads = [pool.submit(file.read) for file in files]
-            _, waiting = concurrent.futures.wait(reads, timeout)
-            if waiting:
-                self.kill()
+            try:
+                _, waiting = concurrent.futures.wait(reads, timeout)
+            finally:
+                if waiting is None or waiting:  # the end of the pool waits for the reads, also when a test is stopped
+                    self.kill()
         output, errors, status = (read.result() for read in reads)
         for file in files:
             file.close()
