@@ -44,7 +44,10 @@ def test_a_listed_archive_costs_one_request(s3_server: S3Server, shards: str, pr
 
 def test_a_named_archive_costs_its_index_too(s3_server: S3Server, shards: str, proxy: RecordingProxy) -> None:
     named = S3Manifest.from_tar(f"{shards}{{000..299}}.tar", **options(s3_server, proxy.endpoint))
-    assert requests(proxy) == {"HEAD tar": COUNT, "GET tar": COUNT, "GET tar.idx": COUNT}
+    asked = requests(proxy)
+    # An archive is requested beside its index, unless that comes first.
+    assert COUNT - len(INDEXES) <= asked.pop("GET tar") <= COUNT
+    assert asked == {"HEAD tar": COUNT, "GET tar.idx": COUNT}
     assert named.fingerprint == S3Manifest.from_tar(shards, **options(s3_server)).fingerprint
 
 
