@@ -16,11 +16,13 @@ _SLEEP = 0.001  # seconds between two attempts to get a lock
 class OpenFile:
     """A descriptor that is closed with this object."""
 
+    _close = staticmethod(os.close)  # the module's names may be gone when the interpreter ends
+
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
     def __del__(self) -> None:
-        os.close(self.descriptor)
+        self._close(self.descriptor)
 
     def try_lock(self) -> bool:
         """Lock the file, unless it is opened and locked elsewhere."""

@@ -15,6 +15,7 @@ from functools import partial
 from queue import SimpleQueue
 
 from s3torchconnector._listing_results import ObjectInfos
+from s3torchconnector._process import process_id
 from s3torchconnector._progress import Progress
 from s3torchconnector._transfer.engine._runtime import OpenRuntime, Runtime
 from s3torchconnector._transfer.listing._listing import listed_prefix
@@ -74,6 +75,8 @@ def list_all(
 class _InFlight:
     """The pages that one process has requested. A forked child has none of the threads that would bring them."""
 
+    _process_id = staticmethod(process_id)
+
     def __init__(self, runtime: Runtime, bucket: str, prefix: str, restore_status: bool) -> None:
         self._caller = runtime.caller
         self._lane = runtime.lane()
@@ -107,7 +110,7 @@ class _InFlight:
 
     def cancel(self) -> None:
         """Stop the requests under way, unless they are the parent's."""
-        if not self.is_parents:
+        if self._pid == self._process_id():
             self._cancel.cancel()
 
     def _list(self, request: PageRequest) -> None:

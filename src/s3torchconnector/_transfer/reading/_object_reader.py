@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from s3torchconnector._activity import activity
 from s3torchconnector._late_imports import no_fork
+from s3torchconnector._process import process_id
 from s3torchconnector._transfer.engine._memory import FillableBytes
 from s3torchconnector._transfer.engine._ranges import Range
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
@@ -52,6 +53,7 @@ class ObjectReader:
     """
 
     _pid = 0  # if ``__init__`` fails: there is nothing to close
+    _process_id = staticmethod(process_id)
 
     def __init__(
         self,
@@ -243,7 +245,7 @@ class ObjectReader:
 
     def close(self) -> None:
         """Cancel running requests and free all memory."""
-        if self._pid == os.getpid():
+        if self._pid == self._process_id():
             self._index.discard_all()
 
     def __del__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from s3torchconnector._activity import activity
+from s3torchconnector._process import process_id
 from s3torchconnector._progress import Progress
 from s3torchconnector._transfer.engine._collector import leave_to_collector
 from s3torchconnector._transfer.engine._runtime import OpenRuntime
@@ -32,6 +33,8 @@ class PutObjectStream:
         S3Exception: from ``write`` and ``close``, when S3 refuses or cannot be reached.
         S3ObjectExistsError: with ``overwrite=False``, at once and from ``close``: there is an object.
     """
+
+    _process_id = staticmethod(process_id)
 
     def __init__(
         self,
@@ -147,7 +150,7 @@ class PutObjectStream:
 
     def __del__(self) -> None:
         upload = self.__dict__.get("_upload")  # absent if the constructor failed
-        if upload is not None and upload.is_open:
+        if upload is not None and self._process_id() is not None and upload.is_open:
             _abandoned_uploads.abandon(upload)
 
     def __repr__(self) -> str:
