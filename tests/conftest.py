@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ settings.load_profile("tests")
 multiprocessing.set_forkserver_preload(["pytest", "s3torchconnector.dcp", "torch._dynamo"])
 _M_ARENA_MAX = -8  # https://man7.org/linux/man-pages/man3/mallopt.3.html
 _LIBC = ctypes.CDLL(None)
+_STRIKES_AGAIN_SECONDS = 30.0
 _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
@@ -58,6 +59,16 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer() -> Generator[None, Any, Any]:
+    """Strike again every half minute after the first time: a test that failed may wait for its servers forever."""
+    result = yield
+    seconds, _ = signal.getitimer(signal.ITIMER_REAL)
+    if seconds:
+        signal.setitimer(signal.ITIMER_REAL, seconds, _STRIKES_AGAIN_SECONDS)
+    return result
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -33,12 +33,13 @@ LONG = response(200, headers={"Content-Length": "4000000"})
 @contextmanager
 def a_timer() -> Iterator[None]:
     before = signal.signal(signal.SIGALRM, lambda *_: None)
-    signal.setitimer(signal.ITIMER_REAL, PERIOD, PERIOD)
+    bound_of_test = signal.setitimer(signal.ITIMER_REAL, PERIOD, PERIOD)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *bound_of_test)
 
 
 @contextmanager
