@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from botocore.config import Config
 from botocore.endpoint_provider import EndpointProvider
+from botocore.exceptions import EndpointResolutionError
 from botocore.loaders import create_loader
 from botocore.session import Session
 from hypothesis import assume, example, given, settings
@@ -148,7 +149,12 @@ def test_a_client_of_botocore_goes_to_the_same_place(
     assume((bucket, endpoint) != (ACCESS_POINT, LOCAL))
     style = "path" if force or endpoint == LOCAL else "virtual"
     with mock.patch.dict(os.environ, variables):
-        sent_to, authorization = request_of_a_client(session, region, endpoint, style, bucket)
+        try:
+            sent_to, authorization = request_of_a_client(session, region, endpoint, style, bucket)
+        except EndpointResolutionError:  # such as, in old versions, dual-stack of S3 Express
+            with pytest.raises(S3ConfigurationError):
+                resolve(bucket, region, endpoint, S3ClientConfig(force_path_style=force))
+            return
         found = resolve(bucket, region, endpoint, S3ClientConfig(force_path_style=force))
 
     if found.session_auth:

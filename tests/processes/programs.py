@@ -143,7 +143,8 @@ def _save_in_background(client: S3Client, bucket: str, **options: Any) -> None:
 def _storage_writer(client: S3Client, bucket: str) -> Any:
     from s3torchconnector.dcp import S3StorageWriter
 
-    warnings.filterwarnings("ignore", "torch.distributed is disabled")
+    for text in ("torch.distributed is (disabled|unavailable)", "TypedStorage is deprecated"):  # 2.13's, and 2.4's two
+        warnings.filterwarnings("ignore", text)
     path = f"s3://{bucket}/distributed"
     return S3StorageWriter("us-east-1", path, client.s3client_config, thread_count=2, endpoint=client.endpoint)
 

@@ -367,8 +367,11 @@ def test_a_loader_refuses_what_the_dataset_decides(manifest: S3Manifest) -> None
     assert S3DataLoader(dataset, batch_size=4, shuffle=False).batch_size == 4
     with pytest.raises(TypeError, match="loads an S3StreamingDataset"):
         S3DataLoader([1, 2])  # type: ignore[arg-type]
+
+
+def test_a_loader_that_keeps_no_order_has_no_state(manifest: S3Manifest) -> None:
     with pytest.raises(S3ConfigurationError, match="in_order"):
-        S3DataLoader(dataset, in_order=False).state_dict()
+        S3DataLoader(dataset_of(manifest), in_order=False).state_dict()
 
 
 def test_a_prefix_is_listed_once(s3_server: S3Server, manifest: S3Manifest, proxy: RecordingProxy) -> None:
