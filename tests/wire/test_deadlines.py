@@ -16,7 +16,7 @@ import pytest
 
 from s3torchconnector import S3ClientConfig, S3IterableDataset, S3MapDataset, S3ReaderConstructor, S3Writer
 from s3torchconnector._config import MIB
-from s3torchconnector._errors import S3ProtocolError, S3ThrottledError, S3TimeoutError
+from s3torchconnector._errors import S3ProtocolError, S3ServiceError, S3ThrottledError, S3TimeoutError
 from s3torchconnector._s3client import S3Client
 from s3torchconnector._wire import CancelledByCaller, CancelToken, operations
 from s3torchconnector._wire._caller import Caller
@@ -188,6 +188,18 @@ def test_pauses_between_attempts_count() -> None:
         _ends_in_time(lambda: get(caller), "GetObject")
         caller.close()
         assert len(server.requests) >= 2
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_the_error_names_what_the_server_said_before_it_was_silent() -> None:
+    config = S3ClientConfig(operation_timeout=1.5)
+    with ScriptedServer(handler=in_turn(s3_error(500, "InternalError"), [Stall(threading.Event())])) as server:
+        caller = Caller(REGION, server.endpoint, config, "test/1")
+        error = _ends_in_time(lambda: get(caller), "GetObject", timeout=1.5)
+        assert "InternalError" in str(error)
+        assert isinstance(error.__cause__, S3ServiceError)
+        assert error.attempts == 2
+        caller.close()
 
 
 def test_endless_slow_down_ends_in_a_timeout() -> None:

@@ -54,6 +54,7 @@ class CallState:
         self._failures = 0
         self._paused = token.paused  # seconds, at the last failure
         self._slow_downs = 0
+        self._error: S3Exception | None = None  # the latest that says more than that time is up
         self._throttle: Throttle | None = None  # while this operation holds a permit
         self._is_paced = False  # whether the pause before the next attempt follows the throttle's pace
 
@@ -100,6 +101,11 @@ class CallState:
         if throttle is not None:
             throttle.release()
 
+    def end(self) -> None:
+        """The operation is over. The traceback of its latest error, which is kept here, would keep this, too."""
+        self.release_permit()
+        self._error = None
+
     def delay_after(self, error: S3Exception, rule: RetryRule) -> float:
         """Seconds to wait before the next attempt.
 
@@ -121,8 +127,10 @@ class CallState:
             delay = rule.delay(error, self._failures)
         error.resent = self.resent
         left = self.deadline.left()
+        if self._error is None or left > 0 or type(error) is not S3TimeoutError:
+            self._error = error
         if is_retryable(error) and left <= (delay or 0.0):
-            raise self._timed_out(error) from error
+            raise self._timed_out(self._error) from self._error
         if delay is None:
             add_context(error, self.request, self.attempts)
             raise error

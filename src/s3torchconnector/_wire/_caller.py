@@ -178,7 +178,7 @@ class Caller:
                 if state.unasked is not None:
                     state.request = without_asking(state.request)
         finally:
-            state.release_permit()
+            state.end()
 
     def receive(self, exchange: Exchange, request: Request, consume: Callable[[Response], _T]) -> _T:
         """Receive the response to what ``send`` has sent, without waiting (``Exchange.set_nonblocking``).
