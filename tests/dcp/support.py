@@ -89,7 +89,13 @@ def run_ranks(count: int, job: Callable[..., None], *arguments: Any) -> None:
     """Run ``job(rank, *arguments)`` in processes that form a gloo group; raises the first error of any of them."""
     with tempfile.TemporaryDirectory() as folder:
         group = arguments_of_group(count, Path(folder) / "store", job, *arguments)
-        torch.multiprocessing.start_processes(in_group, group, count, start_method="forkserver")
+        ranks = torch.multiprocessing.start_processes(in_group, group, count, join=False, start_method="forkserver")
+        try:
+            while not ranks.join():
+                pass
+        finally:
+            for process in ranks.processes:
+                process.kill()
 
 
 def arguments_of_group(count: int, store: Path, job: Callable[..., None], *arguments: Any) -> tuple[Any, ...]:
@@ -106,8 +112,7 @@ def in_group(
     os.environ["MASTER_ADDR"] = "127.0.0.1"  # where saving processes meet
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=count)
-    try:
-        job(rank, *arguments)
-        dist.barrier()  # meanwhile gloo's threads release tensors: a process that ends before that may abort
-    finally:
-        dist.destroy_process_group()
+    job(rank, *arguments)
+    dist.barrier()  # meanwhile gloo's threads release tensors: a process that ends before that may abort
+    # The group is not destroyed, but ends with the process: PyTorch 2.4 would wait for those threads while it holds the
+    # interpreter's lock, for which they may wait.
