@@ -9,5 +9,5 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-uniform: Callable[[], float] = random.SystemRandom().random
+jitter: Callable[[], float] = random.SystemRandom().random
 """Return a number in [0, 1); safe in threads and forked processes."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from s3torchconnector._errors import S3CredentialsError
 from s3torchconnector._identity._sigv4 import Credentials
-from s3torchconnector._jitter import uniform as jitter
+from s3torchconnector._jitter import jitter
 from s3torchconnector._sendable import flaw_of
 
 _log = logging.getLogger(__name__)

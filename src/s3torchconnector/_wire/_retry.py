@@ -22,7 +22,7 @@ from s3torchconnector._errors import (
     S3ServiceError,
     S3ThrottledError,
 )
-from s3torchconnector._jitter import uniform as jitter
+from s3torchconnector._jitter import jitter
 
 RETRYABLE_STATUS = frozenset({429, 500, 502, 503, 504})
 WRONG_CHECKSUM_CODES = frozenset({"BadDigest", "XAmzContentChecksumMismatch"})  # an upload arrived wrong

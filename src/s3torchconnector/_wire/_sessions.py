@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from s3torchconnector._errors import S3AccessDeniedError, S3Exception, S3ProtocolError
 from s3torchconnector._identity import Credentials, refuse_unsendable
-from s3torchconnector._jitter import uniform as jitter
+from s3torchconnector._jitter import jitter
 from s3torchconnector._uri import display_uri
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._documents import parse, parse_http_date, parse_timestamp, required_text

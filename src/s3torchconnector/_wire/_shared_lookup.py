@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from s3torchconnector._activity import activity
 from s3torchconnector._errors import S3CredentialsError, S3Exception, S3TimeoutError
-from s3torchconnector._jitter import uniform as jitter
+from s3torchconnector._jitter import jitter
 from s3torchconnector._threads import start_thread
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._fair_queue import Waiter

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from s3torchconnector._activity import activity
 from s3torchconnector._errors import S3Exception, S3TimeoutError
-from s3torchconnector._jitter import uniform as jitter
+from s3torchconnector._jitter import jitter
 from s3torchconnector._wire._concurrency import ConcurrencyLimit
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._fair_queue import FairQueue, Waiter
