@@ -48,6 +48,8 @@ def test_a_named_archive_costs_its_index_too(s3_server: S3Server, shards: str, p
     # An archive is requested beside its index, unless that comes first.
     assert COUNT - len(INDEXES) <= asked.pop("GET tar") <= COUNT
     assert asked == {"HEAD tar": COUNT, "GET tar.idx": COUNT}
+    names = {each.path.rpartition("/")[2] for each in proxy.of("GET")}
+    assert {name for name in ARCHIVES if f"{name}.idx" not in INDEXES} <= names
     assert named.fingerprint == S3Manifest.from_tar(shards, **options(s3_server)).fingerprint
 
 
