@@ -62,13 +62,12 @@ class WarmProgram:
         with contextlib.suppress(BrokenPipeError):
             self.stdin.close()
         files = (self.stdout, self.stderr, self._status)
-        waiting = None
         with concurrent.futures.ThreadPoolExecutor(len(files)) as pool:
             reads = [pool.submit(file.read) for file in files]
             try:
                 _, waiting = concurrent.futures.wait(reads, timeout)
             finally:
-                if waiting is None or waiting:  # the end of the pool waits for the reads, also when a test is stopped
+                if not all(read.done() for read in reads):  # the end of the pool waits for them, also in a stopped test
                     self.kill()
         output, errors, status = (read.result() for read in reads)
         for file in files:
