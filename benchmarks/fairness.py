@@ -1,8 +1,8 @@
 """Many clients at a server that admits so many requests a second: a simulation of the policies, in virtual time.
 
-The policies are the package's own (``Throttle`` with its ``ConcurrencyLimit``, ``FairQueue`` and ``Pace``, and
-``RetryRule``); the network, the server's token bucket and the order of calls of ``Caller.call`` are modelled here. So
-an hour of a thousand clients takes seconds, and the same seed gives the same figures.
+The policies are the package's own (``Throttle`` with its ``Tolerance``, ``ConcurrencyLimit``, ``FairQueue`` and
+``Pace``, and ``RetryRule``); the network, the server's token bucket and the order of calls of ``Caller.call`` are
+modelled here. So an hour of a thousand clients takes seconds, and the same seed gives the same figures.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from s3torchconnector._wire._call_state import MOST_PACED_REFUSALS
 from s3torchconnector._wire._fair_queue import Waiter
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
 from s3torchconnector._wire._throttle import Throttle
+from s3torchconnector._wire._tolerance import Tolerance
 
 _SLOW_DOWN = S3ThrottledError("the server asks to slow down", status=503, code="SlowDown")
 _SAVED = 0.1  # seconds' worth of requests that the server admits at once after a pause
@@ -36,6 +37,7 @@ class Scenario(NamedTuple):
         seconds: how long they ask.
         latency: seconds that a request and its response are on their way, on average.
         late: seconds after which the second half of the clients begins; only what comes then is counted.
+        refused: the share of requests that the server refuses though it could serve them.
     """
 
     clients: int
@@ -44,12 +46,14 @@ class Scenario(NamedTuple):
     seconds: float = 300.0
     latency: float = 0.02
     late: float = 0.0
+    refused: float = 0.0
 
     def __str__(self) -> str:
         late = f", half of them {self.late:g} s late" if self.late else ""
+        refused = f", {self.refused:.0%} refused without need" if self.refused else ""
         return (
             f"{self.clients} clients x {self.threads} at {self.admitted:g} a second for {self.seconds:g} s, "
-            f"{self.latency * 1e3:g} ms{late}"
+            f"{self.latency * 1e3:g} ms{late}{refused}"
         )
 
 
@@ -104,8 +108,9 @@ class _Operation:
 
 
 class _Client:
-    def __init__(self, throttle: Throttle, rule: RetryRule) -> None:
+    def __init__(self, throttle: Throttle, tolerance: Tolerance, rule: RetryRule) -> None:
         self.throttle = throttle
+        self.tolerance = tolerance
         self.rule = rule
         self.waiting: deque[tuple[Waiter, _Operation]] = deque()
         self.in_flight = 0
@@ -143,10 +148,10 @@ class _Simulation:
         return Outcome(total / possible, served, sorted(waits), self._refused / max(1, total), self._failed)
 
     def _client(self) -> _Client:
-        throttle = Throttle(_CONNECTIONS, lambda: self._now, self._random.random)
-        return _Client(
-            throttle, RetryRule(RetryPolicy(S3ClientConfig().max_attempts), RetryQuota(), self._random.random)
-        )
+        tolerance = Tolerance()
+        throttle = Throttle(_CONNECTIONS, lambda: self._now, self._random.random, tolerance)
+        rule = RetryRule(RetryPolicy(S3ClientConfig().max_attempts), RetryQuota(), self._random.random)
+        return _Client(throttle, tolerance, rule)
 
     def _after(self, seconds: float, act: Callable[[_Operation], None], operation: _Operation) -> None:
         heapq.heappush(self._events, (self._now + seconds, next(self._numbers), act, operation))
@@ -176,7 +181,8 @@ class _Simulation:
     def _arrive(self, operation: _Operation) -> None:
         self._tokens = min(self._saved, self._tokens + (self._now - self._seen) * self._scenario.admitted)
         self._seen = self._now
-        admitted = self._tokens >= 1.0
+        share = self._scenario.refused
+        admitted = self._tokens >= 1.0 and not (share and self._random.random() < share)
         self._tokens -= admitted
         self._after(self._way(), self._answer if admitted else self._refuse, operation)
 
@@ -186,6 +192,7 @@ class _Simulation:
     def _answer(self, operation: _Operation) -> None:
         client = operation.client
         client.in_flight -= 1
+        client.tolerance.earn()
         if self._now >= self._scenario.late:
             client.served += 1
             self._waits.append(self._now - max(operation.began, self._scenario.late))

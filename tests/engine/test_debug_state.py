@@ -131,7 +131,7 @@ def test_a_throttled_endpoint_is_named() -> None:
     with stalling() as (client, server):
         in_background(lambda: client.head_object("b", "first"))
         shows(client, "HeadObject s3://b/first; waiting")
-        ((_, throttle),) = client._runtime().caller._routes.values()
+        ((_, throttle),) = client._runtime().caller._routes._known.values()
         throttle.refused(1, 0.0)
         permits = 0
         while throttle.request_permit().admitted:

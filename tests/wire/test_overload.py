@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3torchconnector import S3ClientConfig
+from s3torchconnector import S3ClientConfig, S3IterableDataset, S3Reader
 from s3torchconnector._errors import S3TimeoutError
 from s3torchconnector._wire import CancelledByCaller, CancelToken
 from s3torchconnector._wire._caller import Caller
 from s3torchconnector._wire._concurrency import ConcurrencyLimit
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._throttle import Throttle
+from s3torchconnector._wire._tolerance import Tolerance
 from tests.servers.http_messages import ReceivedRequest, response, s3_error
 from tests.servers.scripted import ScriptedServer
 from tests.wire.support import REGION, get
@@ -128,6 +129,107 @@ def test_no_permit_is_needed_once_all_is_well() -> None:
         if throttle.acquire(_deadline(0.0)):
             throttle.succeeded()
     assert not throttle.active
+
+
+# -- tolerance ------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.sampled_from(["response", "refusal"]), max_size=400))
+def test_a_twentieth_of_refusals_is_tolerated_and_five_in_a_row(events: list[str]) -> None:
+    tolerance, left = Tolerance(), 0  # in twentieths of a refusal
+    for event in events:
+        if event == "response":
+            tolerance.earn()
+            left = min(100, left + 1)
+        else:
+            tolerated = left >= 20
+            assert tolerance.spend() == tolerated
+            left -= 20 * tolerated
+
+
+def _after_responses(count: int) -> tuple[Throttle, Tolerance]:
+    tolerance = Tolerance()
+    for _ in range(count):
+        tolerance.earn()
+    return Throttle(100, tolerance=tolerance), tolerance
+
+
+def test_a_tolerated_refusal_throttles_nothing() -> None:
+    throttle, _ = _after_responses(1000)
+    for _ in range(5):
+        throttle.refused(50, 0.0)
+        assert not throttle.active
+    throttle.refused(50, 0.0)
+    assert throttle.active
+
+
+def test_a_new_client_slows_down_at_the_first_refusal() -> None:
+    throttle, _ = _after_responses(0)
+    throttle.refused(50, 0.0)
+    assert throttle.active
+
+
+def test_a_tolerated_refusal_changes_no_limit() -> None:
+    throttle, tolerance = _after_responses(0)
+    throttle.refused(10, 0.0)
+    before = repr(throttle), throttle._limit._limit
+    for _ in range(100):
+        tolerance.earn()
+    throttle.refused(10, time.perf_counter() + 1.0)
+    assert (repr(throttle), throttle._limit._limit) == before
+    for _ in range(5):
+        throttle.refused(10, time.perf_counter() + 1.0)
+    assert throttle._limit._limit < before[1]
+
+
+class Refusing:
+    """A handler that refuses each so-many-th request."""
+
+    def __init__(self, each: int) -> None:
+        self._each = each
+        self._lock = threading.Lock()
+        self.requests = 0
+
+    def __call__(self, request: ReceivedRequest) -> bytes:
+        with self._lock:
+            self.requests += 1
+            return SLOW_DOWN if self.requests % self._each == 0 else BODY
+
+
+def _throttled(caller: Caller) -> bool:
+    return any(throttle.active for _, throttle in caller._routes._known.values())
+
+
+def test_a_client_stays_fast_if_one_request_in_fifty_is_refused() -> None:
+    # Each refusal slowed it down before: to twelve requests a second, in the end.
+    server_side = Refusing(each=50)
+    with ScriptedServer(handler=server_side) as server:
+        caller = Caller(REGION, server.endpoint, S3ClientConfig(hedge=False), "test/1")
+        for _ in range(491):
+            assert get(caller) == b"x" * 100
+            assert not _throttled(caller)
+        caller.close()
+    assert server_side.requests == 501
+    assert caller.figures.take() == (501, 10)
+
+
+def test_a_dataset_stays_fast_if_one_request_in_fifty_is_refused() -> None:
+    with ScriptedServer(handler=Refusing(each=50)) as server:
+        uris = [f"s3://b/{number}" for number in range(491)]
+        dataset = S3IterableDataset.from_objects(
+            uris,
+            region=REGION,
+            endpoint=server.endpoint,
+            transform=S3Reader.read,
+            s3client_config=S3ClientConfig(hedge=False),
+        )
+        samples = iter(dataset)
+        assert next(samples) == b"x" * 100
+        caller = dataset._client._runtime().caller
+        for sample in samples:
+            assert sample == b"x" * 100
+            assert not _throttled(caller)
+        assert caller.figures.take() == (501, 10)
 
 
 # -- goodput --------------------------------------------------------------------------------------------------------

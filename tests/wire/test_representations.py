@@ -123,6 +123,6 @@ def test_a_caller_names_what_its_requests_wait_for() -> None:
         get(caller)
         assert repr(caller).startswith("<Caller [<ConnectionPool [0 active, 0 opening, 1 idle, 0 waiting, max ")
         assert repr(caller).endswith(" | <Authenticator [ready]>]>")
-        (_, throttle), *_ = caller._routes.values()
+        (_, throttle), *_ = caller._routes._known.values()
         throttle.refused(1, 0.0)
         assert f" | {server.endpoint}: <Throttle [permits: 0 held, 0 waiting | <Pace [" in repr(caller)

@@ -18,7 +18,6 @@ from typing import TypeVar
 from s3torchconnector._activity import activity
 from s3torchconnector._config import S3ClientConfig
 from s3torchconnector._errors import S3Exception, S3ThrottledError, S3WrongRegionError
-from s3torchconnector._identity import Endpoint
 from s3torchconnector._wire._account_headers import AccountHeaders
 from s3torchconnector._wire._attempt import Attempt
 from s3torchconnector._wire._authenticator import Authenticator
@@ -27,20 +26,19 @@ from s3torchconnector._wire._cancel import CancelledByCaller, CancelToken
 from s3torchconnector._wire._checksum_support import ChecksumSupport
 from s3torchconnector._wire._connection import StaleConnection
 from s3torchconnector._wire._deadline import Deadline
-from s3torchconnector._wire._dialer import Route
 from s3torchconnector._wire._exchange import Exchange
 from s3torchconnector._wire._figures import RETRIES, THROTTLES, Figures
 from s3torchconnector._wire._head import HeadBuilder
 from s3torchconnector._wire._hedging import Hedging
 from s3torchconnector._wire._operations import Request, without_asking
 from s3torchconnector._wire._pool import ConnectionPool, PoolIsFull
-from s3torchconnector._wire._proxy import proxy_for
 from s3torchconnector._wire._quirks import Quirk, Quirks
 from s3torchconnector._wire._regions import Regions
 from s3torchconnector._wire._request_log import log_request
 from s3torchconnector._wire._response import Decompressed, Response, read_document
 from s3torchconnector._wire._retry import RetryPolicy, RetryQuota, RetryRule
-from s3torchconnector._wire._throttle import Overloaded, Throttle
+from s3torchconnector._wire._routes import Routes
+from s3torchconnector._wire._throttle import Overloaded
 
 senders: list[Callable[..., Exchange]] = [Exchange]  # the last one sends for the callers that are made; see ``_trace``
 _log = logging.getLogger(__name__)
@@ -73,7 +71,7 @@ class Caller:
         self.checksums = ChecksumSupport(config.checksum, self._regions.is_aws)
         self.quirks = Quirks({Quirk.EQUAL_PARTS} if config.equal_parts else set())
         self._heads = HeadBuilder(user_agent, AccountHeaders(config), not self.checksums.off)
-        self._routes: dict[tuple[str, str, int], tuple[Route, Throttle]] = {}
+        self._routes = Routes(config.max_connections)
         self._config = config
         self._send = senders[-1]
         self.hedging = Hedging(config.hedge)
@@ -81,8 +79,7 @@ class Caller:
         self._rule = rule or RetryRule(RetryPolicy(config.max_attempts), RetryQuota())
 
     def __repr__(self) -> str:
-        throttled = [f" | {route}: {throttle!r}" for route, throttle in list(self._routes.values()) if throttle.active]
-        return f"<Caller [{self._pool!r} | {self._authenticator!r}{''.join(throttled)}]>"
+        return f"<Caller [{self._pool!r} | {self._authenticator!r}{self._routes}]>"
 
     @property
     def encrypts(self) -> bool:
@@ -121,7 +118,7 @@ class Caller:
             S3Exception: it could not be sent.
         """
         endpoint = self._regions.endpoint(request.bucket)
-        route, throttle = self._route_to(endpoint)
+        route, throttle = self._routes.to(endpoint)
         if throttle.active:
             raise Overloaded("requests to this endpoint have to wait for a permit")
         deadline = Deadline(cancel, time.perf_counter() + self._config.operation_timeout, wait, connect)
@@ -134,7 +131,7 @@ class Caller:
         Raises:
             S3Exception: it could not be opened.
         """
-        route, _ = self._route_to(self._regions.endpoint(bucket))
+        route, _ = self._routes.to(self._regions.endpoint(bucket))
         deadline = Deadline(cancel, time.perf_counter() + self._config.operation_timeout, wait=False)
         with contextlib.suppress(PoolIsFull):
             self._pool.open_ahead(route, deadline)
@@ -166,6 +163,7 @@ class Caller:
                         self._heads.stop_asking(state.request.bucket)
                         self.checksums.note_unasked(state.request.bucket, state.unasked)
                     self._rule.quota.earn()
+                    self._routes.tolerance.earn()
                     return result
                 except CancelledByCaller:
                     raise
@@ -189,6 +187,7 @@ class Caller:
         """
         result = exchange.receive(consume, partial(self._error_of, request))
         self._rule.quota.earn()
+        self._routes.tolerance.earn()
         if _log.isEnabledFor(logging.DEBUG):
             log_request(_log, request, exchange, 1)
         return result
@@ -206,7 +205,7 @@ class Caller:
         request = state.request
         endpoint = self._regions.endpoint(request.bucket)
         state.identity = self._authenticator.identity_for(request, endpoint, state.deadline)
-        route, throttle = self._route_to(endpoint)
+        route, throttle = self._routes.to(endpoint)
         attempt = Attempt(request, endpoint, route, state.identity, state.attempts + 1)
         sent, state.sent = state.sent, None
         if sent is None and throttle.active and request.operation != "CreateSession":
@@ -280,13 +279,6 @@ class Caller:
         if _log.isEnabledFor(logging.DEBUG):
             log_request(_log, state.request, exchange, state.attempts + 1)
         return result
-
-    def _route_to(self, endpoint: Endpoint) -> tuple[Route, Throttle]:
-        """The way to an endpoint, and its throttle."""
-        key = (endpoint.scheme, endpoint.host, endpoint.port)
-        found = self._routes.get(key)
-        most = self._config.max_connections
-        return found or self._routes.setdefault(key, (Route(*key, proxy_for(*key)), Throttle(most)))
 
     def _error_of(self, request: Request, response: Response) -> S3Exception:
         """The error for an error response."""

@@ -75,6 +75,10 @@ class Pace:
             least = max(1.0 / _LONGEST, _AGE / max(now - self._succeeded_at, 1e-6))
             self._rate = max(min(self._rate, least), (1.0 - _DECREASE) * self._rate)
             self._decreased_at = now
+        self.expect_again()
+
+    def expect_again(self) -> None:
+        """A refused request will be sent again, soon: the next moment is its own."""
         self._next -= (1.0 - _SOON) * self._gap
 
     def succeeded(self, now: float) -> None:

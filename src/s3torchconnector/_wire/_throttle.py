@@ -1,10 +1,10 @@
 """Permits for requests to an endpoint that is overloaded.
 
 While the endpoint is not overloaded, no permit is needed, and finding that out costs one attribute look-up. From the
-first SlowDown on, a request needs a permit before it is sent. It keeps the permit through refusals and pauses, until S3
-sends a good response. So requests succeed in their order of arrival; without permits, new requests could overtake those
-that already wait. Once the head of a good response has arrived, the permit is released: S3 has admitted the request,
-and its body may have to wait for the program.
+first SlowDown on that is not tolerated (``_tolerance``), a request needs a permit before it is sent. It keeps the
+permit through refusals and pauses, until S3 sends a good response. So requests succeed in their order of arrival;
+without permits, new requests could overtake those that already wait. Once the head of a good response has arrived, the
+permit is released: S3 has admitted the request, and its body may have to wait for the program.
 
 ``ConcurrencyLimit`` says how many permits there are, and ``Pace`` how soon the holder of one may send. The first keeps
 one client from sending too many requests at once; the second makes many clients share the endpoint.
@@ -23,6 +23,7 @@ from s3torchconnector._wire._concurrency import ConcurrencyLimit
 from s3torchconnector._wire._deadline import Deadline
 from s3torchconnector._wire._fair_queue import FairQueue, Waiter
 from s3torchconnector._wire._pace import Pace
+from s3torchconnector._wire._tolerance import Tolerance
 
 TOO_LATE = "S3 asks this client to slow down, and the request could not be sent in time"
 
@@ -38,6 +39,7 @@ class Throttle:
         most: how many requests the client may have in flight without any throttling.
         clock: the time, in seconds.
         uniform: randomness in [0, 1).
+        tolerance: which refusals change nothing; by default, none.
 
     Attributes:
         active: whether requests need a permit.
@@ -48,8 +50,10 @@ class Throttle:
         most: int,
         clock: Callable[[], float] = time.perf_counter,
         uniform: Callable[[], float] = jitter,
+        tolerance: Tolerance | None = None,
     ) -> None:
         self.active = False
+        self._tolerance = tolerance
         self._clock = clock
         self._lock = threading.Lock()
         self._limit = ConcurrencyLimit(most)
@@ -119,6 +123,9 @@ class Throttle:
         """Note a SlowDown for a request sent at ``since``, when ``in_flight`` requests were under way."""
         with self._lock:
             now = self._clock()
+            if self._tolerance is not None and self._tolerance.spend():
+                self._pace.expect_again()
+                return
             self._limit.refused(self._permits if self.active else in_flight, since, now)
             self._pace.refused(in_flight, since, now)
             self.active = True
