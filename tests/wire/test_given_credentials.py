@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing.forkserver
 import random
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +117,14 @@ def content(reader: S3Reader) -> bytes:
     return reader.read()
 
 
+@pytest.fixture
+def fork_server_ends() -> Iterator[None]:
+    """A fork server that begins in a test has its environment, without keys, and later tests need another."""
+    yield
+    multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("fork_server_ends")
 @pytest.mark.parametrize("context", ["fork", "forkserver"])
 def test_workers_ask_the_function_themselves(context: str, s3_server: S3Server, bucket: str, tmp_path: Path) -> None:
     for i in range(4):
