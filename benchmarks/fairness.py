@@ -148,7 +148,7 @@ class _Simulation:
         return Outcome(total / possible, served, sorted(waits), self._refused / max(1, total), self._failed)
 
     def _client(self) -> _Client:
-        tolerance = Tolerance()
+        tolerance = Tolerance(_CONNECTIONS)
         throttle = Throttle(_CONNECTIONS, lambda: self._now, self._random.random, tolerance)
         rule = RetryRule(RetryPolicy(S3ClientConfig().max_attempts), RetryQuota(), self._random.random)
         return _Client(throttle, tolerance, rule)

@@ -25,7 +25,7 @@ from s3torchconnector._wire._throttle import Throttle
         Scenario(20, 100.0, threads=4, seconds=200.0, late=100.0),
         Scenario(200, 100.0, seconds=200.0),
         Scenario(1, 100.0, threads=64, seconds=60.0),
-        Scenario(1, 3000.0, threads=192, seconds=10.0, latency=0.03, refused=0.01),
+        Scenario(1, 3000.0, threads=192, seconds=10.0, latency=0.03, refused=0.03),
         Scenario(1, 1000.0, threads=64, seconds=30.0, refused=0.02),
         Scenario(8, 1000.0, threads=8, seconds=60.0, refused=0.01),
     ],

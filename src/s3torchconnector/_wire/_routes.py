@@ -20,7 +20,7 @@ class Routes:
     """
 
     def __init__(self, most: int) -> None:
-        self.tolerance = Tolerance()
+        self.tolerance = Tolerance(most)
         self._most = most
         self._known: dict[tuple[str, str, int], tuple[Route, Throttle]] = {}
 

@@ -123,7 +123,7 @@ class Throttle:
         """Note a SlowDown for a request sent at ``since``, when ``in_flight`` requests were under way."""
         with self._lock:
             now = self._clock()
-            if self._tolerance is not None and self._tolerance.spend():
+            if self._tolerance is not None and self._tolerance.spend(in_flight):
                 self._pace.expect_again()
                 return
             self._limit.refused(self._permits if self.active else in_flight, since, now)

@@ -1,9 +1,10 @@
 """Which refusals are no sign of overload.
 
-S3 also refuses requests of clients that send few: while it splits a partition, or because of other clients. If so many
-are refused whatever the rate is, a slower client is refused as often, and sends ever less: at 1 %, a client that takes
-each refusal for overload ends at some 25 requests a second. So a share of refusals is tolerated: these requests are
-sent again, and nothing else changes. BBR does the same with lost packets, up to 2 %:
+S3 also refuses requests while it adapts to a new rate, and because of other clients
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html). If so many are refused whatever the
+rate is, a slower client is refused as often, and sends ever less: at 1 %, a client that takes each refusal for overload
+ends at some 25 requests a second. So a share of refusals is tolerated: these requests are sent again, and nothing else
+changes. BBR does the same with lost packets, up to 2 %:
 https://datatracker.ietf.org/doc/html/draft-ietf-ccwg-bbr (``BBR.LossThresh``).
 
 Refusals that go beyond the share slow the client down (``_throttle``). At a server that can take no more, nearly the
@@ -16,31 +17,39 @@ import threading
 
 
 class Tolerance:
-    """A token bucket: each good response adds ``SHARE`` of a refusal, up to ``MOST``. Thread-safe.
+    """A token bucket: each good response adds one token, and a refusal that is tolerated takes ``COST``. Thread-safe.
 
-    It begins empty. Hundreds of clients that start at once at a server that is overloaded already slow down at once.
+    So a twentieth of all requests may be refused; at once, a quarter of those in flight, and one more. If slow clients
+    could save up more, they would share an overloaded server less evenly; if fast ones could not, chance would slow
+    them down. The bucket begins empty, since hundreds of clients may start at once at a server that is overloaded
+    already. A client has one for all endpoints.
+
+    Args:
+        most: how many requests the client may have in flight.
     """
 
-    SHARE = 0.05
-    MOST = 5.0
+    COST = 20
+    IN_FLIGHT = 5  # tokens saved for each request in flight
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self._lock = threading.Lock()
-        self._refusals = 0.0
+        self._capacity = self.COST + self.IN_FLIGHT * most
+        self._tokens = 0
 
     def __repr__(self) -> str:
-        return f"<Tolerance [{self._refusals:.2f} of {self.MOST:g} refusals left]>"
+        return f"<Tolerance [{self._tokens // self.COST} refusals left]>"
 
     def earn(self) -> None:
         """Note a good response. The check without the lock keeps the common case free of it."""
-        if self._refusals < self.MOST:
+        if self._tokens < self._capacity:
             with self._lock:
-                self._refusals = min(self.MOST, self._refusals + self.SHARE)
+                self._tokens = min(self._capacity, self._tokens + 1)
 
-    def spend(self) -> bool:
-        """Note a refusal. Whether it is tolerated."""
+    def spend(self, in_flight: int) -> bool:
+        """Note a refusal, when ``in_flight`` requests were under way. Whether it is tolerated."""
         with self._lock:
-            if self._refusals < 1.0:
+            self._tokens = min(self._tokens, self.COST + self.IN_FLIGHT * in_flight)
+            if self._tokens < self.COST:
                 return False
-            self._refusals -= 1.0
+            self._tokens -= self.COST
             return True
