@@ -114,6 +114,7 @@ class _Client:
         self.rule = rule
         self.waiting: deque[tuple[Waiter, _Operation]] = deque()
         self.in_flight = 0
+        self.connections = 0  # as many as were ever in flight
         self.served = 0
 
 
@@ -175,7 +176,9 @@ class _Simulation:
 
     def _send(self, operation: _Operation) -> None:
         operation.sent = self._now
-        operation.client.in_flight += 1
+        client = operation.client
+        client.in_flight += 1
+        client.connections = max(client.connections, client.in_flight)
         self._after(self._way(), self._arrive, operation)
 
     def _arrive(self, operation: _Operation) -> None:
@@ -204,7 +207,7 @@ class _Simulation:
 
     def _refuse(self, operation: _Operation) -> None:
         client = operation.client
-        client.throttle.refused(client.in_flight, operation.sent)
+        client.throttle.refused(client.in_flight, operation.sent, client.connections)
         client.in_flight -= 1
         self._refused += self._now >= self._scenario.late
         operation.put_off += 1

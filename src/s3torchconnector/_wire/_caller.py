@@ -219,7 +219,8 @@ class Caller:
             return self._send_and_receive(sent, attempt, state, receive)
         except S3ThrottledError:
             self.figures.add(THROTTLES)
-            throttle.refused(self._pool.in_use + 1, state.since)
+            in_flight = self._pool.in_use + 1
+            throttle.refused(in_flight, state.since, connections=in_flight + self._pool.idle)
             raise
 
     def _send_and_receive(

@@ -119,11 +119,13 @@ class Throttle:
             self._pace.succeeded(self._clock())
             self._pass_permit_on()
 
-    def refused(self, in_flight: int, since: float) -> None:
-        """Note a SlowDown for a request sent at ``since``, when ``in_flight`` requests were under way."""
+    def refused(self, in_flight: int, since: float, connections: int = 0) -> None:
+        """Note a SlowDown for a request sent at ``since``, when ``in_flight`` requests were under way, and so many
+        connections open.
+        """
         with self._lock:
             now = self._clock()
-            if self._tolerance is not None and self._tolerance.spend(in_flight):
+            if self._tolerance is not None and self._tolerance.spend(max(in_flight, connections)):
                 self._pace.expect_again()
                 return
             self._limit.refused(self._permits if self.active else in_flight, since, now)

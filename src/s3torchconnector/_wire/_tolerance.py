@@ -19,21 +19,22 @@ import threading
 class Tolerance:
     """A token bucket: each good response adds one token, and a refusal that is tolerated takes ``COST``. Thread-safe.
 
-    So a twentieth of all requests may be refused; at once, a quarter of those in flight, and one more. If slow clients
-    could save up more, they would share an overloaded server less evenly; if fast ones could not, chance would slow
-    them down. The bucket begins empty, since hundreds of clients may start at once at a server that is overloaded
-    already. A client has one for all endpoints.
+    So a twentieth of all requests may be refused; at once, one for each ten open connections, and one more. If slow
+    clients could save up more, they would share an overloaded server less evenly; if fast ones could not, chance would
+    slow them down. Connections stay open for a while: a client that has just received most of its responses may still
+    have refusals to note. The bucket begins empty, since hundreds of clients may start at once at a server that is
+    overloaded already. A client has one for all endpoints.
 
     Args:
-        most: how many requests the client may have in flight.
+        most: how many connections the client may have.
     """
 
     COST = 20
-    IN_FLIGHT = 5  # tokens saved for each request in flight
+    SAVED = 2  # tokens for each connection
 
     def __init__(self, most: int) -> None:
         self._lock = threading.Lock()
-        self._capacity = self.COST + self.IN_FLIGHT * most
+        self._capacity = self.COST + self.SAVED * most
         self._tokens = 0
 
     def __repr__(self) -> str:
@@ -45,10 +46,10 @@ class Tolerance:
             with self._lock:
                 self._tokens = min(self._capacity, self._tokens + 1)
 
-    def spend(self, in_flight: int) -> bool:
-        """Note a refusal, when ``in_flight`` requests were under way. Whether it is tolerated."""
+    def spend(self, connections: int) -> bool:
+        """Note a refusal, while so many connections are open. Whether it is tolerated."""
         with self._lock:
-            self._tokens = min(self._tokens, self.COST + self.IN_FLIGHT * in_flight)
+            self._tokens = min(self._tokens, self.COST + self.SAVED * connections)
             if self._tokens < self.COST:
                 return False
             self._tokens -= self.COST
