@@ -37,9 +37,6 @@ class Tolerance:
         self._capacity = self.COST + self.SAVED * most
         self._tokens = 0
 
-    def __repr__(self) -> str:
-        return f"<Tolerance [{self._tokens // self.COST} refusals left]>"
-
     def earn(self) -> None:
         """Note a good response. The check without the lock keeps the common case free of it."""
         if self._tokens < self._capacity:
